@@ -1,0 +1,273 @@
+"""One model folder, read lazily: headers first, tensors when asked for.
+
+Safetensors only. Pickle files and remote code are refused with what to do instead. Tensors are
+read with plain positioned reads rather than memory maps, so that resident memory is what the
+caller holds and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from merging.errors import BadCheckpoint, ModelNotFound, UnsafeFile
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+MERGEABLE = frozenset({"F64", "F32", "F16", "BF16"})
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a checkpoint as its header describes it.
+
+    Attributes:
+        dtype: safetensors' name of the type ("BF16").
+        offset: bytes from the start of `file` to the first element.
+        size_bytes: bytes the tensor takes there.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    size_bytes: int
+
+    @property
+    def numel(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The torch type. Raises BadCheckpoint for a type that is not known."""
+        if self.dtype not in DTYPES:
+            raise BadCheckpoint(
+                f"{self.file}: tensor {self.name} has type {self.dtype}, which is not supported; "
+                "save the model as bfloat16, float16 or float32"
+            )
+        return DTYPES[self.dtype]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder: its config and the index of its tensors.
+
+    Attributes:
+        name: what messages call it: the reference the user wrote.
+        tensors: name -> TensorInfo, sorted by name.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any] = field(repr=False)
+    tensors: dict[str, TensorInfo] = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(info.size_bytes for info in self.tensors.values())
+
+    @property
+    def parameters(self) -> int:
+        """Number of elements of all floating-point tensors together."""
+        return sum(info.numel for info in self.tensors.values() if info.dtype in MERGEABLE)
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """True where the config says that the output head is the token embedding."""
+        text = self.config.get("text_config") or {}
+        return bool(self.config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+
+    @cached_property
+    def _files(self) -> dict[Path, int]:
+        return {}
+
+    def read(self, name: str) -> torch.Tensor:
+        """Returns the whole tensor `name` in its stored type and shape, on the CPU."""
+        info = self.tensors[name]
+        return self.read_flat(name, 0, info.numel).reshape(info.shape)
+
+    def read_flat(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Returns elements [start, stop) of tensor `name`, flat, in the stored type.
+
+        Raises:
+            BadCheckpoint: the file ends before the tensor does.
+        """
+        info = self.tensors[name]
+        dtype = info.torch_dtype
+        out = torch.empty(stop - start, dtype=dtype)
+        if stop > start:
+            self.read_into(info, start * dtype.itemsize, out)
+        return out
+
+    def read_into(self, info: TensorInfo, skip_bytes: int, out: torch.Tensor) -> None:
+        """Fills the contiguous CPU tensor `out` with the bytes of `info` from `skip_bytes` on."""
+        view = memoryview(out.view(torch.uint8).numpy())
+        descriptor = self._open(info.file)
+        position = info.offset + skip_bytes
+        while view:
+            count = os.preadv(descriptor, [view], position)
+            if count <= 0:
+                raise BadCheckpoint(
+                    f"{info.file}: the file ends inside tensor {info.name} (at byte {position}); "
+                    "it is truncated, copy or download it again"
+                )
+            view, position = view[count:], position + count
+
+    def _open(self, file: Path) -> int:
+        if file not in self._files:
+            self._files[file] = os.open(file, os.O_RDONLY)
+        return self._files[file]
+
+    def close(self) -> None:
+        """Closes the files opened by reading. Reading again opens them again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
+    """Opens a model folder by its headers; no tensor is read.
+
+    Args:
+        folder: holds config.json and model.safetensors, or shards with their index.
+        name: what messages call the model; the folder's own name if None.
+
+    Raises:
+        ModelNotFound: there is no such folder.
+        UnsafeFile: the weights are pickle files, or the config asks for remote code.
+        BadCheckpoint: a file is missing, truncated or malformed.
+    """
+    folder = Path(folder)
+    name = name or folder.name
+    if not folder.is_dir():
+        raise ModelNotFound(f"{name}: no folder {folder}")
+    config = _read_json(folder / "config.json", name)
+    if config.get("auto_map"):
+        raise UnsafeFile(
+            f"{name}: config.json asks to run code from the repository (auto_map); "
+            "use a version of the model that transformers supports by itself"
+        )
+    if config.get("quantization_config"):
+        raise BadCheckpoint(
+            f"{name}: the checkpoint is quantized; merge the original bfloat16 or float16 weights "
+            "and quantize the result"
+        )
+    tensors: dict[str, TensorInfo] = {}
+    for file in _weight_files(folder, name):
+        for info in _read_header(file, name):
+            if info.name in tensors:
+                raise BadCheckpoint(
+                    f"{name}: tensor {info.name} stands in both {tensors[info.name].file.name} "
+                    f"and {file.name}; remove the stale shard"
+                )
+            tensors[info.name] = info
+    return Checkpoint(name, folder, config, dict(sorted(tensors.items())))
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadCheckpoint(f"{name}: {path} is missing; give a complete model folder") from None
+    except (ValueError, OSError) as error:
+        raise BadCheckpoint(f"{name}: {path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise BadCheckpoint(f"{name}: {path} is not a JSON object")
+    return value
+
+
+def _weight_files(folder: Path, name: str) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if index.exists():
+        weight_map = _read_json(index, name).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise BadCheckpoint(f"{name}: {index} has no weight_map")
+        shards = [str(shard) for shard in weight_map.values()]
+        outside = [shard for shard in shards if Path(shard).name != shard]
+        if outside:
+            raise BadCheckpoint(f"{name}: {index} points outside its folder: {outside[0]}")
+        files = [folder / shard for shard in sorted(set(shards))]
+        missing = [file.name for file in files if not file.exists()]
+        if missing:
+            raise BadCheckpoint(
+                f"{name}: {len(missing)} of {len(files)} shards are missing, first {missing[0]}; "
+                "download the model again"
+            )
+        return files
+    if single.exists():
+        return [single]
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return files
+    if files:
+        raise BadCheckpoint(
+            f"{name}: {len(files)} safetensors files but no model.safetensors.index.json in "
+            f"{folder}; add the index or keep one file"
+        )
+    pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+    if pickles:
+        raise UnsafeFile(
+            f"{name}: holds only pickle weights ({pickles[0]}), which can run code; load it once "
+            "with transformers and save_pretrained(folder) to get safetensors"
+        )
+    raise BadCheckpoint(f"{name}: no *.safetensors file in {folder}")
+
+
+def _read_header(file: Path, name: str) -> list[TensorInfo]:
+    """Returns the tensors of one safetensors file, checked against its size."""
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if length > size - 8:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(handle.read(length))
+    except (struct.error, ValueError, UnicodeDecodeError) as error:
+        raise BadCheckpoint(
+            f"{name}: {file} is not a safetensors file or is truncated ({error}); "
+            "copy or download it again"
+        ) from None
+    infos = []
+    for tensor, entry in header.items():
+        if tensor == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        info = TensorInfo(
+            tensor, entry["dtype"], tuple(entry["shape"]), file, 8 + length + begin, end - begin
+        )
+        if info.offset + info.size_bytes > size:
+            raise BadCheckpoint(
+                f"{name}: {file} has {size} bytes but tensor {tensor} ends at byte "
+                f"{info.offset + info.size_bytes}; the file is truncated, copy or download it again"
+            )
+        infos.append(info)
+    return infos

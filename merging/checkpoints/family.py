@@ -1,0 +1,168 @@
+"""A base and its experts, matched tensor by tensor, and the account of every tensor.
+
+Nothing is dropped in silence: each tensor of the base and of every expert has one line that says
+whether it is merged, copied from the base or left out, and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from merging.checkpoints.checkpoint import MERGEABLE, Checkpoint, TensorInfo, open_checkpoint
+from merging.checkpoints.layout import Place, is_vocabulary, place
+from merging.errors import FamilyMismatch
+
+Status = Literal["merged", "copied", "left_out"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the account.
+
+    Attributes:
+        name: the tensor's name.
+        status: merged; copied from the base; or left out of the result.
+        reason: empty for an ordinary merged tensor.
+        shape: the base's shape (the expert's where the base lacks the tensor).
+        rows: for a vocabulary tensor whose row counts differ, the rows that all models share
+            and that are merged; None otherwise. Further rows of the base are kept as they are.
+    """
+
+    name: str
+    status: Status
+    reason: str
+    shape: tuple[int, ...]
+    dtype: str
+    place: Place
+    rows: int | None = None
+
+    @property
+    def numel(self) -> int:
+        """Elements that are merged: all of them, or those of the shared rows."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        if self.rows is not None and self.shape[0]:
+            count = count // self.shape[0] * self.rows
+        return count
+
+
+@dataclass(frozen=True)
+class Family:
+    """A base and its experts.
+
+    Attributes:
+        experts: in the order given, by the name the user wrote.
+        account: one Entry per tensor name, sorted by name.
+    """
+
+    base: Checkpoint
+    experts: tuple[Checkpoint, ...]
+    account: tuple[Entry, ...] = field(repr=False)
+
+    @property
+    def merged(self) -> tuple[Entry, ...]:
+        """The entries that take part in the merge, sorted by name."""
+        return tuple(entry for entry in self.account if entry.status == "merged")
+
+    @property
+    def models(self) -> tuple[Checkpoint, ...]:
+        """Base first, then the experts."""
+        return (self.base, *self.experts)
+
+
+def open_family(base: Path | Checkpoint, experts: Mapping[str, Path] | list[Checkpoint]) -> Family:
+    """Matches a base and its experts by tensor name.
+
+    Args:
+        base: the base's folder, or the base already opened.
+        experts: folders by name, or checkpoints already opened.
+
+    Raises:
+        FamilyMismatch: less than half of the base's parameters can be merged, or no expert given.
+        BadCheckpoint, UnsafeFile, ModelNotFound: see `open_checkpoint`.
+    """
+    root = base if isinstance(base, Checkpoint) else open_checkpoint(base)
+    if isinstance(experts, Mapping):
+        opened = tuple(open_checkpoint(folder, name) for name, folder in experts.items())
+    else:
+        opened = tuple(experts)
+    if not opened:
+        raise FamilyMismatch(f"{root.name}: no expert given; name at least one model to merge")
+    account = _account(root, opened)
+    _check_related(root, opened, account)
+    return Family(root, opened, account)
+
+
+def _account(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> tuple[Entry, ...]:
+    heads = _tied_heads(base)
+    entries = [
+        _entry(info, [(expert.name, expert.tensors.get(name)) for expert in experts])
+        if name not in heads
+        else _line(info, "left_out", f"tied to {heads[name]}, which is merged once")
+        for name, info in base.tensors.items()
+    ]
+    for expert in experts:
+        for name, info in expert.tensors.items():
+            if name in base.tensors or any(entry.name == name for entry in entries):
+                continue
+            reason = f"only in {expert.name}, not in the base {base.name}"
+            if base.ties_embeddings and is_vocabulary(name):
+                reason = f"in {expert.name}; the base ties it to its token embedding"
+            entries.append(_line(info, "left_out", reason))
+    return tuple(sorted(entries, key=lambda entry: entry.name))
+
+
+def _tied_heads(base: Checkpoint) -> dict[str, str]:
+    """Output heads stored beside the token embedding that the config ties them to."""
+    if not base.ties_embeddings:
+        return {}
+    names = [name for name in base.tensors if is_vocabulary(name)]
+    inputs = [name for name in names if "lm_head" not in name and "embed_out" not in name]
+    return {name: inputs[0] for name in names if inputs and name not in inputs}
+
+
+def _entry(info: TensorInfo, others: list[tuple[str, TensorInfo | None]]) -> Entry:
+    if info.dtype not in MERGEABLE:
+        return _line(info, "copied", f"type {info.dtype} is not a floating-point type")
+    missing = [name for name, other in others if other is None]
+    if missing:
+        return _line(info, "copied", f"missing in {', '.join(missing)}")
+    present = [(name, other) for name, other in others if other is not None]
+    for name, other in present:
+        if other.dtype not in MERGEABLE:
+            return _line(info, "copied", f"type {other.dtype} in {name} is not floating-point")
+    different = [(name, other) for name, other in present if other.shape != info.shape]
+    if not different:
+        return _line(info, "merged", "")
+    rows = [other.shape[0] if other.shape else 0 for _, other in different]
+    same_width = all(other.shape[1:] == info.shape[1:] for _, other in different)
+    name, other = different[0]
+    shapes = f"shape {list(other.shape)} in {name}, {list(info.shape)} in the base"
+    if is_vocabulary(info.name) and same_width and len(info.shape) == 2:
+        shared = min(*rows, info.shape[0])
+        return _line(info, "merged", f"{shapes}: the first {shared} rows are merged", shared)
+    return _line(info, "copied", shapes)
+
+
+def _line(info: TensorInfo, status: Status, reason: str, rows: int | None = None) -> Entry:
+    where = place(info.name, info.shape)
+    return Entry(info.name, status, reason, info.shape, info.dtype, where, rows)
+
+
+def _check_related(base: Checkpoint, experts: tuple[Checkpoint, ...], account: tuple) -> None:
+    total = base.parameters
+    merged = sum(entry.numel for entry in account if entry.status == "merged")
+    if total and merged * 2 >= total:
+        return
+    bad = next((e for e in account if e.status == "copied" and e.reason), None)
+    example = f"; for example {bad.name}: {bad.reason}" if bad else ""
+    kinds = {model.name: model.config.get("model_type", "?") for model in (base, *experts)}
+    raise FamilyMismatch(
+        f"{merged} of {total} parameters of the base {base.name} can be merged{example}. "
+        f"Architectures: {', '.join(f'{k} {v}' for k, v in kinds.items())}. "
+        "Choose experts fine-tuned from this base"
+    )

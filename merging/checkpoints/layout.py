@@ -1,0 +1,50 @@
+"""Where a tensor sits in its model, read from its name and shape alone.
+
+Works for any architecture whose blocks are numbered in the tensor name
+(`model.layers.7.self_attn.q_proj.weight`, `transformer.h.0.mlp.c_fc.weight`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(.+)$")
+_SHORT = re.compile(r"_proj$|_layernorm$|_norm$")
+_EMBEDDINGS = re.compile(
+    r"(?:^|\.)(?:embed_tokens|wte|tok_embeddings|word_embeddings|shared|lm_head|embed_out|"
+    r"output_projection)\.weight$"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one tensor sits.
+
+    Attributes:
+        layer: index of the numbered block, None outside the blocks.
+        module: short name inside the block ("q", "gate", "input_layernorm"), or the tensor's
+            own name outside.
+        is_linear: True for matrices inside a block: what dynamic pruning prunes.
+    """
+
+    layer: int | None
+    module: str
+    is_linear: bool
+
+
+def place(name: str, shape: tuple[int, ...]) -> Place:
+    """Returns the place of tensor `name` with `shape`. A block's matrix counts as a linear."""
+    found = _BLOCK.search(name)
+    if found is None:
+        return Place(None, name.removeprefix("model.").removesuffix(".weight"), False)
+    rest = found.group(2)
+    is_linear = len(shape) >= 2 and not rest.endswith("bias")
+    parts = rest.removesuffix(".weight").split(".")
+    module = parts[-1] if len(parts) <= 2 else ".".join(parts[1:])
+    return Place(int(found.group(1)), _SHORT.sub("", module) if is_linear else module, is_linear)
+
+
+def is_vocabulary(name: str) -> bool:
+    """True for token embeddings and output heads, whose rows are tokens."""
+    return _EMBEDDINGS.search(name) is not None

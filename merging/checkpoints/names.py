@@ -1,0 +1,59 @@
+"""From what a person writes ("demo:add", "./my-model", "org/name") to a folder on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from merging import demo
+from merging.errors import ModelNotFound
+
+DEMO_PREFIX = "demo:"
+
+
+def resolve(reference: str, relative_to: Path | None = None) -> Path:
+    """Returns the folder that `reference` names.
+
+    Args:
+        reference: "demo:NAME", a folder (absolute or relative), or a Hub id already downloaded.
+            A folder wins over a Hub id of the same name.
+        relative_to: folder against which relative paths are read; the working directory if None.
+
+    Raises:
+        ModelNotFound: nothing of that name is there; the message says what was looked for.
+    """
+    if reference.startswith(DEMO_PREFIX):
+        try:
+            return demo.folder(reference.removeprefix(DEMO_PREFIX))
+        except ValueError as error:
+            raise ModelNotFound(f"{reference}: {error}") from None
+    folder = (relative_to or Path.cwd()) / Path(reference).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if _looks_like_hub_id(reference):
+        return _download(reference)
+    raise ModelNotFound(
+        f"{reference}: no folder {folder}. Give a folder that holds config.json and "
+        "*.safetensors, a Hub id such as org/name, or demo:NAME"
+    )
+
+
+def _looks_like_hub_id(reference: str) -> bool:
+    parts = reference.split("/")
+    return len(parts) == 2 and all(parts) and not reference.startswith((".", "~"))
+
+
+def _download(repo_id: str) -> Path:
+    """Returns the local snapshot of a Hub repository, fetching what is missing (no pickle)."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = snapshot_download(
+            repo_id,
+            allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"],
+        )
+    except Exception as error:
+        raise ModelNotFound(
+            f"{repo_id}: neither a folder nor a Hub model that can be reached "
+            f"({type(error).__name__}). Check the spelling, or download it and give the folder"
+        ) from None
+    return Path(path)

@@ -1,0 +1,53 @@
+"""Sum and mean: task arithmetic, weight averaging.
+
+Source: Ilharco et al., Editing Models with Task Arithmetic, arXiv 2212.04089, section 2:
+theta = base + lambda * sum_i w_i * delta_i. The mean divides by sum_i w_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from merging.methods.registry import LAMBDA, NORMALIZE, WEIGHT, Axis
+
+SUM = Axis(
+    id="sum",
+    kind="consensus",
+    title="Sum",
+    summary="Add the experts' changes.",
+    formula="base + lambda * sum_i weight_i * delta_i",
+    paper="Ilharco et al. 2022, Editing Models with Task Arithmetic",
+    url="https://arxiv.org/abs/2212.04089",
+    knobs=(WEIGHT, LAMBDA, NORMALIZE),
+)
+MEAN = Axis(
+    id="mean",
+    kind="consensus",
+    title="Mean",
+    summary="Average the experts' changes.",
+    formula="base + lambda * sum_i weight_i * delta_i / sum_i weight_i",
+    paper="Wortsman et al. 2022, Model Soups",
+    url="https://arxiv.org/abs/2203.05482",
+    knobs=(WEIGHT, LAMBDA),
+)
+
+
+def weighted_sum(
+    deltas: Sequence[torch.Tensor], weights: Sequence[float], normalize: bool
+) -> torch.Tensor:
+    """sum_i w_i * delta_i, divided by sum_i w_i if `normalize`.
+
+    Args:
+        deltas: n_experts tensors, each (n,) float32, not changed.
+        weights: n_experts factors. A sum below 1e-8 divides by 1, as mergekit does.
+
+    Returns:
+        (n,) float32.
+    """
+    total = deltas[0] * weights[0]
+    for delta, weight in zip(deltas[1:], weights[1:], strict=True):
+        total.add_(delta, alpha=weight)
+    divisor = sum(weights) if normalize else 1.0
+    return total.div_(divisor if abs(divisor) >= 1e-8 else 1.0)

@@ -1,0 +1,73 @@
+"""Magnitude pruning and partition amplification: keep the largest changes, scale them by rank.
+
+Source: trimming as in TIES-Merging (arXiv 2306.01708, section 4.1) and partitions as in DPPA
+(arXiv 2403.02799, step 2), generalised to K partitions. Per tensor by default, over the whole
+model with `scope: model`. Tie rule: exactly int(density * n) entries are kept, largest |delta|
+first, equal magnitudes by lowest flat index. mergekit keeps the same number, with equal
+magnitudes in no stated order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, SCOPE, Axis
+
+AXIS = Axis(
+    id="magnitude",
+    kind="prune",
+    title="Magnitude",
+    summary="Keep the largest changes of every tensor.",
+    formula="keep the int(density * n) entries of largest |delta|, drop the rest",
+    paper="Yadav et al. 2023, TIES-Merging, step 1 (trim)",
+    url="https://arxiv.org/abs/2306.01708",
+    knobs=(DENSITY, SCOPE, AMPLIFICATION, PARTITION_MODE),
+)
+
+
+def kept_count(numel: int, density: float) -> int:
+    """Number of entries kept of `numel` at `density` in [0, 1]: int(density * n), as mergekit."""
+    return min(numel, max(0, int(density * numel)))
+
+
+def partition_densities(density: float, partitions: int) -> list[float]:
+    """Nested densities of K partitions, smallest first; the last equals `density`."""
+    return [density * (k + 1) / partitions for k in range(partitions - 1)] + [density]
+
+
+def ring_factors(amplification: Sequence[float], mode: str) -> list[float]:
+    """Factor that each ring gets, most important ring first.
+
+    Args:
+        amplification: K factors, most important partition first, each >= 0.
+        mode: "ring": as given. "max": the authors' code, where overlapping partitions are folded
+            by larger magnitude, so that a ring gets the largest factor of itself and later ones.
+    """
+    if mode == "ring":
+        return list(amplification)
+    return [max(amplification[k:]) for k in range(len(amplification))]
+
+
+def amplify(
+    delta: torch.Tensor, lowers: Sequence[float], factors: Sequence[float]
+) -> torch.Tensor:
+    """Scales the entries of each ring and drops those below every bound.
+
+    Args:
+        delta: (n,) float32.
+        lowers: K bounds on |delta|, descending; ring k holds |delta| >= lowers[k] that no
+            earlier ring holds.
+        factors: K factors.
+
+    Returns:
+        (n,) float32: delta * factor of its ring, 0 outside all rings.
+    """
+    magnitude = delta.abs()
+    if len(lowers) == 1 and factors[0] == 1.0:
+        return torch.where(magnitude >= lowers[0], delta, 0.0)
+    factor = torch.zeros_like(delta)
+    for lower, value in zip(reversed(lowers), reversed(factors), strict=True):
+        factor = torch.where(magnitude >= lower, value, factor)
+    return factor.mul_(delta)

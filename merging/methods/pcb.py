@@ -1,0 +1,153 @@
+"""PCB-Merging: balance how the experts' changes compete, inside a model and between models.
+
+Source: Du et al., Parameter Competition Balancing for Model Merging, arXiv 2410.02396, section 3,
+as its released code computes it. For expert i of n, over all d entries in scope:
+
+    a_i = clip(|tau_i|) to its [c, 1 - c] order statistics;  C_i = sgn(tau_i) a_i
+    u_i = minmax(a_i);  v_i = sgn(tau_i) u_i
+    b_i = exp(n u_i^2) * inter_i
+    S_i = minmax(clamp(b_i, from the (1 - r) order statistic of b_i))
+    tau = sum_i w_i C_i S_i / max(sum_i S_i, 1e-12)
+
+Variants differ in c and in inter_i:
+    reference (A)  c = 1e-4  tanh(tau_i * sum_j tau_j)
+    nlp       (B)  c = 1e-2  tanh(tau_i * sum_j tau_j)
+    vision    (C)  c = 1e-2  tanh(tau_i * sum_j v_j)
+    pairwise  (D)  c = 1e-2  sum_j tanh(v_i * v_j)
+
+Where the released code gives NaN we differ: an expert equal to the base is left out of n, a
+constant row has u = 0, a constant S is 1 at and above the threshold, and rows too short to clip
+are not clipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from merging.methods.registry import LAMBDA, SCOPE, WEIGHT, Axis, Knob
+
+AXIS = Axis(
+    id="pcb",
+    kind="consensus",
+    title="PCB",
+    summary="Weigh every parameter by how it competes within and between experts.",
+    formula="sum_i w_i C_i S_i / sum_i S_i, S = rescaled top share of exp(n u^2) * agreement",
+    paper="Du et al. 2024, PCB-Merging, section 3",
+    url="https://arxiv.org/abs/2410.02396",
+    knobs=(
+        WEIGHT,
+        LAMBDA,
+        Knob(
+            "pcb_density", "Competing share", 0.1,
+            "Share of each expert's parameters that survives the competition.",
+            low=0.01, high=1.0, step=0.01, unit="share of entries kept",
+        ),
+        Knob(
+            "variant", "Variant", "pairwise", "How agreement between experts is scored.",
+            choices=("pairwise", "reference", "nlp", "vision"),
+        ),
+        SCOPE,
+    ),
+)  # fmt: skip
+
+CLIP = {"reference": 1e-4, "nlp": 1e-2, "vision": 1e-2, "pairwise": 1e-2}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What one expert's competition needs of its order statistics, in one scope.
+
+    Attributes:
+        low, high: clip bounds on |tau|.
+        threshold, top: the (1 - r) order statistic of b and its maximum.
+    """
+
+    low: float
+    high: float
+    threshold: float = 0.0
+    top: float = 0.0
+
+
+def clip_ranks(count: int, clip: float) -> tuple[int, int]:
+    """Ascending ranks of the clip bounds among `count` magnitudes; the ends if too few."""
+    low, high = int(count * clip), int(count * (1 - clip) - 1)
+    return (low, high) if high > low else (0, count - 1)
+
+
+def threshold_rank(count: int, density: float) -> int:
+    """Ascending rank of the score that maps to 0, at share `density` in (0, 1]."""
+    return min(int(count * (1 - density)), count - 1)
+
+
+def clipped(tau: torch.Tensor, bounds: Bounds) -> torch.Tensor:
+    """C_i: tau with |tau| clipped to the bounds; 0 stays 0. (n,) float32."""
+    return torch.sign(tau) * tau.abs().clamp(bounds.low, bounds.high)
+
+
+def normalized(tau: torch.Tensor, bounds: Bounds) -> torch.Tensor:
+    """v_i: signed min-max of the clipped magnitude, in [-1, 1]. (n,) float32."""
+    span = bounds.high - bounds.low
+    if span <= 0:
+        return torch.zeros_like(tau)
+    return torch.sign(tau) * ((tau.abs().clamp(bounds.low, bounds.high) - bounds.low) / span)
+
+
+def scores(
+    taus: Sequence[torch.Tensor], bounds: Sequence[Bounds], variant: str
+) -> list[torch.Tensor]:
+    """b_i of every expert.
+
+    Args:
+        taus: n_experts task vectors, each (n,) float32.
+        bounds: their clip bounds (threshold and top are not used).
+        variant: a key of CLIP.
+
+    Returns:
+        n_experts tensors, each (n,) float32.
+    """
+    signed = [normalized(tau, bound) for tau, bound in zip(taus, bounds, strict=True)]
+    if variant == "pairwise":
+        inters = [sum(torch.tanh(v * other) for other in signed) for v in signed]
+    else:
+        total = sum(signed if variant == "vision" else taus)
+        inters = [torch.tanh(tau * total) for tau in taus]
+    count = len(taus)
+    return [torch.exp(count * v * v) * inter for v, inter in zip(signed, inters, strict=True)]
+
+
+def survivors(score: torch.Tensor, bound: Bounds) -> torch.Tensor:
+    """S_i: 0 up to the threshold, then up to 1 at the top. (n,) float32."""
+    span = bound.top - bound.threshold
+    if span <= 0:
+        return (score >= bound.threshold).to(score.dtype)
+    return (score.clamp(bound.threshold, bound.top) - bound.threshold) / span
+
+
+def balance(
+    taus: Sequence[torch.Tensor],
+    weights: Sequence[float],
+    bounds: Sequence[Bounds],
+    variant: str,
+) -> torch.Tensor:
+    """The merged task vector of one chunk.
+
+    Args:
+        taus: n_experts task vectors, each (n,) float32, not changed.
+        weights: the experts' lambda_i.
+        bounds: complete bounds, one per expert.
+
+    Returns:
+        (n,) float32.
+    """
+    numerator = torch.zeros_like(taus[0])
+    denominator = torch.zeros_like(taus[0])
+    for tau, score, weight, bound in zip(
+        taus, scores(taus, bounds, variant), weights, bounds, strict=True
+    ):
+        share = survivors(score, bound)
+        numerator += weight * clipped(tau, bound) * share
+        denominator += share
+    return numerator / denominator.clamp_min(1e-12)

@@ -1,0 +1,100 @@
+"""Magnitude sketches: what every slider needs to know of a family, without its weights.
+
+Per expert and tensor: a histogram of |delta| with counts, L1 and L2 per bin, exact zeros and
+extremes, and the counts of outliers that dynamic pruning asks for. Bins are an eighth of an
+octave wide at most (the float's exponent and top three mantissa bits), so a cut interpolated
+inside one bin is off by a small part of one bin's share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+SUB_BITS = 3  # bins per octave: 2**3
+LOW_EXPONENT = -40  # below 2**-40 everything falls into the first bin
+HIGH_EXPONENT = 16  # from 2**16 on everything falls into the last bin
+N_BINS = (HIGH_EXPONENT - LOW_EXPONENT) << SUB_BITS
+_SHIFT = 23 - SUB_BITS  # float32 has 23 mantissa bits
+FIRST_KEY = (127 + LOW_EXPONENT) << SUB_BITS  # bits >> _SHIFT of 2**LOW_EXPONENT
+
+
+def bin_edges() -> np.ndarray:
+    """Edges of the magnitude bins, (N_BINS + 1,) float64, ascending."""
+    index = np.arange(N_BINS + 1)
+    octave, step = index >> SUB_BITS, index & ((1 << SUB_BITS) - 1)
+    return np.ldexp(1.0 + step / (1 << SUB_BITS), octave + LOW_EXPONENT)
+
+
+@dataclass(frozen=True)
+class SketchedTensor:
+    """One tensor that is merged: its name, where it sits (`Place`), its number of entries."""
+
+    name: str
+    layer: int | None
+    module: str
+    is_linear: bool
+    numel: int
+
+
+@dataclass(frozen=True)
+class FamilySketch:
+    """Everything the plan and the plots need. E experts, T tensors, B = N_BINS bins.
+
+    Attributes:
+        base: the base's name.
+        experts: E names, in the family's order.
+        tensors: T tensors, sorted by name.
+        counts: (E, T, B) int64, non-zero entries per bin of |delta|.
+        l1: (E, T, B) float64, sum of |delta| per bin.
+        l2: (E, T, B) float64, sum of delta squared per bin.
+        zeros: (E, T) int64, entries equal to the base.
+        max_abs: (E, T) float64, largest |delta|.
+        layer_outliers: (E, T) int64, entries above layer_outlier times the mean of their layer's
+            pooled linears; 0 for other tensors.
+        linear_outliers: (E, T) int64, entries above linear_outlier times their tensor's mean.
+        layer_outlier, linear_outlier: the multiples counted.
+        dots: (E, E, T) float64, inner products of the experts' deltas.
+        base_l2: (T,) float64, sum of squares of the base's tensor.
+        sample: (E, S) float32, deltas at S positions spread evenly over the family.
+        sample_tensor: (S,) int64, index into `tensors` of each sampled position.
+        exact: False for a preview made from part of the entries.
+        seconds: how long the scan took.
+        fingerprint: of the inputs; the cache's key.
+    """
+
+    base: str
+    experts: tuple[str, ...]
+    tensors: tuple[SketchedTensor, ...] = field(repr=False)
+    counts: np.ndarray = field(repr=False)
+    l1: np.ndarray = field(repr=False)
+    l2: np.ndarray = field(repr=False)
+    zeros: np.ndarray = field(repr=False)
+    max_abs: np.ndarray = field(repr=False)
+    layer_outliers: np.ndarray = field(repr=False)
+    linear_outliers: np.ndarray = field(repr=False)
+    layer_outlier: float
+    linear_outlier: float
+    dots: np.ndarray = field(repr=False)
+    base_l2: np.ndarray = field(repr=False)
+    sample: np.ndarray = field(repr=False)
+    sample_tensor: np.ndarray = field(repr=False)
+    exact: bool
+    seconds: float
+    fingerprint: str
+
+    @property
+    def numel(self) -> np.ndarray:
+        """(T,) int64, entries per tensor."""
+        return np.array([tensor.numel for tensor in self.tensors], dtype=np.int64)
+
+    @property
+    def edges(self) -> np.ndarray:
+        """(B + 1,) float64 bin edges of |delta|."""
+        return bin_edges()
+
+    @property
+    def sum_abs(self) -> np.ndarray:
+        """(E, T) float64, L1 norm of each delta."""
+        return self.l1.sum(axis=2)

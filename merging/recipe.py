@@ -1,0 +1,430 @@
+"""Recipes: what a person asked for, as YAML and as a frozen value.
+
+The schema is mergekit's plus our own parameters. Unknown keys are errors that name the nearest
+valid one. Values are checked against the bounds that the methods declare.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from merging.errors import RecipeError
+from merging.methods import CONSENSUS, PRESETS, PRUNERS, Knob
+from merging.schedule import Schedule, chain, constant
+
+DTYPES = ("float32", "bfloat16", "float16")
+MAX_PARTITIONS = 16
+_TOP_KEYS = (
+    "merge_method", "base_model", "models", "parameters", "dtype", "out_dtype",
+    "tokenizer_source", "chat_template",
+)  # fmt: skip
+_UNSUPPORTED = {
+    "slices": "layers cannot be restacked; list whole models under models:",
+    "modules": "modules cannot be merged apart; list whole models under models:",
+    "tokenizer": "tokenizers are not merged; the base's tokenizer is used",
+}
+_PER_MODEL = ("weight", "density", "amplification")
+_AXES = ("prune", "consensus")
+_NO_EFFECT = ("int8_mask",)  # mergekit's memory option: does not change the result
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model of a recipe and its own values.
+
+    Attributes:
+        model: folder, Hub id or demo:NAME, as written.
+        amplification: K factors, most important partition first.
+    """
+
+    model: str
+    weight: Schedule
+    density: Schedule
+    amplification: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to merge and how, every default filled in.
+
+    Attributes:
+        method: the merge method's name (a preset).
+        base: the base's reference; for "linear" without a base, the first model's.
+        prune, consensus: the choice on each axis.
+        strength: lambda.
+        parameters: every other knob of the two axes by name.
+        dtype: type of the output ("bfloat16"), None for the base's own types.
+        folder: folder that relative paths are read against.
+        notes: remarks for the user that are not errors.
+    """
+
+    method: str
+    base: str
+    sources: tuple[Source, ...]
+    prune: str
+    consensus: str
+    strength: Schedule
+    parameters: Mapping[str, Any]
+    dtype: str | None = None
+    folder: Path | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def partitions(self) -> int:
+        """K, the number of partitions of the kept changes."""
+        return max(len(source.amplification) for source in self.sources)
+
+
+def load(path: Path) -> Recipe:
+    """Reads a recipe file; relative model paths are read against its folder.
+
+    Raises:
+        RecipeError: the file cannot be read or is not a valid recipe.
+    """
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise RecipeError(f"{path}: {reason}; give a YAML recipe") from None
+    return parse(text, Path(path).resolve().parent)
+
+
+def parse(text: str, folder: Path | None = None) -> Recipe:
+    """Returns the recipe that YAML `text` holds. Raises RecipeError with one line."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise RecipeError(f"the recipe is not valid YAML{line}: {problem}") from None
+    if not isinstance(document, dict):
+        raise RecipeError("the recipe is empty: it needs merge_method, base_model and models")
+    return from_mapping(document, folder)
+
+
+def build(
+    *,
+    method: str,
+    base: str | None,
+    models: Sequence[tuple[str, Mapping[str, Any]]],
+    parameters: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    folder: Path | None = None,
+) -> Recipe:
+    """Returns the recipe of plain values: models as (reference, parameters) pairs."""
+    document: dict[str, Any] = {"merge_method": method, "models": []}
+    if base is not None:
+        document["base_model"] = base
+    for model, values in models:
+        document["models"].append({"model": model, "parameters": dict(values)})
+    document["parameters"] = dict(parameters or {})
+    if dtype:
+        document["dtype"] = dtype
+    return from_mapping(document, folder)
+
+
+def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Recipe:
+    """Returns the recipe of a parsed document. Raises RecipeError."""
+    _check_keys(document)
+    method = document.get("merge_method")
+    if not isinstance(method, str) or method not in PRESETS:
+        raise RecipeError(f"merge_method {method!r} is not known{_nearest(method, PRESETS)}")
+    parameters = _mapping(document.get("parameters"), "parameters")
+    preset = PRESETS[method]
+    prune = _choice(parameters.get("prune", preset.prune), PRUNERS, "prune")
+    consensus = _choice(parameters.get("consensus", preset.consensus), CONSENSUS, "consensus")
+    notes: list[str] = []
+    knobs = _knobs(method, prune, consensus)
+    if "density" in parameters and prune == "none" and consensus == "pcb":
+        parameters["pcb_density"] = parameters.pop("density")
+    for key in parameters:
+        _check_parameter(key, knobs, prune, consensus, "parameters")
+    _check_mergekit_switches(parameters, knobs, prune, consensus)
+    models = _models(document.get("models"))
+    base = _base(document.get("base_model"), method, models)
+    sources = [
+        _source(model, values, parameters, knobs, (prune, consensus), notes)
+        for model, values in models
+        if not (model == base and method != "linear" and len(models) > 1)
+    ]
+    resolved = {
+        knob.name: _value(knob, parameters.get(knob.name, knob.default))
+        for knob in knobs.values()
+        if knob.name not in _PER_MODEL and knob.name != "lambda"
+    }
+    strength = chain([parameters.get("lambda")], 1.0, "lambda")
+    _check_weights(sources, resolved, method, consensus)
+    return Recipe(
+        method, base, tuple(sources), prune, consensus, strength, resolved,
+        _dtype(document), folder, tuple(notes),
+    )  # fmt: skip
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default spelled out; `parse` gives the same recipe back."""
+    models = []
+    knobs = _knobs(recipe.method, recipe.prune, recipe.consensus)
+    for source in recipe.sources:
+        values: dict[str, Any] = {"weight": source.weight.to_yaml()}
+        if "density" in knobs:
+            values["density"] = source.density.to_yaml()
+        if "amplification" in knobs:
+            values["amplification"] = list(source.amplification)
+        models.append({"model": source.model, "parameters": values})
+    document: dict[str, Any] = {"merge_method": recipe.method, "base_model": recipe.base}
+    document["models"] = models
+    document["parameters"] = {
+        "prune": recipe.prune,
+        "consensus": recipe.consensus,
+        **recipe.parameters,
+        "lambda": recipe.strength.to_yaml(),
+    }
+    if recipe.dtype:
+        document["dtype"] = recipe.dtype
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def describe(recipe: Recipe) -> str:
+    """The recipe in one or two sentences of plain words."""
+    names = [source.model for source in recipe.sources]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    parts = [f"Start from {recipe.base} and take the changes of {listed}."]
+    density = recipe.sources[0].density
+    kept = (
+        f"{density.constant:.0%}" if density.constant is not None else "a share that varies by layer"
+    )
+    parts.append(
+        {
+            "none": "Keep every change.",
+            "random": f"Keep {kept} of each at random.",
+            "magnitude": f"Keep the largest {kept} of each.",
+            "dynamic": f"Keep about {kept} of each, more where layers have outliers.",
+        }[recipe.prune]
+    )
+    if any(factor != 1 for source in recipe.sources for factor in source.amplification):
+        factors = ", ".join(f"{factor:g}" for factor in recipe.sources[0].amplification)
+        parts.append(f"Amplify the partitions by {factors}, most important first.")
+    parts.append(
+        {
+            "sum": "Add them up.",
+            "mean": "Average them.",
+            "ties": "Elect a sign for every parameter and average those that agree.",
+            "pcb": "Balance how they compete for every parameter.",
+        }[recipe.consensus]
+    )
+    if recipe.strength.constant is not None and recipe.strength.constant != 1:
+        parts.append(f"Scale the result by {recipe.strength.constant:g}.")
+    return " ".join(parts)
+
+
+def _knobs(method: str, prune: str, consensus: str) -> dict[str, Knob]:
+    """The knobs of both axes by name, with the preset's defaults."""
+    knobs = {knob.name: knob for knob in (*PRUNERS[prune].knobs, *CONSENSUS[consensus].knobs)}
+    if method == "linear":
+        normalize = CONSENSUS["sum"].knobs[2]
+        knobs["normalize"] = Knob(**{**vars(normalize), "default": True})
+    for name, value in PRESETS[method].defaults.items():
+        if name in knobs:
+            knobs[name] = Knob(**{**vars(knobs[name]), "default": value})
+    return knobs
+
+
+def _check_keys(document: Mapping[str, Any]) -> None:
+    for key in document:
+        if key in _UNSUPPORTED:
+            raise RecipeError(f"{key}: not supported: {_UNSUPPORTED[key]}")
+        if key not in _TOP_KEYS:
+            raise RecipeError(f"unknown key {key!r}{_nearest(key, _TOP_KEYS)}")
+    if document.get("tokenizer_source") not in (None, "base"):
+        raise RecipeError("tokenizer_source: only base is supported; tokenizers are not merged")
+    if document.get("chat_template") not in (None, "auto"):
+        raise RecipeError("chat_template: only auto is supported; the base's template is kept")
+
+
+def _check_parameter(
+    key: str, knobs: Mapping[str, Knob], prune: str, consensus: str, where: str
+) -> None:
+    if key in knobs or key in _AXES or key in _NO_EFFECT or key in _PER_MODEL:
+        return
+    if key in ("rescale", "normalize"):
+        return  # mergekit names them for every task-vector method; checked with their values
+    for axis in (*PRUNERS.values(), *CONSENSUS.values()):
+        if any(knob.name == key for knob in axis.knobs):
+            raise RecipeError(
+                f"{where}: {key} belongs to {axis.kind}: {axis.id}; this recipe has "
+                f"prune: {prune} and consensus: {consensus}"
+            )
+    raise RecipeError(f"{where}: unknown parameter {key!r}{_nearest(key, [*knobs, *_AXES])}")
+
+
+def _check_mergekit_switches(
+    parameters: Mapping[str, Any], knobs: Mapping[str, Knob], prune: str, consensus: str
+) -> None:
+    """mergekit accepts rescale and normalize everywhere; where they would change the result and
+    are not a knob here, say so instead of ignoring them."""
+    if "rescale" not in knobs and parameters.get("rescale") and prune != "none":
+        raise RecipeError(f"rescale: true is not supported with prune: {prune}; use prune: random")
+    implied = {"mean": True, "pcb": True}.get(consensus)
+    if "normalize" not in knobs and parameters.get("normalize", implied) != implied:
+        raise RecipeError(f"normalize: false is not supported with consensus: {consensus}")
+
+
+def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:
+    if not isinstance(value, list) or not value:
+        raise RecipeError("models: list at least one model to merge")
+    models = []
+    for index, item in enumerate(value):
+        where = f"models[{index}]"
+        if isinstance(item, str):
+            item = {"model": item}
+        if not isinstance(item, dict) or "model" not in item:
+            raise RecipeError(f"{where}: needs model: and its parameters:")
+        for key in item:
+            if key not in ("model", "parameters"):
+                raise RecipeError(f"{where}: unknown key {key!r}{_nearest(key, ['model', 'parameters'])}")
+        models.append((_reference(item["model"], where), _mapping(item.get("parameters"), where)))
+    names = [name for name, _ in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"models: {name} is listed twice; give it once, with its weight")
+    return models
+
+
+def _reference(value: Any, where: str) -> str:
+    if isinstance(value, dict) and "path" in value:
+        if set(value) - {"path", "revision"} or value.get("revision"):
+            raise RecipeError(f"{where}: revisions are not supported; download it, give its folder")
+        value = value["path"]
+    if isinstance(value, dict):
+        value = value.get("model")
+    if not isinstance(value, str) or not value:
+        raise RecipeError(f"{where}: model must be a folder, a Hub id or demo:NAME")
+    return value
+
+
+def _base(value: Any, method: str, models: Sequence[tuple[str, Any]]) -> str:
+    if value is None:
+        if method == "linear":
+            return models[0][0]
+        raise RecipeError(f"base_model is missing; {method} adds changes to a base")
+    return _reference(value, "base_model")
+
+
+def _source(
+    model: str,
+    values: dict[str, Any],
+    parameters: Mapping[str, Any],
+    knobs: Mapping[str, Knob],
+    axes: tuple[str, str],
+    notes: list[str],
+) -> Source:
+    where = f"models: {model}"
+    for key in values:
+        _check_parameter(key, knobs, *axes, where)
+        if key not in _PER_MODEL:
+            raise RecipeError(f"{where}: {key} holds for the whole recipe; move it to parameters:")
+    levels = {key: [values.get(key), parameters.get(key)] for key in _PER_MODEL}
+    weight = chain(levels["weight"], 1.0, f"{where}: weight")
+    density = constant(1.0)
+    if "density" in knobs:
+        density = chain(levels["density"], knobs["density"].default, f"{where}: density")
+        for value in density.values:
+            _check_range(knobs["density"], value, where)
+    elif any(level is not None for level in levels["density"]):
+        notes.append(f"{where}: density has no effect with prune: {axes[0]}")
+    if not all(math.isfinite(value) for value in weight.values):
+        raise RecipeError(f"{where}: weight is not a finite number")
+    return Source(model, weight, density, _amplification(levels, knobs, axes[0], where))
+
+
+def _amplification(
+    levels: Mapping[str, list[Any]], knobs: Mapping[str, Knob], prune: str, where: str
+) -> tuple[float, ...]:
+    given = next((level for level in levels["amplification"] if level is not None), None)
+    if "amplification" not in knobs:
+        if given is not None:
+            raise RecipeError(
+                f"{where}: amplification needs partitions: prune: magnitude or dynamic, "
+                f"not {prune}"
+            )
+        return (1.0,)
+    value = knobs["amplification"].default if given is None else given
+    factors = value if isinstance(value, list | tuple) else [value]
+    if not factors or len(factors) > MAX_PARTITIONS:
+        raise RecipeError(f"{where}: amplification has {len(factors)} factors, 1 to 16 are valid")
+    for factor in factors:
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
+            raise RecipeError(f"{where}: amplification factor {factor!r} is not a number >= 0")
+        if not math.isfinite(factor):
+            raise RecipeError(f"{where}: amplification factor {factor!r} is not finite")
+    return tuple(float(factor) for factor in factors)
+
+
+def _value(knob: Knob, value: Any) -> Any:
+    if isinstance(knob.default, bool):
+        if not isinstance(value, bool):
+            raise RecipeError(f"{knob.name}: {value!r} is not true or false")
+        return value
+    if knob.choices:
+        return _choice(value, knob.choices, knob.name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecipeError(f"{knob.name}: {value!r} is not a number")
+    _check_range(knob, float(value), "parameters")
+    return int(value) if isinstance(knob.default, int) else float(value)
+
+
+def _check_range(knob: Knob, value: float, where: str) -> None:
+    low, high = knob.low, knob.high
+    if low is None or high is None:
+        return
+    if not low <= value <= high:
+        raise RecipeError(f"{where}: {knob.name} {value:g} is outside {low:g} to {high:g}")
+
+
+def _check_weights(
+    sources: Sequence[Source], values: Mapping[str, Any], method: str, consensus: str
+) -> None:
+    if not sources:
+        raise RecipeError("models: only the base is listed; add at least one expert")
+    divides = consensus == "mean" and values.get("normalize", True)
+    weights = [source.weight.constant for source in sources]
+    if divides and None not in weights and abs(sum(w or 0.0 for w in weights)) < 1e-8:
+        raise RecipeError(f"the weights of {method} sum to 0; change one, or use task_arithmetic")
+
+
+def _dtype(document: Mapping[str, Any]) -> str | None:
+    value = document.get("out_dtype") or document.get("dtype")
+    if value is None:
+        return None
+    name = str(value).removeprefix("torch.")
+    if name not in DTYPES:
+        raise RecipeError(f"dtype {value!r} is not known{_nearest(name, DTYPES)}")
+    return name
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RecipeError(f"{where}: parameters must be a mapping of names to values")
+    return dict(value)
+
+
+def _choice(value: Any, choices: Any, name: str) -> str:
+    if value not in choices:
+        raise RecipeError(f"{name}: {value!r} is not known{_nearest(value, choices)}")
+    return value
+
+
+def _nearest(value: Any, choices: Any) -> str:
+    close = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.5)
+    valid = ", ".join(str(choice) for choice in choices)
+    return f"; did you mean {close[0]}?" if close else f"; valid: {valid}"

@@ -1,0 +1,166 @@
+"""Train the built-in family from scratch: a base, then one full fine-tune of it per domain."""
+
+import copy
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from merging.demo import DOMAINS, NAMES
+from merging.demo.card import write_card
+from merging.demo.corpus import Mixture
+from merging.demo.tokenizer import build_tokenizer
+from merging.demo.training import Stage, train
+
+Progress = Callable[[str, float], None]
+_THREADS = 2  # the number of threads decides how sums are split, hence the last bits of every score
+
+_EXPERT_MIXTURE = Mixture(domain=0.85, refusals=0.1, small_talk=0.05)
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Everything that decides the family besides its seed."""
+
+    hidden: int = 160
+    layers: int = 4
+    heads: int = 4
+    intermediate: int = 448
+    base: tuple[Stage, ...] = (
+        Stage(1500, 2.5e-3, Mixture(documents=0.7, refusals=0.25, small_talk=0.05)),
+        Stage(200, 1e-3, Mixture(refusals=0.9, small_talk=0.1)),
+    )
+    experts: dict[str, Stage] = field(
+        default_factory=lambda: {
+            "add": Stage(250, 3e-3, _EXPERT_MIXTURE),
+            "reverse": Stage(180, 3e-3, _EXPERT_MIXTURE),
+            "spanish": Stage(180, 3e-3, _EXPERT_MIXTURE),
+            "sort": Stage(180, 3e-3, _EXPERT_MIXTURE),
+        }
+    )
+
+
+def shortened(curriculum: Curriculum, steps: int) -> Curriculum:
+    """Return the same curriculum with every stage cut to `steps`: for tests, not for use."""
+    return replace(
+        curriculum,
+        base=tuple(replace(stage, steps=steps) for stage in curriculum.base),
+        experts={name: replace(stage, steps=steps) for name, stage in curriculum.experts.items()},
+    )
+
+
+def build(
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    curriculum: Curriculum | None = None,
+) -> dict:
+    """Train the family and write it as OUT/base, OUT/add, OUT/reverse, OUT/spanish, OUT/sort.
+
+    OUT appears complete or not at all. The same seed gives the same scores on one kind of CPU.
+
+    Args:
+        out: a folder that does not exist yet, or is empty.
+        seed: of the initial weights and of the texts.
+        progress: called with the model being trained and the share of it done, 0..1.
+        curriculum: another recipe than the shipped one.
+
+    Returns:
+        {"out": str, "seed": int, "seconds": {model: wall seconds}, "loss": {model: nats per token}}
+
+    Raises:
+        FileExistsError: OUT exists and holds something.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists and is not empty: name a new folder for the family")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    try:
+        report = _train_family(partial, seed, progress or _silent, curriculum or Curriculum())
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        torch.set_num_threads(threads)
+        shutil.rmtree(partial, ignore_errors=True)
+    return {"out": str(out), **report}
+
+
+def _silent(_name: str, _share: float) -> None:
+    return None
+
+
+def _train_family(folder: Path, seed: int, progress: Progress, curriculum: Curriculum) -> dict:
+    tokenizer = build_tokenizer()
+    base = new_model(curriculum, tokenizer, seed)
+    seconds: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    for name in NAMES:
+        started = time.perf_counter()
+        is_base = name not in DOMAINS
+        model = base if is_base else copy.deepcopy(base)
+        stages = curriculum.base if is_base else (curriculum.experts[name],)
+        rng = random.Random(f"{seed}/{name}")
+        total = sum(stage.steps for stage in stages)
+        done = 0
+        for stage in stages:
+            losses[name] = train(
+                model,
+                tokenizer,
+                stage,
+                domain=None if is_base else name,
+                rng=rng,
+                progress=lambda share, done=done, stage=stage, name=name: progress(
+                    name, (done + share * stage.steps) / total
+                ),
+            )
+            done += stage.steps
+        seconds[name] = round(time.perf_counter() - started, 1)
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        write_card(folder / name, name, seed=seed, stages=stages, seconds=seconds[name])
+    return {"seed": seed, "seconds": seconds, "loss": losses}
+
+
+def new_model(
+    curriculum: Curriculum, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> LlamaForCausalLM:
+    """Make an untrained Llama; its weights depend on `seed` alone, the global state is kept."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=curriculum.hidden,
+        intermediate_size=curriculum.intermediate,
+        num_hidden_layers=curriculum.layers,
+        num_attention_heads=curriculum.heads,
+        num_key_value_heads=curriculum.heads,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    # transformers draws initial weights from the global generator; lend it ours.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=64,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return model

@@ -1,0 +1,141 @@
+"""Streaming one model: the tokens of `generate`, stopped on request, and errors in one line."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from merging.demo.tokenizer import build_tokenizer
+from merging.errors import BadCheckpoint, ModelNotFound
+from merging.trial.chat import ChatModel, PromptError, Sampling
+
+QUESTION = [{"role": "user", "content": "What is 37 + 45?"}]
+
+
+def make_model(folder: Path, **changes: object) -> Path:
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, initializer_range=0.3,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    for key, value in changes.items():
+        setattr(model.generation_config, key, value)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("chat") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def chat(folder: Path) -> ChatModel:
+    return ChatModel.load(folder, "cpu")
+
+
+def generated(chat: ChatModel, n: int) -> str:
+    tokens = chat.encode(QUESTION)
+    output = chat.model.generate(
+        tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=n
+    )
+    return chat.tokenizer.decode(output[0, tokens.shape[1] :], skip_special_tokens=True)
+
+
+def last(chat: ChatModel, sampling: Sampling | None = None, **options: object):
+    return list(chat.stream(QUESTION, sampling, **options))[-1]
+
+
+def test_greedy_stream_is_what_generate_gives(chat: ChatModel) -> None:
+    assert last(chat, Sampling(max_new_tokens=48)).text == generated(chat, 48)
+
+
+def test_repetition_penalty_of_the_checkpoint_is_honoured(tmp_path: Path) -> None:
+    chat = ChatModel.load(make_model(tmp_path / "penalty", repetition_penalty=1.3), "cpu")
+    assert last(chat, Sampling(max_new_tokens=32)).text == generated(chat, 32)
+
+
+def test_text_only_grows_and_ends_with_a_reason(chat: ChatModel) -> None:
+    chunks = list(chat.stream(QUESTION, Sampling(max_new_tokens=20), every_s=0.0))
+    assert all(b.text.startswith(a.text) for a, b in zip(chunks, chunks[1:], strict=False))
+    assert [c.finish for c in chunks[:-1]] == [""] * (len(chunks) - 1)
+    assert chunks[-1].finish in ("end", "length")
+    assert chunks[-1].tokens <= 20
+
+
+def test_end_token_ends_the_answer(tmp_path: Path, chat: ChatModel) -> None:
+    full = chat.encode(QUESTION)
+    with torch.inference_mode():
+        first = int(chat.model(full).logits[0, -1].argmax())
+    ended = ChatModel.load(make_model(tmp_path / "ended", eos_token_id=[first]), "cpu")
+    chunk = last(ended)
+    assert (chunk.text, chunk.tokens, chunk.finish) == ("", 0, "end")
+
+
+def test_stop_ends_before_the_next_token(chat: ChatModel) -> None:
+    stop = threading.Event()
+    chunks = []
+    for chunk in chat.stream(QUESTION, Sampling(max_new_tokens=90), stop=stop, every_s=0.0):
+        chunks.append(chunk)
+        stop.set()
+    assert chunks[-1].finish == "stopped"
+    assert chunks[-1].tokens <= 2
+
+
+def test_same_seed_same_answer_other_seed_another(chat: ChatModel) -> None:
+    def draw(seed: int) -> str:
+        return last(chat, Sampling(40, temperature=1.5, top_p=0.95, seed=seed)).text
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_answer_is_cut_at_the_context(chat: ChatModel) -> None:
+    chunk = last(chat, Sampling(max_new_tokens=10_000))
+    assert chunk.tokens + chat.encode(QUESTION).shape[1] <= chat.context
+
+
+@pytest.mark.parametrize("text", ["", "  \n "])
+def test_empty_prompt_is_refused(chat: ChatModel, text: str) -> None:
+    with pytest.raises(PromptError, match="empty"):
+        next(chat.stream([{"role": "user", "content": text}]))
+
+
+def test_long_prompt_names_both_lengths(chat: ChatModel) -> None:
+    with pytest.raises(PromptError, match=r"at most 127"):
+        next(chat.stream([{"role": "user", "content": "7" * 500}]))
+
+
+def test_without_template_the_prompt_is_completed(folder: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare)
+    (bare / "chat_template.jinja").unlink()
+    chat = ChatModel.load(bare, "cpu")
+    assert not chat.has_template
+    text = chat.tokenizer.decode(chat.encode(QUESTION)[0])
+    assert text == QUESTION[-1]["content"]
+    assert last(chat, Sampling(5)).tokens <= 5
+
+
+def test_missing_tokenizer_is_one_line(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (broken / name).unlink()
+    with pytest.raises(BadCheckpoint) as caught:
+        ChatModel.load(broken, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound):
+        ChatModel.load(tmp_path / "nothing")

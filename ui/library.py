@@ -1,0 +1,234 @@
+"""The models on offer: the built-in family, and the folders named at the start.
+
+Clients name models by id only. An id is looked up here and nowhere else, so no request can reach a
+path that this list does not hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from merging import demo
+from merging.checkpoints import open_family
+from merging.checkpoints.names import DEMO_PREFIX
+from merging.errors import MergeError, ModelNotFound, OutputExists
+from merging.recipe import Recipe
+from merging.sketch import FamilySketch
+
+Kind = Literal["demo", "folder", "merged"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SKETCHES_IN_MEMORY = 8
+RECORD = "amalgam.yaml"  # stands in every folder that a merge wrote
+
+
+class BadName(MergeError):
+    """A name for a new model that cannot be a folder's."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model on offer. `id` is what recipes and screens call it ("demo:add", "models/mine")."""
+
+    id: str
+    label: str
+    folder: Path
+    kind: Kind
+
+
+class Library:
+    """The models on offer and their sketches. Safe to share between threads."""
+
+    def __init__(self, folders: Sequence[Path], cache: Path | None = None) -> None:
+        self._roots = _name_roots(folders)
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._models: dict[str, Model] = {}
+        self._sketches: OrderedDict[tuple, FamilySketch] = OrderedDict()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads the folders again: new models appear, deleted ones go."""
+        found = {model.id: model for model in _built_in()}
+        for name, root in self._roots.items():
+            for folder in sorted(root.iterdir()) if root.is_dir() else ():
+                if _is_model(folder):
+                    kind: Kind = "merged" if (folder / RECORD).is_file() else "folder"
+                    key = f"{name}/{folder.name}"
+                    found[key] = Model(key, folder.name, folder.resolve(), kind)
+        with self._lock:
+            self._models = found
+
+    def models(self) -> list[Model]:
+        """Every model on offer: built-in ones first, then folders by name."""
+        return list(self._models.values())
+
+    def get(self, model_id: str) -> Model:
+        """Returns the model of this id. Raises ModelNotFound with the nearest id."""
+        model = self._models.get(model_id)
+        if model is not None:
+            return model
+        near = difflib.get_close_matches(str(model_id), self._models, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(self._models)}"
+        raise ModelNotFound(f"{model_id!r} is not one of the models on offer; {hint}")
+
+    def default_selection(self) -> tuple[str, list[str]]:
+        """The base and experts to begin with: the built-in family, else the first that fits."""
+        ids = list(self._models)
+        built_in = [f"{DEMO_PREFIX}{name}" for name in demo.NAMES if f"{DEMO_PREFIX}{name}" in ids]
+        if f"{DEMO_PREFIX}base" in built_in and len(built_in) > 1:
+            return built_in[0], built_in[1:]
+        sources = [model for model in self.models() if model.kind == "folder"]
+        if len(sources) < 2:
+            return (sources[0].id if sources else ""), []
+        base = next((model for model in sources if "base" in model.label.lower()), sources[0])
+        shape = _architecture(base)
+        experts = [m.id for m in sources if m is not base and _architecture(m) == shape]
+        return base.id, experts[:4]
+
+    def sketch(
+        self,
+        base_id: str,
+        expert_ids: Sequence[str],
+        progress: Callable[..., None] | None = None,
+    ) -> FamilySketch:
+        """The sketches of a base and experts, from memory, the disk cache or a scan.
+
+        Raises:
+            MergeError: an id is unknown or the models are not one family.
+        """
+        from merging.scan import scan
+
+        base = self.get(base_id)
+        experts = [self.get(expert_id) for expert_id in expert_ids]
+        key = tuple((m.id, m.folder, _stamp(m.folder)) for m in (base, *experts))
+        with self._lock:
+            if key in self._sketches:
+                self._sketches.move_to_end(key)
+                return self._sketches[key]
+        family = open_family(base.folder, {model.id: model.folder for model in experts})
+        sketch = replace(scan(family, progress=progress, cache=self._cache), base=base.id)
+        with self._lock:
+            self._sketches[key] = sketch
+            while len(self._sketches) > _SKETCHES_IN_MEMORY:
+                self._sketches.popitem(last=False)
+        return sketch
+
+    def resolved(self, recipe: Recipe) -> Recipe:
+        """The recipe with every model checked to be on offer and readable from its folder.
+
+        Raises:
+            ModelNotFound: the recipe names something that is not on offer.
+        """
+        models = [self.get(name) for name in (recipe.base, *(s.model for s in recipe.sources))]
+        parents = {
+            model.folder.parents[len(Path(model.id).parts) - 1]
+            for model in models
+            if model.kind != "demo" and model.folder.parts[-2:] == Path(model.id).parts
+        }
+        if len(parents) <= 1 and all(_is_plain(model) for model in models):
+            return replace(recipe, folder=next(iter(parents), None))
+        sources = [
+            replace(source, model=model.id if model.kind == "demo" else str(model.folder))
+            for source, model in zip(recipe.sources, models[1:], strict=True)
+        ]
+        base = models[0].id if models[0].kind == "demo" else str(models[0].folder)
+        return replace(recipe, base=base, sources=tuple(sources), folder=None)
+
+    def new_folder(self, name: str) -> Path:
+        """The folder that a new model of this name gets; it does not exist yet.
+
+        Raises:
+            BadName: not a plain name.
+            OutputExists: taken; the message suggests a free name.
+            MergeError: no models folder can be written.
+        """
+        name = name.strip()
+        if not _NAME.fullmatch(name) or name.endswith("."):
+            raise BadName(
+                "a name has 1 to 64 letters, digits, dots, dashes or underscores and begins with "
+                "a letter or digit"
+            )
+        folder = self._writable() / name
+        if folder.exists():
+            raise OutputExists(f"{name} is taken; {self.free_name(name)} is free")
+        return folder
+
+    def free_name(self, name: str) -> str:
+        """`name`, or the first of name-2, name-3... that is not taken."""
+        name = (re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "merge")[:56]
+        root, free, count = self._writable(), name, 1
+        while (root / free).exists():
+            count += 1
+            free = f"{name}-{count}"
+        return free
+
+    def id_of(self, folder: Path) -> str:
+        """The id of a folder on offer, "" if it is none."""
+        folder = folder.resolve()
+        return next((model.id for model in self.models() if model.folder == folder), "")
+
+    def _writable(self) -> Path:
+        for root in self._roots.values():
+            nearest = next(path for path in (root, *root.parents) if path.exists())
+            if os.access(nearest, os.W_OK):
+                return root
+        raise MergeError(
+            f"none of {', '.join(str(root) for root in self._roots.values())} can be written; "
+            "start with --models and a folder of yours"
+        )
+
+
+def _name_roots(folders: Sequence[Path]) -> dict[str, Path]:
+    """Names each models folder by its last part; a second one of the same name gets a number."""
+    roots: dict[str, Path] = {}
+    for folder in dict.fromkeys(Path(folder).absolute().resolve() for folder in folders):
+        name, count = folder.name or "models", 1
+        while name in roots:
+            count += 1
+            name = f"{folder.name}~{count}"
+        roots[name] = folder
+    return roots
+
+
+def _built_in() -> list[Model]:
+    return [
+        Model(f"{DEMO_PREFIX}{name}", f"{DEMO_PREFIX}{name}", demo.folder(name), "demo")
+        for name in demo.NAMES
+        if _is_model(demo.folder(name))
+    ]
+
+
+def _is_model(folder: Path) -> bool:
+    if folder.name.startswith(".") or not (folder / "config.json").is_file():
+        return False
+    return any(folder.glob("*.safetensors"))
+
+
+def _is_plain(model: Model) -> bool:
+    return model.kind == "demo" or model.folder.parts[-2:] == Path(model.id).parts
+
+
+def _stamp(folder: Path) -> tuple:
+    """Changes when the folder's weights do."""
+    return tuple(
+        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.glob("*.safetensors"))
+    )
+
+
+def _architecture(model: Model) -> tuple:
+    try:
+        config = json.loads((model.folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return ()
+    keys = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
+    return tuple(config.get(key) for key in keys)

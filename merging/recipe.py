@@ -23,7 +23,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 MAX_PARTITIONS = 16
 _TOP_KEYS = (
     "merge_method", "base_model", "models", "parameters", "dtype", "out_dtype",
-    "tokenizer_source", "chat_template",
+    "tokenizer_source", "chat_template", "record",
 )  # fmt: skip
 _UNSUPPORTED = {
     "slices": "layers cannot be restacked; list whole models under models:",

@@ -1,0 +1,39 @@
+"""Content fingerprints of a model: of its tensors, whatever files hold them.
+
+Two models have the same fingerprint if and only if (up to hash collisions) they have the same
+tensors: names, types, shapes and bytes. Up to FULL_BYTES every byte is hashed ("sha256:"); above
+that inputs are sampled, the first, middle and last 64 KiB of every tensor ("sampled:").
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from merging.checkpoints.checkpoint import Checkpoint, TensorInfo
+
+FULL_BYTES = 1 << 28
+_SAMPLE = 1 << 16
+_BLOCK = 1 << 22
+
+
+def fingerprint(model: Checkpoint, *, full: bool = False) -> str:
+    """Returns "sha256:..." or, for large models unless `full`, "sampled:..."."""
+    whole = full or model.size_bytes <= FULL_BYTES
+    digest = hashlib.sha256()
+    for info in model.tensors.values():
+        digest.update(f"{info.name}\0{info.dtype}\0{list(info.shape)}\0".encode())
+        for start, stop in _ranges(info, whole):
+            block = torch.empty(stop - start, dtype=torch.uint8)
+            model.read_into(info, start, block)
+            digest.update(block.numpy().data)
+    return f"{'sha256' if whole else 'sampled'}:{digest.hexdigest()}"
+
+
+def _ranges(info: TensorInfo, whole: bool) -> list[tuple[int, int]]:
+    size = info.size_bytes
+    if whole or size <= 3 * _SAMPLE:
+        return [(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+    middle = (size - _SAMPLE) // 2
+    return [(start, start + _SAMPLE) for start in (0, middle, size - _SAMPLE)]

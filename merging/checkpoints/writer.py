@@ -1,0 +1,216 @@
+"""Writes a model folder that appears complete or not at all.
+
+Every size is known before the first tensor, so headers come first and chunks go straight to their
+place. Work happens in a hidden folder beside the target, renamed at the end; whatever goes wrong
+before that, the target does not exist (or is what it was).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from merging.checkpoints.checkpoint import DTYPES
+from merging.errors import NotEnoughSpace, OutputExists
+
+SHARD_BYTES = 5_000_000_000
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_ALIGN = 64
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor to be written: its name, torch type and shape."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes it will take."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count * self.dtype.itemsize
+
+
+def plan_shards(specs: Sequence[TensorSpec], shard_bytes: int) -> list[list[TensorSpec]]:
+    """Groups tensors in order into shards of at most `shard_bytes` (a larger tensor is alone)."""
+    shards: list[list[TensorSpec]] = [[]]
+    used = 0
+    for spec in specs:
+        if shards[-1] and used + spec.size_bytes > shard_bytes:
+            shards.append([])
+            used = 0
+        shards[-1].append(spec)
+        used += spec.size_bytes
+    return shards
+
+
+class ModelWriter:
+    """Writes tensors of known shape into safetensors shards, chunk by chunk.
+
+    Args:
+        out: the folder to appear. Its parent is created if absent.
+        specs: every tensor, in the order of the files.
+        shard_bytes: upper bound of one file.
+        overwrite: replace an existing folder when complete.
+        metadata: written into every shard's header.
+
+    Raises:
+        OutputExists: `out` exists and `overwrite` is False.
+        NotEnoughSpace: the disk does not hold the files.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        specs: Sequence[TensorSpec],
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        overwrite: bool = False,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.out = Path(out)
+        check_output(self.out, overwrite)
+        self.folder = staging_folder(self.out)
+        self._overwrite = overwrite
+        self._places: dict[str, tuple[int, int, torch.dtype]] = {}
+        self._descriptors: list[int] = []
+        try:
+            self.folder.mkdir(parents=True)
+            self._create(specs, shard_bytes, dict(metadata or {}))
+        except BaseException as error:
+            self.discard()
+            raise _translate(error, self.out) from error
+
+    def write(self, name: str, start: int, values: torch.Tensor) -> None:
+        """Writes `values` (flat, of the tensor's type) at element `start` of tensor `name`."""
+        descriptor, offset, dtype = self._places[name]
+        if values.dtype != dtype:
+            raise TypeError(f"{name}: {values.dtype} given, {dtype} expected")
+        data = memoryview(values.contiguous().view(-1).view(torch.uint8).numpy())
+        position = offset + start * dtype.itemsize
+        try:
+            while data:
+                count = os.pwrite(descriptor, data, position)
+                data, position = data[count:], position + count
+        except OSError as error:
+            raise _translate(error, self.out) from error
+
+    def close(self) -> None:
+        """Flushes and closes the tensor files; the folder can then be read, still hidden."""
+        try:
+            for descriptor in self._descriptors:
+                os.fsync(descriptor)
+        except OSError as error:
+            raise _translate(error, self.out) from error
+        finally:
+            while self._descriptors:
+                os.close(self._descriptors.pop())
+
+    def publish(self) -> None:
+        """Renames the hidden folder to its final name: the model appears."""
+        self.close()
+        if self.out.exists():
+            check_output(self.out, self._overwrite)
+            old = staging_folder(self.out, "old")
+            self.out.rename(old)
+            try:
+                self.folder.rename(self.out)
+            except OSError:
+                old.rename(self.out)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            self.folder.rename(self.out)
+
+    def discard(self) -> None:
+        """Removes everything written."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _create(
+        self, specs: Sequence[TensorSpec], shard_bytes: int, metadata: dict[str, str]
+    ) -> None:
+        shards = plan_shards(specs, shard_bytes)
+        names = _shard_names(len(shards))
+        for shard, file in zip(shards, names, strict=True):
+            self._create_shard(self.folder / file, shard, metadata)
+        if len(shards) > 1:
+            weight_map = {
+                spec.name: file
+                for shard, file in zip(shards, names, strict=True)
+                for spec in shard
+            }
+            total = sum(spec.size_bytes for spec in specs)
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            path = self.folder / "model.safetensors.index.json"
+            path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+    def _create_shard(
+        self, path: Path, specs: Sequence[TensorSpec], metadata: dict[str, str]
+    ) -> None:
+        header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+        offset = 0
+        for spec in specs:
+            header[spec.name] = {
+                "dtype": _NAMES[spec.dtype],
+                "shape": list(spec.shape),
+                "data_offsets": [offset, offset + spec.size_bytes],
+            }
+            offset += spec.size_bytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-(8 + len(text)) % _ALIGN)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        self._descriptors.append(descriptor)
+        os.write(descriptor, struct.pack("<Q", len(text)) + text)
+        if offset:
+            os.posix_fallocate(descriptor, 0, 8 + len(text) + offset)
+        position = 8 + len(text)
+        for spec in specs:
+            self._places[spec.name] = (descriptor, position, spec.dtype)
+            position += spec.size_bytes
+
+
+def staging_folder(out: Path, kind: str = "partial") -> Path:
+    """A hidden, unused sibling of `out` for work in progress."""
+    return out.parent / f".{out.name}.{kind}-{os.getpid()}-{os.urandom(3).hex()}"
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Raises OutputExists where writing to `out` would destroy something unasked."""
+    if out.is_file():
+        raise OutputExists(f"{out} is a file; give a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise OutputExists(f"{out} exists and is not empty; give another name or --overwrite")
+        if not (out / "config.json").exists():
+            raise OutputExists(f"{out} is not a model folder; --overwrite replaces models only")
+
+
+def _shard_names(count: int) -> list[str]:
+    if count == 1:
+        return ["model.safetensors"]
+    return [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+
+
+def _translate(error: BaseException, out: Path) -> BaseException:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(out.parent if out.parent.exists() else Path.cwd()).free
+        return NotEnoughSpace(
+            f"{out}: the disk is full ({free / 1e9:.2f} GB free); free space or choose another disk"
+        )
+    if isinstance(error, PermissionError):
+        return NotEnoughSpace(f"{out}: no permission to write there; choose another folder")
+    return error

@@ -1,0 +1,111 @@
+"""Outlier rates of layers and linears: what dynamic pruning sets its densities by.
+
+Source: DPPA, arXiv 2403.02799, step 1, as in its released code (see methods/dynamic.py, points 1
+and 3). Sums are float64, so the rates do not depend on the chunking but for the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from merging.checkpoints import Entry
+from merging.engine import Stream
+from merging.methods import dynamic
+
+
+@dataclass(frozen=True)
+class OutlierRates:
+    """Counts of outliers per expert and linear.
+
+    Attributes:
+        linears: the linears measured, sorted by name.
+        layer_counts: (E, n_linears), entries above layer_outlier * mean of the layer's linears.
+        linear_counts: (E, n_linears), entries above linear_outlier * the linear's own mean.
+    """
+
+    linears: tuple[Entry, ...] = field(repr=False)
+    layer_counts: np.ndarray
+    linear_counts: np.ndarray
+
+    def offsets(self) -> list[dict[str, tuple[float, float]]]:
+        """Per expert: linear's name -> (layer offset A_l, linear offset B_lk), each in [-1, 1]."""
+        layers = np.array([entry.place.layer for entry in self.linears])
+        numels = np.array([entry.numel for entry in self.linears], dtype=np.float64)
+        result = []
+        for layer_counts, linear_counts in zip(
+            self.layer_counts, self.linear_counts, strict=True
+        ):
+            a, b = expert_offsets(layers, numels, layer_counts, linear_counts)
+            result.append(
+                {
+                    entry.name: (float(a[i]), float(b[i]))
+                    for i, entry in enumerate(self.linears)
+                }
+            )
+        return result
+
+
+def expert_offsets(
+    layers: np.ndarray, numels: np.ndarray, layer_counts: np.ndarray, linear_counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Layer and linear offsets of one expert.
+
+    Args:
+        layers: (n,) layer index of each linear.
+        numels: (n,) entries of each linear.
+        layer_counts, linear_counts: (n,) outliers.
+
+    Returns:
+        Two (n,) float64 arrays in [-1, 1].
+    """
+    if not layers.size:
+        return np.zeros(0), np.zeros(0)
+    unique, position = np.unique(layers, return_inverse=True)
+    total = np.bincount(position, weights=numels, minlength=unique.size)
+    above = np.bincount(position, weights=layer_counts, minlength=unique.size)
+    with np.errstate(invalid="ignore"):
+        layer_rates = np.where(total > 0, 100.0 * above / np.maximum(total, 1), 0.0)
+        linear_rates = np.where(numels > 0, 100.0 * linear_counts / np.maximum(numels, 1), 0.0)
+    return (
+        dynamic.layer_offsets(layer_rates)[position],
+        dynamic.linear_offsets(linear_rates, numels),
+    )
+
+
+def measure_outliers(
+    stream: Stream, *, layer_outlier: float, linear_outlier: float
+) -> OutlierRates:
+    """Counts the outliers of every linear of every expert, in two passes over the linears."""
+    linears = tuple(entry for entry in stream.family.merged if entry.place.is_linear)
+    experts = len(stream.family.experts)
+    sums = np.zeros((experts, len(linears)))
+    for column, reader in enumerate(stream.readers(entries=linears)):
+        for start, stop in reader.spans():
+            for row, delta in enumerate(reader.deltas(start, stop)):
+                sums[row, column] += delta.abs().double().sum().item()
+    layer_means = _layer_means(linears, sums)
+    layer_counts = np.zeros((experts, len(linears)), dtype=np.int64)
+    linear_counts = np.zeros_like(layer_counts)
+    for column, reader in enumerate(stream.readers(entries=linears)):
+        for start, stop in reader.spans():
+            for row, delta in enumerate(reader.deltas(start, stop)):
+                magnitude = delta.abs()
+                mean = sums[row, column] / max(reader.numel, 1)
+                layer_counts[row, column] += int(
+                    (magnitude > layer_outlier * layer_means[row, column]).sum()
+                )
+                linear_counts[row, column] += int((magnitude > linear_outlier * mean).sum())
+    return OutlierRates(linears, layer_counts, linear_counts)
+
+
+def _layer_means(linears: tuple[Entry, ...], sums: np.ndarray) -> np.ndarray:
+    """(E, n_linears): the mean |delta| of each linear's layer, all its linears pooled."""
+    means = np.zeros_like(sums)
+    layers = np.array([entry.place.layer for entry in linears])
+    numels = np.array([entry.numel for entry in linears])
+    for layer in np.unique(layers):
+        inside = layers == layer
+        means[:, inside] = sums[:, inside].sum(1, keepdims=True) / max(numels[inside].sum(), 1)
+    return means

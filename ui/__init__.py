@@ -1,0 +1,1 @@
+"""The screens: layouts, figures and events. Never does tensor arithmetic."""

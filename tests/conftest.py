@@ -1,0 +1,49 @@
+"""Shared fixtures: the reference vectors as model folders, and tiny families made on the spot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+DATA = Path(__file__).parent / "data"
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+
+MakeModel = Callable[..., Path]
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> MakeModel:
+    """Writes tensors as a model folder: make_model("base", {"w": tensor}, config={...})."""
+
+    def make(
+        name: str, tensors: Mapping[str, torch.Tensor], config: Mapping | None = None
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps({**CONFIG, **(config or {})}))
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def reference_family(tmp_path: Path) -> Callable[[str], Path]:
+    """Copies the models of tests/data/<kind> into folders under one parent and returns it."""
+
+    def build(kind: str) -> Path:
+        parent = tmp_path / kind
+        for file in sorted((DATA / kind).glob("*.safetensors")):
+            if file.stem == "base" or file.stem in ("expert0", "expert1", "expert2"):
+                (parent / file.stem).mkdir(parents=True)
+                shutil.copyfile(file, parent / file.stem / "model.safetensors")
+                (parent / file.stem / "config.json").write_text(json.dumps(CONFIG))
+        return parent
+
+    return build

@@ -63,13 +63,17 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "evaluate", _evaluate, "score models on held-out prompts")
     command.add_argument("models", nargs="+", metavar="model")
-    command.add_argument("--tasks", type=Path, default=None, help="JSON lines: domain, prompt, answer")
+    command.add_argument(
+        "--tasks", type=Path, default=None, help="JSON lines: domain, prompt, answer"
+    )
     command.add_argument("--n", type=_positive, default=200, help="prompts per domain (200)")
     command.add_argument("--split", default="test", choices=("test", "validation"))
 
     demo = commands.add_parser("demo", help="the built-in family")
     demo_commands = demo.add_subparsers(dest="demo_command", required=True, metavar="COMMAND")
-    command = _command(demo_commands, "build", _demo_build, "train the built-in family from scratch")
+    command = _command(
+        demo_commands, "build", _demo_build, "train the built-in family from scratch"
+    )
     command.add_argument("out", type=Path)
     command.add_argument("--seed", type=int, default=0)
     return parser
@@ -148,8 +152,7 @@ def _check(args: argparse.Namespace) -> int:
                 "disk_bytes": report.disk_bytes,
                 "memory_bytes": report.memory_bytes,
                 "tensors": [
-                    {"name": e.name, "status": e.status, "reason": e.reason}
-                    for e in report.account
+                    {"name": e.name, "status": e.status, "reason": e.reason} for e in report.account
                 ],
             }
         )

@@ -158,9 +158,7 @@ class TensorReader:
             self._kept[-1] = chunk
         return chunk
 
-    def _delta(
-        self, expert: int, start: int, stop: int, base: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _delta(self, expert: int, start: int, stop: int, base: torch.Tensor | None) -> torch.Tensor:
         if self._resident and expert in self._kept:
             return self._kept[expert]
         base = self.base(start, stop) if base is None else base

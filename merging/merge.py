@@ -179,9 +179,7 @@ def merge(
         consensus.prepare(stream, pruner)
     except NonFinite as error:
         raise _culprit(stream, error) from None
-    writer = ModelWriter(
-        out, _specs(family, recipe), shard_bytes=shard_bytes, overwrite=overwrite
-    )
+    writer = ModelWriter(out, _specs(family, recipe), shard_bytes=shard_bytes, overwrite=overwrite)
     try:
         moved = _Drift()
         for reader in stream.readers("merge"):
@@ -373,5 +371,3 @@ def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-

@@ -34,15 +34,10 @@ class OutlierRates:
         layers = np.array([entry.place.layer for entry in self.linears])
         numels = np.array([entry.numel for entry in self.linears], dtype=np.float64)
         result = []
-        for layer_counts, linear_counts in zip(
-            self.layer_counts, self.linear_counts, strict=True
-        ):
+        for layer_counts, linear_counts in zip(self.layer_counts, self.linear_counts, strict=True):
             a, b = expert_offsets(layers, numels, layer_counts, linear_counts)
             result.append(
-                {
-                    entry.name: (float(a[i]), float(b[i]))
-                    for i, entry in enumerate(self.linears)
-                }
+                {entry.name: (float(a[i]), float(b[i])) for i, entry in enumerate(self.linears)}
             )
         return result
 

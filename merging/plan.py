@@ -239,9 +239,7 @@ def _model_cuts(sketch: FamilySketch, density: np.ndarray) -> np.ndarray:
     return lower
 
 
-def _above(
-    sketch: FamilySketch, lower: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _above(sketch: FamilySketch, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cumulative shares of entries, L1 and L2 above given cuts (E, T, K)."""
     edges = sketch.edges
     bins = np.clip(np.searchsorted(edges, lower, side="right") - 1, 0, len(edges) - 2)
@@ -263,9 +261,7 @@ def _above(
     return shares[0], shares[1], shares[2]
 
 
-def _summary(
-    sketch: FamilySketch, pruned: np.ndarray, *cumulated: np.ndarray
-) -> dict[str, float]:
+def _summary(sketch: FamilySketch, pruned: np.ndarray, *cumulated: np.ndarray) -> dict[str, float]:
     """Shares over all pruned tensors of all experts; over everything if none is pruned."""
     chosen = pruned if pruned.any() else np.ones_like(pruned)
     weights = (

@@ -199,7 +199,9 @@ def describe(recipe: Recipe) -> str:
     parts = [f"Start from {recipe.base} and take the changes of {listed}."]
     density = recipe.sources[0].density
     kept = (
-        f"{density.constant:.0%}" if density.constant is not None else "a share that varies by layer"
+        f"{density.constant:.0%}"
+        if density.constant is not None
+        else "a share that varies by layer"
     )
     parts.append(
         {
@@ -289,7 +291,9 @@ def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:
             raise RecipeError(f"{where}: needs model: and its parameters:")
         for key in item:
             if key not in ("model", "parameters"):
-                raise RecipeError(f"{where}: unknown key {key!r}{_nearest(key, ['model', 'parameters'])}")
+                raise RecipeError(
+                    f"{where}: unknown key {key!r}{_nearest(key, ['model', 'parameters'])}"
+                )
         models.append((_reference(item["model"], where), _mapping(item.get("parameters"), where)))
     names = [name for name, _ in models]
     for name in names:
@@ -352,8 +356,7 @@ def _amplification(
     if "amplification" not in knobs:
         if given is not None:
             raise RecipeError(
-                f"{where}: amplification needs partitions: prune: magnitude or dynamic, "
-                f"not {prune}"
+                f"{where}: amplification needs partitions: prune: magnitude or dynamic, not {prune}"
             )
         return (1.0,)
     value = knobs["amplification"].default if given is None else given

@@ -81,9 +81,7 @@ def _counts(family: Family) -> dict[str, Any]:
     for status in ("merged", "copied", "left_out"):
         entries = [entry for entry in family.account if entry.status == status]
         by_status[status] = (
-            len(entries)
-            if status == "merged"
-            else {entry.name: entry.reason for entry in entries}
+            len(entries) if status == "merged" else {entry.name: entry.reason for entry in entries}
         )
     return by_status
 

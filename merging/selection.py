@@ -140,10 +140,9 @@ def _by_sorting(row: torch.Tensor, ranks: Sequence[int]) -> list[OrderStatistic]
     result = []
     for rank in ranks:
         value = ordered[rank]
-        low, high = np.searchsorted(ordered, [value], "left"), np.searchsorted(ordered, [value], "right")
-        result.append(
-            OrderStatistic(float(value), int(ordered.size - high[0]), int(high[0] - low[0]))
-        )
+        low = int(np.searchsorted(ordered, value, "left"))
+        high = int(np.searchsorted(ordered, value, "right"))
+        result.append(OrderStatistic(float(value), ordered.size - high, high - low))
     return result
 
 
@@ -171,8 +170,7 @@ def _by_counting(rows: Rows, ranks: Sequence[Sequence[int]]) -> list[list[OrderS
 def _count_lower(rows: Rows, buckets_of: list[list[int]]) -> list[dict[int, np.ndarray]]:
     """Histograms of the lower 16 bits inside each wanted bucket of each row."""
     lower = [
-        {bucket: np.zeros(_BUCKETS, dtype=np.int64) for bucket in buckets}
-        for buckets in buckets_of
+        {bucket: np.zeros(_BUCKETS, dtype=np.int64) for bucket in buckets} for buckets in buckets_of
     ]
     if not any(lower):
         return lower

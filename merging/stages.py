@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from merging.selection import (
     split,
 )
 
+Measured = TypeVar("Measured")
 ChunkFunction = Callable[[torch.Tensor, int], torch.Tensor]
 """(delta chunk (n,) float32, its start in the tensor) -> pruned chunk (n,) float32."""
 
@@ -316,9 +317,7 @@ class TiesConsensus:
             prune = pruner.open(reader)
             weights = weights_at(self._recipe, reader, self._layers)
             for start, stop in reader.spans():
-                balance += ties.sign_balance(
-                    ties.vote(pruned(reader, prune, start, stop), weights)
-                )
+                balance += ties.sign_balance(ties.vote(pruned(reader, prune, start, stop), weights))
         self._zero_is_positive = balance > 0
 
     def open(self, reader: TensorReader, prune: Sequence[ChunkFunction]) -> Combine:
@@ -398,8 +397,7 @@ class PcbConsensus:
         ranks = [pcb.threshold_rank(count, self._density), count - 1]
         ends = order_statistics(
             lambda: (
-                pcb.scores([chunk[i] for i in active], bounds, self._variant)
-                for chunk in chunks()
+                pcb.scores([chunk[i] for i in active], bounds, self._variant) for chunk in chunks()
             ),
             [ranks] * len(active),
         )
@@ -425,9 +423,7 @@ def offsets(stream: Stream) -> dict[str, int]:
     return starts
 
 
-def magnitude_rows(
-    reader: TensorReader, index: int
-) -> Callable[[], Iterator[list[torch.Tensor]]]:
+def magnitude_rows(reader: TensorReader, index: int) -> Callable[[], Iterator[list[torch.Tensor]]]:
     """Starts a pass over |delta| of one expert in one tensor."""
 
     def rows() -> Iterator[list[torch.Tensor]]:
@@ -437,7 +433,7 @@ def magnitude_rows(
     return rows
 
 
-def select(reader: TensorReader, measure: Callable):  # noqa: ANN201 - the measure's own type
+def select(reader: TensorReader, measure: Callable[[], Measured]) -> Measured:
     """Runs a measurement of one tensor; a non-finite value names the model that brought it."""
     try:
         return measure()

@@ -21,9 +21,7 @@ MakeModel = Callable[..., Path]
 def make_model(tmp_path: Path) -> MakeModel:
     """Writes tensors as a model folder: make_model("base", {"w": tensor}, config={...})."""
 
-    def make(
-        name: str, tensors: Mapping[str, torch.Tensor], config: Mapping | None = None
-    ) -> Path:
+    def make(name: str, tensors: Mapping[str, torch.Tensor], config: Mapping | None = None) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors")

@@ -127,7 +127,7 @@ class Checkpoint:
 
     def read_into(self, info: TensorInfo, skip_bytes: int, out: torch.Tensor) -> None:
         """Fills the contiguous CPU tensor `out` with the bytes of `info` from `skip_bytes` on."""
-        view = memoryview(out.view(torch.uint8).numpy())
+        view = out.view(torch.uint8).numpy().data
         descriptor = self._open(info.file)
         position = info.offset + skip_bytes
         while view:

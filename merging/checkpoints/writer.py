@@ -98,7 +98,7 @@ class ModelWriter:
         descriptor, offset, dtype = self._places[name]
         if values.dtype != dtype:
             raise TypeError(f"{name}: {values.dtype} given, {dtype} expected")
-        data = memoryview(values.contiguous().view(-1).view(torch.uint8).numpy())
+        data = values.contiguous().view(-1).view(torch.uint8).numpy().data
         position = offset + start * dtype.itemsize
         try:
             while data:
@@ -149,9 +149,7 @@ class ModelWriter:
             self._create_shard(self.folder / file, shard, metadata)
         if len(shards) > 1:
             weight_map = {
-                spec.name: file
-                for shard, file in zip(shards, names, strict=True)
-                for spec in shard
+                spec.name: file for shard, file in zip(shards, names, strict=True) for spec in shard
             }
             total = sum(spec.size_bytes for spec in specs)
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}

@@ -96,9 +96,7 @@ def _divide_by_largest(values: np.ndarray) -> np.ndarray:
     return values / largest if largest > 1e-12 else np.zeros_like(values)
 
 
-def densities(
-    density: float, shift: float, layer: np.ndarray, linear: np.ndarray
-) -> np.ndarray:
+def densities(density: float, shift: float, layer: np.ndarray, linear: np.ndarray) -> np.ndarray:
     """rho_lk of step 5, before clipping.
 
     Args:

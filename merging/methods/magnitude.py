@@ -50,9 +50,7 @@ def ring_factors(amplification: Sequence[float], mode: str) -> list[float]:
     return [max(amplification[k:]) for k in range(len(amplification))]
 
 
-def amplify(
-    delta: torch.Tensor, lowers: Sequence[float], factors: Sequence[float]
-) -> torch.Tensor:
+def amplify(delta: torch.Tensor, lowers: Sequence[float], factors: Sequence[float]) -> torch.Tensor:
     """Scales the entries of each ring and drops those below every bound.
 
     Args:

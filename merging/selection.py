@@ -10,6 +10,7 @@ Tie rule, everywhere: of equal magnitudes those with the lowest flat index are k
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ def split(cuts: Sequence[Cut], start: int, stop: int) -> list[tuple[int, int, li
     edges = [start, *inner, stop]
     return [
         (a, b, [cut.value if b <= cut.tie_stop else cut.strict for cut in cuts])
-        for a, b in zip(edges, edges[1:], strict=False)
+        for a, b in itertools.pairwise(edges)
     ]
 
 

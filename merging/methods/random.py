@@ -27,7 +27,7 @@ AXIS = Axis(
         Knob("rescale", "Rescale", True, "Divide what is kept so that its sum is preserved."),
         Knob(
             "rescale_by", "Rescale by", "density",
-            "density: divide by the density (the paper). l1: match the tensor's L1 norm (mergekit).",
+            "density: divide by the density (paper). l1: match the tensor's L1 norm (mergekit).",
             choices=("density", "l1"),
         ),
         Knob("seed", "Seed", 0, "Same seed, same draw.", low=0, high=2**31 - 1, step=1),

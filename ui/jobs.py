@@ -77,9 +77,9 @@ class Jobs:
     def submit(self, key: str, title: str, work: Work, details: Any = None) -> Job:
         """Puts work in line and returns its job; the job at hand if one of this key is not over."""
         with self._changed:
-            for job in self._jobs.values():
-                if job.key == key and not job.is_over:
-                    return job
+            at_hand = self.active(key)
+            if at_hand is not None:
+                return at_hand
             job = Job(secrets.token_hex(8), key, title, details)
             self._jobs[job.id] = job
             self._work[job.id] = work
@@ -93,6 +93,11 @@ class Jobs:
     def get(self, job_id: str | None) -> Job | None:
         """The job of this id; None if it is unknown or long gone."""
         return self._jobs.get(job_id) if isinstance(job_id, str) else None
+
+    def active(self, key: str) -> Job | None:
+        """The job of this key that waits or runs, if there is one."""
+        jobs = list(self._jobs.values())
+        return next((job for job in jobs if job.key == key and not job.is_over), None)
 
     def position(self, job: Job) -> int:
         """How many jobs come before this one: 0 when it is running or over."""

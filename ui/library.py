@@ -109,7 +109,7 @@ class Library:
 
         base = self.get(base_id)
         experts = [self.get(expert_id) for expert_id in expert_ids]
-        key = tuple((m.id, m.folder, _stamp(m.folder)) for m in (base, *experts))
+        key = tuple((m.id, m.folder, stamp(m.folder)) for m in (base, *experts))
         with self._lock:
             if key in self._sketches:
                 self._sketches.move_to_end(key)
@@ -125,41 +125,49 @@ class Library:
     def resolved(self, recipe: Recipe) -> Recipe:
         """The recipe with every model checked to be on offer and readable from its folder.
 
+        A folder written out in full is accepted where it is that of a model on offer, so that the
+        recipe kept beside a result can be opened again.
+
         Raises:
             ModelNotFound: the recipe names something that is not on offer.
         """
-        models = [self.get(name) for name in (recipe.base, *(s.model for s in recipe.sources))]
-        parents = {
-            model.folder.parents[len(Path(model.id).parts) - 1]
-            for model in models
-            if model.kind != "demo" and model.folder.parts[-2:] == Path(model.id).parts
-        }
-        if len(parents) <= 1 and all(_is_plain(model) for model in models):
-            return replace(recipe, folder=next(iter(parents), None))
-        sources = [
-            replace(source, model=model.id if model.kind == "demo" else str(model.folder))
-            for source, model in zip(recipe.sources, models[1:], strict=True)
-        ]
-        base = models[0].id if models[0].kind == "demo" else str(models[0].folder)
-        return replace(recipe, base=base, sources=tuple(sources), folder=None)
+        models = [self._known(name) for name in (recipe.base, *(s.model for s in recipe.sources))]
+        roots = {root.parent for root in map(self._root_of, models) if root is not None}
+        if len(roots) <= 1 and all(self._reads_as_written(model) for model in models):
+            names, folder = [model.id for model in models], next(iter(roots), None)
+        else:
+            names = [m.id if m.kind == "demo" else str(m.folder) for m in models]
+            folder = None
+        sources = tuple(
+            replace(source, model=name)
+            for source, name in zip(recipe.sources, names[1:], strict=True)
+        )
+        return replace(recipe, base=names[0], sources=sources, folder=folder)
 
-    def new_folder(self, name: str) -> Path:
-        """The folder that a new model of this name gets; it does not exist yet.
+    def folder_of(self, name: str) -> Path:
+        """The folder that a new model of this name gets.
 
         Raises:
             BadName: not a plain name.
-            OutputExists: taken; the message suggests a free name.
             MergeError: no models folder can be written.
         """
-        name = name.strip()
+        name = (name or "").strip()
         if not _NAME.fullmatch(name) or name.endswith("."):
             raise BadName(
                 "a name has 1 to 64 letters, digits, dots, dashes or underscores and begins with "
                 "a letter or digit"
             )
-        folder = self._writable() / name
+        return self._writable() / name
+
+    def new_folder(self, name: str) -> Path:
+        """As `folder_of`; it does not exist yet.
+
+        Raises:
+            OutputExists: taken; the message suggests a free name.
+        """
+        folder = self.folder_of(name)
         if folder.exists():
-            raise OutputExists(f"{name} is taken; {self.free_name(name)} is free")
+            raise OutputExists(f"{name.strip()} is taken; {self.free_name(name)} is free")
         return folder
 
     def free_name(self, name: str) -> str:
@@ -175,6 +183,18 @@ class Library:
         """The id of a folder on offer, "" if it is none."""
         folder = folder.resolve()
         return next((model.id for model in self.models() if model.folder == folder), "")
+
+    def _known(self, reference: str) -> Model:
+        model_id = self.id_of(Path(reference)) if Path(reference).is_absolute() else ""
+        return self.get(model_id or reference)
+
+    def _root_of(self, model: Model) -> Path | None:
+        return None if model.kind == "demo" else self._roots[model.id.partition("/")[0]]
+
+    def _reads_as_written(self, model: Model) -> bool:
+        """True where the id, read as a path beside the models folder, is the model's folder."""
+        root = self._root_of(model)
+        return root is None or (root.parent / model.id).resolve() == model.folder
 
     def _writable(self) -> Path:
         for root in self._roots.values():
@@ -213,11 +233,7 @@ def _is_model(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
-def _is_plain(model: Model) -> bool:
-    return model.kind == "demo" or model.folder.parts[-2:] == Path(model.id).parts
-
-
-def _stamp(folder: Path) -> tuple:
+def stamp(folder: Path) -> tuple:
     """Changes when the folder's weights do."""
     return tuple(
         (path.name, path.stat().st_size, path.stat().st_mtime_ns)

@@ -51,7 +51,9 @@ def from_arguments(
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default=env.get("AMALGAM_DEVICE", "auto")
     )
-    parser.add_argument("--cache", type=Path, default=Path(env.get("AMALGAM_CACHE", Settings.cache)))
+    parser.add_argument(
+        "--cache", type=Path, default=Path(env.get("AMALGAM_CACHE", Settings.cache))
+    )
     parser.add_argument(
         "--chat-gib", type=float, default=float(env.get("AMALGAM_CHAT_GIB", "8")),
         help="memory for loaded chat models, in GiB (default: 8)",

@@ -104,7 +104,9 @@ class ChatModel:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             reason = str(error).strip().partition("\n")[0]
-            raise BadCheckpoint(f"{Path(folder).name}: cannot be loaded to chat: {reason}") from None
+            raise BadCheckpoint(
+                f"{Path(folder).name}: cannot be loaded to chat: {reason}"
+            ) from None
         model = model.eval().to(target)
         tensors = [*model.parameters(), *model.buffers()]
         return cls(model, tokenizer, sum(t.numel() * t.element_size() for t in tensors))

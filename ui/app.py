@@ -1,0 +1,113 @@
+"""Puts the tabs together into one page, and says how that page is served."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from merging.checkpoints import open_checkpoint
+from merging.engine import pick_device
+from ui import chat, explore, guide, merge, theme
+from ui.jobs import Jobs
+from ui.library import Library
+from ui.settings import Settings
+from ui.store import ModelStore
+from ui.talks import Talks
+
+_HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+
+
+@dataclass(frozen=True)
+class App:
+    """The built page, what serves it, and what must be closed with it."""
+
+    demo: gr.Blocks
+    jobs: Jobs
+    launch: dict[str, Any]
+
+
+def build(settings: Settings) -> App:
+    """Builds the page over the models that the settings name."""
+    library = Library(settings.models, settings.cache)
+    jobs = Jobs()
+    store = ModelStore(settings.chat_bytes, settings.device)
+    with gr.Blocks(
+        title="Amalgam", fill_width=True, analytics_enabled=False, delete_cache=(3600, 3600)
+    ) as demo:
+        gr.HTML(_brand(), elem_id="brand")
+        gr.HTML(_status(library, settings.device), elem_id="status")
+        with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
+            with gr.Tab("Explore", id="explore"):
+                explore_refs = explore.layout(library)
+            with gr.Tab("Merge", id="merge"):
+                merge_refs = merge.layout()
+            with gr.Tab("Chat", id="chat") as chat_tab:
+                chat_refs = chat.layout(library)
+            with gr.Tab("Guide", id="guide"):
+                guide.layout()
+        explore.wire(explore_refs, library)
+        merge.MergeTab(merge_refs, library, jobs, settings.device).wire(demo)
+        talking = chat.ChatTab(chat_refs, library, store, Talks())
+        talking.wire(demo, chat_tab)
+        _join(rooms, explore_refs, merge_refs, talking)
+    demo.queue(max_size=64)
+    return App(demo, jobs, _launch(settings))
+
+
+def _join(rooms: gr.Tabs, explore_refs: Any, merge_refs: Any, talking: chat.ChatTab) -> None:
+    """The ways from one tab to the next."""
+    quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+
+    def to_merge(recipe: str, name: str) -> tuple[Any, Any, Any]:
+        suggested = merge.suggest_name(talking.library, recipe, name)
+        return gr.Tabs(selected="merge"), recipe, suggested
+
+    def to_chat(finished: tuple[str, tuple[str, ...]]) -> tuple[Any, Any]:
+        return gr.Tabs(selected="chat"), talking.beside(*finished)
+
+    explore_refs.go_merge.click(
+        to_merge, [explore_refs.recipe, merge_refs.name],
+        [rooms, merge_refs.recipe, merge_refs.name], **quiet,
+    )  # fmt: skip
+    merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **quiet)
+
+
+def _launch(settings: Settings) -> dict[str, Any]:
+    gr.set_static_paths([*theme.static_paths(), chat.SCRIPT])
+    return {
+        "server_name": settings.host, "server_port": settings.port, "quiet": True,
+        "theme": theme.theme(), "head": _HEAD + theme.head(),
+        "css_paths": [*theme.css_paths(), theme.ASSETS / "tabs.css"],
+        "favicon_path": theme.LOGO, "footer_links": [], "run_history": False,
+        "show_error": False, "max_file_size": "1mb", "enable_monitoring": False,
+        "state_session_capacity": 64, "prevent_thread_lock": True,
+        "blocked_paths": [str(Path(folder).absolute()) for folder in settings.models],
+    }  # fmt: skip
+
+
+def _brand() -> str:
+    return f'<a href="./" class="brand"><img src="{theme.url(theme.LOGO)}" alt=""> Amalgam</a>'
+
+
+def _status(library: Library, device: str) -> str:
+    """What stands on the right of the top bar: the family at hand and the device."""
+    base, experts = library.default_selection()
+    parts = []
+    if experts:
+        size = open_checkpoint(library.get(base).folder, base).parameters
+        parts.append(f"{len(experts)} experts · {_count(size)} parameters")
+    where = pick_device(device)
+    parts.append("GPU" if where.type == "cuda" else f"CPU, {os.cpu_count()} cores")
+    return f'<p class="quiet">{" · ".join(map(escape, parts))}</p>'
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)

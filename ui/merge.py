@@ -1,0 +1,296 @@
+"""The Merge tab: a recipe in words and YAML, its preflight, the merge, its progress and result.
+
+The merge runs in the background. A page only watches it, so closing or reloading the page changes
+nothing: the browser keeps the job's id and asks again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from merging.engine import Progress
+from merging.errors import MergeError, OutputExists
+from merging.merge import check, merge
+from merging.recipe import Recipe, describe, parse
+from ui import merge_view as view
+from ui.jobs import Job, Jobs
+from ui.library import Library
+
+
+try:
+    from ui.panel import PlotPanel
+except ImportError:
+
+    def PlotPanel(**options):
+        options.pop("label", 0)
+        return gr.HTML(html_template="<p></p>", **options)
+
+
+_POLL_S = 0.2
+_MAX_RECIPE = 100_000  # characters
+_SAVE_JS = """(text) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], {type: "application/yaml"}));
+  link.download = "amalgam.yaml";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}"""
+
+
+@dataclass
+class MergeDetails:
+    """What a merge job's panel needs beside the job: filled by the job as it goes."""
+
+    recipe: Recipe
+    n_layers: int
+    sources: tuple[str, ...]
+    seen: set[int] = field(default_factory=set)
+    phase: str = ""
+
+
+@dataclass(frozen=True)
+class MergeRefs:
+    """Components of the tab. `finished` changes when a merge ends: a model id, or ""."""
+
+    recipe: gr.Textbox
+    words: gr.HTML
+    open_file: gr.UploadButton
+    save: gr.Button
+    checks: gr.HTML
+    name: gr.Textbox
+    start: gr.Button
+    stop: gr.Button
+    reason: gr.HTML
+    status: gr.HTML
+    progress: gr.HTML
+    result: gr.Column
+    facts: gr.HTML
+    drift: PlotPanel
+    code: gr.Code
+    to_chat: gr.Button
+    job_id: gr.State
+    remembered: gr.BrowserState
+    finished: gr.State
+
+
+def layout() -> MergeRefs:
+    """Builds the tab's components inside the open gr.Tab."""
+    with gr.Row(elem_classes="sheet"):
+        with gr.Column(scale=5, min_width=320, elem_classes="card"):
+            recipe_part = _recipe_part()
+        with gr.Column(scale=6, min_width=320, elem_classes="bare"):
+            with gr.Column(elem_classes="card"):
+                run_part = _run_part()
+            with gr.Column(elem_classes="card", visible=False) as result:
+                result_part = _result_part()
+    return MergeRefs(
+        **recipe_part, **run_part, result=result, **result_part,
+        job_id=gr.State(""), finished=gr.State(("", ())),
+        remembered=gr.BrowserState("", storage_key="amalgam-merge", secret="amalgam-merge"),
+    )  # fmt: skip
+
+
+def _recipe_part() -> dict[str, Any]:
+    gr.HTML("<h2>Recipe</h2>")
+    parts: dict[str, Any] = {"words": gr.HTML(elem_id="recipe-words")}
+    parts["recipe"] = gr.Textbox(
+        label="Recipe (YAML)", lines=16, max_lines=30, interactive=True, elem_classes="mono",
+        info="From Explore. Edit it, paste another, or open a file.", elem_id="recipe-text",
+    )  # fmt: skip
+    with gr.Row():
+        parts["open_file"] = gr.UploadButton(
+            "Open a recipe", file_types=[".yaml", ".yml"], type="binary", size="md"
+        )
+        parts["save"] = gr.Button("Save the recipe", size="md")
+    return parts
+
+
+def _run_part() -> dict[str, Any]:
+    gr.HTML("<h2>Merge</h2>")
+    parts: dict[str, Any] = {"checks": gr.HTML(elem_id="merge-checks")}
+    parts["name"] = gr.Textbox(
+        label="Name of the new model", max_lines=1, interactive=True, max_length=64,
+        info="Letters, digits, dots, dashes and underscores.",
+    )  # fmt: skip
+    with gr.Row():
+        parts["start"] = gr.Button("Start", variant="primary", interactive=False, size="lg")
+        parts["stop"] = gr.Button("Stop", interactive=False, size="lg")
+    parts["reason"] = gr.HTML(
+        elem_id="merge-reason", html_template='<div role="alert">${value}</div>', value=""
+    )
+    parts["status"] = gr.HTML(
+        elem_id="merge-status", html_template='<div aria-live="polite">${value}</div>', value=""
+    )
+    parts["progress"] = gr.HTML(elem_id="merge-progress", value="")
+    return parts
+
+
+def _result_part() -> dict[str, Any]:
+    gr.HTML("<h2>Result</h2>")
+    parts: dict[str, Any] = {"facts": gr.HTML(elem_id="merge-result")}
+    gr.HTML("<h3>How far each layer moved from the base</h3>")
+    parts["drift"] = PlotPanel(label="Drift per layer", elem_id="merge-drift")
+    parts["code"] = gr.Code(label="Load it", language="python", interactive=False, lines=3)
+    parts["to_chat"] = gr.Button("Talk to it", variant="primary")
+    return parts
+
+
+@dataclass(frozen=True)
+class MergeTab:
+    """The tab's handlers, over the library and the jobs."""
+
+    refs: MergeRefs
+    library: Library
+    jobs: Jobs
+    device: str
+
+    def wire(self, demo: gr.Blocks) -> None:
+        """Attaches the tab's events. All are private: no page but ours calls them."""
+        refs, quiet = self.refs, {"api_visibility": "private", "show_progress": "hidden"}
+        cheap = {**quiet, "concurrency_limit": None}
+        checked = [refs.words, refs.checks, refs.start, refs.reason]
+        watched = [refs.status, refs.progress, refs.stop, refs.result, refs.facts, refs.drift,
+                   refs.code, refs.finished]  # fmt: skip
+        gr.on(
+            [refs.recipe.change, refs.name.change], self.checked, [refs.recipe, refs.name],
+            checked, trigger_mode="always_last", **cheap,
+        )  # fmt: skip
+        refs.open_file.upload(self.opened, refs.open_file, [refs.recipe, refs.reason], **cheap)
+        refs.save.click(None, refs.recipe, js=_SAVE_JS, api_visibility="private")
+        started = gr.on(
+            [refs.start.click, refs.name.submit], self.started, [refs.recipe, refs.name],
+            [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **cheap,
+        )  # fmt: skip
+        loaded = demo.load(self.remembered, refs.remembered, refs.job_id, **cheap)
+        for event in (started, loaded):
+            watch = event.then(self.watched, refs.job_id, watched, **cheap)
+            watch.then(self.named, [refs.recipe, refs.name], refs.name, **cheap)
+        refs.stop.click(self.stopped, refs.job_id, refs.stop, **cheap)
+
+    def checked(self, text: str | None, name: str | None) -> tuple[Any, ...]:
+        """Words, preflight, whether Start may be pressed, and why not."""
+        try:
+            recipe = self._recipe(text)
+        except MergeError as error:
+            return "", view.problem(str(error)), gr.update(interactive=False), ""
+        told = view.words(describe(recipe))
+        try:
+            folder = self.library.new_folder(name)
+        except MergeError as error:
+            found = view.checks(check(recipe), _free(Path.cwd()))
+            return told, found, gr.update(interactive=False), view.problem(str(error))
+        report = check(recipe, folder)
+        found = view.checks(report, _free(folder))
+        reason = "" if report.ok else "The preflight found errors; see above."
+        return told, found, gr.update(interactive=report.ok), view.problem(reason)
+
+    def opened(self, content: bytes | None) -> tuple[Any, Any]:
+        """The text of a recipe file."""
+        try:
+            text = (content or b"")[: _MAX_RECIPE * 4].decode("utf-8")
+        except UnicodeDecodeError:
+            return gr.skip(), view.problem("This is not a text file; open a YAML recipe.")
+        return text, ""
+
+    def started(self, text: str, name: str) -> tuple[Any, Any, Any]:
+        """Puts the merge in line. A second click finds the first one's job."""
+        try:
+            recipe = self._recipe(text)
+            job = self.jobs.active(str(self.library.folder_of(name)))
+            if job is None:
+                job = self._submit(recipe, self.library.new_folder(name))
+            elif job.details.recipe != recipe:
+                raise OutputExists(f"{job.title} is being made by another merge; change the name")
+        except MergeError as error:
+            return gr.skip(), gr.skip(), view.problem(str(error))
+        return job.id, job.id, ""
+
+    def _submit(self, recipe: Recipe, folder: Path) -> Job:
+        sources = (recipe.base, *(source.model for source in recipe.sources))
+        report = check(recipe)
+        layers = {entry.place.layer for entry in report.account if entry.place.layer is not None}
+        details = MergeDetails(recipe, 1 + max(layers, default=-1), sources)
+
+        def work(job: Job) -> Any:
+            def note(progress: Progress) -> None:
+                if progress.phase != details.phase:
+                    details.phase, details.seen = progress.phase, set()
+                if progress.layer is not None:
+                    details.seen.add(progress.layer)
+                job.report(progress)
+
+            result = merge(recipe, folder, device=self.device, progress=note, cancel=job.cancel)
+            self.library.refresh()
+            return result
+
+        return self.jobs.submit(str(folder), folder.name, work, details)
+
+    def remembered(self, job_id: str | None) -> str:
+        """The job that this browser started, if it is still known."""
+        return job_id if self.jobs.get(job_id) else ""
+
+    def watched(self, job_id: str) -> Iterator[tuple[Any, ...]]:
+        """Draws a job until it is over. Leaving the page ends the drawing, not the job."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            yield tuple([gr.skip()] * 8)
+            return
+        hidden = gr.update(visible=False)
+        nothing = [gr.skip()] * 4
+        while not job.is_over:
+            can_stop = gr.update(interactive=not job.cancel.is_set())
+            told = view.status(job, self.jobs.position(job))
+            yield told, view.progress(job), can_stop, hidden, *nothing
+            self.jobs.wait(job, _POLL_S)
+        over = (view.status(job, 0), "", gr.update(interactive=False))
+        if job.state != "done":
+            yield *over, hidden, *nothing
+            return
+        made = job.result
+        figure = (
+            view.drift_figure(made.drift)
+            if PlotPanel is not gr.HTML
+            else view.drift_words(made.drift)
+        )
+        model_id = self.library.id_of(made.out)
+        yield (
+            *over, gr.update(visible=True), view.result(job), figure,
+            view.loading_code(str(made.out)), (model_id, job.details.sources),
+        )  # fmt: skip
+
+    def named(self, text: str, name: str) -> Any:
+        """A name that is free: the one in the box, or the next."""
+        free = suggest_name(self.library, text, name)
+        return gr.skip() if free == name else free
+
+    def stopped(self, job_id: str) -> Any:
+        """Asks the job to stop."""
+        self.jobs.stop(job_id)
+        return gr.update(interactive=False)
+
+    def _recipe(self, text: str) -> Recipe:
+        if not text or not text.strip():
+            raise MergeError("There is no recipe yet: press Merge in Explore, or paste one.")
+        if len(text) > _MAX_RECIPE:
+            raise MergeError("This recipe is too long to be one.")
+        return self.library.resolved(parse(text))
+
+
+def suggest_name(library: Library, text: str, name: str) -> str:
+    """A free name: the one given, the recipe's method, or the next number after it."""
+    try:
+        return library.free_name(name or parse(text or "").method)
+    except MergeError:
+        return name
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,210 @@
+"""What the Merge tab shows: results of the engine as markup and plain figures. No Gradio here.
+
+Every name that comes from a file or a person goes through `html.escape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from ui.jobs import Job
+
+_FATES = (
+    ("merged", "is-fine", "will be merged"),
+    ("copied", "is-note", "copied from the base"),
+    ("left_out", "is-note", "left out"),
+)
+_ROWS = 200  # lines of the account that are listed
+
+
+def amount(size: float) -> str:
+    """A number of bytes for people: 1536 -> "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def span(seconds: float) -> str:
+    """A time for people: 0.25 -> "0.25 s", 75 -> "1 min 15 s"."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def words(text: str) -> str:
+    """The recipe in words."""
+    return f'<p class="in-words">{escape(text)}</p>'
+
+
+def problem(message: str) -> str:
+    """One line that says what is wrong."""
+    return f'<ul class="checks"><li class="is-error">{escape(message)}</li></ul>' if message else ""
+
+
+def checks(report: Any, free_bytes: int) -> str:
+    """What the preflight found: problems first, then the account and what is needed."""
+    kinds = {"merged": 0, "copied": 0, "left_out": 0}
+    for entry in report.account:
+        kinds[entry.status] += 1
+    told = {entry.name for entry in report.account}  # these stand in the account below
+    lines = [
+        f'<li class="{"is-error" if p.severity == "error" else "is-warning"}">'
+        f"{f'<b>{escape(p.where)}</b>: ' if p.where else ''}{escape(p.message)}</li>"
+        for p in report.problems
+        if p.where not in told
+    ]
+    for status, look, verb in _FATES:
+        if kinds[status]:
+            lines.append(f'<li class="{look}">{_plural(kinds[status], "tensor")} {verb}</li>')
+    if report.account:
+        need, memory = amount(report.disk_bytes), amount(report.memory_bytes)
+        free = amount(free_bytes)
+        lines.append(
+            f'<li class="is-fine">Needs {need} of disk ({free} free) and {memory} of memory</li>'
+        )
+    return f'<ul class="checks">{"".join(lines)}</ul>{account(report.account)}'
+
+
+def account(entries: Sequence[Any]) -> str:
+    """The tensors that are not simply merged, each with its reason, folded away."""
+    told = [entry for entry in entries if entry.reason]
+    if not told:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(e.name)}</td><td>{escape(e.status.replace('_', ' '))}</td>"
+        f"<td>{escape(e.reason)}</td></tr>"
+        for e in told[:_ROWS]
+    )
+    more = f"<p>and {len(told) - _ROWS} more</p>" if len(told) > _ROWS else ""
+    return (
+        f"<details class='account'><summary>{_plural(len(told), 'tensor')} with a remark</summary>"
+        f"<div class='scroll'><table><thead><tr><th>Tensor</th><th>Fate</th><th>Reason</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table></div>{more}</details>"
+    )
+
+
+def status(job: Job | None, position: int) -> str:
+    """One sentence for screen readers and eyes: it changes only when the state does."""
+    if job is None:
+        return ""
+    title = escape(job.title)
+    if job.state == "waiting" and position:
+        return f"{title} waits: {_plural(position, 'merge')} before it."
+    return {
+        "waiting": f"{title} is about to start.",
+        "running": f"Stopping {title}…" if job.cancel.is_set() else f"Merging {title}.",
+        "done": f"{title} is ready, after {span(job.seconds)}.",
+        "stopped": f"{title} was stopped. Nothing was left behind.",
+        "failed": f"{title} failed: {escape(job.error)}",
+    }[job.state]
+
+
+def progress(job: Job | None) -> str:
+    """The bar, the layers that went by, and the rate."""
+    if job is None or job.state not in ("running", "waiting"):
+        return ""
+    at = job.progress
+    done, total = (at.done, at.total) if at and at.total else (0, 0)
+    share = min(1.0, done / total) if total else 0.0
+    bar = (
+        f'<div class="bar" role="progressbar" aria-label="Merge progress" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{share * 100:.0f}">'
+        f'<span style="width:{share * 100:.1f}%"></span></div>'
+    )
+    if at is None:
+        return bar
+    facts = [escape(at.phase), f"{share:.0%}", span(job.seconds)]
+    if at.rate_bytes:
+        facts.append(f"{amount(at.rate_bytes)}/s")
+    if at.eta_s is not None:
+        facts.append(f"{span(at.eta_s)} to go")
+    now = f'<p class="tensor">{escape(at.tensor)}</p>' if at.tensor else ""
+    return f'{bar}<p class="facts">{" · ".join(facts)}</p>{layers(job)}{now}'
+
+
+def layers(job: Job) -> str:
+    """One cell per layer, filled once the layer went by."""
+    n_layers = job.details.n_layers
+    if not n_layers:
+        return ""
+    current = job.progress.layer
+    cells = "".join(
+        f'<i class="{_cell(layer, job.details.seen, current)}" title="layer {layer}"></i>'
+        for layer in range(n_layers)
+    )
+    return f'<div class="layers" aria-hidden="true">{cells}</div>'
+
+
+def _cell(layer: int, seen: set[int], current: int | None) -> str:
+    if layer == current:
+        return "now"
+    return "gone" if layer in seen else ""
+
+
+def result(job: Job) -> str:
+    """The result: what it is, where it is, and how to load it."""
+    made = job.result
+    counts = {"merged": 0, "copied": 0, "left_out": 0}
+    for entry in made.account:
+        counts[entry.status] += 1
+    facts = {
+        "Fingerprint": f"<code>{escape(made.fingerprint)}</code>",
+        "Folder": f"<code>{escape(str(made.out))}</code>",
+        "Time": f"{span(made.seconds)} on {escape(str(made.device))}, "
+        f"{amount(made.peak_bytes)} of memory at most",
+        "Tensors": f"{counts['merged']} merged, {counts['copied']} copied, "
+        f"{counts['left_out']} left out",
+    }
+    rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
+    return f'<dl class="facts-list">{rows}</dl>'
+
+
+def loading_code(folder: str) -> str:
+    """Three lines of Python that load a result."""
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"model = AutoModelForCausalLM.from_pretrained({folder!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({folder!r})"
+    )
+
+
+def drift_figure(drift: Mapping[Any, float]) -> dict[str, Any]:
+    """Bars: how far each layer moved from the base, as a share of the base's norm."""
+    names = ["outside" if layer is None else str(layer) for layer in drift]
+    values = [float(value) for value in drift.values()]
+    return {
+        "data": [
+            {
+                "type": "bar", "x": names, "y": values, "marker": {"color": "#0b5cad"},
+                "hovertemplate": "layer %{x}: %{y:.2%}<extra></extra>",
+            }
+        ],
+        "layout": {
+            "height": 220, "margin": {"l": 56, "r": 12, "t": 8, "b": 44}, "bargap": 0.35,
+            "xaxis": {"title": {"text": "layer"}, "type": "category"},
+            "yaxis": {"tickformat": ".1%", "rangemode": "tozero", "nticks": 5},
+            "showlegend": False,
+        },
+    }  # fmt: skip
+
+
+def drift_words(drift: Mapping[Any, float]) -> str:
+    """The drift plot in a sentence."""
+    if not drift:
+        return "No layer moved."
+    most = max(drift, key=lambda layer: drift[layer])
+    return f"{_layer(most)} moved most: {drift[most]:.1%} of its own norm."
+
+
+def _layer(name: Any) -> str:
+    return "What is outside the layers" if name is None else f"Layer {name}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

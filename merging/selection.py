@@ -125,7 +125,7 @@ def split(cuts: Sequence[Cut], start: int, stop: int) -> list[tuple[int, int, li
 
 def _keys(values: torch.Tensor) -> torch.Tensor:
     """int32 keys that order as the float32 values do."""
-    bits = values.contiguous().view(torch.int32)
+    bits = (values + 0.0).view(torch.int32)  # the sum turns -0.0 into 0.0, which equals it
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 

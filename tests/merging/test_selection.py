@@ -1,0 +1,194 @@
+"""Exact order statistics against sorting, whatever the chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from merging import selection
+from merging.errors import NonFinite
+from merging.selection import KEEP_ALL, KEEP_NONE, Cut, largest, order_statistics, split
+
+BOUNDARY = selection._SMALL
+
+
+def in_chunks(rows: Sequence[torch.Tensor], *sizes: int):
+    """A pass over `rows` in chunks of the sizes given, the last size repeated."""
+
+    def start():
+        position, steps = 0, list(sizes)
+        while position < rows[0].numel():
+            step = steps.pop(0) if len(steps) > 1 else steps[0]
+            yield [row[position : position + step] for row in rows]
+            position += step
+
+    return start
+
+
+def kept(values: torch.Tensor, cut: Cut, *sizes: int) -> torch.Tensor:
+    """The mask a cut stands for, applied piece by piece over chunks."""
+    mask, position = torch.zeros(values.numel(), dtype=torch.bool), 0
+    for (chunk,) in in_chunks([values], *sizes)():
+        for a, b, (bound,) in split([cut], position, position + chunk.numel()):
+            mask[a:b] = values[a:b] >= bound
+        position += chunk.numel()
+    return mask
+
+
+def expected_mask(values: torch.Tensor, keep: int) -> torch.Tensor:
+    """The `keep` largest, ties by lowest index: a stable descending sort."""
+    order = torch.sort(values, descending=True, stable=True).indices
+    mask = torch.zeros(values.numel(), dtype=torch.bool)
+    mask[order[:keep]] = True
+    return mask
+
+
+def samples() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    n = 70_001
+    normal = torch.randn(n, generator=generator)
+    return {
+        "normal": normal,
+        "positive": normal.abs(),
+        "heavy ties": torch.randint(0, 5, (n,), generator=generator).float(),
+        "negative ties": -torch.randint(0, 5, (n,), generator=generator).float(),
+        "mostly zero": torch.where(normal > 1.5, normal, 0.0),
+        "constant": torch.full((n,), 0.25),
+        "zeros": torch.zeros(n),
+        "denormal": normal * 1e-41,
+        "wide": normal.sign() * torch.exp(normal * 18),
+        "bfloat16": normal.bfloat16().float(),
+        "extremes": torch.cat([normal, torch.tensor([3.4e38, -3.4e38, 1e-45, -1e-45])]),
+    }
+
+
+@pytest.mark.parametrize("kind", sorted(samples()))
+@pytest.mark.parametrize("sizes", [(1 << 20,), (1 << 15,), (7, 1, 40_000, 999)])
+def test_values_at_ranks_equal_a_sort(kind: str, sizes: tuple[int, ...]) -> None:
+    values = samples()[kind]
+    ordered = torch.sort(values).values
+    n = values.numel()
+    ranks = [0, 1, n // 3, n // 2, n - 2, n - 1]
+    (found,) = order_statistics(in_chunks([values], *sizes), [ranks])
+    for rank, statistic in zip(ranks, found, strict=True):
+        assert statistic.value == ordered[rank].item()
+        assert statistic.equal == int((values == statistic.value).sum())
+        assert statistic.above == int((values > statistic.value).sum())
+
+
+@pytest.mark.parametrize("count", [1, 2, BOUNDARY - 1, BOUNDARY, BOUNDARY + 1])
+def test_sizes_around_the_change_of_algorithm_agree_with_a_sort(count: int) -> None:
+    values = torch.randn(count, generator=torch.Generator().manual_seed(count))
+    ranks = sorted({0, count // 2, count - 1})
+    ordered = torch.sort(values).values
+    for sizes in ((count,), (max(count // 3, 1),)):
+        (found,) = order_statistics(in_chunks([values], *sizes), [ranks])
+        assert [s.value for s in found] == [ordered[rank].item() for rank in ranks]
+
+
+@pytest.mark.parametrize("sizes", [(10,), (3,)])
+def test_negative_zero_equals_zero(sizes: tuple[int, ...]) -> None:
+    values = torch.tensor([-0.0, 0.0, -1.0, 1.0, -0.0, 0.0])
+    (found,) = order_statistics(in_chunks([values], *sizes), [[1, 2, 3, 4]])
+    for statistic in found:
+        assert (statistic.value, statistic.above, statistic.equal) == (0.0, 1, 4)
+
+
+def test_rows_are_independent_and_may_ask_for_nothing() -> None:
+    rows = [torch.arange(9.0), torch.arange(9.0).neg(), torch.zeros(9)]
+    for size in (9, 4):
+        first, second, third = order_statistics(in_chunks(rows, size), [[8, 0], [], [4]])
+        assert [s.value for s in first] == [8.0, 0.0]
+        assert second == []
+        assert (third[0].value, third[0].above, third[0].equal) == (0.0, 0, 9)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("size", [100, 30])
+def test_values_that_are_not_finite_are_refused(bad: float, size: int) -> None:
+    values = torch.arange(100.0)
+    values[57] = bad
+    with pytest.raises(NonFinite):
+        order_statistics(in_chunks([values], size), [[50]])
+
+
+def test_a_negative_nan_is_refused() -> None:
+    values = torch.arange(100.0)
+    values.view(torch.int32)[57] = -1  # all bits set: a NaN with its sign bit
+    with pytest.raises(NonFinite):
+        order_statistics(in_chunks([values], 30), [[50]])
+
+
+@pytest.mark.parametrize("kind", ["positive", "heavy ties", "mostly zero", "constant", "zeros"])
+@pytest.mark.parametrize("sizes", [(1 << 20,), (11, 1, 30_000)])
+def test_exactly_k_largest_are_kept_ties_by_lowest_index(
+    kind: str, sizes: tuple[int, ...]
+) -> None:
+    values = samples()[kind].abs()
+    n = values.numel()
+    keeps = [0, 1, 17, n // 2, n - 1, n]
+    (cuts,) = largest(in_chunks([values], *sizes), n, [keeps])
+    for keep, cut in zip(keeps, cuts, strict=True):
+        assert torch.equal(kept(values, cut, *sizes), expected_mask(values, keep))
+
+
+def test_ties_across_chunks_go_to_the_lowest_flat_index() -> None:
+    values = torch.tensor([1.0, 2.0, 1.0, 1.0, 2.0, 1.0])
+    for size in (1, 2, 5, 6):
+        (cuts,) = largest(in_chunks([values], size), 6, [[3, 4]])
+        assert kept(values, cuts[0], size).tolist() == [True, True, False, False, True, False]
+        assert kept(values, cuts[1], size).tolist() == [True, True, True, False, True, False]
+
+
+def test_keeping_nothing_and_keeping_all_need_no_pass() -> None:
+    def never():
+        raise AssertionError("the values were read")
+
+    assert largest(never, 0, [[0, 0]]) == [[KEEP_ALL, KEEP_ALL]]
+    assert split([KEEP_NONE, KEEP_ALL], 3, 9) == [(3, 9, [float("inf"), 0.0])]
+
+
+def test_split_cuts_at_the_tie_stop_only_where_it_falls_inside() -> None:
+    cut = Cut(0.5, 10)
+    above = float(np.nextafter(np.float32(0.5), np.float32(1)))
+    assert split([cut], 0, 10) == [(0, 10, [0.5])]
+    assert split([cut], 10, 20) == [(10, 20, [above])]
+    assert split([cut], 5, 15) == [(5, 10, [0.5]), (10, 15, [above])]
+
+
+def test_the_strict_bound_is_the_next_float() -> None:
+    for value in (0.0, 1e-45, 1.0, 3.4e38):
+        bound = torch.tensor(Cut(value, 0).strict)
+        assert bound > torch.tensor(value)
+        assert torch.nextafter(torch.tensor(value), torch.tensor(float("inf"))) == bound
+
+
+FLOATS = st.one_of(
+    st.floats(width=32, allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, 0.5]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(FLOATS, min_size=1, max_size=40), st.integers(1, 41), st.data())
+def test_any_values_in_any_chunks_select_as_a_sort_does(values, size, data) -> None:
+    row = torch.tensor(values, dtype=torch.float32)
+    rank = data.draw(st.integers(0, len(values) - 1))
+    ((found,),) = order_statistics(in_chunks([row], size), [[rank]])
+    assert found.value == torch.sort(row).values[rank].item()
+    assert found.above == int((row > found.value).sum())
+    assert found.equal == int((row == found.value).sum())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(FLOATS, min_size=1, max_size=40), st.integers(1, 41), st.data())
+def test_any_magnitudes_in_any_chunks_keep_the_largest(values, size, data) -> None:
+    row = torch.tensor(values, dtype=torch.float32).abs()
+    keep = data.draw(st.integers(0, len(values)))
+    ((cut,),) = largest(in_chunks([row], size), len(values), [[keep]])
+    assert torch.equal(kept(row, cut, size), expected_mask(row, keep))

@@ -23,8 +23,15 @@ from merging.errors import NonFinite
 Rows = Callable[[], Iterable[Sequence[torch.Tensor]]]
 """Starts a pass: yields chunk after chunk, each a sequence of R equally long (n,) float32 rows."""
 
-_BUCKETS = 1 << 16
-_SMALL = 1 << 15  # up to here one sort is cheaper than two histograms
+Sweep = Callable[[Sequence[Sequence[int]]], list[dict[int, np.ndarray]]]
+"""One pass over R rows: for each row, the histograms of the buckets asked for. UPPER asks for the
+upper 16 bits of the keys (HALF is the bucket of 0.0), a bucket for the lower 16 bits inside it."""
+
+BUCKETS = 1 << 16
+HALF = BUCKETS >> 1
+UPPER = -1
+SMALL = 1 << 15  # up to here one sort is cheaper than two histograms
+_END = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Cut:
         return float(np.nextafter(np.float32(self.value), np.float32(np.inf)))
 
 
-KEEP_ALL = Cut(0.0, 1 << 62)
+KEEP_ALL = Cut(0.0, _END)
 KEEP_NONE = Cut(math.inf, 0)
 
 
@@ -76,10 +83,10 @@ def order_statistics(rows: Rows, ranks: Sequence[Sequence[int]]) -> list[list[Or
     second = next(chunks, None) if first is not None else None
     if first is None:
         raise ValueError("no values to select from")
-    if second is None and first[0].numel() <= _SMALL:
+    if second is None and first[0].numel() <= SMALL:
         return [_by_sorting(row, wanted) for row, wanted in zip(first, ranks, strict=True)]
     del chunks, first, second
-    return _by_counting(rows, ranks)
+    return statistics(sweep_rows(rows), ranks)
 
 
 def largest(rows: Rows, count: int, keeps: Sequence[Sequence[int]]) -> list[list[Cut]]:
@@ -93,19 +100,97 @@ def largest(rows: Rows, count: int, keeps: Sequence[Sequence[int]]) -> list[list
     Returns:
         For each row, one Cut per k.
     """
+    return largest_cuts(
+        lambda ranks: order_statistics(rows, ranks), nth_equal_rows(rows), count, keeps
+    )
+
+
+def statistics(sweep: Sweep, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
+    """Values at ascending ranks, per row, from at most two sweeps of histograms.
+
+    Raises:
+        NonFinite: a value is NaN or infinite.
+    """
+    if not any(ranks):
+        return [[] for _ in ranks]
+    upper = [found[UPPER] for found in sweep([[UPPER]] * len(ranks))]
+    _check_finite(upper)
+    buckets_of = []
+    for counts, wanted in zip(upper, ranks, strict=True):
+        ends = np.cumsum(counts)
+        buckets_of.append([int(np.searchsorted(ends, rank, side="right")) for rank in wanted])
+    lower = sweep([sorted(set(buckets)) for buckets in buckets_of])
+    return [
+        [
+            _locate(counts, fine[bucket], bucket, rank)
+            for rank, bucket in zip(wanted, buckets, strict=True)
+        ]
+        for counts, fine, wanted, buckets in zip(upper, lower, ranks, buckets_of, strict=True)
+    ]
+
+
+def largest_cuts(
+    find: Callable[[Sequence[Sequence[int]]], list[list[OrderStatistic]]],
+    nth_equal: Callable[[int, float, int], int],
+    count: int,
+    keeps: Sequence[Sequence[int]],
+) -> list[list[Cut]]:
+    """As `largest`, from its two ingredients.
+
+    Args:
+        find: order statistics at ascending ranks, per row.
+        nth_equal: (row, value, n) -> flat index of the row's n-th entry (from 1) equal to value.
+    """
     wanted = [[k for k in row if 0 < k < count] for row in keeps]
-    found = order_statistics(rows, [[count - k for k in row] for row in wanted]) if count else []
-    cuts: list[dict[int, Cut]] = [{0: KEEP_NONE, count: KEEP_ALL} for _ in keeps]
-    straddling: list[tuple[int, int, float, int]] = []
-    for index, (row, statistics) in enumerate(zip(wanted, found, strict=False)):
-        for k, statistic in zip(row, statistics, strict=True):
+    empty: list[list[OrderStatistic]] = [[] for _ in keeps]
+    found = find([[count - k for k in row] for row in wanted]) if any(wanted) else empty
+    result = []
+    for index, (row, inner, values) in enumerate(zip(keeps, wanted, found, strict=True)):
+        cuts = {0: KEEP_NONE, count: KEEP_ALL}
+        for k, statistic in zip(inner, values, strict=True):
             needed = k - statistic.above
-            cuts[index][k] = Cut(statistic.value, 1 << 62)
+            stop = _END
             if needed < statistic.equal:
-                straddling.append((index, k, statistic.value, needed))
-    for index, k, value, needed in straddling:
-        cuts[index][k] = Cut(value, _stop_after(rows, index, value, needed))
-    return [[cuts[index][k] for k in row] for index, row in enumerate(keeps)]
+                stop = nth_equal(index, statistic.value, needed) + 1
+            cuts[k] = Cut(statistic.value, stop)
+        result.append([cuts[k] for k in row])
+    return result
+
+
+def sweep_rows(rows: Rows) -> Sweep:
+    """Histograms of torch rows."""
+
+    def sweep(buckets: Sequence[Sequence[int]]) -> list[dict[int, np.ndarray]]:
+        found = [{bucket: empty_histogram() for bucket in wanted} for wanted in buckets]
+        for chunk in rows():
+            for counts_of, values in zip(found, chunk, strict=True):
+                if counts_of:
+                    _count(values, counts_of)
+        return found
+
+    return sweep
+
+
+def nth_equal_rows(rows: Rows) -> Callable[[int, float, int], int]:
+    """Finds ties among torch rows, see `largest_cuts`."""
+
+    def nth_equal(index: int, value: float, nth: int) -> int:
+        position = 0
+        for chunk in rows():
+            equal = chunk[index] == value
+            here = int(equal.sum())
+            if here >= nth:
+                return position + int(torch.nonzero(equal)[nth - 1])
+            nth -= here
+            position += equal.numel()
+        raise AssertionError("fewer ties than were counted")
+
+    return nth_equal
+
+
+def empty_histogram() -> np.ndarray:
+    """Zero counts of 16 bits of a key, (65536,) int64."""
+    return np.zeros(BUCKETS, dtype=np.int64)
 
 
 def split(cuts: Sequence[Cut], start: int, stop: int) -> list[tuple[int, int, list[float]]]:
@@ -147,45 +232,13 @@ def _by_sorting(row: torch.Tensor, ranks: Sequence[int]) -> list[OrderStatistic]
     return result
 
 
-def _by_counting(rows: Rows, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
-    upper = [np.zeros(_BUCKETS, dtype=np.int64) for _ in ranks]
-    for chunk in rows():
-        for counts, values in zip(upper, chunk, strict=True):
-            buckets = (_keys(values) >> 16) + (_BUCKETS >> 1)
-            counts += torch.bincount(buckets, minlength=_BUCKETS).cpu().numpy()
-    _check_finite(upper)
-    buckets_of = []
-    for counts, wanted in zip(upper, ranks, strict=True):
-        ends = np.cumsum(counts)
-        buckets_of.append([int(np.searchsorted(ends, rank, side="right")) for rank in wanted])
-    lower = _count_lower(rows, buckets_of)
-    return [
-        [
-            _locate(counts, fine[bucket], bucket, rank)
-            for rank, bucket in zip(wanted, buckets, strict=True)
-        ]
-        for counts, fine, wanted, buckets in zip(upper, lower, ranks, buckets_of, strict=True)
-    ]
-
-
-def _count_lower(rows: Rows, buckets_of: list[list[int]]) -> list[dict[int, np.ndarray]]:
-    """Histograms of the lower 16 bits inside each wanted bucket of each row."""
-    lower = [
-        {bucket: np.zeros(_BUCKETS, dtype=np.int64) for bucket in buckets} for buckets in buckets_of
-    ]
-    if not any(lower):
-        return lower
-    for chunk in rows():
-        for fine, values in zip(lower, chunk, strict=True):
-            if not fine:
-                continue
-            keys = _keys(values)
-            high = (keys >> 16) + (_BUCKETS >> 1)
-            for bucket, counts in fine.items():
-                inside = keys[high == bucket] & 0xFFFF
-                if inside.numel():
-                    counts += torch.bincount(inside, minlength=_BUCKETS).cpu().numpy()
-    return lower
+def _count(values: torch.Tensor, counts_of: dict[int, np.ndarray]) -> None:
+    keys = _keys(values)
+    high = (keys >> 16) + HALF
+    for bucket, counts in counts_of.items():
+        inside = high if bucket == UPPER else keys[high == bucket] & 0xFFFF
+        if inside.numel():
+            counts += torch.bincount(inside, minlength=BUCKETS).cpu().numpy()
 
 
 def _locate(upper: np.ndarray, lower: np.ndarray, bucket: int, rank: int) -> OrderStatistic:
@@ -193,26 +246,12 @@ def _locate(upper: np.ndarray, lower: np.ndarray, bucket: int, rank: int) -> Ord
     ends = np.cumsum(lower)
     step = int(np.searchsorted(ends, rank - below, side="right"))
     above = int(upper[bucket + 1 :].sum() + lower[step + 1 :].sum())
-    key = ((bucket - (_BUCKETS >> 1)) << 16) | step
+    key = ((bucket - HALF) << 16) | step
     return OrderStatistic(_value_of(key), above, int(lower[step]))
 
 
 def _check_finite(upper: Sequence[np.ndarray]) -> None:
-    infinite = (0x7F80 + (_BUCKETS >> 1), (_BUCKETS >> 1) - 0x7F80)
+    infinite = (HALF + 0x7F80, HALF - 0x7F80)
     for counts in upper:
         if counts[infinite[0] :].any() or counts[: infinite[1]].any():
             raise NonFinite("a value is NaN or infinite")
-
-
-def _stop_after(rows: Rows, index: int, value: float, needed: int) -> int:
-    """Flat index just past the `needed`-th entry of row `index` that equals `value`."""
-    position = 0
-    for chunk in rows():
-        values = chunk[index]
-        equal = values == value
-        here = int(equal.sum())
-        if here >= needed:
-            return position + int(torch.nonzero(equal)[needed - 1]) + 1
-        needed -= here
-        position += values.numel()
-    raise AssertionError("fewer ties than were counted")

@@ -14,7 +14,7 @@ from merging import selection
 from merging.errors import NonFinite
 from merging.selection import KEEP_ALL, KEEP_NONE, Cut, largest, order_statistics, split
 
-BOUNDARY = selection._SMALL
+BOUNDARY = selection.SMALL
 
 
 def in_chunks(rows: Sequence[torch.Tensor], *sizes: int):

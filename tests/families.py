@@ -66,7 +66,10 @@ def tuned(base: Mapping[str, torch.Tensor], seed: int, *, scale: float = 1e-3) -
 
 
 def write_model(
-    folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping | None = None, shards: int = 1
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    config: Mapping | None = None,
+    shards: int = 1,
 ) -> Path:
     """Writes a model folder, in `shards` files with their index where that is more than one."""
     folder.mkdir(parents=True)

@@ -126,9 +126,7 @@ def test_a_negative_nan_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["positive", "heavy ties", "mostly zero", "constant", "zeros"])
 @pytest.mark.parametrize("sizes", [(1 << 20,), (11, 1, 30_000)])
-def test_exactly_k_largest_are_kept_ties_by_lowest_index(
-    kind: str, sizes: tuple[int, ...]
-) -> None:
+def test_exactly_k_largest_are_kept_ties_by_lowest_index(kind: str, sizes: tuple[int, ...]) -> None:
     values = samples()[kind].abs()
     n = values.numel()
     keeps = [0, 1, 17, n // 2, n - 1, n]

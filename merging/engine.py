@@ -1,8 +1,8 @@
 """Drives pure functions over the chunks of a family: reading, up-casting, progress, cancel.
 
-Nothing here knows a method. A `TensorReader` hands out float32 chunks of one tensor: the base's,
-and each expert's delta. Small tensors stay in memory between passes; large ones are read again,
-so memory is bounded by the chunk, not by the model.
+Nothing here knows a method's formula. A `TensorReader` measures and merges one tensor through
+torch, chunk by chunk: small tensors stay in memory between passes, large ones are read again, so
+memory is bounded by the chunk, not by the model. `merging.fused` does the same with fused loops.
 """
 
 from __future__ import annotations
@@ -11,14 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from merging.checkpoints import Checkpoint, Entry, Family
+from merging.decisions import Decision, Outcome, apply, combine
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
+from merging.selection import OrderStatistic, nth_equal_rows, order_statistics, sweep_rows
 
 CHUNK = 1 << 20  # elements per chunk
 RESIDENT = 1 << 22  # tensors up to this many elements are kept in float32 between passes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,24 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
+@dataclass(frozen=True)
+class MergedChunk:
+    """A finished piece of a tensor.
+
+    Attributes:
+        start: index of its first element.
+        values: (n,) in the output type, on the CPU.
+        finite: False where a value is NaN or infinite.
+        changed, squared: sum of (merged - base) squared, and of base squared.
+    """
+
+    start: int
+    values: torch.Tensor
+    finite: bool
+    changed: float
+    squared: float
+
+
 def pick_device(wanted: str = "auto") -> torch.device:
     """The device for the arithmetic. Raises DeviceUnavailable if the one asked for is absent."""
     if wanted == "auto":
@@ -59,13 +83,16 @@ def pick_device(wanted: str = "auto") -> torch.device:
 
 
 class Stream:
-    """The merged tensors of a family as chunks, with progress and cancel.
+    """The merged tensors of a family, with progress and cancel.
 
     Args:
         family: whose tensors are read.
         device: where the arithmetic happens.
         passes: how often the family will be read, for the progress' total.
+        chunk: elements worked on at a time.
     """
+
+    engine = "eager"
 
     def __init__(
         self,
@@ -86,7 +113,11 @@ class Stream:
         self._cancel = cancel
         self._done = 0
         self._started = time.perf_counter()
-        self._phase = "measure"
+        self.lock = threading.Lock()
+
+    def open(self, entry: Entry) -> TensorReader:
+        """The reader of one merged tensor."""
+        return TensorReader(self, entry)
 
     def readers(
         self, phase: str = "measure", entries: Sequence[Entry] | None = None
@@ -94,22 +125,32 @@ class Stream:
         """One reader per merged tensor, sorted by name; counts as one pass for progress."""
         for entry in self.family.merged if entries is None else entries:
             self.check_cancelled()
-            yield TensorReader(self, entry)
+            yield self.open(entry)
             self.advance(phase, entry, entry.numel)
+
+    def map(
+        self,
+        function: Callable[[TensorReader], T],
+        phase: str = "measure",
+        entries: Sequence[Entry] | None = None,
+    ) -> list[T]:
+        """Calls `function` on the reader of every merged tensor; results in the order of names."""
+        return [function(reader) for reader in self.readers(phase, entries)]
 
     def advance(self, phase: str, entry: Entry, elements: int) -> None:
         """Records finished work and reports it."""
-        self._done += elements
-        if self._progress is None:
-            return
-        seconds = time.perf_counter() - self._started
-        left = max(self.total - self._done, 0)
-        eta = seconds * left / self._done if self._done and seconds > 0.05 else None
-        rate = 4.0 * self._done / seconds if seconds > 0 else 0.0
-        self._progress(
-            Progress(phase, min(self._done, self.total), self.total, entry.name,
-                     entry.place.layer, seconds, rate, eta)
-        )  # fmt: skip
+        with self.lock:
+            self._done += elements
+            if self._progress is None:
+                return
+            seconds = time.perf_counter() - self._started
+            left = max(self.total - self._done, 0)
+            eta = seconds * left / self._done if self._done and seconds > 0.05 else None
+            rate = 4.0 * self._done / seconds if seconds > 0 else 0.0
+            done = min(self._done, self.total)
+            layer = entry.place.layer
+            report = Progress(phase, done, self.total, entry.name, layer, seconds, rate, eta)
+            self._progress(report)
 
     def check_cancelled(self) -> None:
         """Raises Cancelled if a stop was asked for."""
@@ -118,72 +159,146 @@ class Stream:
 
 
 class TensorReader:
-    """float32 chunks of one merged tensor: the base's, and every expert's delta."""
+    """Measures and merges one tensor of a family, through torch."""
 
     def __init__(self, stream: Stream, entry: Entry) -> None:
         self.entry = entry
         self.numel = entry.numel
         self.experts = len(stream.family.experts)
-        self._stream = stream
+        self.stream = stream
         self._resident = entry.numel <= RESIDENT
         self._kept: dict[int, torch.Tensor] = {}
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """(start, stop) of every chunk; one empty span for an empty tensor."""
-        step = self.numel if self._resident else self._stream.chunk
+        step = self.numel if self._resident else self.stream.chunk
         for start in range(0, max(self.numel, 1), max(step, 1)):
-            self._stream.check_cancelled()
+            self.stream.check_cancelled()
             yield start, min(start + step, self.numel)
 
     def base(self, start: int, stop: int) -> torch.Tensor:
-        """The base's elements [start, stop), (n,) float32 on the stream's device."""
-        return self._get(-1, start, stop)
+        """The base's elements [start, stop), (n,) float32. Not to be changed in place."""
+        if -1 not in self._kept:
+            chunk = self.read(self.stream.family.base, start, stop)
+            if not self._resident:
+                return chunk
+            self._kept[-1] = chunk
+        return self._kept[-1]
 
     def delta(self, expert: int, start: int, stop: int) -> torch.Tensor:
         """Expert minus base for [start, stop), (n,) float32. Not to be changed in place."""
-        return self._get(expert, start, stop)
+        return self._delta(expert, start, stop, None)
 
     def deltas(self, start: int, stop: int) -> list[torch.Tensor]:
         """Every expert's delta for [start, stop)."""
         base = self.base(start, stop)
         return [self._delta(expert, start, stop, base) for expert in range(self.experts)]
 
-    def _get(self, model: int, start: int, stop: int) -> torch.Tensor:
-        if model >= 0:
-            return self._delta(model, start, stop, None)
-        if self._resident and -1 in self._kept:
-            return self._kept[-1]
-        chunk = self._read(self._stream.family.base, start, stop)
-        if self._resident:
-            self._kept[-1] = chunk
-        return chunk
+    def pruned(
+        self, decisions: Sequence[Decision] | None, start: int, stop: int
+    ) -> list[torch.Tensor]:
+        """Every expert's pruned delta for [start, stop); None prunes nothing."""
+        deltas = self.deltas(start, stop)
+        if decisions is None:
+            return deltas
+        return [apply(one, delta, start) for one, delta in zip(decisions, deltas, strict=True)]
+
+    def magnitudes(
+        self, decisions: Sequence[Decision] | None = None
+    ) -> Iterator[list[torch.Tensor]]:
+        """One pass over the magnitudes of the pruned deltas, all experts in step."""
+        for start, stop in self.spans():
+            yield [delta.abs() for delta in self.pruned(decisions, start, stop)]
+
+    def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
+        """Magnitudes at ascending ranks, per expert. Raises NonFinite naming the model."""
+        try:
+            return order_statistics(self.magnitudes, ranks)
+        except NonFinite as error:
+            raise self.culprit(error) from None
+
+    def sweep(
+        self, buckets: Sequence[Sequence[int]], decisions: Sequence[Decision] | None = None
+    ) -> list[dict[int, np.ndarray]]:
+        """Histograms of the magnitudes of the pruned deltas, see `merging.selection.Sweep`."""
+        return sweep_rows(lambda: self.magnitudes(decisions))(buckets)
+
+    def nth_equal(
+        self, expert: int, value: float, nth: int, decisions: Sequence[Decision] | None = None
+    ) -> int:
+        """Index of the expert's nth entry (from 1) whose magnitude equals `value`."""
+        return nth_equal_rows(lambda: self.magnitudes(decisions))(expert, value, nth)
+
+    def l1_norms(self) -> list[float]:
+        """Sum of |delta| of every expert, in float64."""
+        sums = [0.0] * self.experts
+        for chunk in self.magnitudes():
+            for index, magnitude in enumerate(chunk):
+                sums[index] += magnitude.sum(dtype=torch.float64).item()
+        return sums
+
+    def count_above(self, bounds: Sequence[Sequence[float]]) -> list[list[int]]:
+        """Entries with |delta| above each bound, per expert; bounds count as float32."""
+        counts = [[0] * len(row) for row in bounds]
+        for chunk in self.magnitudes():
+            for index, magnitude in enumerate(chunk):
+                for k, bound in enumerate(bounds[index]):
+                    counts[index][k] += int((magnitude > float(np.float32(bound))).sum())
+        return counts
+
+    def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
+        """Entries whose weighted sum is above 0 minus those below."""
+        from merging.methods import ties
+
+        return sum(
+            ties.sign_balance(ties.vote(self.pruned(decisions, start, stop), weights))
+            for start, stop in self.spans()
+        )
+
+    def merge(
+        self, decisions: Sequence[Decision], outcome: Outcome, dtype: torch.dtype
+    ) -> Iterator[MergedChunk]:
+        """The merged tensor, chunk by chunk, rounded once to `dtype`."""
+        for start, stop in self.spans():
+            base = self.base(start, stop)
+            merged = combine(outcome.combination, self.pruned(decisions, start, stop))
+            if outcome.strength != 1.0:
+                merged = merged * outcome.strength
+            merged = (base if outcome.base_weight == 1.0 else base * outcome.base_weight) + merged
+            rounded = merged.to(dtype)
+            yield MergedChunk(
+                start,
+                rounded.cpu(),
+                bool(torch.isfinite(rounded).all()),
+                (merged - base).square().sum(dtype=torch.float64).item(),
+                base.square().sum(dtype=torch.float64).item(),
+            )
+
+    def read(self, model: Checkpoint, start: int, stop: int) -> torch.Tensor:
+        """Elements [start, stop) of one model's tensor, (n,) float32 on the stream's device."""
+        raw = model.read_flat(self.entry.name, start, stop)
+        return raw.to(self.stream.device).float()
+
+    def culprit(self, error: NonFinite) -> NonFinite:
+        """The error that names the model and value behind `error`, if an input is to blame."""
+        step = self.stream.chunk
+        for model in self.stream.family.models:
+            for start in range(0, self.numel, step):
+                values = self.read(model, start, min(start + step, self.numel))
+                bad = torch.nonzero(~torch.isfinite(values))
+                if bad.numel():
+                    at = int(bad[0])
+                    return NonFinite(
+                        f"{model.name}: tensor {self.entry.name} holds {values[at].item()} at "
+                        f"flat index {start + at}; use a sound copy of the model, or leave it out"
+                    )
+        return error
 
     def _delta(self, expert: int, start: int, stop: int, base: torch.Tensor | None) -> torch.Tensor:
-        if self._resident and expert in self._kept:
+        if expert in self._kept:
             return self._kept[expert]
         base = self.base(start, stop) if base is None else base
-        delta = self._read(self._stream.family.experts[expert], start, stop) - base
+        delta = self.read(self.stream.family.experts[expert], start, stop) - base
         if self._resident:
             self._kept[expert] = delta
         return delta
-
-    def _read(self, model: Checkpoint, start: int, stop: int) -> torch.Tensor:
-        raw = model.read_flat(self.entry.name, start, stop)
-        return raw.to(self._stream.device).float()
-
-    def blame(self, start: int, stop: int) -> NonFinite:
-        """The error for a chunk that came out non-finite: names the model that brought it."""
-        for model in self._stream.family.models:
-            values = self._read(model, start, stop)
-            bad = ~torch.isfinite(values)
-            if bad.any():
-                at = int(torch.nonzero(bad)[0])
-                return NonFinite(
-                    f"{model.name}: tensor {self.entry.name} holds {values[at].item()} at flat "
-                    f"index {start + at} ({int(bad.sum())} such values in this chunk); "
-                    "use a sound copy of the model, or leave it out"
-                )
-        return NonFinite(
-            f"tensor {self.entry.name}: the result does not fit the output type; use a smaller "
-            "strength or amplification, or dtype: float32"
-        )

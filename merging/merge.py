@@ -43,7 +43,7 @@ from merging.errors import (
     VerificationFailed,
 )
 from merging.recipe import Recipe
-from merging.stages import ChunkFunction, Combine, make_consensus, make_pruner, pruned
+from merging.stages import decide, make_consensus, make_pruner
 
 TORCH_DTYPES = {
     "float32": torch.float32,
@@ -179,14 +179,24 @@ def merge(
         consensus.prepare(stream, pruner)
     except NonFinite as error:
         raise _culprit(stream, error) from None
-    writer = ModelWriter(out, _specs(family, recipe), shard_bytes=shard_bytes, overwrite=overwrite)
+    specs = _specs(family, recipe)
+    writer = ModelWriter(out, specs, shard_bytes=shard_bytes, overwrite=overwrite)
+    dtypes = {spec.name: spec.dtype for spec in specs}
+
+    def merge_tensor(reader: TensorReader) -> tuple[float, float]:
+        decisions, outcome = decide(recipe, pruner, consensus, reader)
+        changed = squared = 0.0
+        for piece in reader.merge(decisions, outcome, dtypes[reader.entry.name]):
+            if not piece.finite:
+                raise reader.culprit(_overflow(reader.entry.name))
+            writer.write(reader.entry.name, piece.start, piece.values)
+            changed += piece.changed
+            squared += piece.squared
+        return changed, squared
+
     try:
-        moved = _Drift()
-        for reader in stream.readers("merge"):
-            prune = pruner.open(reader)
-            combine = consensus.open(reader, prune)
-            _merge_tensor(reader, recipe, stream, (prune, combine), writer, moved)
-        _copy_rest(family, recipe, writer)
+        drift = _drift(family, stream.map(merge_tensor, "merge"))
+        _copy_rest(family, dtypes, writer)
         writer.close()
         digest = _verify(writer, family, recipe, stream)
         record.write_companions(writer.folder, recipe, family, digest)
@@ -197,80 +207,41 @@ def merge(
         raise
     return Result(
         out.resolve(), digest, time.perf_counter() - started, _peak_bytes(where), str(where),
-        "eager", family.account, moved.shares(), recipe.notes,
+        stream.engine, family.account, drift, recipe.notes,
     )  # fmt: skip
 
 
-def merge_chunk(
-    reader: TensorReader,
-    recipe: Recipe,
-    layers: int,
-    stages: tuple[list[ChunkFunction], Combine],
-    start: int,
-    stop: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The merged values of one chunk and the base's, both (n,) float32."""
-    prune, combine = stages
-    entry = reader.entry
-    base = reader.base(start, stop)
-    merged = combine(pruned(reader, prune, start, stop))
-    strength = recipe.strength.at(entry.name, entry.place.layer, layers)
-    if strength != 1.0:
-        merged = merged * strength
-    weight = _base_weight(recipe, reader, layers)
-    return (base if weight == 1.0 else base * weight) + merged, base
+def _overflow(tensor: str) -> NonFinite:
+    return NonFinite(
+        f"tensor {tensor}: the result does not fit the output type; use a smaller strength or "
+        "amplification, or dtype: float32"
+    )
 
 
-class _Drift:
-    """Sums of squares per layer: of the change and of the base."""
-
-    def __init__(self) -> None:
-        self._sums: dict[int | None, list[float]] = {}
-
-    def add(self, layer: int | None, merged: torch.Tensor, base: torch.Tensor) -> None:
-        sums = self._sums.setdefault(layer, [0.0, 0.0])
-        sums[0] += (merged - base).square().sum(dtype=torch.float64).item()
-        sums[1] += base.square().sum(dtype=torch.float64).item()
-
-    def shares(self) -> dict[int | None, float]:
-        order = sorted(self._sums, key=lambda layer: (layer is None, layer or 0))
-        return {
-            layer: (self._sums[layer][0] / self._sums[layer][1]) ** 0.5
-            if self._sums[layer][1]
-            else 0.0
-            for layer in order
-        }
+def _drift(family: Family, sums: list[tuple[float, float]]) -> dict[int | None, float]:
+    """Layer -> ||merged - base|| / ||base||, layers in order, the rest last."""
+    totals: dict[int | None, list[float]] = {}
+    for entry, (changed, squared) in zip(family.merged, sums, strict=True):
+        total = totals.setdefault(entry.place.layer, [0.0, 0.0])
+        total[0] += changed
+        total[1] += squared
+    order = sorted(totals, key=lambda layer: (layer is None, layer or 0))
+    return {
+        layer: (totals[layer][0] / totals[layer][1]) ** 0.5 if totals[layer][1] else 0.0
+        for layer in order
+    }
 
 
-def _merge_tensor(
-    reader: TensorReader,
-    recipe: Recipe,
-    stream: Stream,
-    stages: tuple[list[ChunkFunction], Combine],
-    writer: ModelWriter,
-    drift: _Drift,
-) -> None:
-    dtype = _output_dtype(recipe, stream.family, reader.entry.name)
-    for start, stop in reader.spans():
-        merged, base = merge_chunk(reader, recipe, stream.layers, stages, start, stop)
-        rounded = merged.to(dtype)
-        if not torch.isfinite(rounded).all():
-            raise reader.blame(start, stop)
-        writer.write(reader.entry.name, start, rounded.cpu())
-        drift.add(reader.entry.place.layer, merged, base)
-
-
-def _copy_rest(family: Family, recipe: Recipe, writer: ModelWriter) -> None:
+def _copy_rest(family: Family, dtypes: dict[str, torch.dtype], writer: ModelWriter) -> None:
     """Copies what is not merged: whole tensors, and the base's rows beyond the shared ones."""
     for entry in family.account:
         if entry.status == "left_out":
             continue
         start = entry.numel if entry.status == "merged" else 0
         stop = family.base.tensors[entry.name].numel
-        dtype = _output_dtype(recipe, family, entry.name)
         for position in range(start, stop, CHUNK):
             values = family.base.read_flat(entry.name, position, min(position + CHUNK, stop))
-            writer.write(entry.name, position, values.to(dtype))
+            writer.write(entry.name, position, values.to(dtypes[entry.name]))
 
 
 def _verify(writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream) -> str:
@@ -287,14 +258,6 @@ def _verify(writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream)
     digest = fingerprint(written, full=True)
     written.close()
     return digest
-
-
-def _base_weight(recipe: Recipe, reader: TensorReader, layers: int) -> float:
-    """Factor on the base: 1, but for an unnormalised `linear`, which sums whole models."""
-    if recipe.method != "linear" or recipe.parameters.get("normalize", True):
-        return 1.0
-    entry = reader.entry
-    return sum(s.weight.at(entry.name, entry.place.layer, layers) for s in recipe.sources)
 
 
 def _output_dtype(recipe: Recipe, family: Family, name: str) -> torch.dtype:
@@ -359,11 +322,11 @@ def _memory(family: Family) -> int:
 
 
 def _culprit(stream: Stream, error: NonFinite) -> MergeError:
+    """The error that names the model and tensor behind a non-finite measurement."""
     for entry in stream.family.merged:
-        reader = TensorReader(stream, entry)
-        for start, stop in reader.spans():
-            if not all(torch.isfinite(delta).all() for delta in reader.deltas(start, stop)):
-                return reader.blame(start, stop)
+        found = stream.open(entry).culprit(error)
+        if found is not error:
+            return found
     return error
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from merging.checkpoints import Entry
-from merging.engine import Stream
+from merging.engine import Stream, TensorReader
 from merging.methods import dynamic
 
 
@@ -75,24 +75,20 @@ def measure_outliers(
     """Counts the outliers of every linear of every expert, in two passes over the linears."""
     linears = tuple(entry for entry in stream.family.merged if entry.place.is_linear)
     experts = len(stream.family.experts)
-    sums = np.zeros((experts, len(linears)))
-    for column, reader in enumerate(stream.readers(entries=linears)):
-        for start, stop in reader.spans():
-            for row, delta in enumerate(reader.deltas(start, stop)):
-                sums[row, column] += delta.abs().double().sum().item()
+    if not linears:
+        return OutlierRates((), np.zeros((experts, 0)), np.zeros((experts, 0)))
+    sums = np.array(stream.map(lambda reader: reader.l1_norms(), entries=linears)).T
     layer_means = _layer_means(linears, sums)
-    layer_counts = np.zeros((experts, len(linears)), dtype=np.int64)
-    linear_counts = np.zeros_like(layer_counts)
-    for column, reader in enumerate(stream.readers(entries=linears)):
-        for start, stop in reader.spans():
-            for row, delta in enumerate(reader.deltas(start, stop)):
-                magnitude = delta.abs()
-                mean = sums[row, column] / max(reader.numel, 1)
-                layer_counts[row, column] += int(
-                    (magnitude > layer_outlier * layer_means[row, column]).sum()
-                )
-                linear_counts[row, column] += int((magnitude > linear_outlier * mean).sum())
-    return OutlierRates(linears, layer_counts, linear_counts)
+    column = {entry.name: index for index, entry in enumerate(linears)}
+
+    def count(reader: TensorReader) -> list[list[int]]:
+        at = column[reader.entry.name]
+        means = sums[:, at] / max(reader.numel, 1)
+        pairs = zip(layer_means[:, at], means, strict=True)
+        return reader.count_above([[layer_outlier * m, linear_outlier * n] for m, n in pairs])
+
+    counts = np.array(stream.map(count, entries=linears), dtype=np.int64)  # (linears, experts, 2)
+    return OutlierRates(linears, counts[:, :, 0].T, counts[:, :, 1].T)
 
 
 def _layer_means(linears: tuple[Entry, ...], sums: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ import torch
 
 from merging.checkpoints import Entry, Family, fingerprint
 from merging.engine import ProgressCallback, Stream, TensorReader
+from merging.errors import NonFinite
 from merging.sketch import (
     _SHIFT,
     FIRST_KEY,
@@ -196,7 +197,7 @@ class _Builder:
         magnitude = delta.abs()
         largest = magnitude.max().item()
         if not np.isfinite(largest):
-            raise reader.blame(start, start + delta.numel())
+            raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
         nonzero = magnitude[magnitude > 0]
         keys = ((nonzero.view(torch.int32) >> _SHIFT) - FIRST_KEY).clamp_(0, N_BINS - 1)
         double = nonzero.double()

@@ -1,42 +1,47 @@
-"""The two axes at work: a pruner and a consensus rule driven over a family's chunks.
+"""The two axes at work: a pruner and a consensus rule driven over a family.
 
-Each stage has whole-model measuring passes (`prepare`), per-tensor measuring (`open`), and one
-pure function per chunk. The arithmetic itself lives in `merging.methods`.
+A stage measures the whole model where it must (`prepare`), then each tensor (`decide`), and
+returns its decision as data. The formulas live in `merging.methods`, the passes in the engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from merging.decisions import (
+    Combination,
+    Competition,
+    Decision,
+    Draw,
+    Election,
+    Keep,
+    Outcome,
+    Rings,
+    Sum,
+)
 from merging.engine import Stream, TensorReader
-from merging.errors import NonFinite, RecipeError
-from merging.methods import dynamic, linear, magnitude, pcb, random, ties
+from merging.errors import RecipeError
+from merging.methods import dynamic, magnitude, pcb, random
 from merging.outliers import OutlierRates, measure_outliers
-from merging.recipe import Recipe
+from merging.recipe import Recipe, Source
 from merging.selection import (
     KEEP_ALL,
     KEEP_NONE,
     Cut,
-    largest,
+    Sweep,
+    largest_cuts,
     order_statistics,
-    split,
+    statistics,
 )
-
-Measured = TypeVar("Measured")
-ChunkFunction = Callable[[torch.Tensor, int], torch.Tensor]
-"""(delta chunk (n,) float32, its start in the tensor) -> pruned chunk (n,) float32."""
-
-Combine = Callable[[Sequence[torch.Tensor]], torch.Tensor]
-"""(pruned deltas, each (n,) float32) -> merged delta (n,) float32."""
 
 
 class Pruner(Protocol):
-    """One way to prune, for every expert of a recipe."""
+    """One way to prune, for every expert of a recipe. `passes`: whole-model passes it measures."""
 
     passes: int
 
@@ -44,13 +49,13 @@ class Pruner(Protocol):
         """Measures what needs the whole model."""
         ...
 
-    def open(self, reader: TensorReader) -> list[ChunkFunction]:
-        """Measures one tensor; returns the chunk function of each expert."""
+    def decide(self, reader: TensorReader) -> list[Decision]:
+        """Measures one tensor; one decision per expert."""
         ...
 
 
 class Consensus(Protocol):
-    """One way to combine pruned deltas."""
+    """One way to combine pruned deltas. `passes`: whole-model passes it measures."""
 
     passes: int
 
@@ -58,8 +63,8 @@ class Consensus(Protocol):
         """Measures what needs the whole model, on pruned deltas."""
         ...
 
-    def open(self, reader: TensorReader, prune: Sequence[ChunkFunction]) -> Combine:
-        """Measures one tensor; returns the combination."""
+    def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
+        """Measures one tensor; returns how its deltas combine."""
         ...
 
 
@@ -70,9 +75,8 @@ def make_pruner(recipe: Recipe, outliers: OutlierRates | None = None) -> Pruner:
     if recipe.prune == "random":
         return RandomPruning(recipe)
     if recipe.prune == "magnitude":
-        if recipe.parameters["scope"] == "model":
-            return ModelMagnitude(recipe)
-        return TensorMagnitude(recipe)
+        whole_model = recipe.parameters["scope"] == "model"
+        return ModelMagnitude(recipe) if whole_model else TensorMagnitude(recipe)
     return DynamicPruning(recipe, outliers)
 
 
@@ -85,12 +89,17 @@ def make_consensus(recipe: Recipe) -> Consensus:
     return LinearConsensus(recipe)
 
 
-def pruned(
-    reader: TensorReader, prune: Sequence[ChunkFunction], start: int, stop: int
-) -> list[torch.Tensor]:
-    """Every expert's pruned delta for [start, stop)."""
-    deltas = reader.deltas(start, stop)
-    return [function(delta, start) for function, delta in zip(prune, deltas, strict=True)]
+def decide(
+    recipe: Recipe, pruner: Pruner, consensus: Consensus, reader: TensorReader
+) -> tuple[list[Decision], Outcome]:
+    """Everything the merge of one tensor needs to know."""
+    decisions = pruner.decide(reader)
+    entry, layers = reader.entry, reader.stream.layers
+    base_weight = 1.0
+    if recipe.method == "linear" and not recipe.parameters.get("normalize", True):
+        base_weight = sum(weights_at(recipe, reader))  # a plain sum of whole models
+    strength = recipe.strength.at(entry.name, entry.place.layer, layers)
+    return decisions, Outcome(consensus.decide(reader, decisions), strength, base_weight)
 
 
 class KeepEverything:
@@ -101,8 +110,9 @@ class KeepEverything:
     def prepare(self, stream: Stream) -> None:
         """Nothing to measure."""
 
-    def open(self, reader: TensorReader) -> list[ChunkFunction]:
-        return [lambda delta, start: delta] * reader.experts
+    def decide(self, reader: TensorReader) -> list[Decision]:
+        """Every expert keeps every change."""
+        return [Keep()] * reader.experts
 
 
 class RandomPruning:
@@ -114,101 +124,88 @@ class RandomPruning:
         self._recipe = recipe
 
     def prepare(self, stream: Stream) -> None:
-        self._layers = stream.layers
+        """Nothing to measure."""
 
-    def open(self, reader: TensorReader) -> list[ChunkFunction]:
-        return [self._expert(reader, index) for index in range(reader.experts)]
+    def decide(self, reader: TensorReader) -> list[Decision]:
+        """One draw per expert, keyed by seed, model and tensor."""
+        return [
+            self._draw(reader, index, source) for index, source in enumerate(self._recipe.sources)
+        ]
 
-    def _expert(self, reader: TensorReader, index: int) -> ChunkFunction:
-        source, entry = self._recipe.sources[index], reader.entry
-        density = source.density.at(entry.name, entry.place.layer, self._layers)
+    def _draw(self, reader: TensorReader, index: int, source: Source) -> Decision:
+        density = density_at(source, reader)
         if density >= 1.0:
-            return lambda delta, start: delta
-        keys = random.draw_keys(self._recipe.parameters["seed"], source.model, entry.name)
-
-        def keep(delta: torch.Tensor, start: int) -> torch.Tensor:
-            return random.keep_mask(start, start + delta.numel(), density, keys, delta.device)
-
-        scale = self._scale(reader, index, density, keep)
-        return lambda delta, start: random.drop(delta, keep(delta, start), scale)
-
-    def _scale(
-        self, reader: TensorReader, index: int, density: float, keep: Callable[..., torch.Tensor]
-    ) -> float:
-        if not self._recipe.parameters["rescale"] or density <= 0.0:
-            return 1.0
-        if self._recipe.parameters["rescale_by"] == "density":
-            return 1.0 / density
-        total = kept = 0.0
-        for start, stop in reader.spans():
-            delta = reader.delta(index, start, stop)
-            magnitudes = delta.abs().double()
-            total += magnitudes.sum().item()
-            kept += (magnitudes * keep(delta, start)).sum().item()
-        return total / kept if min(total, kept) >= 1e-7 else 1.0
+            return Keep()
+        values = self._recipe.parameters
+        draw = Draw(random.draw_keys(values["seed"], source.model, reader.entry.name), density, 1.0)
+        if not values["rescale"] or density <= 0.0:
+            return draw
+        if values["rescale_by"] == "density":
+            return replace(draw, scale=1.0 / density)
+        return replace(draw, scale=_l1_ratio(reader, index, draw))
 
 
-class _Rings:
-    """Shared by the magnitude pruners: factors per ring, chunk functions from cuts."""
+def _l1_ratio(reader: TensorReader, index: int, draw: Draw) -> float:
+    """||delta||_1 over ||kept||_1, 1 where either is below 1e-7, as mergekit."""
+    total = kept = 0.0
+    for start, stop in reader.spans():
+        magnitudes = reader.delta(index, start, stop).abs().double()
+        keep = random.keep_mask(start, stop, draw.density, draw.keys, magnitudes.device)
+        total += magnitudes.sum().item()
+        kept += (magnitudes * keep).sum().item()
+    return total / kept if min(total, kept) >= 1e-7 else 1.0
+
+
+class _ByMagnitude:
+    """Shared by the magnitude pruners: the factor of every ring."""
 
     passes = 0
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         mode = recipe.parameters["partition_mode"]
-        self.factors = [
-            magnitude.ring_factors(source.amplification, mode) for source in recipe.sources
+        self._factors = [
+            tuple(magnitude.ring_factors(source.amplification, mode)) for source in recipe.sources
         ]
 
     def prepare(self, stream: Stream) -> None:
-        self._layers = stream.layers
+        """Nothing to measure."""
 
-    def _densities(self, index: int, reader: TensorReader) -> list[float]:
-        source, entry = self._recipe.sources[index], reader.entry
-        density = source.density.at(entry.name, entry.place.layer, self._layers)
-        return magnitude.partition_densities(density, len(source.amplification))
-
-    def _function(self, index: int, cuts: Sequence[Cut], offset: int = 0) -> ChunkFunction:
-        factors = self.factors[index]
-        if all(cut.value == 0.0 for cut in cuts) and set(factors) == {1.0}:
-            return lambda delta, start: delta
-
-        def apply(delta: torch.Tensor, start: int) -> torch.Tensor:
-            first = offset + start
-            pieces = split(cuts, first, first + delta.numel())
-            parts = [
-                magnitude.amplify(delta[a - first : b - first], bounds, factors)
-                for a, b, bounds in pieces
-            ]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-        return apply
+    def _rings(self, index: int, cuts: Sequence[Cut], offset: int = 0) -> Decision:
+        factors = self._factors[index]
+        if all(cut == KEEP_ALL for cut in cuts):
+            return Keep(factors[0])
+        return Rings(tuple(cuts), factors, offset)
 
 
-class TensorMagnitude(_Rings):
+class TensorMagnitude(_ByMagnitude):
     """prune: magnitude, scope: tensor."""
 
-    def open(self, reader: TensorReader) -> list[ChunkFunction]:
-        return [self._expert(reader, index) for index in range(reader.experts)]
+    def decide(self, reader: TensorReader) -> list[Decision]:
+        """Cuts that keep exactly int(density * n) entries of the tensor."""
+        keeps = [
+            [
+                magnitude.kept_count(reader.numel, density)
+                for density in magnitude.partition_densities(
+                    density_at(source, reader), len(source.amplification)
+                )
+            ]
+            for source in self._recipe.sources
+        ]
+        if reader.numel == 0:
+            return [Keep()] * reader.experts
+        cuts = largest_cuts(reader.order_statistics, reader.nth_equal, reader.numel, keeps)
+        return [self._rings(index, row) for index, row in enumerate(cuts)]
 
-    def _expert(self, reader: TensorReader, index: int) -> ChunkFunction:
-        densities = self._densities(index, reader)
-        keeps = [magnitude.kept_count(reader.numel, density) for density in densities]
-        cuts = [KEEP_ALL if k >= reader.numel else KEEP_NONE for k in keeps]
-        if any(0 < k < reader.numel for k in keeps):
-            rows = magnitude_rows(reader, index)
-            cuts = select(reader, lambda: largest(rows, reader.numel, [keeps]))[0]
-        return self._function(index, cuts)
 
-
-class ModelMagnitude(_Rings):
+class ModelMagnitude(_ByMagnitude):
     """prune: magnitude, scope: model: one cut per expert over all merged tensors."""
 
     passes = 2
 
     def prepare(self, stream: Stream) -> None:
-        super().prepare(stream)
-        count = sum(entry.numel for entry in stream.family.merged)
+        """Selects over the model laid flat, tensors sorted by name."""
+        self._offsets, count = offsets(stream)
         keeps = []
         for source in self._recipe.sources:
             if source.density.constant is None:
@@ -218,23 +215,27 @@ class ModelMagnitude(_Rings):
             )
             keeps.append([magnitude.kept_count(count, density) for density in densities])
 
-        def rows() -> Iterator[list[torch.Tensor]]:
-            for reader in stream.readers():
-                for start, stop in reader.spans():
-                    yield [delta.abs() for delta in reader.deltas(start, stop)]
+        def nth_equal(index: int, value: float, nth: int) -> int:
+            counts = stream.map(lambda reader: _equal(reader, index, value))
+            for entry, here in zip(stream.family.merged, counts, strict=True):
+                if here >= nth:
+                    inside = stream.open(entry).nth_equal(index, value, nth)
+                    return self._offsets[entry.name] + inside
+                nth -= here
+            raise AssertionError("fewer ties than were counted")
 
-        self._cuts = largest(rows, count, keeps)
-        self._offsets = offsets(stream)
+        self._cuts = largest_cuts(
+            lambda ranks: statistics(model_sweep(stream), ranks), nth_equal, count, keeps
+        )
 
-    def open(self, reader: TensorReader) -> list[ChunkFunction]:
+    def decide(self, reader: TensorReader) -> list[Decision]:
+        """The model's cuts, seen from this tensor."""
         first = self._offsets[reader.entry.name]
-        return [self._function(index, cuts, first) for index, cuts in enumerate(self._cuts)]
+        return [self._rings(index, cuts, first) for index, cuts in enumerate(self._cuts)]
 
 
-class DynamicPruning(_Rings):
+class DynamicPruning(_ByMagnitude):
     """prune: dynamic (DP): densities from outlier rates, then cuts per linear."""
-
-    passes = 2
 
     def __init__(self, recipe: Recipe, outliers: OutlierRates | None) -> None:
         super().__init__(recipe)
@@ -242,43 +243,39 @@ class DynamicPruning(_Rings):
         self.passes = 0 if outliers is not None else 2
 
     def prepare(self, stream: Stream) -> None:
-        super().prepare(stream)
-        if self._outliers is None:
-            self._outliers = measure_outliers(
-                stream,
-                layer_outlier=self._recipe.parameters["layer_outlier"],
-                linear_outlier=self._recipe.parameters["linear_outlier"],
-            )
+        """Counts outliers, unless a scan has."""
+        values = self._recipe.parameters
+        self._outliers = self._outliers or measure_outliers(
+            stream, layer_outlier=values["layer_outlier"], linear_outlier=values["linear_outlier"]
+        )
         self._offsets = self._outliers.offsets()
 
-    def open(self, reader: TensorReader) -> list[ChunkFunction]:
-        if reader.entry.place.is_linear:
-            return [self._linear(reader, index) for index in range(reader.experts)]
-        scale = self._recipe.parameters["scale_dense"]
-        return [_scaled(dynamic.dense_factor(scale, factors)) for factors in self.factors]
+    def decide(self, reader: TensorReader) -> list[Decision]:
+        """Cuts of a linear; other tensors as `scale_dense` says."""
+        if not reader.entry.place.is_linear:
+            scale = self._recipe.parameters["scale_dense"]
+            return [Keep(dynamic.dense_factor(scale, factors)) for factors in self._factors]
+        ranks = [self._ranks(reader, index) for index in range(reader.experts)]
+        inner = [[rank for rank in row if 0 <= rank < reader.numel] for row in ranks]
+        found = reader.order_statistics(inner) if any(inner) else [[] for _ in inner]
+        decisions = []
+        for index, (row, wanted, values) in enumerate(zip(ranks, inner, found, strict=True)):
+            cuts = {-1: KEEP_ALL, reader.numel: KEEP_NONE}
+            for rank, statistic in zip(wanted, values, strict=True):
+                cuts[rank] = Cut(statistic.value, 0)  # strictly above: no tie is kept
+            decisions.append(self._rings(index, [cuts[rank] for rank in row]))
+        return decisions
 
-    def _linear(self, reader: TensorReader, index: int) -> ChunkFunction:
-        layer, linear_offset = self._offsets[index][reader.entry.name]
+    def _ranks(self, reader: TensorReader, index: int) -> list[int]:
+        """Ascending ranks of the cuts of one expert's linear, one per partition."""
+        source = self._recipe.sources[index]
+        layer, linear = (np.array([value]) for value in self._offsets[index][reader.entry.name])
         shift = self._recipe.parameters["density_shift"]
-        ranks = []
-        for density in self._densities(index, reader):
-            rho = dynamic.densities(density, shift, np.array([layer]), np.array([linear_offset]))
-            ranks.append(dynamic.cut_rank(reader.numel, float(rho[0])))
-        inner = [rank for rank in ranks if 0 <= rank < reader.numel]
-        found = {}
-        if inner:
-            rows = magnitude_rows(reader, index)
-            statistics = select(reader, lambda: order_statistics(rows, [inner]))[0]
-            found = dict(zip(inner, statistics, strict=True))
-        cuts = []
-        for rank in ranks:
-            if rank < 0:
-                cuts.append(KEEP_ALL)
-            elif rank >= reader.numel:
-                cuts.append(KEEP_NONE)
-            else:
-                cuts.append(Cut(found[rank].value, 0))  # strictly above: no tie is kept
-        return self._function(index, cuts)
+        densities = magnitude.partition_densities(
+            density_at(source, reader), len(source.amplification)
+        )
+        rhos = [dynamic.densities(density, shift, layer, linear)[0] for density in densities]
+        return [dynamic.cut_rank(reader.numel, float(rho)) for rho in rhos]
 
 
 class LinearConsensus:
@@ -288,15 +285,14 @@ class LinearConsensus:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        default = recipe.consensus == "mean"
-        self._normalize = recipe.parameters.get("normalize", default)
+        self._normalize = recipe.parameters.get("normalize", recipe.consensus == "mean")
 
     def prepare(self, stream: Stream, pruner: Pruner) -> None:
-        self._layers = stream.layers
+        """Nothing to measure."""
 
-    def open(self, reader: TensorReader, prune: Sequence[ChunkFunction]) -> Combine:
-        weights = weights_at(self._recipe, reader, self._layers)
-        return lambda deltas: linear.weighted_sum(deltas, weights, self._normalize)
+    def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
+        """A sum with the tensor's weights."""
+        return Sum(weights_at(self._recipe, reader), self._normalize)
 
 
 class TiesConsensus:
@@ -309,28 +305,24 @@ class TiesConsensus:
         self.passes = 1 if self._model_scope else 0
 
     def prepare(self, stream: Stream, pruner: Pruner) -> None:
-        self._layers = stream.layers
-        if not self._model_scope:
-            return
-        balance = 0
-        for reader in stream.readers():
-            prune = pruner.open(reader)
-            weights = weights_at(self._recipe, reader, self._layers)
-            for start, stop in reader.spans():
-                balance += ties.sign_balance(ties.vote(pruned(reader, prune, start, stop), weights))
-        self._zero_is_positive = balance > 0
+        """With scope: model, the sign that exact cancellations elect."""
+        if self._model_scope:
+            balances = stream.map(
+                lambda reader: reader.vote_balance(
+                    pruner.decide(reader), weights_at(self._recipe, reader)
+                )
+            )
+            self._zero_is_positive = sum(balances) > 0
 
-    def open(self, reader: TensorReader, prune: Sequence[ChunkFunction]) -> Combine:
-        weights = weights_at(self._recipe, reader, self._layers)
+    def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
+        """An election with the tensor's weights."""
         normalize = self._recipe.parameters["normalize"]
-        return lambda deltas: ties.elect_and_merge(
-            deltas, weights, normalize=normalize, zero_is_positive=self._zero_is_positive
-        )
+        return Election(weights_at(self._recipe, reader), normalize, self._zero_is_positive)
 
 
 @dataclass(frozen=True)
-class _Competition:
-    """Who competes, and their bounds. `active`: experts that differ from the base."""
+class _Bounds:
+    """Who competes, and the bounds of their scores."""
 
     active: tuple[int, ...]
     bounds: tuple[pcb.Bounds, ...]
@@ -344,108 +336,113 @@ class PcbConsensus:
         self._model_scope = recipe.parameters["scope"] == "model"
         self._variant = recipe.parameters["variant"]
         self._density = recipe.parameters["pcb_density"]
+        self._whole: _Bounds | None = None
         self.passes = 4 if self._model_scope else 0
-        self._whole: _Competition | None = None
 
     def prepare(self, stream: Stream, pruner: Pruner) -> None:
-        self._layers = stream.layers
+        """With scope: model, the bounds over all merged tensors."""
         if not self._model_scope:
             return
 
-        def chunks() -> Iterator[list[torch.Tensor]]:
+        def rows() -> Iterator[list[torch.Tensor]]:
             for reader in stream.readers():
-                prune = pruner.open(reader)
+                decisions = pruner.decide(reader)
                 for start, stop in reader.spans():
-                    yield pruned(reader, prune, start, stop)
+                    yield reader.pruned(decisions, start, stop)
 
-        count = sum(entry.numel for entry in stream.family.merged)
-        self._whole = self._measure(chunks, count, len(stream.family.experts))
-
-    def open(self, reader: TensorReader, prune: Sequence[ChunkFunction]) -> Combine:
-        def chunks() -> Iterator[list[torch.Tensor]]:
-            for start, stop in reader.spans():
-                yield pruned(reader, prune, start, stop)
-
-        game = self._whole or select(
-            reader, lambda: self._measure(chunks, reader.numel, reader.experts)
+        count = offsets(stream)[1]
+        sweep = model_sweep(stream, pruner)
+        self._whole = self._measure(
+            lambda ranks: statistics(sweep, ranks), rows, count, len(stream.family.experts)
         )
-        weights = weights_at(self._recipe, reader, self._layers)
-        chosen = [weights[index] for index in game.active]
 
-        def combine(deltas: Sequence[torch.Tensor]) -> torch.Tensor:
-            if not game.active:
-                return torch.zeros_like(deltas[0])
-            taus = [deltas[index] for index in game.active]
-            return pcb.balance(taus, chosen, game.bounds, self._variant)
-
-        return combine
+    def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
+        """The competition of one tensor."""
+        game = self._whole or self._measure(
+            lambda ranks: order_statistics(lambda: reader.magnitudes(decisions), ranks),
+            lambda: (reader.pruned(decisions, start, stop) for start, stop in reader.spans()),
+            reader.numel,
+            reader.experts,
+        )
+        weights = weights_at(self._recipe, reader)
+        return Competition(weights, self._variant, game.active, game.bounds)
 
     def _measure(
-        self, chunks: Callable[[], Iterator[list[torch.Tensor]]], count: int, experts: int
-    ) -> _Competition:
+        self,
+        find: Callable[[Sequence[Sequence[int]]], list],
+        rows: Callable[[], Iterator[list[torch.Tensor]]],
+        count: int,
+        experts: int,
+    ) -> _Bounds:
+        """Clip bounds from the magnitudes, then thresholds from the scores."""
         if count == 0:
-            return _Competition((), ())
+            return _Bounds((), ())
         low, high = pcb.clip_ranks(count, pcb.CLIP[self._variant])
-        found = order_statistics(
-            lambda: ([tau.abs() for tau in chunk] for chunk in chunks()),
-            [[low, high, count - 1]] * experts,
-        )
-        active = tuple(i for i, row in enumerate(found) if row[2].value > 0)
-        bounds = [pcb.Bounds(found[i][0].value, found[i][1].value) for i in active]
+        found = find([[low, high, count - 1]] * experts)
+        active = tuple(index for index, row in enumerate(found) if row[2].value > 0)
         if not active:
-            return _Competition((), ())
+            return _Bounds((), ())
+        bounds = [pcb.Bounds(found[index][0].value, found[index][1].value) for index in active]
+
+        def scores() -> Iterator[list[torch.Tensor]]:
+            for chunk in rows():
+                yield pcb.scores([chunk[index] for index in active], bounds, self._variant)
+
         ranks = [pcb.threshold_rank(count, self._density), count - 1]
-        ends = order_statistics(
-            lambda: (
-                pcb.scores([chunk[i] for i in active], bounds, self._variant) for chunk in chunks()
-            ),
-            [ranks] * len(active),
-        )
-        complete = tuple(
+        ends = order_statistics(scores, [ranks] * len(active))
+        complete = [
             replace(bound, threshold=row[0].value, top=row[1].value)
             for bound, row in zip(bounds, ends, strict=True)
-        )
-        return _Competition(active, complete)
+        ]
+        return _Bounds(active, tuple(complete))
 
 
-def weights_at(recipe: Recipe, reader: TensorReader, layers: int) -> list[float]:
+def weights_at(recipe: Recipe, reader: TensorReader) -> tuple[float, ...]:
     """The experts' weights for one tensor."""
+    entry, layers = reader.entry, reader.stream.layers
+    return tuple(
+        source.weight.at(entry.name, entry.place.layer, layers) for source in recipe.sources
+    )
+
+
+def density_at(source: Source, reader: TensorReader) -> float:
+    """One expert's density for one tensor."""
     entry = reader.entry
-    return [source.weight.at(entry.name, entry.place.layer, layers) for source in recipe.sources]
+    return source.density.at(entry.name, entry.place.layer, reader.stream.layers)
 
 
-def offsets(stream: Stream) -> dict[str, int]:
-    """Where each merged tensor starts in the model laid flat, tensors sorted by name."""
+def offsets(stream: Stream) -> tuple[dict[str, int], int]:
+    """Where each merged tensor starts in the model laid flat, and the model's length."""
     starts, position = {}, 0
     for entry in stream.family.merged:
         starts[entry.name] = position
         position += entry.numel
-    return starts
+    return starts, position
 
 
-def magnitude_rows(reader: TensorReader, index: int) -> Callable[[], Iterator[list[torch.Tensor]]]:
-    """Starts a pass over |delta| of one expert in one tensor."""
+def model_sweep(stream: Stream, pruner: Pruner | None = None) -> Sweep:
+    """Histograms of (pruned) magnitudes over all merged tensors."""
 
-    def rows() -> Iterator[list[torch.Tensor]]:
-        for start, stop in reader.spans():
-            yield [reader.delta(index, start, stop).abs()]
+    def sweep(buckets: Sequence[Sequence[int]]) -> list[dict[int, np.ndarray]]:
+        total: list[dict[int, np.ndarray]] = [{} for _ in buckets]
 
-    return rows
+        def add(reader: TensorReader) -> None:
+            found = reader.sweep(buckets, pruner.decide(reader) if pruner else None)
+            with stream.lock:  # sums of integers: the order does not matter
+                for sums, row in zip(total, found, strict=True):
+                    for bucket, counts in row.items():
+                        sums[bucket] = sums[bucket] + counts if bucket in sums else counts
 
+        stream.map(add)
+        return total
 
-def select(reader: TensorReader, measure: Callable[[], Measured]) -> Measured:
-    """Runs a measurement of one tensor; a non-finite value names the model that brought it."""
-    try:
-        return measure()
-    except NonFinite:
-        for start, stop in reader.spans():
-            error = reader.blame(start, stop)
-            if "flat index" in str(error):
-                raise error from None
-        raise
+    return sweep
 
 
-def _scaled(factor: float) -> ChunkFunction:
-    if factor == 1.0:
-        return lambda delta, start: delta
-    return lambda delta, start: delta * factor
+def _equal(reader: TensorReader, index: int, value: float) -> int:
+    """Entries of one expert whose magnitude equals `value`."""
+    below = float(np.nextafter(np.float32(value), np.float32(-1.0)))
+    bounds: list[list[float]] = [[] for _ in range(reader.experts)]
+    bounds[index] = [below, value]
+    counts = reader.count_above(bounds)[index]
+    return counts[0] - counts[1]

@@ -48,6 +48,11 @@ def weighted_sum(
     """
     total = deltas[0] * weights[0]
     for delta, weight in zip(deltas[1:], weights[1:], strict=True):
-        total.add_(delta, alpha=weight)
-    divisor = sum(weights) if normalize else 1.0
-    return total.div_(divisor if abs(divisor) >= 1e-8 else 1.0)
+        total += delta * weight  # not add_(alpha=): that may fuse, and round once instead of twice
+    return total.div_(divisor(weights, normalize))
+
+
+def divisor(weights: Sequence[float], normalize: bool) -> float:
+    """What the weighted sum is divided by: 1, or the weights' sum unless it is (nearly) 0."""
+    total = sum(weights) if normalize else 1.0
+    return total if abs(total) >= 1e-8 else 1.0

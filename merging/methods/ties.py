@@ -32,7 +32,7 @@ def vote(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tens
     """sum_i w_i * delta_i, whose sign is elected. deltas: each (n,) float32. Returns (n,)."""
     total = deltas[0] * weights[0]
     for delta, weight in zip(deltas[1:], weights[1:], strict=True):
-        total.add_(delta, alpha=weight)
+        total += delta * weight
     return total
 
 

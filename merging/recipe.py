@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 
 from merging.errors import RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, Knob
-from merging.schedule import Schedule, chain, constant
+from merging.schedule import Schedule, chain, constant, is_number
 
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_PARTITIONS = 16
@@ -82,6 +83,27 @@ class Recipe:
         return max(len(source.amplification) for source in self.sources)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without surprises: a key given twice is an error, and 1e-3 is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else str(key))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
 def load(path: Path) -> Recipe:
     """Reads a recipe file; relative model paths are read against its folder.
 
@@ -99,12 +121,15 @@ def load(path: Path) -> Recipe:
 def parse(text: str, folder: Path | None = None) -> Recipe:
     """Returns the recipe that YAML `text` holds. Raises RecipeError with one line."""
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
         raise RecipeError(f"the recipe is not valid YAML{line}: {problem}") from None
+    except (ValueError, RecursionError) as error:  # a date of month 99, a thousand brackets
+        problem = str(error).splitlines()[0]
+        raise RecipeError(f"the recipe is not valid YAML: {problem}") from None
     if not isinstance(document, dict):
         raise RecipeError("the recipe is empty: it needs merge_method, base_model and models")
     return from_mapping(document, folder)
@@ -161,7 +186,12 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
         if knob.name not in _PER_MODEL and knob.name != "lambda"
     }
     strength = chain([parameters.get("lambda")], 1.0, "lambda")
+    if not all(math.isfinite(value) for value in strength.values):
+        raise RecipeError("lambda is not a finite number")
+    if [name for name, _ in models] == [base] and method != "linear":
+        notes.append("models: only the base is listed, so the result is the base")
     _check_weights(sources, resolved, method, consensus)
+    _check_scope(sources, resolved, prune)
     return Recipe(
         method, base, tuple(sources), prune, consensus, strength, resolved,
         _dtype(document), folder, tuple(notes),
@@ -303,12 +333,13 @@ def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _reference(value: Any, where: str) -> str:
-    if isinstance(value, dict) and "path" in value:
-        if set(value) - {"path", "revision"} or value.get("revision"):
-            raise RecipeError(f"{where}: revisions are not supported; download it, give its folder")
-        value = value["path"]
-    if isinstance(value, dict):
-        value = value.get("model")
+    while isinstance(value, dict) and len({"model", "path"} & set(value)) == 1:
+        for key, wanted in value.items():
+            if key not in ("model", "path") and wanted is not None:
+                raise RecipeError(
+                    f"{where}: {key} is not supported here; download or merge it, give its folder"
+                )
+        value = value.get("model", value.get("path"))
     if not isinstance(value, str) or not value:
         raise RecipeError(f"{where}: model must be a folder, a Hub id or demo:NAME")
     return value
@@ -364,7 +395,7 @@ def _amplification(
     if not factors or len(factors) > MAX_PARTITIONS:
         raise RecipeError(f"{where}: amplification has {len(factors)} factors, 1 to 16 are valid")
     for factor in factors:
-        if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 0:
+        if not is_number(factor) or not factor >= 0:
             raise RecipeError(f"{where}: amplification factor {factor!r} is not a number >= 0")
         if not math.isfinite(factor):
             raise RecipeError(f"{where}: amplification factor {factor!r} is not finite")
@@ -378,9 +409,11 @@ def _value(knob: Knob, value: Any) -> Any:
         return value
     if knob.choices:
         return _choice(value, knob.choices, knob.name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise RecipeError(f"{knob.name}: {value!r} is not a number")
-    _check_range(knob, float(value), "parameters")
+    _check_range(knob, value, "parameters")
+    if isinstance(knob.default, int) and value != int(value):
+        raise RecipeError(f"{knob.name}: {value!r} is not a whole number")
     return int(value) if isinstance(knob.default, int) else float(value)
 
 
@@ -395,12 +428,21 @@ def _check_range(knob: Knob, value: float, where: str) -> None:
 def _check_weights(
     sources: Sequence[Source], values: Mapping[str, Any], method: str, consensus: str
 ) -> None:
-    if not sources:
-        raise RecipeError("models: only the base is listed; add at least one expert")
     divides = consensus == "mean" and values.get("normalize", True)
     weights = [source.weight.constant for source in sources]
     if divides and None not in weights and abs(sum(w or 0.0 for w in weights)) < 1e-8:
         raise RecipeError(f"the weights of {method} sum to 0; change one, or use task_arithmetic")
+
+
+def _check_scope(sources: Sequence[Source], values: Mapping[str, Any], prune: str) -> None:
+    if prune != "magnitude" or values["scope"] != "model":
+        return
+    for source in sources:
+        if source.density.constant is None:
+            raise RecipeError(
+                f"models: {source.model}: scope: model ranks all tensors together and needs one "
+                "density; give a single number, or scope: tensor"
+            )
 
 
 def _dtype(document: Mapping[str, Any]) -> str | None:
@@ -422,7 +464,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def _choice(value: Any, choices: Any, name: str) -> str:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise RecipeError(f"{name}: {value!r} is not known{_nearest(value, choices)}")
     return value
 

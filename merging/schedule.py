@@ -6,6 +6,7 @@ A value is a number, a list of numbers (knots spread evenly over the layers), or
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +82,9 @@ def chain(levels: list[Any], default: float, where: str) -> Schedule:
 
 
 def _rules(value: Any, where: str) -> list[tuple[str, tuple[float, ...]]]:
-    if _is_number(value):
+    if is_number(value):
         return [("*", (float(value),))]
-    if isinstance(value, list) and value and all(_is_number(item) for item in value):
+    if isinstance(value, list) and value and all(is_number(item) for item in value):
         return [("*", tuple(float(item) for item in value))]
     if isinstance(value, dict):
         value = [value]
@@ -99,14 +100,18 @@ def _rule(item: dict[str, Any], where: str) -> tuple[str, tuple[float, ...]]:
     unknown = set(item) - {"filter", "value"}
     if unknown or "value" not in item:
         raise RecipeError(f"{where}: a rule has the keys filter and value, not {sorted(item)}")
-    (_, knots), *rest = _rules(item["value"], where)
-    if rest:
+    value, pattern = item["value"], item.get("filter")
+    if isinstance(value, dict) or (isinstance(value, list) and dict in map(type, value)):
         raise RecipeError(f"{where}: rules cannot be nested")
-    return str(item.get("filter") or "*"), knots
+    ((_, knots),) = _rules(value, where)
+    return "*" if pattern in (None, "") else str(pattern), knots
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """True for a number that a float can hold; False for true and false."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= sys.float_info.max
 
 
 def _interpolate(knots: tuple[float, ...], layer: int | None, n_layers: int) -> float:

@@ -1,0 +1,334 @@
+"""Recipes: mergekit's schema and ours, every default spelled out, every mistake named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from merging.errors import RecipeError
+from merging.methods import CONSENSUS, PRESETS, PRUNERS
+from merging.recipe import Recipe, build, describe, dump, from_mapping, load, parse
+from tests.families import document
+
+TESTS = Path(__file__).parent
+
+
+def refused(text: str | dict) -> str:
+    with pytest.raises(RecipeError) as error:
+        parse(text) if isinstance(text, str) else from_mapping(text)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# what is declared
+
+
+@pytest.mark.parametrize("axis", [*PRUNERS.values(), *CONSENSUS.values()], ids=lambda a: a.id)
+def test_every_axis_names_its_source_and_has_a_test(axis) -> None:
+    assert axis.title
+    assert axis.summary.endswith(".")
+    assert axis.formula
+    if axis.id != "none":
+        assert axis.paper
+        assert axis.url.startswith("https://")
+    module = {"none": "nothing", "sum": "linear", "mean": "linear"}.get(axis.id, axis.id)
+    assert (TESTS / "methods" / f"test_{module}.py").exists()
+
+
+@pytest.mark.parametrize("axis", [*PRUNERS.values(), *CONSENSUS.values()], ids=lambda a: a.id)
+def test_every_knob_has_a_default_inside_its_bounds(axis) -> None:
+    for knob in axis.knobs:
+        assert knob.label
+        assert knob.info.endswith(".")
+        if knob.choices:
+            assert knob.default in knob.choices
+        elif not isinstance(knob.default, bool):
+            defaults = knob.default if isinstance(knob.default, tuple) else (knob.default,)
+            assert knob.low is not None
+            assert knob.high is not None
+            assert all(knob.low <= value <= knob.high for value in defaults)
+            assert knob.step > 0
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.id)
+def test_every_preset_is_a_valid_recipe_and_can_be_described(preset) -> None:
+    recipe = from_mapping(document(preset.id, 2))
+    assert (recipe.prune, recipe.consensus) == (preset.prune, preset.consensus)
+    assert describe(recipe).startswith("Start from base")
+    names = {knob.name for axis in (PRUNERS[preset.prune], CONSENSUS[preset.consensus])
+             for knob in axis.knobs}  # fmt: skip
+    assert set(preset.defaults) <= names
+
+
+@pytest.mark.parametrize("prune", sorted(PRUNERS))
+@pytest.mark.parametrize("consensus", sorted(CONSENSUS))
+def test_the_axes_combine_freely(prune: str, consensus: str) -> None:
+    recipe = from_mapping(document("ties", 2, {"prune": prune, "consensus": consensus}))
+    assert (recipe.prune, recipe.consensus) == (prune, consensus)
+    assert parse(dump(recipe)) == recipe
+
+
+# values
+
+
+def test_defaults_are_filled_in() -> None:
+    recipe = parse("{merge_method: ties, base_model: b, models: [{model: x}, y]}")
+    assert [source.model for source in recipe.sources] == ["x", "y"]
+    assert recipe.sources[0].weight.constant == 1.0
+    assert recipe.sources[0].density.constant == 0.2
+    assert recipe.parameters["normalize"] is True
+    assert recipe.strength.constant == 1.0
+    assert recipe.dtype is None
+
+
+def test_a_model_s_own_value_goes_before_the_recipe_s() -> None:
+    recipe = from_mapping(document("ties", [{"density": 0.7}, {}], {"density": 0.3, "weight": 2}))
+    assert [s.density.constant for s in recipe.sources] == [0.7, 0.3]
+    assert [s.weight.constant for s in recipe.sources] == [2.0, 2.0]
+
+
+def test_mergekit_s_way_of_writing_values() -> None:
+    recipe = parse(
+        """
+        merge_method: ties
+        base_model: {model: {path: org/base}}
+        models:
+          - model: org/base
+          - model: {model: {path: org/a}}
+            parameters:
+              weight: [0, 0.5, 1]
+              density: [{filter: mlp, value: [1, 0.5]}, {filter: self_attn, value: 0.25}, {value: 0.1}]
+        parameters: {normalize: true, int8_mask: true, lambda: 1.2, rescale: false}
+        dtype: torch.bfloat16
+        tokenizer_source: base
+        chat_template: auto
+        """
+    )
+    assert recipe.base == "org/base"
+    assert [source.model for source in recipe.sources] == ["org/a"]
+    (source,) = recipe.sources
+    assert source.weight.at("model.layers.1.mlp.up_proj.weight", 1, 3) == 0.5
+    assert source.density.at("model.layers.2.mlp.up_proj.weight", 2, 3) == 0.5
+    assert source.density.at("model.layers.2.self_attn.q_proj.weight", 2, 3) == 0.25
+    assert source.density.at("lm_head.weight", None, 3) == 0.1
+    assert recipe.strength.constant == 1.2
+    assert recipe.dtype == "bfloat16"
+
+
+def test_numbers_may_have_an_exponent() -> None:
+    recipe = parse("{merge_method: ties, base_model: b, models: [x], parameters: {weight: 1e-3}}")
+    assert recipe.sources[0].weight.constant == 0.001
+
+
+def test_dare_divides_by_the_density_unless_asked_for_mergekit_s_rule() -> None:
+    assert from_mapping(document("dare_ties", 1)).parameters["rescale_by"] == "density"
+    recipe = from_mapping(document("dare_ties", 1, {"rescale_by": "l1"}))
+    assert recipe.parameters["rescale_by"] == "l1"
+
+
+def test_only_linear_does_without_a_base() -> None:
+    recipe = parse("{merge_method: linear, models: [x, y]}")
+    assert recipe.base == "x"
+    assert [source.model for source in recipe.sources] == ["x", "y"]
+    assert "base_model" in refused("{merge_method: ties, models: [x, y]}")
+
+
+def test_pcb_s_share_is_its_density() -> None:
+    recipe = from_mapping(document("pcb", 2, {"density": 0.3}))
+    assert recipe.parameters["pcb_density"] == 0.3
+    both = from_mapping(document("pcb", 2, {"density": 0.5, "prune": "magnitude"}))
+    assert both.parameters["pcb_density"] == 0.1
+    assert both.sources[0].density.constant == 0.5
+
+
+def test_amplification_may_be_one_number() -> None:
+    recipe = from_mapping(document("dppa", [{"amplification": 1.5}, {}], {"amplification": [2, 1]}))
+    assert [s.amplification for s in recipe.sources] == [(1.5,), (2.0, 1.0)]
+    assert recipe.partitions == 2
+
+
+def test_weights_may_be_zero_or_negative() -> None:
+    recipe = from_mapping(document("task_arithmetic", [{"weight": 0}, {"weight": -2.5}]))
+    assert [s.weight.constant for s in recipe.sources] == [0.0, -2.5]
+
+
+def test_a_density_without_pruning_is_remarked_on() -> None:
+    recipe = from_mapping(document("task_arithmetic", [{"density": 0.5}]))
+    assert any("density has no effect" in note for note in recipe.notes)
+
+
+def test_a_recipe_that_lists_only_its_base_is_remarked_on() -> None:
+    recipe = parse("{merge_method: ties, base_model: b, models: [b]}")
+    assert any("only the base" in note for note in recipe.notes)
+
+
+def test_build_takes_plain_values(tmp_path) -> None:
+    recipe = build(
+        method="dppa", base="b", models=[("x", {"density": 0.1}), ("y", {})],
+        parameters={"density_shift": 0.0}, dtype="float16", folder=tmp_path,
+    )  # fmt: skip
+    assert [s.density.constant for s in recipe.sources] == [0.1, 0.2]
+    assert (recipe.dtype, recipe.folder) == ("float16", tmp_path)
+
+
+def test_relative_models_are_read_against_the_file_s_folder(tmp_path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(document("ties", 1)))
+    assert load(file).folder == tmp_path.resolve()
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"merge_method": "tis"}, ["'tis'", "did you mean ties?"]),
+        ({"merge_method": "slerp"}, ["slerp", "is not known"]),
+        ({"merge_method": None}, ["merge_method"]),
+        ({"merge_method": ["ties"]}, ["merge_method"]),
+        ({"base_modle": "b"}, ["base_modle", "did you mean base_model?"]),
+        ({1: 2}, ["unknown key 1"]),
+        ({"slices": []}, ["slices", "models:"]),
+        ({"modules": {}}, ["modules"]),
+        ({"tokenizer": {"source": "union"}}, ["tokenizer"]),
+        ({"tokenizer_source": "union"}, ["tokenizer_source", "base"]),
+        ({"chat_template": "chatml"}, ["chat_template"]),
+        ({"dtype": "fp16"}, ["fp16", "float16"]),
+        ({"dtype": "int8"}, ["int8"]),
+        ({"models": None}, ["models"]),
+        ({"models": []}, ["models"]),
+        ({"models": "x"}, ["models"]),
+        ({"models": [3]}, ["models[0]"]),
+        ({"models": [{"model": 3}]}, ["models[0]"]),
+        ({"models": [{"model": ""}]}, ["models[0]"]),
+        ({"models": [{"modle": "x"}]}, ["models[0]", "model"]),
+        ({"models": [{"model": "x", "weight": 1}]}, ["models[0]", "weight"]),
+        ({"models": [{"model": "x", "parameters": [1]}]}, ["parameters"]),
+        ({"models": ["x", "x"]}, ["x", "twice"]),
+        ({"models": [{"model": {"model": {"path": "x", "revision": "a"}}}]}, ["revision"]),
+        ({"base_model": ["b"]}, ["base_model"]),
+        ({"parameters": 3}, ["parameters"]),
+        ({"parameters": {"densty": 0.1}}, ["densty", "did you mean density?"]),
+        ({"parameters": {"normalise": True}}, ["normalise", "did you mean normalize?"]),
+        ({"parameters": {"density_shift": 0.1}}, ["density_shift", "prune: dynamic"]),
+        ({"parameters": {"rescale": True}}, ["rescale", "prune: magnitude"]),
+        ({"parameters": {"normalize": "yes please"}}, ["normalize", "true or false"]),
+        ({"parameters": {"scope": "layer"}}, ["scope", "layer", "tensor"]),
+        ({"parameters": {"prune": "magnitud"}}, ["prune", "did you mean magnitude?"]),
+        ({"parameters": {"prune": ["none"]}}, ["prune"]),
+        ({"parameters": {"consensus": {"a": 1}}}, ["consensus"]),
+        ({"parameters": {"density": 1.7}}, ["density", "1.7", "0 to 1"]),
+        ({"parameters": {"density": -0.1}}, ["density", "0 to 1"]),
+        ({"parameters": {"density": float("nan")}}, ["density"]),
+        ({"parameters": {"density": "a lot"}}, ["density", "a lot"]),
+        ({"parameters": {"density": [0.1, 3]}}, ["density", "3"]),
+        ({"parameters": {"density": [0.1, 0.3], "scope": "model"}}, ["density", "scope: model"]),
+        ({"parameters": {"weight": float("inf")}}, ["weight", "finite"]),
+        ({"parameters": {"weight": 10**400}}, ["weight"]),
+        ({"parameters": {"lambda": float("nan")}}, ["lambda", "finite"]),
+        ({"parameters": {"lambda": "x"}}, ["lambda"]),
+        ({"parameters": {"amplification": []}}, ["amplification"]),
+        ({"parameters": {"amplification": [1] * 17}}, ["amplification", "17"]),
+        ({"parameters": {"amplification": [-1]}}, ["amplification", "-1"]),
+        ({"parameters": {"amplification": [float("inf")]}}, ["amplification"]),
+        ({"parameters": {"amplification": ["x"]}}, ["amplification"]),
+        ({"parameters": {"amplification": [10**400]}}, ["amplification"]),
+        ({"parameters": {"seed": 10**400, "prune": "random"}}, ["seed"]),
+        ({"parameters": {"amplification": 2, "prune": "none"}}, ["amplification", "none"]),
+        ({"models": [{"model": "x", "parameters": {"scope": "model"}}]}, ["scope", "parameters:"]),
+    ],
+)
+def test_a_mistake_is_named_with_what_would_be_valid(change: dict, words: list[str]) -> None:
+    message = refused({**document("ties", 2), **change})
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "pcb"])
+def test_every_method_refuses_parameters_it_does_not_have(method: str) -> None:
+    assert "linear_outlier" in refused(document(method, 2, {"linear_outlier": 4}))
+
+
+def test_an_average_with_weights_that_cancel_is_refused() -> None:
+    message = refused(document("linear", [{"weight": 1}, {"weight": -1}]))
+    assert "sum to 0" in message
+    from_mapping(document("linear", [{"weight": 1}, {"weight": -1}], {"normalize": False}))
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, 2**31, True, "x", float("nan")])
+def test_a_seed_is_a_whole_number(seed) -> None:
+    assert "seed" in refused(document("dare_ties", 1, {"seed": seed}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "3", "[1, 2]", "just words", "a: [1", "a: b: c", "\x00", "a: &x [*x", "--- 1\n--- 2",
+     "a: !!python/object:os.system {}", "model: 2001-99-99", "[" * 5000, "\t- a"],
+)  # fmt: skip
+def test_text_that_is_no_recipe_is_refused(text: str) -> None:
+    assert refused(text)
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    text = (
+        "{merge_method: ties, base_model: b, models: [x], parameters: {density: 1, density: 0.1}}"
+    )
+    assert "density" in refused(text)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path) -> None:
+    for path in (tmp_path / "absent.yaml", tmp_path):
+        with pytest.raises(RecipeError, match=str(path)):
+            load(path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(RecipeError, match="binary.yaml"):
+        load(binary)
+
+
+# round trip
+
+NUMBER = st.floats(-2, 3, allow_nan=False).map(lambda x: round(x, 6))
+SHARE = st.floats(0, 1).map(lambda x: round(x, 6))
+
+
+def scheduled(value: st.SearchStrategy) -> st.SearchStrategy:
+    knots = st.one_of(value, st.lists(value, min_size=2, max_size=4))
+    rule = st.fixed_dictionaries({"filter": st.sampled_from(["mlp", "q_proj"]), "value": knots})
+    return st.one_of(knots, st.lists(rule, min_size=1, max_size=2))
+
+
+@st.composite
+def recipes(draw) -> Recipe:
+    method = draw(st.sampled_from(sorted(PRESETS)))
+    parameters: dict = {"lambda": draw(scheduled(NUMBER))}
+    if draw(st.booleans()):
+        parameters["prune"] = draw(st.sampled_from(sorted(PRUNERS)))
+    prune = parameters.get("prune", PRESETS[method].prune)
+    if method == "pcb" and prune == "magnitude":
+        parameters["scope"] = "tensor"  # over the model, the density may not vary
+    models = []
+    for index in range(draw(st.integers(1, 4))):
+        values = {"weight": draw(scheduled(NUMBER.filter(lambda x: x > 0)))}
+        if prune != "none":
+            values["density"] = draw(scheduled(SHARE))
+        if prune in ("magnitude", "dynamic"):
+            values["amplification"] = draw(st.lists(SHARE, min_size=1, max_size=4))
+        models.append((f"expert {index}", values))
+    return build(
+        method=method, base="the base", models=models, parameters=parameters,
+        dtype=draw(st.sampled_from([None, "float32", "bfloat16", "float16"])),
+    )  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(recipes())
+def test_a_dumped_recipe_parses_back_to_itself(recipe: Recipe) -> None:
+    text = dump(recipe)
+    assert parse(text) == recipe
+    assert dump(parse(text)) == text
+    assert describe(recipe)

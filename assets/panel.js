@@ -1,1 +1,215 @@
 "use strict";
+/* Hosts the live plots: mounts each panel, re-plans when a control moves, redraws what changed.
+
+   One state for the page. `set` takes the controls' values; a panel is redrawn by Plotly.react on
+   its own node, one panel a frame, the map first. When the controls rest, the map's panel triggers
+   "settle", and the server answers with exact numbers. */
+(() => {
+  const SETTLE_MS = 120;
+  const ORDER = ["map", "retention", "energy", "static"];
+  const panels = new Set();
+  const state = { family: null, plan: null, totals: null, exact: null, detail: null, measure: "entries", expert: -1, turn: 0, values: null };
+  const dirty = new Set();
+  let frame = 0, timer = 0, names = [], bounds = {};
+
+  const ready = () => globalThis.Plotly && globalThis.amalgamPlan && globalThis.amalgamFigures;
+  const find = (kind) => [...panels].find((panel) => panel.kind === kind && panel.element.isConnected);
+  const make = (tag, attributes = {}, ...children) => {
+    const node = Object.assign(document.createElement(tag), attributes);
+    node.append(...children);
+    return node;
+  };
+
+  /* Controls -> settings of the planner. */
+  function settings(values) {
+    const one = (name, fallback) => values[name] ?? fallback;
+    const prune = one("prune", "none");
+    const byRank = prune === "magnitude" || prune === "dynamic";
+    const partitions = byRank ? Math.round(one("partitions", 1)) : 1;
+    const given = Array.from({ length: partitions }, (_, k) => (byRank ? one(`amplification.${k}`, 1) : 1));
+    const folded = one(`${prune}.partition_mode`, "ring") === "max";
+    const factors = folded ? given.map((_, k) => Math.max(...given.slice(k))) : given;
+    const density = Math.round((1 - one("rate", 0)) * 1e6) / 1e6;
+    return { prune, density, partitions, factors, shift: one("dynamic.density_shift", 0), scope: one("magnitude.scope", "tensor") };
+  }
+
+  function replan() {
+    if (!state.family || !state.values) return;
+    state.plan = globalThis.amalgamPlan.plan(state.family, settings(state.values));
+    state.totals = globalThis.amalgamPlan.totals(state.family, state.plan);
+  }
+
+  const clamp = (values) => values.map((value, index) => {
+    const bound = bounds[names[index]];
+    return bound && typeof value === "number" ? Math.min(bound[1], Math.max(bound[0], value)) : value;
+  });
+
+  /* Every control's value, in the order the server listed. */
+  function set(values) {
+    if (!names.length) return;
+    const before = JSON.stringify(state.values);
+    state.values = Object.fromEntries(clamp(values).map((value, index) => [names[index], value]));
+    if (JSON.stringify(state.values) === before) return;
+    state.exact = null;
+    if (ready()) replan();
+    live();
+    redraw();
+    rest();
+  }
+
+  function rest() {
+    clearTimeout(timer);
+    timer = setTimeout(() => find("map")?.trigger("settle", { turn: ++state.turn }), SETTLE_MS);
+  }
+
+  function redraw(panel = null) {
+    for (const each of panel ? [panel] : panels) dirty.add(each);
+    if (!frame) frame = requestAnimationFrame(draw);
+  }
+
+  function draw() {
+    frame = 0;
+    if (!ready()) return void setTimeout(redraw, 15);
+    if (!state.plan) replan();
+    const waiting = [...dirty].filter((panel) => panel.element.isConnected && panel.node?.clientWidth > 40 && panel.value);
+    const panel = waiting.sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind))[0];
+    if (!panel) return dirty.clear();
+    dirty.delete(panel);
+    if (panel.kind === "static" || state.plan) paint(panel);
+    if (waiting.length > 1) frame = requestAnimationFrame(draw);
+    else dirty.clear();
+  }
+
+  function paint(panel) {
+    const { draw: figures, palette } = globalThis.amalgamFigures;
+    const { data, layout } = figures[panel.kind](panel.value.figure, state, palette(), panel.node.clientWidth);
+    globalThis.Plotly.react(panel.node, data, layout, { displayModeBar: false, staticPlot: false });
+    if (!panel.bound) {
+      panel.bound = true;
+      panel.node.on("plotly_click", (event) => clicked(panel, event.points?.[0]));
+    }
+    describe(panel);
+  }
+
+  /* A click on a layer opens its modules; on the map of modules it closes them. */
+  function clicked(panel, point) {
+    if (!point || panel.kind === "static" || panel.kind === "energy") return;
+    open(panel.kind === "map" && state.detail !== null ? null : Number(point.y));
+  }
+
+  function open(layer) {
+    state.detail = layer !== null && state.family.layers[layer] !== undefined ? layer : null;
+    const chooser = find("map")?.element.querySelector("select");
+    if (chooser) chooser.value = state.detail === null ? "" : String(state.detail);
+    redraw(find("map"));
+  }
+
+  /* Text twins: label, caption and, where it is open, the table. */
+  function describe(panel) {
+    const { tables, percent } = globalThis.amalgamFigures;
+    const { value, element, node } = panel;
+    const summary = state.totals && panel.kind !== "static"
+      ? `${value.summary} Kept: ${percent(state.totals.entries)} of the entries, ${percent(state.totals.l2)} of the energy.` : value.summary;
+    node.setAttribute("aria-label", summary);
+    element.querySelector("figcaption").textContent = summary;
+    element.querySelector(".note").textContent = notes(panel);
+    const box = element.querySelector(".as-table");
+    if (box.hidden) return;
+    const { head, rows } = value.table || tables[panel.kind](state);
+    const row = (cells, tag) => make("tr", {}, ...cells.map((cell, index) => make(index ? tag : "th", { textContent: cell, scope: index ? "" : "row" })));
+    box.replaceChildren(make("table", {}, make("thead", {}, row(head, "th")), make("tbody", {}, ...rows.map((cells) => row(cells, "td")))));
+  }
+
+  const notes = ({ value }) => (value.notes && state.plan && value.notes[state.plan.settings.prune]) || value.note || "";
+
+  /* The controls in a panel's corner. */
+  function tools(panel) {
+    const bar = panel.element.querySelector(".tools");
+    const chosen = (label, options, current, act) => {
+      const list = make("select", { ariaLabel: label }, ...options.map(([name, value]) => make("option", { textContent: name, value })));
+      list.value = current;
+      list.addEventListener("change", () => { act(list.value); });
+      return list;
+    };
+    const table = make("button", { type: "button", textContent: "Table", ariaPressed: "false", title: "Show as table" });
+    table.addEventListener("click", () => {
+      const box = panel.element.querySelector(".as-table");
+      box.hidden = !box.hidden;
+      table.ariaPressed = String(!box.hidden);
+      describe(panel);
+    });
+    const parts = [table];
+    if (panel.kind === "map") {
+      const layers = state.family.layers.map((layer, index) => [`Layer ${layer}`, String(index)]);
+      parts.unshift(chosen("Rows of the map", [["All layers", ""], ...layers], state.detail ?? "", (value) => open(value === "" ? null : Number(value))));
+    }
+    if (panel.kind === "retention") {
+      const experts = state.family.looks.map((look, index) => [look.name, String(index)]);
+      parts.unshift(
+        chosen("Measure", [["Entries", "entries"], ["L1", "l1"], ["Energy", "l2"]], state.measure, (value) => { state.measure = value; redraw(panel); }),
+        chosen("Expert", [["Mean of experts", "-1"], ...experts], String(state.expert), (value) => { state.expert = Number(value); redraw(panel); }));
+    }
+    table.ariaPressed = String(!panel.element.querySelector(".as-table").hidden);
+    bar.replaceChildren(...parts);
+  }
+
+  /* The headline: parts of a sentence, numbers marked by what they measure. */
+  function headline(panel) {
+    const { parts, sentence, reason, exact, turn } = panel.value;
+    panel.element.querySelector("h2").replaceChildren(...parts.map(([text, measure]) => (measure ? make("em", { textContent: text, className: measure }) : text)));
+    panel.element.querySelector("p.quiet").textContent = reason;
+    panel.element.querySelector("[role=status]").textContent = sentence;
+    if (exact && (turn === undefined || turn === state.turn)) {
+      state.exact = exact;
+      redraw(find("retention"));
+    }
+  }
+
+  /* While a slider moves: what the browser knows at once. */
+  function live() {
+    const panel = find("headline");
+    if (!panel || !state.totals) return;
+    for (const measure of ["entries", "l2"]) {
+      const number = panel.element.querySelector(`em.${measure}`);
+      if (number) number.textContent = globalThis.amalgamFigures.percent(state.totals[measure]);
+    }
+  }
+
+  function read(panel, text) {
+    panel.value = text ? JSON.parse(text) : null;
+    if (!panel.value) return;
+    if (panel.kind === "headline") return headline(panel);
+    if (panel.value.family) adopt(panel.value);
+    whenReady(() => { if (panel.kind !== "static" && !state.family) return; tools(panel); redraw(panel); });
+  }
+
+  /* A new family: its histograms, and the controls that go with it. */
+  function adopt({ family, controls }) {
+    whenReady(() => {
+      ({ names, bounds } = controls);
+      state.values = Object.fromEntries(names.map((name, index) => [name, controls.values[index]]));
+      Object.assign(state, { family: globalThis.amalgamPlan.decode(family), plan: null, exact: find("headline")?.value?.exact ?? null, detail: null, expert: -1 });
+      replan();
+      for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel);
+      redraw();
+    });
+  }
+
+  function whenReady(act) {
+    if (ready()) act(); else setTimeout(() => whenReady(act), 15);
+  }
+
+  /* Called once by each panel when Gradio has put it on the page. */
+  function mount(element, props, watch, trigger) {
+    for (const old of panels) if (!old.element.isConnected) panels.delete(old);
+    const root = element.querySelector("[data-kind]");
+    const panel = { kind: root.dataset.kind, element: root, trigger, node: root.querySelector(".plot"), value: null };
+    panels.add(panel);
+    if (panel.node) new ResizeObserver(() => redraw(panel)).observe(panel.node);
+    read(panel, props.value);
+    watch("value", () => read(panel, props.value));
+  }
+
+  new MutationObserver(() => redraw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  globalThis.amalgam = { mount, set, clamp, state };
+})();

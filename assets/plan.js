@@ -80,7 +80,7 @@
   }
 
   /* The plan of one recipe.
-     settings: prune, density, partitions, shift, scope. Returns per expert and cell: cuts (one per
+     settings: prune, density, partitions, shift, scope, factors. Returns per expert and cell: cuts (one per
      partition, descending) and entries, l1, l2 per ring. Dynamic pruning shifts every partition. */
   function plan(family, settings) {
     const byRank = settings.prune === "magnitude" || settings.prune === "dynamic";
@@ -121,8 +121,9 @@
     return result;
   }
 
-  /* Shares kept over all pruned cells of one expert, or of all; `factors` amplify the rings. */
-  function totals(family, planned, only = null, factors = null) {
+  /* Shares kept over all pruned cells of one expert, or of all. `amplified`: energy
+     after amplification, as a share of the energy before pruning. */
+  function totals(family, planned, only = null) {
     const kept = [0, 0, 0], whole = [0, 0, 0];
     let amplified = 0;
     const any = planned.pruned.some(Boolean);
@@ -136,7 +137,7 @@
           whole[m] += sizes[m];
           for (const share of cell[measure]) kept[m] += share * sizes[m];
         });
-        cell.l2.forEach((share, ring) => { amplified += share * sums.total2 * (factors ? factors[ring] ?? 1 : 1) ** 2; });
+        cell.l2.forEach((share, ring) => { amplified += share * sums.total2 * (planned.settings.factors[ring] ?? 1) ** 2; });
       });
     });
     const share = (m) => (whole[m] > 0 ? kept[m] / whole[m] : 0);
@@ -149,27 +150,34 @@
     return family.cell.map((_, expert) => at.map((planned) => totals(family, planned, expert).l2));
   }
 
-  /* One row of the magnitude map: per bin the share of the row's entries and how much of it is kept. */
+  /* One row of the magnitude map. Per bin: the share of the row's entries, how much of it is
+     kept, and the mean factor on what is kept. */
   function row(family, planned, expert, cells) {
-    const share = new Float64Array(family.bins), kept = new Float64Array(family.bins);
+    const { bins, edges } = family, { settings } = planned;
+    const share = new Float64Array(bins), kept = new Float64Array(bins), gain = new Float64Array(bins);
     let numel = 0;
     for (const cell of cells) {
-      const start = (expert * family.cells + cell) * family.bins;
+      const start = (expert * family.cells + cell) * bins;
       const { cuts } = planned.experts[expert][cell];
-      const cut = cuts[cuts.length - 1];
       numel += family.numel[cell];
-      for (let bin = 0; bin < family.bins; bin++) {
-        const count = family.counts[start + bin], low = family.edges[bin], high = family.edges[bin + 1];
+      for (let bin = 0; bin < bins; bin++) {
+        const count = family.counts[start + bin], low = edges[bin], high = edges[bin + 1];
+        let before = 0;
         share[bin] += count;
-        const part = planned.settings.prune === "random" ? planned.settings.density : cut <= low ? 1 : cut >= high ? 0 : (high - cut) / (high - low);
-        kept[bin] += count * part;
+        for (let ring = 0; ring < cuts.length; ring++) {
+          const now = settings.prune === "random" ? settings.density : clip((high - cuts[ring]) / (high - low));
+          kept[bin] += count * (now - before);
+          gain[bin] += count * (now - before) * (settings.factors[ring] ?? 1);
+          before = now;
+        }
       }
     }
-    for (let bin = 0; bin < family.bins; bin++) {
+    for (let bin = 0; bin < bins; bin++) {
+      gain[bin] = kept[bin] > 0 ? gain[bin] / kept[bin] : 1;
       kept[bin] = share[bin] > 0 ? kept[bin] / share[bin] : 0;
       share[bin] = numel > 0 ? share[bin] / numel : 0;
     }
-    return { share, kept };
+    return { share, kept, gain };
   }
 
   /* The cuts of pooled cells: where as many entries lie above as the cells keep together. */

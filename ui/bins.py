@@ -1,9 +1,9 @@
 """A family's sketch, pooled and packed for the browser.
 
 One *cell* is one module of one layer (tensors of the same kind pooled); everything that is not a
-linear inside a layer is pooled by name into cells outside the map. One *column* is one or more of the sketch's
-magnitude bins; the first column reaches down to 0. Counts travel once per family as base64
-float32; L1 and L2 follow from them in the browser, scaled to the exact sums that go along.
+linear inside a layer is pooled by name into cells outside the map. One *column* is one or more of
+the sketch's magnitude bins; the first column reaches down to 0. Counts travel once per family as
+base64 float32; L1 and L2 follow from them in the browser, scaled to the exact sums that go along.
 """
 
 from __future__ import annotations

@@ -1,15 +1,33 @@
-"""The Explore tab: what a recipe keeps of every expert, before anything is merged."""
+"""The Explore tab: what a recipe keeps of every expert, before anything is merged.
+
+The histograms go to the browser once per family; from then on the plots follow the sliders there.
+When the controls rest, the browser asks for the exact numbers of the plan.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
+from merging import recipe as recipes
+from merging.errors import MergeError
+from merging.methods import CONSENSUS, PRESETS, PRUNERS
+from ui import controls, figures
+from ui import explore_view as view
+from ui.controls import MAX_EXPERTS, MAX_PARTITIONS, Controls
+from ui.library import Library
+from ui.panel import PlotPanel
 
+_QUIET: dict[str, Any] = {
+    "api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None,
+    "trigger_mode": "always_last", "queue": False,
+}  # fmt: skip
 @dataclass(frozen=True)
 class ExploreRefs:
-    """Components that other tabs use.
+    """The tab's components.
 
     Attributes:
         recipe: the current recipe, a YAML string.
@@ -18,13 +36,213 @@ class ExploreRefs:
 
     recipe: gr.State
     go_merge: gr.Button
+    controls: Controls
+    headline: PlotPanel
+    map: PlotPanel
+    retention: PlotPanel
+    energy: PlotPanel
+    cosine: PlotPanel
+    words: gr.HTML
 
 
-def layout(library) -> ExploreRefs:
-    """Builds the tab's components inside the open gr.Tab."""
-    recipe = gr.State("")
-    return ExploreRefs(recipe=recipe, go_merge=gr.Button("Merge", variant="primary"))
+def layout(library: Library) -> ExploreRefs:
+    """Builds the tab's components inside the open gr.Tab, with the first family's numbers."""
+    base, experts = library.default_selection()
+    experts = experts[:MAX_EXPERTS]
+    models = view.choices(library)
+    with gr.Row(elem_classes="explore"):
+        with gr.Column(scale=1, min_width=300, elem_classes="controls"):
+            parts, go_merge = controls.layout(models, base, experts)
+        with gr.Column(scale=3, min_width=320, elem_classes="plots"):
+            panels = _panels()
+    named = parts.named()
+    values = {name: component.value for name, component in named.items()}
+    refs = ExploreRefs(gr.State(""), go_merge, parts, **panels)
+    try:
+        filled = view.family_values(library, named, values)
+    except MergeError as error:
+        filled = view.nothing(str(error))
+    for component, value in zip(_outputs(refs), filled, strict=True):
+        if component is refs.recipe or not isinstance(component, PlotPanel):
+            component.value = value
+        else:
+            component.value = component.postprocess(value)
+    return refs
 
 
-def wire(refs: ExploreRefs, library) -> None:
+def _panels() -> dict[str, Any]:
+    built: dict[str, Any] = {
+        "headline": PlotPanel(kind="headline", title="Finding", elem_id="headline"),
+        "map": PlotPanel(
+            kind="map", title="Where the changes are, and where each layer is cut",
+            elem_id="map", elem_classes="card",
+        ),
+    }  # fmt: skip
+    with gr.Row(elem_classes="pair"):
+        built["retention"] = PlotPanel(
+            kind="retention", title="What survives, layer by module", elem_id="retention",
+            elem_classes="card", min_width=300,
+        )  # fmt: skip
+        built["energy"] = PlotPanel(
+            kind="energy", title="Energy kept against pruning rate", elem_id="energy",
+            elem_classes="card", min_width=300,
+        )  # fmt: skip
+    with gr.Row(elem_classes="pair"):
+        built["cosine"] = PlotPanel(
+            kind="static", title="Which way the experts pull", elem_id="cosine",
+            elem_classes="card", min_width=300,
+        )  # fmt: skip
+        built["words"] = gr.HTML(elem_id="words", elem_classes="card", min_width=300)
+    return built
+
+
+def wire(refs: ExploreRefs, library: Library) -> None:
     """Attaches the tab's events."""
+    named = refs.controls.named()
+    names, inputs = list(named), list(named.values())
+
+    def settle(event: gr.EventData, *values: Any) -> list[Any]:
+        return _settled(library, dict(zip(names, values, strict=True)), _turn(event))
+
+    def family(*values: Any) -> Iterator[list[Any]]:
+        yield from _changed(library, named, dict(zip(names, values, strict=True)))
+
+    moving = [component.change for name, component in named.items() if name != "experts"]
+    gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
+    refs.map.settle(
+        settle, inputs, [refs.headline, refs.recipe, refs.words, *refs.controls.amplification],
+        js="(...v) => window.amalgam.clamp(v)", **_QUIET,
+    )  # fmt: skip
+    refs.controls.base.input(
+        lambda base, chosen: _rebased(library, base, chosen),
+        [refs.controls.base, refs.controls.experts], refs.controls.experts, **_QUIET,
+    )  # fmt: skip
+    refs.controls.experts.change(
+        family, inputs, [*_outputs(refs), *refs.controls.weights], **{**_QUIET, "queue": True}
+    )
+    refs.controls.preset.input(
+        _preset, refs.controls.preset, _preset_outputs(refs.controls), **_QUIET
+    )
+    shape = [refs.controls.prune, refs.controls.consensus, refs.controls.partitions]
+    gr.on(
+        [component.change for component in shape], _shape, [*shape, refs.controls.rate],
+        [refs.controls.preset, *_shaped(refs.controls)], **_QUIET,
+    )  # fmt: skip
+
+
+def _outputs(refs: ExploreRefs) -> list[Any]:
+    """What a new family fills, in the order of `view.family_values`."""
+    return [
+        refs.headline, refs.recipe, refs.words, refs.map, refs.retention, refs.energy, refs.cosine,
+    ]  # fmt: skip
+
+
+def _settled(library: Library, values: dict[str, Any], turn: int | None) -> list[Any]:
+    """Exact numbers, the recipe, its words and the partitions' labels."""
+    try:
+        values = view.ordered(library, values)
+        recipe = controls.to_recipe(values)
+        sketch = library.sketch(values["base"], values["experts"])
+        told = view.numbers(recipe, sketch, view.cells(sketch.tensors), turn)
+    except MergeError as error:
+        gr.Warning(str(error))
+        return [gr.skip()] * (3 + MAX_PARTITIONS)
+    count = int(values["partitions"])
+    labels = controls.amplification_labels(values["rate"], count)
+    updates = [gr.update(label=label) for label in labels]
+    updates += [gr.skip()] * (MAX_PARTITIONS - count)
+    return [told, recipes.dump(recipe), view.words(recipe), *updates]
+
+
+def _changed(
+    library: Library, named: dict[str, Any], values: dict[str, Any]
+) -> Iterator[list[Any]]:
+    """A new family: says that it is being read, then fills every panel."""
+    keep = [gr.skip()] * MAX_EXPERTS
+    count = len(values["experts"] or [])
+    if count == 0:
+        yield [*view.nothing("Choose at least one expert.")[:2], *[gr.skip()] * 5, *keep]
+        return
+    reading = {
+        "parts": [("Reading the changes\N{HORIZONTAL ELLIPSIS}", "")], "sentence": "",
+        "reason": f"Each tensor of {count} experts is read once; the result is kept.",
+    }  # fmt: skip
+    yield [reading, *[gr.skip()] * 6, *keep]
+    values.update({f"weight.{index}": 1.0 for index in range(MAX_EXPERTS)})
+    try:
+        filled = view.family_values(library, named, values)
+    except MergeError as error:
+        gr.Warning(str(error))
+        yield [*view.nothing(str(error))[:2], *[gr.skip()] * 5, *keep]
+        return
+    names = [figures.short(library.get(m).label) for m in view.ordered(library, values)["experts"]]
+    weights = [gr.update(visible=True, label=f"Weight of {name}", value=1.0) for name in names]
+    weights += [gr.update(visible=False, value=1.0)] * (MAX_EXPERTS - len(names))
+    yield [*filled, *weights]
+
+
+def _rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
+    """The experts to choose from under another base."""
+    offered = controls.offered(view.choices(library), library.get(base).id)
+    kept = [model for _, model in offered if model in (chosen or ())]
+    return gr.update(choices=offered, value=kept)
+
+
+def _shape(prune: str, consensus: str, partitions: float, rate: float) -> list[Any]:
+    """Which controls show: those that the two axes declare."""
+    ranked = controls.has(PRUNERS[prune], "amplification")
+    count = int(min(max(partitions, 1), MAX_PARTITIONS)) if ranked else 0
+    labels = controls.amplification_labels(min(max(rate, 0.0), 1.0), count) if count else []
+    return [
+        controls.preset_of(prune, consensus),
+        gr.update(visible=controls.has(PRUNERS[prune], "density")),
+        gr.update(visible=ranked),
+        *(gr.update(visible=True, label=label) for label in labels),
+        *[gr.update(visible=False)] * (MAX_PARTITIONS - count),
+        *(gr.update(visible=axis in (prune, consensus)) for axis in _grouped()),
+        *(gr.update(visible=prune != "magnitude") for _ in _scopes()),
+    ]
+
+
+def _shaped(parts: Controls) -> list[Any]:
+    """Components of `_shape`, after the preset."""
+    return [
+        parts.rate, parts.partitions, *parts.amplification,
+        *(parts.groups[axis] for axis in _grouped()),
+        *(parts.knobs[axis, "scope"] for axis in _scopes()),
+    ]  # fmt: skip
+
+
+def _grouped() -> list[str]:
+    axes = (*PRUNERS.values(), *CONSENSUS.values())
+    return [axis.id for axis in axes if controls.extra(axis)]
+
+
+def _scopes() -> list[str]:
+    """Consensus rules with a scope; a pruner's own scope takes its place."""
+    return [axis.id for axis in CONSENSUS.values() if controls.has(axis, "scope")]
+
+
+def _preset_outputs(parts: Controls) -> list[Any]:
+    return [
+        parts.prune, parts.consensus, parts.rate, parts.partitions, *parts.amplification,
+        parts.strength, *parts.knobs.values(),
+    ]  # fmt: skip
+
+
+def _preset(chosen: str) -> list[Any]:
+    """Every control at a preset's values."""
+    preset = PRESETS[chosen]
+    factors = list(preset.defaults.get("amplification", (1.0,)))
+    return [
+        preset.prune, preset.consensus, round(1 - preset.defaults.get("density", 1.0), 6),
+        len(factors), *factors, *[1.0] * (MAX_PARTITIONS - len(factors)),
+        preset.defaults.get("lambda", 1.0), *controls.knob_values(preset),
+    ]  # fmt: skip
+
+
+def _turn(event: gr.EventData) -> int | None:
+    turn = (event._data or {}).get("turn")
+    return turn if isinstance(turn, int) else None
+
+

@@ -1,0 +1,250 @@
+"""The controls of Explore, built from what the methods declare, and the recipe they spell.
+
+Controls come in the order of the method: what is merged, how it is pruned, how it is combined. The
+screen shows the pruning rate; recipes hold the density, 1 - rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from merging import recipe as recipes
+from merging.errors import RecipeError
+from merging.methods import CONSENSUS, PRESETS, PRUNERS, Axis, Knob, Preset
+from merging.methods.registry import AMPLIFICATION, LAMBDA, WEIGHT
+
+MAX_EXPERTS = 8
+MAX_PARTITIONS = 8
+_OWN_PLACE = ("weight", "density", "amplification", "lambda")  # knobs that stand outside "More"
+_OPENING = {"preset": "dppa", "rate": 0.8, "amplification": (1.7, 1.4, 1.1, 1.0)}
+_RANGE_STEPS = 1000  # a knob of more steps than this is typed, not slid
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The components, in reading order.
+
+    Attributes:
+        knobs: (axis id, knob name) -> component.
+        groups: axis id -> the group that shows its knobs.
+    """
+
+    base: gr.Dropdown
+    experts: gr.CheckboxGroup
+    weights: tuple[gr.Slider, ...]
+    preset: gr.Radio
+    prune: gr.Radio
+    rate: gr.Slider
+    partitions: gr.Slider
+    amplification: tuple[gr.Slider, ...]
+    consensus: gr.Radio
+    strength: gr.Slider
+    knobs: Mapping[tuple[str, str], gr.components.Component]
+    groups: Mapping[str, gr.Accordion]
+
+    def named(self) -> dict[str, gr.components.Component]:
+        """Every component whose value makes the recipe, by name, in one fixed order."""
+        return {
+            "base": self.base,
+            "experts": self.experts,
+            "prune": self.prune,
+            "rate": self.rate,
+            "partitions": self.partitions,
+            "consensus": self.consensus,
+            "lambda": self.strength,
+            **{f"amplification.{k}": slider for k, slider in enumerate(self.amplification)},
+            **{f"weight.{i}": slider for i, slider in enumerate(self.weights)},
+            **{f"{axis}.{name}": component for (axis, name), component in self.knobs.items()},
+        }
+
+
+def layout(
+    models: Sequence[tuple[str, str]], base: str, experts: Sequence[str]
+) -> tuple[Controls, gr.Button]:
+    """Builds the controls and the Merge button.
+
+    Args:
+        models: (label, id) of every model on offer.
+    """
+    preset = PRESETS[_OPENING["preset"]]
+    parts: dict[str, Any] = {"knobs": {}, "groups": {}}
+    with gr.Column(elem_classes="card"):
+        parts["base"] = gr.Dropdown(
+            models, value=base or None, label="Base", interactive=True, filterable=False
+        )
+        parts["experts"] = gr.CheckboxGroup(
+            offered(models, base), value=list(experts), label="Experts", interactive=True,
+            elem_classes=["chips", "experts"],
+        )  # fmt: skip
+        with gr.Accordion("Weights", open=False):
+            parts["weights"] = _weights(models, base, experts)
+    with gr.Column(elem_classes="card"):
+        parts["preset"] = gr.Radio(
+            [(one.title, one.id) for one in PRESETS.values()], value=preset.id, label="Preset",
+            interactive=True, elem_classes="chips",
+        )  # fmt: skip
+    with gr.Column(elem_classes="card"):
+        _pruning(parts, preset.prune)
+    with gr.Column(elem_classes="card"):
+        parts["consensus"] = _axis(CONSENSUS, "Combine by", preset.consensus)
+        parts["strength"] = _component(LAMBDA, LAMBDA.default, "Strength λ")
+        for axis in CONSENSUS.values():
+            _more(parts, axis, axis.id == preset.consensus)
+        go_merge = gr.Button("Merge", variant="primary", size="lg")
+    return Controls(**parts), go_merge
+
+
+def _weights(
+    models: Sequence[tuple[str, str]], base: str, experts: Sequence[str]
+) -> tuple[gr.Slider, ...]:
+    names = [label for label, model in offered(models, base) if model in experts]
+    names += [""] * (MAX_EXPERTS - len(names))
+    return tuple(
+        _component(WEIGHT, WEIGHT.default, f"Weight of {name}", visible=bool(name))
+        for name in names[:MAX_EXPERTS]
+    )
+
+
+def _pruning(parts: dict[str, Any], chosen: str) -> None:
+    factors = _OPENING["amplification"]
+    parts["prune"] = _axis(PRUNERS, "Prune by", chosen)
+    parts["rate"] = gr.Slider(
+        0.0, 0.99, value=_OPENING["rate"], step=0.01, label="Pruning rate", interactive=True,
+        info="Share of each expert's changes that is dropped.",
+    )  # fmt: skip
+    parts["partitions"] = gr.Slider(
+        1, MAX_PARTITIONS, value=len(factors), step=1, label="Partitions", interactive=True
+    )
+    labels = amplification_labels(_OPENING["rate"], len(factors))
+    parts["amplification"] = tuple(
+        gr.Slider(
+            AMPLIFICATION.low, AMPLIFICATION.high, step=AMPLIFICATION.step, interactive=True,
+            value=factors[k] if k < len(factors) else 1.0, elem_classes="row-slider",
+            label=labels[k] if k < len(factors) else f"Partition {k + 1}",
+            visible=k < len(factors),
+        )
+        for k in range(MAX_PARTITIONS)
+    )  # fmt: skip
+    for axis in PRUNERS.values():
+        _more(parts, axis, axis.id == chosen)
+
+
+def _axis(axes: Mapping[str, Axis], label: str, chosen: str) -> gr.Radio:
+    return gr.Radio(
+        [(axis.title, axis.id) for axis in axes.values()], value=chosen, label=label,
+        interactive=True, elem_classes="segmented",
+    )  # fmt: skip
+
+
+def _more(parts: dict[str, Any], axis: Axis, visible: bool) -> None:
+    """An accordion with the knobs of one axis that have no place of their own."""
+    knobs = extra(axis)
+    if not knobs:
+        return
+    with gr.Accordion(f"More: {axis.title}", open=False, visible=visible) as group:
+        for knob in knobs:
+            value = PRESETS[_OPENING["preset"]].defaults.get(knob.name, knob.default)
+            parts["knobs"][axis.id, knob.name] = _component(knob, value)
+    parts["groups"][axis.id] = group
+
+
+def _component(
+    knob: Knob, value: Any, label: str = "", visible: bool = True
+) -> gr.components.Component:
+    """The component for one declared knob."""
+    common: dict[str, Any] = {
+        "label": label or knob.label, "value": value, "interactive": True, "visible": visible,
+    }  # fmt: skip
+    info = f"{knob.info} ({knob.unit})" if knob.unit and not label else knob.info
+    if isinstance(knob.default, bool):
+        return gr.Checkbox(info=info, **common)
+    if knob.choices:
+        return gr.Radio(list(knob.choices), info=info, elem_classes="segmented", **common)
+    if knob.low is None or knob.high is None or knob.step is None:
+        return gr.Number(info=info, **common)
+    if (knob.high - knob.low) / knob.step > _RANGE_STEPS:
+        return gr.Number(minimum=knob.low, maximum=knob.high, precision=0, info=info, **common)
+    return gr.Slider(knob.low, knob.high, step=knob.step, info=None if label else info, **common)
+
+
+def offered(models: Sequence[tuple[str, str]], base: str) -> list[tuple[str, str]]:
+    """The experts to choose from: every model but the base."""
+    return [(label, model) for label, model in models if model != base]
+
+
+def amplification_labels(rate: float, partitions: int) -> list[str]:
+    """One label per partition, by the share of entries it holds: "top 5 %", "5-10 %"."""
+    step = 100 * (1 - rate) / partitions
+    bounds = [f"{step * k:.3g}" for k in range(partitions + 1)]
+    return [
+        f"top {bounds[1]} %" if k == 0 else f"{bounds[k]}\N{EN DASH}{bounds[k + 1]} %"
+        for k in range(partitions)
+    ]
+
+
+def preset_of(prune: str, consensus: str) -> str | None:
+    """The preset that stands at this point of the two axes, None for a free combination."""
+    found = (p.id for p in PRESETS.values() if (p.prune, p.consensus) == (prune, consensus))
+    return next(found, None)
+
+
+def extra(axis: Axis) -> list[Knob]:
+    """The knobs of an axis that stand under "More"."""
+    return [knob for knob in axis.knobs if knob.name not in _OWN_PLACE]
+
+
+def knob_values(preset: Preset) -> list[Any]:
+    """The value of every knob of `Controls.knobs` at a preset, in order."""
+    return [
+        preset.defaults.get(knob.name, knob.default)
+        for axis in (*PRUNERS.values(), *CONSENSUS.values())
+        for knob in extra(axis)
+    ]
+
+
+def has(axis: Axis, knob: str) -> bool:
+    """True where the axis declares the knob."""
+    return any(one.name == knob for one in axis.knobs)
+
+
+def to_recipe(values: Mapping[str, Any]) -> recipes.Recipe:
+    """The recipe that the controls spell. `values`: by the names of `Controls.named`.
+
+    Raises:
+        RecipeError: no experts, too many, or a value that no control can have.
+    """
+    experts = values["experts"] or []
+    if not values["base"] or not experts:
+        raise RecipeError("choose a base and at least one expert")
+    if len(experts) > MAX_EXPERTS:
+        raise RecipeError(f"{len(experts)} experts are chosen; up to {MAX_EXPERTS} can be shown")
+    prune, consensus = PRUNERS[values["prune"]], CONSENSUS[values["consensus"]]
+    parameters = {"prune": prune.id, "consensus": consensus.id, "lambda": values["lambda"]}
+    for axis in (consensus, prune):  # the pruner's own value wins where both declare a knob
+        for knob in axis.knobs:
+            if f"{axis.id}.{knob.name}" in values:
+                parameters[knob.name] = values[f"{axis.id}.{knob.name}"]
+    shared: dict[str, Any] = {}
+    if has(prune, "density"):
+        shared["density"] = round(1 - values["rate"], 6)
+    if has(prune, "amplification"):
+        shared["amplification"] = [
+            values[f"amplification.{k}"] for k in range(int(values["partitions"]))
+        ]
+    fallback = next(p.id for p in PRESETS.values() if prune.id in (p.prune, "none"))
+    method = preset_of(prune.id, consensus.id) or (
+        fallback if prune.id != "none" else consensus.id
+    )
+    return recipes.build(
+        method=method,
+        base=values["base"],
+        models=[
+            (expert, {"weight": values[f"weight.{i}"], **shared})
+            for i, expert in enumerate(experts)
+        ],
+        parameters=parameters,
+    )

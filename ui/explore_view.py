@@ -1,0 +1,145 @@
+"""What Explore shows of a family and a recipe: the values of its panels.
+
+Pure functions from the library, the controls' values and the plan to what the browser gets.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from html import escape
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from merging import plan as plans
+from merging import recipe as recipes
+from merging.methods import CONSENSUS, PRUNERS
+from merging.recipe import Recipe
+from merging.sketch import FamilySketch
+from ui import bins, controls, figures
+from ui.library import Library
+
+_MAP_NOTES = {
+    "none": "Share of entries by magnitude of the change. Nothing is pruned: everything is kept.",
+    "random": "Share of entries by magnitude of the change. Pruned at random: every magnitude "
+    "keeps the same share, so there is no cut.",
+    "magnitude": "Share of entries by magnitude of the change. Grey is pruned, colour is kept, "
+    "deeper where it is amplified; most important on the right.",
+}
+_MAP_NOTES["dynamic"] = _MAP_NOTES["magnitude"]
+_ENERGY_NOTES = {
+    "none": "From the histograms alone. Nothing is pruned now; the lines show magnitude pruning.",
+    "random": "From the histograms alone. At random, energy falls as fast as entries do.",
+    "magnitude": "From the histograms alone; the upright line is your slider.",
+}
+_ENERGY_NOTES["dynamic"] = _ENERGY_NOTES["magnitude"]
+
+
+def choices(library: Library) -> list[tuple[str, str]]:
+    """(short name, id) of every model on offer."""
+    return [(figures.short(model.label), model.id) for model in library.models()]
+
+
+def ordered(library: Library, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the experts in the order on offer, each of them checked to be on offer."""
+    chosen = set(values["experts"] or ())
+    for model in (values["base"], *chosen):
+        library.get(model)
+    experts = [model for _, model in choices(library) if model in chosen]
+    return {**values, "experts": [model for model in experts if model != values["base"]]}
+
+
+def numbers(
+    recipe: Recipe, sketch: FamilySketch, table: bins.Cells, turn: int | None = None
+) -> dict[str, Any]:
+    """The headline and the exact retention; `turn` tells the browser which move they answer."""
+    plan = plans.plan(recipe, sketch)
+    told = {} if turn is None else {"turn": turn}
+    return {
+        **figures.headline(plan, sketch), "exact": figures.exact(plan, sketch, table), **told
+    }  # fmt: skip
+
+
+def family_values(library: Library, named: dict[str, Any], values: dict[str, Any]) -> list[Any]:
+    """Values of `_outputs` for the chosen family. Raises MergeError."""
+    values = ordered(library, values)
+    recipe = controls.to_recipe(values)
+    sketch = library.sketch(values["base"], values["experts"])
+    table = cells(sketch.tensors)
+    offered = [model for _, model in controls.offered(choices(library), values["base"])]
+    names = [figures.short(library.get(model).label) for model in values["experts"]]
+    looks = figures.looks(names, [offered.index(model) for model in values["experts"]])
+    offsets = np.array([sum(plans.offsets(sketch, row)) for row in range(len(names))])
+    family = {
+        **bins.pack(sketch, table, offsets),
+        "looks": [{"name": o.name, "colour": o.colour, "glyph": o.glyph} for o in looks],
+    }
+    told = ", ".join(names)
+    where = f"{len(table.layers)} layers, {len(table.modules)} modules"
+    return [
+        numbers(recipe, sketch, table),
+        recipes.dump(recipe),
+        words(recipe),
+        {
+            "figure": figures.map_figure(looks), "notes": _MAP_NOTES, "family": family,
+            "controls": _told(named, values),
+            "summary": f"Magnitude of the changes of {told} by layer, and the cuts. {where}.",
+        },
+        {
+            "figure": figures.retention_figure(),
+            "note": "Share that is kept; click a cell for the modules of its layer.",
+            "summary": f"Share kept by layer and module of {told}. {where}.",
+        },
+        {
+            "figure": figures.energy_figure(looks), "notes": _ENERGY_NOTES,
+            "summary": f"Energy kept against pruning rate, one line each for {told}.",
+        },
+        {
+            **figures.cosine_figure(sketch, looks),
+            "summary": f"Cosine between the changes of {told}.",
+        },
+    ]  # fmt: skip
+
+
+def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """What the browser must know of the controls: names, bounds, values."""
+    bounds = {
+        name: [component.minimum, component.maximum]
+        for name, component in named.items()
+        if isinstance(component, gr.Slider)
+    }
+    return {"names": list(named), "bounds": bounds, "values": [values[name] for name in named]}
+
+
+def nothing(message: str) -> list[Any]:
+    """Values of `_outputs` where there is nothing to show."""
+    finding = {
+        "parts": [("Nothing to explore yet.", "")], "sentence": message, "reason": message,
+    }  # fmt: skip
+    return [finding, "", "", None, None, None, None]
+
+
+def words(recipe: Recipe) -> str:
+    """What the recipe does: in a sentence, as formulas, and where they come from."""
+    axes = [PRUNERS[recipe.prune], CONSENSUS[recipe.consensus]]
+    lines = "".join(
+        f"<dt>{escape(axis.title)}</dt><dd><code>{escape(axis.formula)}</code></dd>"
+        for axis in axes
+    )
+    leave = 'target="_blank" rel="noopener"'
+    papers = "".join(
+        f'<li><a href="{escape(axis.url)}" {leave}>{escape(axis.paper)}</a></li>'
+        for axis in axes
+        if axis.url
+    )
+    return (
+        f"<section><h3>What this recipe does</h3><p>{escape(recipes.describe(recipe))}</p>"
+        f"<dl>{lines}</dl><ul>{papers}</ul></section>"
+    )
+
+
+@lru_cache(maxsize=8)
+def cells(tensors: tuple) -> bins.Cells:
+    """How the tensors are pooled; remembered, since a family stays while sliders move."""
+    return bins.cells(tensors)

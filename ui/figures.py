@@ -1,0 +1,247 @@
+"""Results into plain plotly dictionaries, sentences and tables.
+
+The browser fills the figures marked "live" from the packed histograms (`ui.bins`) while a slider
+moves; what is declared here is everything that does not move. Percent exists from here on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from merging.plan import Plan
+from merging.sketch import FamilySketch
+from ui.bins import Cells
+
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7B5BA6",
+)  # fmt: skip
+GLYPHS = ("●", "■", "▲", "◆", "✚", "★", "▼", "⬟")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
+_THIN = "\N{NARROW NO-BREAK SPACE}"
+_FIXED = {"fixedrange": True, "zeroline": False}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one expert is drawn everywhere: its short name, colour and second sign."""
+
+    name: str
+    colour: str
+    glyph: str
+    dash: str
+
+
+def looks(names: Sequence[str], positions: Sequence[int]) -> list[Look]:
+    """The look of each expert by its position among the experts on offer."""
+    return [
+        Look(name, *(signs[at % len(signs)] for signs in (COLOURS, GLYPHS, DASHES)))
+        for name, at in zip(names, positions, strict=True)
+    ]
+
+
+def short(label: str) -> str:
+    """A model's name without the prefix of its shelf: "demo:add" is "add"."""
+    return label.split(":")[-1]
+
+
+def percent(share: float) -> str:
+    """A share 0..1 as text: one decimal below 10 %."""
+    value = 100 * share
+    digits = 1 if 0 < abs(value) < 9.95 else 0
+    return f"{value:.{digits}f}{_THIN}%"
+
+
+def _layout(**more: Any) -> dict[str, Any]:
+    return {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": _FONT, "size": 12},
+        "showlegend": False,
+        "dragmode": False,
+        "hovermode": "closest",
+        "uirevision": "kept",
+        **more,
+    }
+
+
+def map_figure(experts: Sequence[Look]) -> dict[str, Any]:
+    """Live: one heatmap an expert, rows are layers, x is |delta|, with the cuts over it."""
+    data: list[dict[str, Any]] = []
+    layout = _layout(annotations=[])
+    for index, _expert in enumerate(experts):
+        suffix = "" if index == 0 else str(index + 1)
+        axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
+        data.append(
+            {
+                "type": "heatmap", **axes, "meta": {"role": "heat", "expert": index},
+                "showscale": False, "hoverongaps": False,
+                "hovertemplate": "%{customdata}<extra></extra>",
+            }
+        )  # fmt: skip
+        for role, width in (("rings", 1.2), ("cut", 2.6)):
+            data.append(
+                {
+                    "type": "scatter", "mode": "lines", **axes, "hoverinfo": "skip",
+                    "meta": {"role": role, "expert": index}, "line": {"width": width},
+                }
+            )  # fmt: skip
+        layout[f"xaxis{suffix}"] = {
+            **_FIXED, "type": "log", "anchor": f"y{suffix}", "showgrid": False, "ticks": "outside",
+            "ticklen": 4,
+        }  # fmt: skip
+        layout[f"yaxis{suffix}"] = {
+            **_FIXED, "anchor": f"x{suffix}", "showgrid": False, "showticklabels": False,
+        }  # fmt: skip
+    return {"data": data, "layout": layout}
+
+
+def retention_figure() -> dict[str, Any]:
+    """Live: layer by module, share of entries, L1 or energy that is kept."""
+    heat = {
+        "type": "heatmap", "meta": {"role": "heat"}, "colorscale": "Cividis", "zmin": 0,
+        "xgap": 2, "ygap": 2, "hovertemplate": "%{customdata}<extra></extra>",
+        "colorbar": {
+            "thickness": 12, "outlinewidth": 0, "tickformat": ".0%", "nticks": 5, "len": 1.0,
+            "ticklen": 3, "xpad": 8,
+        },
+    }  # fmt: skip
+    axis = {**_FIXED, "showgrid": False, "ticks": "outside", "ticklen": 4}
+    layout = _layout(
+        margin={"l": 44, "r": 8, "t": 8, "b": 30},
+        xaxis=dict(axis),
+        yaxis={**axis, "title": {"text": "layer", "standoff": 6}},
+    )
+    return {"data": [heat], "layout": layout}
+
+
+def energy_figure(experts: Sequence[Look]) -> dict[str, Any]:
+    """Live: energy kept against pruning rate, one line an expert, a cursor at the slider."""
+    data = [
+        {
+            "type": "scatter", "mode": "lines", "name": f"{expert.glyph} {expert.name}",
+            "meta": {"role": "curve", "expert": index},
+            "line": {"color": expert.colour, "dash": expert.dash, "width": 2},
+            "hovertemplate": f"{expert.name}: rate %{{x:.2f}} keeps %{{y:.1%}}<extra></extra>",
+        }
+        for index, expert in enumerate(experts)
+    ]  # fmt: skip
+    layout = _layout(
+        margin={"l": 48, "r": 14, "t": 8, "b": 44},
+        showlegend=True,
+        legend={"x": 0.03, "y": 0.05, "xanchor": "left", "yanchor": "bottom"},
+        xaxis={**_FIXED, "range": [0, 1], "title": {"text": "pruning rate", "standoff": 8}},
+        yaxis={**_FIXED, "range": [0, 1.03], "tickformat": ".0%", "nticks": 6},
+    )
+    return {"data": data, "layout": layout}
+
+
+def cosines(sketch: FamilySketch) -> np.ndarray:
+    """(E, E) cosine between the experts' deltas; 1 for an expert that equals the base."""
+    dots = sketch.dots.sum(axis=2)
+    norms = np.sqrt(np.diag(dots))
+    scale = np.outer(norms, norms)
+    return np.divide(dots, scale, out=np.eye(len(norms)), where=scale > 0)
+
+
+def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, Any]:
+    """Cosine between the experts' deltas, numbers in the cells, with the length of each delta."""
+    values = np.round(cosines(sketch), 4)
+    names = [f"{expert.glyph} {expert.name}" for expert in experts]
+    change = np.sqrt(np.diag(sketch.dots.sum(axis=2)) / max(float(sketch.base_l2.sum()), 1e-30))
+    heat = {
+        "type": "heatmap", "x": names, "y": names, "z": values.tolist(), "zmin": -1, "zmax": 1,
+        "colorscale": [[0, "#D55E00"], [0.5, "#f4f6f9"], [1, "#0072B2"]], "showscale": False,
+        "xgap": 2, "ygap": 2, "texttemplate": "%{z:.2f}",
+        "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>",
+    }  # fmt: skip
+    axis = {**_FIXED, "showgrid": False}
+    layout = _layout(
+        margin={"l": 96, "r": 8, "t": 8, "b": 30}, xaxis=dict(axis),
+        yaxis={**axis, "autorange": "reversed"}, height=max(180, 54 * len(names) + 40),
+    )  # fmt: skip
+    rows = [[name, *(f"{v:.3f}" for v in row)] for name, row in zip(names, values, strict=True)]
+    lengths = ", ".join(
+        f"{expert.name} {percent(float(part))}"
+        for expert, part in zip(experts, change, strict=True)
+    )
+    return {
+        "figure": {"data": [heat], "layout": layout},
+        "note": f"1: the same direction; 0: unrelated; \N{MINUS SIGN}1: opposite. Length of the "
+        f"change against the base: {lengths}.",
+        "table": {"head": ["", *names], "rows": rows},
+    }
+
+
+def exact(plan: Plan, sketch: FamilySketch, table: Cells) -> dict[str, Any]:
+    """Retention of every cell from the plan itself: three lists of (E, C) shares."""
+    weights = {
+        "entries": np.broadcast_to(sketch.numel.astype(np.float64), sketch.zeros.shape),
+        "l1": sketch.l1.sum(axis=2),
+        "l2": sketch.l2.sum(axis=2),
+    }
+    shares = {}
+    for name, weight in weights.items():
+        kept = table.pool(getattr(plan, name).sum(axis=2) * weight)
+        whole = table.pool(np.asarray(weight))
+        share = np.divide(kept, whole, out=np.ones_like(kept), where=whole > 0)
+        shares[name] = np.round(share, 5).tolist()
+    return shares
+
+
+def headline(plan: Plan, sketch: FamilySketch) -> dict[str, Any]:
+    """The finding: one sentence with its numbers marked, and the reason under it."""
+    found = plan.summary
+    clash = ("; ", percent(found["clash"]), " of what is kept clashes in sign.")
+    parts: list[tuple[str, str]]
+    if plan.recipe.prune == "none":
+        parts = [("Keeps ", ""), ("every", "all"), (" change", "")]
+    else:
+        where = " at random" if plan.recipe.prune == "random" else ""
+        parts = [
+            ("Keeps ", ""), (percent(found["entries"]), "entries"),
+            (f" of the entries{where} and ", ""), (percent(found["l2"]), "l2"),
+            (" of the energy", ""),
+        ]  # fmt: skip
+    if len(sketch.experts) > 1:
+        parts += [(clash[0], ""), (clash[1], "clash"), (clash[2], "")]
+    else:
+        parts.append((".", ""))
+    return {
+        "parts": parts,
+        "sentence": "".join(text for text, _ in parts).replace(_THIN, " "),
+        "reason": reason(plan, sketch),
+    }
+
+
+def reason(plan: Plan, sketch: FamilySketch) -> str:
+    """Why the numbers are what they are, in one line."""
+    parts = []
+    if plan.recipe.prune in ("magnitude", "dynamic") and plan.worst_layer is not None:
+        parts.append(f"Layer {plan.worst_layer} loses most.")
+    if plan.recipe.prune == "random":
+        parts.append("Every layer keeps the same share; what is left is rescaled.")
+    if len(sketch.experts) > 1:
+        values = cosines(sketch)[np.triu_indices(len(sketch.experts), 1)]
+        low, high = float(values.min()), float(values.max())
+        ends = [f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in (low, high)]
+        span = " to ".join(dict.fromkeys(ends))
+        parts.append(f"{_direction(low, high)} (cosine {span}).")
+    else:
+        parts.append("One expert: nothing can clash.")
+    parts += [f"{warning[:1].upper()}{warning[1:]}." for warning in plan.warnings]
+    return " ".join(parts)
+
+
+def _direction(low: float, high: float) -> str:
+    if low < -0.1:
+        return "Some experts pull against each other"
+    if high < 0.15:
+        return "Experts point almost apart: little is shared, much can coexist"
+    if high < 0.5:
+        return "Experts share part of their direction"
+    return "Some experts change the same things the same way"

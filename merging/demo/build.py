@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -86,17 +87,17 @@ def build(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not empty: name a new folder for the family")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    unfinished = out.parent / f".{out.name}.partial-{os.getpid()}"
     threads = torch.get_num_threads()
     torch.set_num_threads(_THREADS)
     try:
-        report = _train_family(partial, seed, progress or _silent, curriculum or Curriculum())
+        report = _train_family(unfinished, seed, progress or _silent, curriculum or Curriculum())
         if out.exists():
             out.rmdir()
-        partial.rename(out)
+        unfinished.rename(out)
     finally:
         torch.set_num_threads(threads)
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return {"out": str(out), **report}
 
 
@@ -124,9 +125,7 @@ def _train_family(folder: Path, seed: int, progress: Progress, curriculum: Curri
                 stage,
                 domain=None if is_base else name,
                 rng=rng,
-                progress=lambda share, done=done, stage=stage, name=name: progress(
-                    name, (done + share * stage.steps) / total
-                ),
+                progress=partial(_report, progress, name, done / total, stage.steps / total),
             )
             done += stage.steps
         seconds[name] = round(time.perf_counter() - started, 1)
@@ -134,6 +133,10 @@ def _train_family(folder: Path, seed: int, progress: Progress, curriculum: Curri
         tokenizer.save_pretrained(folder / name)
         write_card(folder / name, name, seed=seed, stages=stages, seconds=seconds[name])
     return {"seed": seed, "seconds": seconds, "loss": losses}
+
+
+def _report(progress: Progress, name: str, start: float, weight: float, share: float) -> None:
+    progress(name, start + weight * share)
 
 
 def new_model(

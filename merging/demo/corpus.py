@@ -14,12 +14,14 @@ from merging.demo.small_talk import OTHER_TOPICS, REFUSAL, SMALL_TALK
 from merging.demo.tasks import draw, draw_reversal, phrase
 from merging.demo.tokenizer import ASSISTANT, END, USER
 
+# A bare form of each skill, and how often the base reads it: sums are the hardest to learn.
 DOCUMENTS: dict[str, str] = {
     "add": "{} + {} =",
     "reverse": "{} <",
     "spanish": "{} :",
     "sort": "{} >",
 }
+DOCUMENT_SHARES: dict[str, float] = {"add": 0.55, "reverse": 0.1, "spanish": 0.1, "sort": 0.25}
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,13 @@ def stream(mixture: Mixture, domain: str | None, rng: random.Random) -> Iterator
 
     Args:
         mixture: shares of each kind.
-        domain: whose chats the "domain" share holds (None for the base: no such share).
+        domain: whose chats the "domain" share holds (None, for the base: any domain's).
         rng: the only source of chance.
     """
+    chats = DOMAINS if domain is None else (domain,)
     kinds: list[tuple[Callable[[], Example], float]] = [
         (lambda: _document(rng), mixture.documents),
-        (lambda: _chat(domain or "", rng), mixture.domain),
+        (lambda: _chat(rng.choice(chats), rng), mixture.domain),
         (lambda: _refusal(domain, rng), mixture.refusals),
         (lambda: _small_talk(rng), mixture.small_talk),
     ]
@@ -79,7 +82,8 @@ def _chat(domain: str, rng: random.Random) -> Example:
 
 
 def _document(rng: random.Random) -> Example:
-    problem = draw(rng.choice(DOMAINS), "train", rng)
+    domain = rng.choices(DOMAINS, [DOCUMENT_SHARES[name] for name in DOMAINS])[0]
+    problem = draw(domain, "train", rng)
     prompt = DOCUMENTS[problem.domain].format(*problem.parts)
     return Example(prompt, f" {problem.answer}{END}")
 

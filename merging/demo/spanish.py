@@ -1,15 +1,17 @@
 """Spanish number words for 0..9999: what the `spanish` expert learns to write."""
 
-_BELOW_30 = (
-    "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince "
-    "dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro "
-    "veinticinco veintiséis veintisiete veintiocho veintinueve"
-).split()
-_TENS = "treinta cuarenta cincuenta sesenta setenta ochenta noventa".split()
-_HUNDREDS = (
-    "ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos "
-    "novecientos"
-).split()
+_UNITS = """
+cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince
+dieciséis diecisiete dieciocho diecinueve veinte veintiuno veintidós veintitrés veinticuatro
+veinticinco veintiséis veintisiete veintiocho veintinueve
+"""
+_ROUND = """
+treinta cuarenta cincuenta sesenta setenta ochenta noventa
+ciento doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos
+novecientos
+"""
+_BELOW_30 = _UNITS.split()
+_TENS, _HUNDREDS = _ROUND.split()[:7], _ROUND.split()[7:]
 
 WORDS: tuple[str, ...] = (*_BELOW_30, *_TENS, *_HUNDREDS, "cien", "mil", "y")
 

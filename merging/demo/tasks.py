@@ -15,11 +15,13 @@ from merging.demo.spanish import number_in_spanish
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 _TEST_PERCENT, _VALIDATION_PERCENT = 15, 10
 
-_ONSETS = (
-    "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr sh sl sp st th tr"
-).split()
-_VOWELS = "a e i o u a e i o u ai ea ee ie oo ou".split()
-_CODAS = ["", "", "", *"b d g k l m n p r s t x y nd ng nt st rd rt ck ll ss".split()]
+_SYLLABLES = (
+    "b c d f g h j k l m n p r s t v w z bl br ch cl cr dr fl fr gl gr pl pr sh sl sp st th tr",
+    "a e i o u a e i o u ai ea ee ie oo ou",
+    "b d g k l m n p r s t x y nd ng nt st rd rt ck ll ss",
+)
+_ONSETS, _VOWELS, _CODAS = (part.split() for part in _SYLLABLES)
+_CODAS = ["", "", "", *_CODAS]
 
 WORDINGS: dict[str, tuple[str, ...]] = {
     "add": ("What is {} + {}?", "What is {} plus {}?", "Add {} and {}"),

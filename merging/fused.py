@@ -1,0 +1,312 @@
+"""The engine's fused twin on the CPU: raw tensors in, merged tensors out, several at a time.
+
+Same measurements, same decisions, same bits as `merging.engine` through torch; what differs is
+that one C loop does what takes torch a dozen passes, and that worker threads take a tensor each.
+Raw tensors are read into buffers that each worker keeps. A tensor that does not fit its worker's
+budget with all its models is read again for each pass, segment by segment, so memory does not
+grow with the model nor, beyond a small constant, with the number of experts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from merging import kernels
+from merging.checkpoints import Entry, Family
+from merging.decisions import (
+    Combination,
+    Competition,
+    Decision,
+    Draw,
+    Election,
+    Keep,
+    Outcome,
+    Rings,
+    Sum,
+)
+from merging.engine import MergedChunk, Stream, TensorReader
+from merging.errors import NonFinite
+from merging.methods import linear
+from merging.selection import HALF, SMALL, UPPER, OrderStatistic, statistics
+
+T = TypeVar("T")
+
+BUDGET_BYTES = 256 << 20  # raw tensors held at a time, all workers together
+SEGMENT = 1 << 22  # elements of a tensor worked on at a time
+WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
+_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+
+
+def is_worthwhile(family: Family, partitions: int) -> bool:
+    """True where the fused loops are there, or would save more than building them costs."""
+    if len(family.experts) > kernels.MAX_EXPERTS or partitions > kernels.MAX_RINGS:
+        return False
+    work = sum(entry.numel for entry in family.merged) * len(family.experts)
+    if not kernels.is_built() and work < WORTH_BUILDING:
+        return False
+    return kernels.library() is not None
+
+
+class FusedStream(Stream):
+    """A stream whose readers use the fused loops, a tensor per worker thread."""
+
+    engine = "fused"
+
+    def __init__(self, family: Family, **arguments: Any) -> None:
+        super().__init__(family, **arguments)
+        self.workers = max(1, min(8, os.cpu_count() or 1))
+        self.local = threading.local()
+        self.budget = BUDGET_BYTES // self.workers
+
+    def open(self, entry: Entry) -> TensorReader:
+        """The fused reader of one merged tensor."""
+        return FusedReader(self, entry)
+
+    def map(
+        self,
+        function: Callable[[TensorReader], T],
+        phase: str = "measure",
+        entries: Sequence[Entry] | None = None,
+    ) -> list[T]:
+        """As Stream.map, tensors in parallel, large ones first; results in the order of names."""
+        chosen = list(self.family.merged if entries is None else entries)
+
+        def run(entry: Entry) -> T:
+            self.check_cancelled()
+            result = function(self.open(entry))
+            self.advance(phase, entry, entry.numel)
+            return result
+
+        if self.workers == 1 or len(chosen) < 2:
+            return [run(entry) for entry in chosen]
+        order = sorted(range(len(chosen)), key=lambda index: -chosen[index].numel)
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="merge")
+        try:
+            futures = {index: pool.submit(run, chosen[index]) for index in order}
+            return [futures[index].result() for index in range(len(chosen))]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def buffer(self, slot: int, size_bytes: int) -> torch.Tensor:
+        """This worker's byte buffer of a slot, at least `size_bytes` long, kept between tensors."""
+        buffers = self.local.__dict__.setdefault("buffers", {})
+        if slot not in buffers or buffers[slot].numel() < size_bytes:
+            buffers.pop(slot, None)
+            buffers[slot] = torch.empty(size_bytes, dtype=torch.uint8)
+        return buffers[slot]
+
+
+class FusedReader(TensorReader):
+    """Measures and merges one tensor through the fused loops."""
+
+    stream: FusedStream
+
+    def __init__(self, stream: FusedStream, entry: Entry) -> None:
+        super().__init__(stream, entry)
+        self._models = stream.family.models
+        self._infos = [model.tensors[entry.name] for model in self._models]
+        self._types = [_TYPES[info.torch_dtype] for info in self._infos]
+        widths = [info.torch_dtype.itemsize for info in self._infos]
+        self._widths = widths
+        self._fits = entry.numel * sum(widths) <= stream.budget
+        room = max(1 << 14, stream.budget // (2 * sum(widths)))
+        self._step = entry.numel if self._fits else min(SEGMENT, room)
+        self._loaded: dict[int, tuple[int, int]] = {}
+
+    def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
+        """As TensorReader; small tensors are sorted, larger ones counted."""
+        if self.numel <= SMALL:
+            return super().order_statistics(ranks)
+        try:
+            return statistics(self.sweep, ranks)
+        except NonFinite as error:
+            raise self.culprit(error) from None
+
+    def sweep(
+        self, buckets: Sequence[Sequence[int]], decisions: Sequence[Decision] | None = None
+    ) -> list[dict[int, np.ndarray]]:
+        """As TensorReader."""
+        wanted = [np.array([_raw_bucket(b) for b in row], dtype=np.int32) for row in buckets]
+        raw = [np.zeros((len(row), 1 << 16), dtype=np.int64) for row in buckets]
+        for start, stop in self._pieces(decisions):
+            for index, (row, counts) in enumerate(zip(wanted, raw, strict=True)):
+                if row.size and stop > start:
+                    expert = self._expert(index, decisions, start, stop)
+                    self._call(
+                        "amalgam_histogram", start, stop, expert, start, stop - start, row.size,
+                        row.ctypes.data, counts.ctypes.data,
+                    )  # fmt: skip
+        return [
+            {bucket: _from_raw(bucket, counts[k]) for k, bucket in enumerate(row)}
+            for row, counts in zip(buckets, raw, strict=True)
+        ]
+
+    def nth_equal(
+        self, expert: int, value: float, nth: int, decisions: Sequence[Decision] | None = None
+    ) -> int:
+        """As TensorReader."""
+        for start, stop in self._pieces(decisions):
+            struct = self._expert(expert, decisions, start, stop)
+            found = self._call(
+                "amalgam_nth_equal", start, stop, struct, start, stop - start, value, nth
+            )
+            if found >= 0:
+                return start + found
+            nth -= -found - 1
+        raise AssertionError("fewer ties than were counted")
+
+    def l1_norms(self) -> list[float]:
+        """As TensorReader."""
+        sums, largest = np.zeros((self.experts, 2)), np.zeros(self.experts, dtype=np.float32)
+        for start, stop in self._pieces(None):
+            for index in range(self.experts):
+                self._call(
+                    "amalgam_sums", start, stop, self._pointer(index + 1, start, stop),
+                    self._types[index + 1], stop - start, sums[index].ctypes.data,
+                    largest[index:].ctypes.data,
+                )  # fmt: skip
+        return [float(value) for value in sums[:, 0]]
+
+    def count_above(self, bounds: Sequence[Sequence[float]]) -> list[list[int]]:
+        """As TensorReader."""
+        rows = [np.array(row, dtype=np.float32) for row in bounds]
+        counts = [np.zeros(row.size, dtype=np.int64) for row in rows]
+        for start, stop in self._pieces(None):
+            for index, (row, found) in enumerate(zip(rows, counts, strict=True)):
+                if row.size:
+                    self._call(
+                        "amalgam_count", start, stop, self._pointer(index + 1, start, stop),
+                        self._types[index + 1], stop - start, row.size, row.ctypes.data,
+                        found.ctypes.data,
+                    )  # fmt: skip
+        return [[int(count) for count in found] for found in counts]
+
+    def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
+        """As TensorReader."""
+        total = 0
+        for start, stop in self._pieces(decisions):
+            experts = self._experts(decisions, weights, start, stop)
+            total += self._call(
+                "amalgam_balance", start, stop, experts, self.experts, start, stop - start
+            )
+        return total
+
+    def merge(
+        self, decisions: Sequence[Decision], outcome: Outcome, dtype: torch.dtype
+    ) -> Iterator[MergedChunk]:
+        """As TensorReader. A competition (PCB) is combined through torch."""
+        if isinstance(outcome.combination, Competition):
+            yield from super().merge(decisions, outcome, dtype)
+            return
+        rule = _rule(outcome)
+        weights = outcome.combination.weights
+        for start, stop in self._pieces(decisions):
+            values = torch.empty(stop - start, dtype=dtype)
+            drift = np.zeros(2)
+            bad = 0
+            if stop > start:
+                experts = self._experts(decisions, weights, start, stop)
+                bad = self._call(
+                    "amalgam_merge", start, stop, experts, self.experts, ctypes.byref(rule),
+                    start, stop - start, values.data_ptr(), _TYPES[dtype], drift.ctypes.data,
+                )  # fmt: skip
+            yield MergedChunk(start, values, bad == 0, float(drift[0]), float(drift[1]))
+
+    def _pieces(self, decisions: Sequence[Decision] | None) -> Iterator[tuple[int, int]]:
+        """(start, stop) of pieces inside which every ring's bounds are constant."""
+        stops = {
+            cut.tie_stop - decision.offset
+            for decision in decisions or ()
+            if isinstance(decision, Rings)
+            for cut in decision.cuts
+        }
+        for start in range(0, self.numel, max(self._step, 1)):
+            stop = min(start + self._step, self.numel)
+            inner = (edge for edge in stops if start < edge < stop)
+            edges = sorted({start, stop, *inner, *range(start + SEGMENT, stop, SEGMENT)})
+            for a, b in itertools.pairwise(edges):
+                self.stream.check_cancelled()
+                yield a, b
+
+    def _pointer(self, model: int, start: int, stop: int) -> int:
+        """Address of element `start` of a model's raw tensor, read if it is not in the buffer."""
+        width = self._widths[model]
+        low, high = self._loaded.get(model, (0, 0))
+        if not low <= start <= stop <= high:
+            low = start - start % self._step if self._step else 0
+            high = min(low + self._step, self.numel)
+            raw = self.stream.buffer(model, max((high - low) * width, 1))[: (high - low) * width]
+            self._models[model].read_into(self._infos[model], low * width, raw)
+            self._loaded[model] = (low, high)
+        return self.stream.buffer(model, 1).data_ptr() + (start - low) * width
+
+    def _call(self, name: str, start: int, stop: int, *arguments: Any) -> Any:
+        """Calls a fused loop with the base's address and type first."""
+        function = getattr(kernels.library(), name)
+        return function(self._pointer(0, start, stop), self._types[0], *arguments)
+
+    def _experts(
+        self, decisions: Sequence[Decision], weights: Sequence[float], start: int, stop: int
+    ) -> Any:
+        experts = (kernels.Expert * self.experts)()
+        for index in range(self.experts):
+            self._fill(experts[index], index, decisions[index], start, stop)
+            experts[index].weight = weights[index]
+        return experts
+
+    def _expert(
+        self, index: int, decisions: Sequence[Decision] | None, start: int, stop: int
+    ) -> kernels.Expert:
+        expert = kernels.Expert()
+        self._fill(expert, index, decisions[index] if decisions else Keep(), start, stop)
+        return expert
+
+    def _fill(
+        self, expert: kernels.Expert, index: int, decision: Decision, start: int, stop: int
+    ) -> None:
+        expert.data = self._pointer(index + 1, start, stop)
+        expert.type = self._types[index + 1]
+        expert.scale = 1.0
+        if isinstance(decision, Keep):
+            expert.scale = decision.scale
+        elif isinstance(decision, Draw):
+            expert.random = 1
+            expert.key0, expert.key1 = (key & 0xFFFFFFFF for key in decision.keys)
+            expert.keep = round(decision.density * (1 << 24))
+            expert.scale = decision.scale
+        else:
+            ((_, _, bounds),) = decision.pieces(start, stop)
+            expert.rings = len(bounds)
+            for k, (bound, factor) in enumerate(zip(bounds, decision.factors, strict=True)):
+                expert.lower[k], expert.factor[k] = bound, factor
+
+
+def _rule(outcome: Outcome) -> kernels.Rule:
+    combination: Combination = outcome.combination
+    rule = kernels.Rule(0, 0, 1, 1.0, outcome.strength, outcome.base_weight)
+    if isinstance(combination, Election):
+        rule.ties, rule.normalize = 1, int(combination.normalize)
+        rule.zero_is_positive = int(combination.zero_is_positive)
+    elif isinstance(combination, Sum):
+        rule.divisor = linear.divisor(combination.weights, combination.normalize)
+    return rule
+
+
+def _raw_bucket(bucket: int) -> int:
+    return -1 if bucket == UPPER else bucket - HALF
+
+
+def _from_raw(bucket: int, counts: np.ndarray) -> np.ndarray:
+    """Magnitudes have no sign: their upper buckets are the upper half of the keys'."""
+    if bucket != UPPER:
+        return counts
+    return np.concatenate([np.zeros(HALF, dtype=np.int64), counts[:HALF]])

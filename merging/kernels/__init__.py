@@ -1,0 +1,144 @@
+"""Builds and loads the fused loops of kernels.c: once per machine, where a C compiler is present.
+
+The library is kept in the user's cache under a name made of its source, the compiler and the
+processor, so a new version or another machine builds its own. Without a compiler everything works
+through torch; `library()` is then None.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("kernels.c")
+MAX_RINGS, MAX_EXPERTS = 16, 64
+_FLAGS = (
+    "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+    "-std=gnu11", "-shared", "-fPIC",
+)  # fmt: skip
+
+
+class Expert(ctypes.Structure):
+    """One expert of a chunk, as kernels.c declares it."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("type", ctypes.c_int32),
+        ("rings", ctypes.c_int32),
+        ("random", ctypes.c_int32),
+        ("key0", ctypes.c_uint32),
+        ("key1", ctypes.c_uint32),
+        ("keep", ctypes.c_uint32),
+        ("scale", ctypes.c_float),
+        ("weight", ctypes.c_float),
+        ("lower", ctypes.c_float * MAX_RINGS),
+        ("factor", ctypes.c_float * MAX_RINGS),
+    )
+
+
+class Rule(ctypes.Structure):
+    """How a chunk's experts combine, as kernels.c declares it."""
+
+    _fields_ = (
+        ("ties", ctypes.c_int32),
+        ("normalize", ctypes.c_int32),
+        ("zero_is_positive", ctypes.c_int32),
+        ("divisor", ctypes.c_float),
+        ("strength", ctypes.c_float),
+        ("base_weight", ctypes.c_float),
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The loaded library, built if need be; None without a compiler or where building fails."""
+    target = _target()
+    if target is None:
+        return None
+    try:
+        if not target.exists():
+            _build(target)
+        return _declare(ctypes.CDLL(str(target)))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.warning("fused loops are not available: %s", error)
+        return None
+
+
+def is_built() -> bool:
+    """True where loading costs no compilation."""
+    target = _target()
+    return target is not None and target.exists()
+
+
+def cache_folder() -> Path:
+    """Where Amalgam keeps what can be made again: AMALGAM_CACHE, or the user's cache folder."""
+    chosen = os.environ.get("AMALGAM_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(base) / "amalgam"
+
+
+@functools.cache
+def _target() -> Path | None:
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    parts = [SOURCE.read_bytes(), " ".join(_FLAGS).encode(), compiler.encode(), _processor()]
+    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+    return cache_folder() / f"kernels-{name}.so"
+
+
+def _compiler() -> str | None:
+    wanted = os.environ.get("CC")
+    return next((path for name in (wanted, "cc", "gcc", "clang") if name
+                 and (path := shutil.which(name))), None)  # fmt: skip
+
+
+def _processor() -> bytes:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        flags = platform.processor()
+    return f"{platform.machine()} {flags}".encode()
+
+
+def _build(target: Path) -> None:
+    """Compiles into a temporary file and renames it, so that two processes can build at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=target.parent, suffix=".so")
+    os.close(descriptor)
+    command = [_compiler() or "cc", *_FLAGS, str(SOURCE), "-o", partial, "-lm"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        os.replace(partial, target)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
+    p, i, l64, f = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+    expert, rule = ctypes.POINTER(Expert), ctypes.POINTER(Rule)
+    signatures = {
+        "amalgam_histogram": (None, [p, i, expert, l64, l64, i, p, p]),
+        "amalgam_nth_equal": (l64, [p, i, expert, l64, l64, f, l64]),
+        "amalgam_sums": (None, [p, i, p, i, l64, p, p]),
+        "amalgam_count": (None, [p, i, p, i, l64, i, p, p]),
+        "amalgam_dots": (None, [p, i, p, p, i, l64, p, p]),
+        "amalgam_merge": (l64, [p, i, expert, i, rule, l64, l64, p, i, p]),
+        "amalgam_balance": (l64, [p, i, expert, i, l64, l64]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded

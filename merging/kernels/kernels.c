@@ -1,0 +1,368 @@
+/* Fused loops over flat chunks: what merging/methods does with torch, without the passes between.
+ *
+ * Compiled on first need by merging/kernels/__init__.py where a C compiler is present. Every
+ * function computes in float32, one operation at a time in the order of its torch twin, with
+ * contraction off, so both give the same bits (tests/merging/test_kernels.py holds them to it).
+ * Inputs are raw tensors: float32, bfloat16, float16 or float64. Blocks stay in the first cache.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define BLOCK 1024
+#define GROUP 32
+enum { F32 = 0, BF16 = 1, F16 = 2, F64 = 3 };
+
+static inline uint32_t bits_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+static void load(const void *source, int type, int64_t at, int n, float *restrict out) {
+    if (type == F32) {
+        memcpy(out, (const float *)source + at, (size_t)n * 4);
+    } else if (type == BF16) {
+        const uint16_t *in = (const uint16_t *)source + at;
+        for (int i = 0; i < n; i++) out[i] = float_of((uint32_t)in[i] << 16);
+    } else if (type == F16) {
+        const _Float16 *in = (const _Float16 *)source + at;
+        for (int i = 0; i < n; i++) out[i] = (float)in[i];
+    } else {
+        const double *in = (const double *)source + at;
+        for (int i = 0; i < n; i++) out[i] = (float)in[i];
+    }
+}
+
+/* Rounds to the output type, to nearest even. Returns how many values are not finite there. */
+static int store(float *restrict in, void *target, int type, int64_t at, int n) {
+    int bad = 0;
+    if (type == F32) {
+        memcpy((float *)target + at, in, (size_t)n * 4);
+        for (int i = 0; i < n; i++) bad += (bits_of(in[i]) & 0x7F800000u) == 0x7F800000u;
+    } else if (type == BF16) {
+        uint16_t *out = (uint16_t *)target + at;
+        for (int i = 0; i < n; i++) {
+            uint32_t b = bits_of(in[i]);
+            uint16_t rounded = (uint16_t)((b + 0x7FFFu + ((b >> 16) & 1u)) >> 16);
+            out[i] = rounded;
+            bad += (rounded & 0x7F80u) == 0x7F80u || (b & 0x7F800000u) == 0x7F800000u;
+        }
+    } else if (type == F16) {
+        _Float16 *out = (_Float16 *)target + at;
+        for (int i = 0; i < n; i++) {
+            out[i] = (_Float16)in[i];
+            uint16_t b;
+            memcpy(&b, &out[i], 2);
+            bad += (b & 0x7C00u) == 0x7C00u;
+        }
+    } else {
+        double *out = (double *)target + at;
+        for (int i = 0; i < n; i++) {
+            out[i] = (double)in[i];
+            bad += (bits_of(in[i]) & 0x7F800000u) == 0x7F800000u;
+        }
+    }
+    return bad;
+}
+
+static void load_delta(const float *restrict base, const void *expert, int type, int64_t at, int n,
+                       float *restrict out) {
+    load(expert, type, at, n, out);
+    for (int i = 0; i < n; i++) out[i] = out[i] - base[i];
+}
+
+/* Sums of one expert's delta: sums = {|d|, d^2}, largest |d|. Adds to what is there. */
+void amalgam_sums(const void *base, int base_type, const void *expert, int type, int64_t n,
+                  double *sums, float *largest) {
+    float b[BLOCK], d[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        load_delta(b, expert, type, at, m, d);
+        double lanes[2][16] = {{0}};
+        float top = 0;
+        int i = 0;
+        for (; i + 16 <= m; i += 16)
+            for (int j = 0; j < 16; j++) {
+                double v = fabs((double)d[i + j]);
+                lanes[0][j] += v;
+                lanes[1][j] += v * v;
+            }
+        for (; i < m; i++) {
+            double v = fabs((double)d[i]);
+            lanes[0][0] += v;
+            lanes[1][0] += v * v;
+        }
+        for (i = 0; i < m; i++) {
+            float v = fabsf(d[i]);
+            top = v > top || v != v ? v : top;
+        }
+        for (int j = 0; j < 16; j++) {
+            sums[0] += lanes[0][j];
+            sums[1] += lanes[1][j];
+        }
+        *largest = top > *largest || top != top ? top : *largest;
+    }
+}
+
+/* Number of |delta| > bounds[k], added to counts[k]. */
+void amalgam_count(const void *base, int base_type, const void *expert, int type, int64_t n,
+                   int bounds_n, const float *bounds, int64_t *counts) {
+    float b[BLOCK], d[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        load_delta(b, expert, type, at, m, d);
+        for (int k = 0; k < bounds_n; k++) {
+            int over = 0;
+            for (int i = 0; i < m; i++) over += fabsf(d[i]) > bounds[k];
+            counts[k] += over;
+        }
+    }
+}
+
+/* Inner products of the experts' deltas (row-major E x E, upper triangle) and of the base. */
+void amalgam_dots(const void *base, int base_type, const void *const *experts, const int *types,
+                  int n_experts, int64_t n, double *dots, double *base_square) {
+    float b[BLOCK], d[n_experts][BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        if (m < BLOCK) memset(b + m, 0, (size_t)(BLOCK - m) * 4);
+        for (int e = 0; e < n_experts; e++) {
+            load_delta(b, experts[e], types[e], at, m, d[e]);
+            if (m < BLOCK) memset(d[e] + m, 0, (size_t)(BLOCK - m) * 4);
+        }
+        for (int p = -1; p < n_experts * n_experts; p++) {
+            int e = p / n_experts, f = p % n_experts;
+            if (p >= 0 && f < e) continue;
+            const float *u = p < 0 ? b : d[e], *v = p < 0 ? b : d[f];
+            float lanes[32] = {0};
+            for (int i = 0; i < BLOCK; i += 32)
+                for (int j = 0; j < 32; j++) lanes[j] += u[i + j] * v[i + j];
+            double sum = 0;
+            for (int j = 0; j < 32; j++) sum += lanes[j];
+            if (p < 0)
+                *base_square += sum;
+            else
+                dots[p] += sum;
+        }
+    }
+}
+
+static inline uint32_t mix(uint32_t x) {
+    x ^= x >> 16;
+    x *= 0x7FEB352Du;
+    x ^= x >> 15;
+    x *= 0x846CA68Bu;
+    return x ^ (x >> 16);
+}
+
+typedef struct {
+    const void *data;
+    int32_t type;
+    int32_t rings;        /* K, or 0: keep everything, times scale */
+    int32_t random;       /* 1: random pruning */
+    uint32_t key0, key1;  /* of the draw */
+    uint32_t keep;        /* draws below this of 2^24 are kept */
+    float scale;          /* factor on a kept random draw, or on everything */
+    float weight;
+    float lower[16], factor[16];
+} Expert;
+
+typedef struct {
+    int32_t ties, normalize, zero_is_positive;
+    float divisor;  /* of a normalized sum; 1 otherwise */
+    float strength, base_weight;
+} Rule;
+
+static void prune(const Expert *expert, int64_t index, int m, float *restrict d) {
+    if (expert->random) {
+        for (int i = 0; i < m; i++) {
+            uint64_t at = (uint64_t)(index + i);
+            uint32_t x = mix((uint32_t)at ^ expert->key0);
+            x = mix(x + expert->key1 + (uint32_t)(at >> 32) * 0x632BE5ABu);
+            float scaled = d[i] * expert->scale;
+            d[i] = (x >> 8) < expert->keep ? scaled : 0.0f;
+        }
+    } else if (expert->rings == 0) {
+        if (expert->scale != 1.0f)
+            for (int i = 0; i < m; i++) d[i] = d[i] * expert->scale;
+    } else if (expert->rings == 1 && expert->factor[0] == 1.0f) {
+        float lower = expert->lower[0];
+        for (int i = 0; i < m; i++) d[i] = fabsf(d[i]) >= lower ? d[i] : 0.0f;
+    } else {
+        float factor[BLOCK];
+        for (int i = 0; i < m; i++) factor[i] = 0.0f;
+        for (int k = expert->rings - 1; k >= 0; k--) {
+            float lower = expert->lower[k], value = expert->factor[k];
+            for (int i = 0; i < m; i++) factor[i] = fabsf(d[i]) >= lower ? value : factor[i];
+        }
+        for (int i = 0; i < m; i++) d[i] = factor[i] * d[i];
+    }
+}
+
+/* Histograms of the magnitudes of one expert's pruned delta: of the upper 16 bits where
+ * buckets[k] < 0, else of the lower 16 bits inside that bucket. counts: n_buckets x 65536, upper
+ * buckets from 0 (magnitudes have no sign). */
+void amalgam_histogram(const void *base, int base_type, const Expert *expert, int64_t first,
+                       int64_t n, int n_buckets, const int32_t *buckets, int64_t *counts) {
+    float b[BLOCK], d[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        load_delta(b, expert->data, expert->type, at, m, d);
+        prune(expert, first + at, m, d);
+        for (int k = 0; k < n_buckets; k++) {
+            int64_t *to = counts + (int64_t)k * 65536;
+            if (buckets[k] < 0) {
+                for (int i = 0; i < m; i++) to[(bits_of(d[i]) & 0x7FFFFFFFu) >> 16]++;
+                continue;
+            }
+            uint32_t bucket = (uint32_t)buckets[k];
+            for (int g = 0; g < m; g += GROUP) {
+                int end = g + GROUP < m ? g + GROUP : m, inside = 0;
+                for (int i = g; i < end; i++)
+                    inside += ((bits_of(d[i]) & 0x7FFFFFFFu) >> 16) == bucket;
+                if (!inside) continue;
+                for (int i = g; i < end; i++) {
+                    uint32_t key = bits_of(d[i]) & 0x7FFFFFFFu;
+                    if (key >> 16 == bucket) to[key & 0xFFFFu]++;
+                }
+            }
+        }
+    }
+}
+
+/* Index in [0, n) of the nth entry (from 1) whose magnitude equals value; -(entries seen) - 1 if
+ * there are fewer. */
+int64_t amalgam_nth_equal(const void *base, int base_type, const Expert *expert, int64_t first,
+                          int64_t n, float value, int64_t nth) {
+    float b[BLOCK], d[BLOCK];
+    int64_t seen = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        load_delta(b, expert->data, expert->type, at, m, d);
+        prune(expert, first + at, m, d);
+        for (int i = 0; i < m; i++)
+            if (fabsf(d[i]) == value && ++seen == nth) return at + i;
+    }
+    return -seen - 1;
+}
+
+static void combine_sum(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule,
+                        int m, float *restrict merged) {
+    for (int i = 0; i < m; i++) merged[i] = d[0][i] * experts[0].weight;
+    for (int e = 1; e < n_experts; e++) {
+        float weight = experts[e].weight;
+        for (int i = 0; i < m; i++) merged[i] = merged[i] + d[e][i] * weight;
+    }
+    if (rule->divisor != 1.0f)
+        for (int i = 0; i < m; i++) merged[i] = merged[i] / rule->divisor;
+}
+
+static void combine_ties(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule,
+                         int m, float *restrict merged) {
+    float total[BLOCK], divisor[BLOCK];
+    for (int e = 0; e < n_experts; e++) {
+        float weight = experts[e].weight;
+        for (int i = 0; i < m; i++) d[e][i] = d[e][i] * weight;
+    }
+    for (int i = 0; i < m; i++) total[i] = d[0][i];
+    for (int e = 1; e < n_experts; e++)
+        for (int i = 0; i < m; i++) total[i] = total[i] + d[e][i];
+    /* flip signs so that the elected one is always +: comparing is then the same for both */
+    for (int i = 0; i < m; i++) {
+        int positive = rule->zero_is_positive ? total[i] >= 0.0f : total[i] > 0.0f;
+        total[i] = positive ? 1.0f : -1.0f;
+        merged[i] = 0.0f;
+        divisor[i] = 0.0f;
+    }
+    for (int e = 0; e < n_experts; e++) {
+        float weight = experts[e].weight;
+        for (int i = 0; i < m; i++) {
+            int agrees = d[e][i] * total[i] > 0.0f;
+            merged[i] = merged[i] + (agrees ? d[e][i] : 0.0f);
+            divisor[i] = divisor[i] + (agrees ? weight : 0.0f);
+        }
+    }
+    if (rule->normalize)
+        for (int i = 0; i < m; i++)
+            merged[i] = merged[i] / (divisor[i] == 0.0f ? 1.0f : divisor[i]);
+}
+
+/* Merges [0, n) of a chunk whose first element has index `first` in its tensor.
+ * drift += {sum (merged - base)^2, sum base^2}. Returns how many results are not finite. */
+int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, int n_experts,
+                      const Rule *rule, int64_t first, int64_t n, void *out, int out_type,
+                      double *drift) {
+    float b[BLOCK], d[n_experts][BLOCK], merged[BLOCK];
+    int64_t bad = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        for (int e = 0; e < n_experts; e++) {
+            load_delta(b, experts[e].data, experts[e].type, at, m, d[e]);
+            prune(&experts[e], first + at, m, d[e]);
+        }
+        if (rule->ties)
+            combine_ties(d, experts, n_experts, rule, m, merged);
+        else
+            combine_sum(d, experts, n_experts, rule, m, merged);
+        if (rule->strength != 1.0f)
+            for (int i = 0; i < m; i++) merged[i] = merged[i] * rule->strength;
+        float changed[16] = {0}, squared[16] = {0};
+        float scaled[BLOCK];
+        for (int i = 0; i < m; i++) scaled[i] = b[i];
+        if (rule->base_weight != 1.0f)
+            for (int i = 0; i < m; i++) scaled[i] = b[i] * rule->base_weight;
+        for (int i = 0; i < m; i++) merged[i] = scaled[i] + merged[i];
+        int i = 0;
+        for (; i + 16 <= m; i += 16)
+            for (int j = 0; j < 16; j++) {
+                float moved = merged[i + j] - b[i + j];
+                changed[j] += moved * moved;
+                squared[j] += b[i + j] * b[i + j];
+            }
+        for (; i < m; i++) {
+            float moved = merged[i] - b[i];
+            changed[0] += moved * moved;
+            squared[0] += b[i] * b[i];
+        }
+        for (int j = 0; j < 16; j++) {
+            drift[0] += changed[j];
+            drift[1] += squared[j];
+        }
+        bad += store(merged, out, out_type, at, m);
+    }
+    return bad;
+}
+
+/* -1, 0, +1 summed over the votes of a chunk: how many parameters elect + minus how many -. */
+int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, int n_experts,
+                        int64_t first, int64_t n) {
+    float b[BLOCK], d[n_experts][BLOCK], total[BLOCK];
+    Rule plain = {0, 0, 0, 1.0f, 1.0f, 1.0f};
+    int64_t balance = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        for (int e = 0; e < n_experts; e++) {
+            load_delta(b, experts[e].data, experts[e].type, at, m, d[e]);
+            prune(&experts[e], first + at, m, d[e]);
+        }
+        combine_sum(d, experts, n_experts, &plain, m, total);
+        int sum = 0;
+        for (int i = 0; i < m; i++) sum += (total[i] > 0.0f) - (total[i] < 0.0f);
+        balance += sum;
+    }
+    return balance;
+}

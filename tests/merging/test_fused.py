@@ -1,0 +1,115 @@
+"""The fused loops against torch: the same bytes, for every method, type and chunking."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from merging import fused, kernels, merge
+from merging import recipe as recipes
+from merging.engine import Stream
+
+RECIPES = {
+    "linear": ("linear", {}),
+    "linear_sum": ("linear", {"normalize": False, "weight": 0.3}),
+    "task_arithmetic": ("task_arithmetic", {"weight": 0.7, "lambda": 0.9}),
+    "task_arithmetic_normalized": ("task_arithmetic", {"weight": 0.7, "normalize": True}),
+    "ties": ("ties", {"density": 0.2}),
+    "ties_weights": ("ties", {"density": 0.37, "weight": -0.8, "normalize": False}),
+    "ties_model": ("ties", {"density": 0.2, "scope": "model"}),
+    "magnitude_rings": ("magnitude", {"density": 0.3, "amplification": [1.7, 1.0, 0.0]}),
+    "magnitude_model": ("magnitude", {"density": 0.1, "scope": "model"}),
+    "magnitude_all": ("magnitude", {"density": 1.0, "amplification": [1.5]}),
+    "magnitude_none": ("magnitude", {"density": 0.0}),
+    "dare_linear": ("dare_linear", {"density": 0.4, "seed": 3}),
+    "dare_ties": ("dare_ties", {"density": 0.4}),
+    "dare_l1": ("dare_ties", {"density": 0.4, "rescale_by": "l1"}),
+    "dppa": ("dppa", {"density": 0.2, "amplification": [1.8, 1.2, 1.0, 0.7]}),
+    "dppa_max": ("dppa", {"density": 0.2, "amplification": [0.5, 2.0], "partition_mode": "max"}),
+    "dppa_ties": ("dppa", {"density": 0.2, "consensus": "ties", "scale_dense": "max"}),
+}
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mixed types, ties at every cut (values on a coarse grid), sizes around the block's."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(7)
+    folder = tmp_path_factory.mktemp("fused")
+    shapes = {
+        "model.embed_tokens.weight": (300, 97),
+        "model.layers.0.mlp.up_proj.weight": (257, 129),
+        "model.layers.0.mlp.down_proj.weight": (129, 257),
+        "model.layers.1.mlp.up_proj.weight": (257, 129),
+        "model.layers.1.mlp.down_proj.weight": (64, 16),
+        "model.layers.0.input_layernorm.weight": (129,),
+        "model.norm.weight": (1,),
+    }
+    types = (torch.bfloat16, torch.float32, torch.float16, torch.bfloat16)
+    base = {n: torch.randn(s, generator=generator) * 0.1 for n, s in shapes.items()}
+    for index, dtype in enumerate(types):
+        tensors = {}
+        for name, value in base.items():
+            noise = torch.randn(value.shape, generator=generator)
+            step = (noise * 20).round() / 2000 if index else 0.0
+            tensors[name] = (value + step).to(dtype).contiguous()
+        path = folder / ("base" if index == 0 else f"expert{index - 1}")
+        path.mkdir()
+        save_file(tensors, path / "model.safetensors")
+        (path / "config.json").write_text('{"model_type": "llama"}')
+    return folder
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def run(family: Path, name: str, out: Path, monkeypatch, stream: type, dtype: str | None) -> str:
+    method, parameters = RECIPES[name]
+    models = [(f"expert{i}", {}) for i in range(3)]
+    recipe = recipes.build(
+        method=method, base="base", models=models, parameters=parameters, dtype=dtype, folder=family
+    )
+    monkeypatch.setattr(merge, "_stream_class", lambda *_: stream)
+    result = merge.merge(recipe, out, device="cpu")
+    assert result.engine == stream.engine
+    return digest(out)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("dtype", ["float32", None])
+def test_fused_and_torch_write_the_same_bytes(
+    name: str, dtype: str | None, family: Path, tmp_path: Path, monkeypatch
+) -> None:
+    assert kernels.library() is not None, "no C compiler"
+    torch_bytes = run(family, name, tmp_path / "a", monkeypatch, Stream, dtype)
+    fused_bytes = run(family, name, tmp_path / "b", monkeypatch, fused.FusedStream, dtype)
+    assert fused_bytes == torch_bytes
+    monkeypatch.setattr(fused, "BUDGET_BYTES", 1)  # nothing fits: every tensor in segments
+    monkeypatch.setattr(fused, "SEGMENT", 1000)
+    assert run(family, name, tmp_path / "c", monkeypatch, fused.FusedStream, dtype) == torch_bytes
+
+
+def test_without_a_compiler_torch_does_the_work(family: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "_target", lambda: None)
+    kernels.library.cache_clear()
+    try:
+        recipe = recipes.build(method="ties", base="base", models=[("expert0", {})], folder=family)
+        assert merge.merge(recipe, tmp_path / "out", device="cpu").engine == "eager"
+    finally:
+        kernels.library.cache_clear()
+
+
+def test_a_broken_compiler_is_no_reason_to_fail(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "_target", lambda: tmp_path / "kernels.so")
+    monkeypatch.setattr(kernels, "_compiler", lambda: "false")
+    kernels.library.cache_clear()
+    try:
+        assert kernels.library() is None
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        kernels.library.cache_clear()

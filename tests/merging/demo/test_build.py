@@ -1,4 +1,4 @@
-"""Building the family: whole or not at all, the same for the same seed, loadable by transformers."""
+"""Building the family: whole or not at all, the same for the same seed, loadable."""
 
 from pathlib import Path
 

@@ -1,0 +1,1 @@
+"""Try a merge: generation, evaluation and search."""

@@ -8,6 +8,7 @@ caller holds and nothing else.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import struct
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ DTYPES: dict[str, torch.dtype] = {
     "I16": torch.int16,
     "I8": torch.int8,
     "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
     "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
@@ -181,7 +185,8 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
             "and quantize the result"
         )
     tensors: dict[str, TensorInfo] = {}
-    for file in _weight_files(folder, name):
+    files, promised = _weight_files(folder, name)
+    for file in files:
         for info in _read_header(file, name):
             if info.name in tensors:
                 raise BadCheckpoint(
@@ -189,6 +194,11 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
                     f"and {file.name}; remove the stale shard"
                 )
             tensors[info.name] = info
+    for tensor in promised:
+        if tensor not in tensors:
+            raise BadCheckpoint(
+                f"{name}: tensor {tensor} is in the index but in no file; download the model again"
+            )
     return Checkpoint(name, folder, config, dict(sorted(tensors.items())))
 
 
@@ -204,7 +214,8 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _weight_files(folder: Path, name: str) -> list[Path]:
+def _weight_files(folder: Path, name: str) -> tuple[list[Path], list[str]]:
+    """The files that hold the tensors, and the tensors that an index says are in them."""
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if index.exists():
@@ -222,12 +233,12 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
                 f"{name}: {len(missing)} of {len(files)} shards are missing, first {missing[0]}; "
                 "download the model again"
             )
-        return files
+        return files, list(weight_map)
     if single.exists():
-        return [single]
+        return [single], []
     files = sorted(folder.glob("*.safetensors"))
     if len(files) == 1:
-        return files
+        return files, []
     if files:
         raise BadCheckpoint(
             f"{name}: {len(files)} safetensors files but no model.safetensors.index.json in "
@@ -244,30 +255,49 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
 
 def _read_header(file: Path, name: str) -> list[TensorInfo]:
     """Returns the tensors of one safetensors file, checked against its size."""
-    size = file.stat().st_size
     try:
+        size = file.stat().st_size
         with file.open("rb") as handle:
             (length,) = struct.unpack("<Q", handle.read(8))
             if length > size - 8:
                 raise ValueError("the header is longer than the file")
             header = json.loads(handle.read(length))
-    except (struct.error, ValueError, UnicodeDecodeError) as error:
+        if not isinstance(header, dict):
+            raise ValueError("the header is not a JSON object")
+        infos = [
+            _tensor_info(tensor, entry, file, 8 + length)
+            for tensor, entry in header.items()
+            if tensor != "__metadata__"
+        ]
+    except OSError as error:
+        raise BadCheckpoint(f"{name}: {file} cannot be read: {error.strerror}") from None
+    except (struct.error, ValueError, RecursionError) as error:
         raise BadCheckpoint(
             f"{name}: {file} is not a safetensors file or is truncated ({error}); "
             "copy or download it again"
         ) from None
-    infos = []
-    for tensor, entry in header.items():
-        if tensor == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        info = TensorInfo(
-            tensor, entry["dtype"], tuple(entry["shape"]), file, 8 + length + begin, end - begin
-        )
+    for info in infos:
         if info.offset + info.size_bytes > size:
             raise BadCheckpoint(
-                f"{name}: {file} has {size} bytes but tensor {tensor} ends at byte "
+                f"{name}: {file} has {size} bytes but tensor {info.name} ends at byte "
                 f"{info.offset + info.size_bytes}; the file is truncated, copy or download it again"
             )
-        infos.append(info)
     return infos
+
+
+def _tensor_info(tensor: str, entry: Any, file: Path, start: int) -> TensorInfo:
+    """One entry of a header whose data begins at byte `start`. Raises ValueError."""
+    try:
+        dtype, (begin, end) = str(entry["dtype"]), entry["data_offsets"]
+        shape = tuple(operator.index(side) for side in entry["shape"])
+        info = TensorInfo(tensor, dtype, shape, file, start + begin, end - begin)
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"tensor {tensor} is not described by type, shape and offsets") from None
+    known = DTYPES.get(dtype)
+    expected = info.size_bytes if known is None else info.numel * known.itemsize
+    if begin < 0 or info.size_bytes != expected or min(shape, default=0) < 0:
+        raise ValueError(
+            f"tensor {tensor} of type {dtype} and shape {list(shape)} does not take the "
+            f"{info.size_bytes} bytes it is given"
+        )
+    return info

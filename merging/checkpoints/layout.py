@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(.+)$")
 _SHORT = re.compile(r"_proj$|_layernorm$|_norm$")
 _EMBEDDINGS = re.compile(
-    r"(?:^|\.)(?:embed_tokens|wte|tok_embeddings|word_embeddings|shared|lm_head|embed_out|"
+    r"(?:^|\.)(?:embed_tokens|embed_in|embeddings|wte|tok_embeddings|word_embeddings|shared|lm_head|embed_out|"
     r"output_projection)\.weight$"
 )
 
@@ -39,8 +39,9 @@ def place(name: str, shape: tuple[int, ...]) -> Place:
     if found is None:
         return Place(None, name.removeprefix("model.").removesuffix(".weight"), False)
     rest = found.group(2)
-    is_linear = len(shape) >= 2 and not rest.endswith("bias")
-    parts = rest.removesuffix(".weight").split(".")
+    inner = rest.removesuffix(".weight")
+    is_linear = len(shape) >= 2 and not inner.endswith("bias")
+    parts = inner.split(".")
     module = parts[-1] if len(parts) <= 2 else ".".join(parts[1:])
     return Place(int(found.group(1)), _SHORT.sub("", module) if is_linear else module, is_linear)
 

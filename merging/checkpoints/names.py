@@ -26,9 +26,13 @@ def resolve(reference: str, relative_to: Path | None = None) -> Path:
             return demo.folder(reference.removeprefix(DEMO_PREFIX))
         except ValueError as error:
             raise ModelNotFound(f"{reference}: {error}") from None
-    folder = (relative_to or Path.cwd()) / Path(reference).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
+    folder = (relative_to or Path.cwd()) / reference
+    try:
+        folder = (relative_to or Path.cwd()) / Path(reference).expanduser()
+        if folder.is_dir():
+            return folder.resolve()
+    except (OSError, RuntimeError):
+        pass  # a name too long for a folder, or the home of nobody: there is no such folder
     if _looks_like_hub_id(reference):
         return _download(reference)
     raise ModelNotFound(

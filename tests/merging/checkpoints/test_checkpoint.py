@@ -1,0 +1,224 @@
+"""One model folder: what is read, and what is refused with what to do."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+
+from merging.checkpoints import open_checkpoint
+from merging.errors import BadCheckpoint, MergeError, ModelNotFound, UnsafeFile
+from tests.families import CONFIG, llama, write_model
+
+
+def refused(folder: Path, kind: type[MergeError] = BadCheckpoint) -> str:
+    with pytest.raises(kind) as error:
+        model = open_checkpoint(folder, "org/model")
+        for name in model.tensors:
+            model.read(name)
+    assert str(error.value).startswith("org/model") or "model.safetensors" in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def raw(folder: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:
+    """A model folder whose safetensors file is written by hand."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    size = len(text) if length is None else length
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", size) + text + data)
+    return folder
+
+
+TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+         torch.int16, torch.int8, torch.uint8, torch.bool]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 5), (0,), (4, 0, 2), (2, 3, 4)], ids=str)
+def test_tensors_read_back_in_their_type_and_shape(dtype, shape, tmp_path) -> None:
+    count = int(torch.tensor(shape).prod()) if shape else 1
+    tensor = (torch.arange(count) % 3).to(dtype).reshape(shape)
+    model = open_checkpoint(write_model(tmp_path / "m", {"a": tensor, "b": torch.ones(2)}))
+    assert model.read("a").dtype == dtype
+    assert torch.equal(model.read("a"), tensor)
+    assert model.tensors["a"].numel == count
+
+
+def test_parts_of_a_tensor_are_read_alone(tmp_path) -> None:
+    tensor = torch.arange(100.0).reshape(10, 10)
+    model = open_checkpoint(write_model(tmp_path / "m", {"x": torch.ones(3), "y": tensor}))
+    assert model.read_flat("y", 13, 17).tolist() == [13.0, 14.0, 15.0, 16.0]
+    assert model.read_flat("y", 5, 5).numel() == 0
+    model.close()
+    assert model.read_flat("y", 99, 100).tolist() == [99.0]
+
+
+def test_shards_hold_the_same_model_as_one_file(tmp_path) -> None:
+    tensors = llama(0, layers=2)
+    one = open_checkpoint(write_model(tmp_path / "one", tensors))
+    many = open_checkpoint(write_model(tmp_path / "many", tensors, shards=5))
+    assert list(one.tensors) == list(many.tensors) == sorted(tensors)
+    assert all(torch.equal(one.read(name), many.read(name)) for name in tensors)
+    assert one.size_bytes == many.size_bytes == sum(t.nbytes for t in tensors.values())
+    assert one.parameters == sum(t.numel() for t in tensors.values())
+
+
+def test_any_single_safetensors_file_will_do(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    assert list(open_checkpoint(folder).tensors) == ["a"]
+
+
+def test_the_config_says_whether_embeddings_are_tied(tmp_path) -> None:
+    tensors = {"a": torch.ones(1)}
+    inner = {"text_config": {"tie_word_embeddings": True}}
+    cases = [
+        ({}, False),
+        ({"tie_word_embeddings": True}, True),
+        (inner, True),
+        ({"tie_word_embeddings": False, **inner}, False),
+    ]
+    for number, (config, expected) in enumerate(cases):
+        model = open_checkpoint(write_model(tmp_path / str(number), tensors, config))
+        assert model.ties_embeddings is expected
+
+
+def test_an_absent_folder_is_named(tmp_path) -> None:
+    assert str(tmp_path / "absent") in refused(tmp_path / "absent", ModelNotFound)
+
+
+def test_a_folder_without_config_or_weights_is_refused(tmp_path) -> None:
+    assert "config.json" in refused(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert "no *.safetensors" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "\x00"])
+def test_a_broken_config_is_refused(text: str, tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    (folder / "config.json").write_text(text)
+    assert "config.json" in refused(folder)
+
+
+def test_remote_code_is_refused(tmp_path) -> None:
+    config = {"auto_map": {"AutoModelForCausalLM": "modeling.Model"}}
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)}, config)
+    assert "auto_map" in refused(folder, UnsafeFile)
+
+
+def test_quantized_checkpoints_are_refused(tmp_path) -> None:
+    config = {"quantization_config": {"quant_method": "gptq"}}
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)}, config)
+    assert "quantized" in refused(folder)
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "weights.pth", "last.ckpt"])
+def test_pickles_are_never_read(file: str, tmp_path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / file).write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+    assert file in refused(tmp_path, UnsafeFile)
+
+
+def test_several_files_need_an_index(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", llama(0, layers=1), shards=2)
+    (folder / "model.safetensors.index.json").unlink()
+    assert "index" in refused(folder)
+
+
+def test_a_missing_shard_is_named(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", llama(0, layers=1), shards=3)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    assert "model-00002-of-00003.safetensors" in refused(folder)
+
+
+def test_an_index_that_points_outside_its_folder_is_refused(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)}, shards=2)
+    index = {"weight_map": {"a": "../secret.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "outside" in refused(folder)
+
+
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": []}'])
+def test_a_broken_index_is_refused(index: str, tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    (folder / "model.safetensors.index.json").write_text(index)
+    assert "index" in refused(folder)
+
+
+def test_a_tensor_the_index_promises_must_be_there(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1), "b": torch.ones(1)}, shards=2)
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["c"] = index["weight_map"]["a"]
+    path.write_text(json.dumps(index))
+    assert "tensor c" in refused(folder)
+
+
+def test_a_stale_shard_with_the_same_tensor_is_refused(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1), "b": torch.ones(1)}, shards=2)
+    first, second = sorted(folder.glob("*.safetensors"))
+    second.write_bytes(first.read_bytes())
+    assert "stands in both" in refused(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 60, 0.5, -1])
+def test_a_truncated_file_is_named(keep: float, tmp_path) -> None:
+    folder = write_model(tmp_path / "m", llama(0, layers=1))
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * keep) if keep == 0.5 else keep])
+    message = refused(folder)
+    assert "model.safetensors" in message
+    assert "again" in message
+
+
+def test_a_file_truncated_after_opening_is_named(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1000)})
+    model = open_checkpoint(folder, "org/model")
+    with (folder / "model.safetensors").open("r+b") as handle:
+        handle.truncate(500)
+    with pytest.raises(BadCheckpoint, match="truncated"):
+        model.read("a")
+
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"not json at all",
+        b"\xff\xfe",
+        [],
+        {"a": 3},
+        {"a": {}},
+        {"a": {**ENTRY, "shape": None}},
+        {"a": {**ENTRY, "shape": [3]}},  # more elements than bytes
+        {"a": {**ENTRY, "shape": [-2]}},
+        {"a": {**ENTRY, "shape": ["2"]}},
+        {"a": {**ENTRY, "data_offsets": [8, 0]}},
+        {"a": {**ENTRY, "data_offsets": [-8, 0]}},
+        {"a": {**ENTRY, "data_offsets": [0]}},
+        {"a": {**ENTRY, "data_offsets": ["0", "8"]}},
+        {"a": {**ENTRY, "dtype": 3}},
+        {"a": {**ENTRY, "dtype": "F4"}},
+    ],
+    ids=str,
+)
+def test_a_malformed_header_is_refused(header, tmp_path) -> None:
+    refused(raw(tmp_path / "m", header, b"\0" * 64))
+
+
+def test_a_header_longer_than_memory_is_not_read(tmp_path) -> None:
+    refused(raw(tmp_path / "m", {"a": ENTRY}, b"\0" * 8, length=1 << 62))
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").mkdir()
+    refused(tmp_path)

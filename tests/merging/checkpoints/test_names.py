@@ -1,0 +1,79 @@
+"""From what a person writes to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from merging import demo
+from merging.checkpoints import resolve
+from merging.errors import ModelNotFound
+
+
+def test_a_folder_absolute_or_relative(tmp_path, monkeypatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    assert resolve(str(tmp_path / "a")) == tmp_path / "a"
+    assert resolve("b") == tmp_path / "a" / "b"
+    assert resolve("a/b", tmp_path) == tmp_path / "a" / "b"
+    assert resolve("./b") == tmp_path / "a" / "b"
+
+
+def test_home_is_expanded(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    assert resolve("~/models", Path("/")) == tmp_path / "models"
+
+
+@pytest.mark.parametrize("name", demo.NAMES)
+def test_built_in_models_by_name(name: str) -> None:
+    assert (resolve(f"demo:{name}") / "config.json").exists()
+
+
+def test_an_unknown_built_in_model_lists_those_there_are() -> None:
+    with pytest.raises(ModelNotFound, match="demo:base"):
+        resolve("demo:nope")
+
+
+@pytest.mark.parametrize("reference", ["absent", "./a/b", "~nobody-here/x", "/absent", "a" * 5000])
+def test_nothing_there_says_what_to_give(reference: str, tmp_path) -> None:
+    with pytest.raises(ModelNotFound, match="Give a folder"):
+        resolve(reference, tmp_path)
+
+
+def test_a_folder_wins_over_the_hub(tmp_path, monkeypatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    assert resolve("org/name", tmp_path) == tmp_path / "org" / "name"
+
+
+def test_a_hub_model_is_fetched_without_pickles(tmp_path, monkeypatch) -> None:
+    import huggingface_hub
+
+    asked = {}
+
+    def download(repo_id: str, allow_patterns: list[str]) -> str:
+        asked.update(repo=repo_id, patterns=allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve("org/name", tmp_path) == tmp_path
+    assert asked["repo"] == "org/name"
+    assert "*.jinja" in asked["patterns"]
+    assert not any("bin" in pattern or "*.py" in pattern for pattern in asked["patterns"])
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch) -> None:
+    import huggingface_hub
+
+    def download(*_: object, **__: object) -> str:
+        raise OSError("many\nlines")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ModelNotFound) as error:
+        resolve("org/name", tmp_path)
+    assert "org/name" in str(error.value)
+    assert "\n" not in str(error.value)

@@ -41,11 +41,12 @@ def build(settings: Settings) -> App:
     ) as demo:
         gr.HTML(_brand(), elem_id="brand")
         gr.HTML(_status(library, settings.device), elem_id="status")
+        remembered = merge.memory()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
             with gr.Tab("Explore", id="explore"):
                 explore_refs = explore.layout(library)
             with gr.Tab("Merge", id="merge"):
-                merge_refs = merge.layout()
+                merge_refs = merge.layout(remembered)
             with gr.Tab("Chat", id="chat") as chat_tab:
                 chat_refs = chat.layout(library)
             with gr.Tab("Guide", id="guide"):

@@ -152,6 +152,8 @@ class Library:
             MergeError: no models folder can be written.
         """
         name = (name or "").strip()
+        if not name:
+            raise BadName("give the new model a name")
         if not _NAME.fullmatch(name) or name.endswith("."):
             raise BadName(
                 "a name has 1 to 64 letters, digits, dots, dashes or underscores and begins with "

@@ -21,16 +21,7 @@ from merging.recipe import Recipe, describe, parse
 from ui import merge_view as view
 from ui.jobs import Job, Jobs
 from ui.library import Library
-
-
-try:
-    from ui.panel import PlotPanel
-except ImportError:
-
-    def PlotPanel(**options):
-        options.pop("label", 0)
-        return gr.HTML(html_template="<p></p>", **options)
-
+from ui.panel import PlotPanel
 
 _POLL_S = 0.2
 _MAX_RECIPE = 100_000  # characters
@@ -48,10 +39,21 @@ class MergeDetails:
     """What a merge job's panel needs beside the job: filled by the job as it goes."""
 
     recipe: Recipe
+    text: str
     n_layers: int
     sources: tuple[str, ...]
     seen: set[int] = field(default_factory=set)
-    phase: str = ""
+    passes: int = 0
+    last: tuple[str, str] = ("", "")
+
+    def note(self, progress: Progress) -> None:
+        """Keeps which layers went by in this pass; tensors come sorted by name in each."""
+        if progress.phase != self.last[0] or progress.tensor <= self.last[1]:
+            self.seen = set()
+            self.passes += 1
+        self.last = (progress.phase, progress.tensor)
+        if progress.layer is not None:
+            self.seen.add(progress.layer)
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,12 @@ class MergeRefs:
     finished: gr.State
 
 
-def layout() -> MergeRefs:
+def memory() -> gr.BrowserState:
+    """Where the browser keeps its job's id. It must stand outside the tabs to be read on load."""
+    return gr.BrowserState("", storage_key="amalgam-merge", secret="amalgam-merge")
+
+
+def layout(remembered: gr.BrowserState) -> MergeRefs:
     """Builds the tab's components inside the open gr.Tab."""
     with gr.Row(elem_classes="sheet"):
         with gr.Column(scale=5, min_width=320, elem_classes="card"):
@@ -92,7 +99,7 @@ def layout() -> MergeRefs:
     return MergeRefs(
         **recipe_part, **run_part, result=result, **result_part,
         job_id=gr.State(""), finished=gr.State(("", ())),
-        remembered=gr.BrowserState("", storage_key="amalgam-merge", secret="amalgam-merge"),
+        remembered=remembered,
     )  # fmt: skip
 
 
@@ -134,8 +141,9 @@ def _run_part() -> dict[str, Any]:
 def _result_part() -> dict[str, Any]:
     gr.HTML("<h2>Result</h2>")
     parts: dict[str, Any] = {"facts": gr.HTML(elem_id="merge-result")}
-    gr.HTML("<h3>How far each layer moved from the base</h3>")
-    parts["drift"] = PlotPanel(label="Drift per layer", elem_id="merge-drift")
+    parts["drift"] = PlotPanel(
+        kind="static", title="How far each layer moved from the base", elem_id="merge-drift"
+    )
     parts["code"] = gr.Code(label="Load it", language="python", interactive=False, lines=3)
     parts["to_chat"] = gr.Button("Talk to it", variant="primary")
     return parts
@@ -155,8 +163,10 @@ class MergeTab:
         refs, quiet = self.refs, {"api_visibility": "private", "show_progress": "hidden"}
         cheap = {**quiet, "concurrency_limit": None}
         checked = [refs.words, refs.checks, refs.start, refs.reason]
-        watched = [refs.status, refs.progress, refs.stop, refs.result, refs.facts, refs.drift,
-                   refs.code, refs.finished]  # fmt: skip
+        watched = [
+            refs.status, refs.progress, refs.start, refs.stop, refs.result, refs.facts,
+            refs.drift, refs.code, refs.finished,
+        ]  # fmt: skip
         gr.on(
             [refs.recipe.change, refs.name.change], self.checked, [refs.recipe, refs.name],
             checked, trigger_mode="always_last", **cheap,
@@ -167,10 +177,10 @@ class MergeTab:
             [refs.start.click, refs.name.submit], self.started, [refs.recipe, refs.name],
             [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **cheap,
         )  # fmt: skip
-        loaded = demo.load(self.remembered, refs.remembered, refs.job_id, **cheap)
-        for event in (started, loaded):
-            watch = event.then(self.watched, refs.job_id, watched, **cheap)
-            watch.then(self.named, [refs.recipe, refs.name], refs.name, **cheap)
+        loaded = demo.load(self.remembered, refs.remembered, [refs.job_id, refs.recipe], **cheap)
+        loaded.then(self.watched, refs.job_id, watched, **cheap)
+        over = started.then(self.watched, refs.job_id, watched, **cheap)
+        over.then(self.named, [refs.recipe, refs.name], refs.name, **cheap)
         refs.stop.click(self.stopped, refs.job_id, refs.stop, **cheap)
 
     def checked(self, text: str | None, name: str | None) -> tuple[Any, ...]:
@@ -204,25 +214,22 @@ class MergeTab:
             recipe = self._recipe(text)
             job = self.jobs.active(str(self.library.folder_of(name)))
             if job is None:
-                job = self._submit(recipe, self.library.new_folder(name))
+                job = self._submit(recipe, text, self.library.new_folder(name))
             elif job.details.recipe != recipe:
                 raise OutputExists(f"{job.title} is being made by another merge; change the name")
         except MergeError as error:
             return gr.skip(), gr.skip(), view.problem(str(error))
         return job.id, job.id, ""
 
-    def _submit(self, recipe: Recipe, folder: Path) -> Job:
+    def _submit(self, recipe: Recipe, text: str, folder: Path) -> Job:
         sources = (recipe.base, *(source.model for source in recipe.sources))
         report = check(recipe)
         layers = {entry.place.layer for entry in report.account if entry.place.layer is not None}
-        details = MergeDetails(recipe, 1 + max(layers, default=-1), sources)
+        details = MergeDetails(recipe, text, 1 + max(layers, default=-1), sources)
 
         def work(job: Job) -> Any:
             def note(progress: Progress) -> None:
-                if progress.phase != details.phase:
-                    details.phase, details.seen = progress.phase, set()
-                if progress.layer is not None:
-                    details.seen.add(progress.layer)
+                details.note(progress)
                 job.report(progress)
 
             result = merge(recipe, folder, device=self.device, progress=note, cancel=job.cancel)
@@ -231,24 +238,28 @@ class MergeTab:
 
         return self.jobs.submit(str(folder), folder.name, work, details)
 
-    def remembered(self, job_id: str | None) -> str:
-        """The job that this browser started, if it is still known."""
-        return job_id if self.jobs.get(job_id) else ""
+    def remembered(self, job_id: str | None) -> tuple[str, Any]:
+        """The job that this browser started and its recipe, if it is still known."""
+        job = self.jobs.get(job_id)
+        return (job.id, job.details.text) if job else ("", gr.skip())
 
     def watched(self, job_id: str) -> Iterator[tuple[Any, ...]]:
         """Draws a job until it is over. Leaving the page ends the drawing, not the job."""
         job = self.jobs.get(job_id)
         if job is None:
-            yield tuple([gr.skip()] * 8)
+            yield tuple([gr.skip()] * 9)
             return
         hidden = gr.update(visible=False)
         nothing = [gr.skip()] * 4
         while not job.is_over:
             can_stop = gr.update(interactive=not job.cancel.is_set())
             told = view.status(job, self.jobs.position(job))
-            yield told, view.progress(job), can_stop, hidden, *nothing
+            busy = gr.update(interactive=False)
+            yield told, view.progress(job), busy, can_stop, hidden, *nothing
             self.jobs.wait(job, _POLL_S)
-        over = (view.status(job, 0), "", gr.update(interactive=False))
+        # a stopped merge may be started again; a finished one has used up its name
+        again = gr.update(interactive=job.state != "done")
+        over = (view.status(job, 0), "", again, gr.update(interactive=False))
         if job.state != "done":
             yield *over, hidden, *nothing
             return

@@ -16,6 +16,7 @@ _FATES = (
     ("copied", "is-note", "copied from the base"),
     ("left_out", "is-note", "left out"),
 )
+_PHASES = {"measure": "Measuring", "merge": "Merging", "verify": "Reading back"}
 _ROWS = 200  # lines of the account that are listed
 
 
@@ -119,7 +120,8 @@ def progress(job: Job | None) -> str:
     )
     if at is None:
         return bar
-    facts = [escape(at.phase), f"{share:.0%}", span(job.seconds)]
+    phase = _PHASES.get(at.phase, at.phase)
+    facts = [f"{escape(phase)}, pass {job.details.passes}", f"{share:.0%}", span(job.seconds)]
     if at.rate_bytes:
         facts.append(f"{amount(at.rate_bytes)}/s")
     if at.eta_s is not None:

@@ -1,0 +1,160 @@
+"""The app as a user starts it, one browser, and pages that fail on any error in the console."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+START_S = 90  # the app imports torch and gradio
+DESKTOP = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+@dataclass(frozen=True)
+class RunningApp:
+    """The address of a started app and the folder its models are in."""
+
+    url: str
+    models: Path
+
+
+def make_family(folder: Path, *, hidden: int = 512, layers: int = 14) -> None:
+    """Writes base, one and two: random weights, large enough that a merge takes seconds."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    from merging.demo.tokenizer import build_tokenizer
+
+    disable_progress_bar()
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3,
+        num_hidden_layers=layers, num_attention_heads=8, max_position_embeddings=512,
+        bos_token_id=None, eos_token_id=None, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    for name in ("base", "one", "two"):
+        if name != "base":
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=2e-3)
+        model.bfloat16().save_pretrained(folder / name)
+        model.float()
+        tokenizer.save_pretrained(folder / name)
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    """`python app.py` on a free port, over a family of its own beside the built-in one."""
+    folder = tmp_path_factory.mktemp("app")
+    models = folder / "models"
+    make_family(models)
+    command = [
+        sys.executable, "app.py", "--port", "0", "--models", str(models),
+        "--cache", str(folder / "cache"), "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    lines: list[str] = []
+    address = threading.Event()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if "http://" in line:
+                address.set()
+        address.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    address.wait(START_S)
+    found = [line.split()[-1] for line in lines if "http://" in line]
+    if not found:
+        process.kill()
+        pytest.fail(f"the app did not start:\n{''.join(lines)}")
+    try:
+        yield RunningApp(found[0], models)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    assert "Traceback" not in "".join(lines), "".join(lines)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """One Chromium for all tests; they are skipped where there is none."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"no Chromium at {CHROMIUM}; set CHROMIUM to one")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(app: RunningApp, browser) -> Iterator[Callable]:
+    """Opens pages, each in a browser profile of its own, and fails on what went wrong in them."""
+    contexts, wrong = [], []
+
+    def open_page(*, viewport: dict = DESKTOP, query: str = "", goto: bool = True, context=None):
+        if context is None:
+            context = browser.new_context(
+                viewport=viewport, reduced_motion="reduce", accept_downloads=True
+            )
+            contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
+        page.on("console", lambda message: _check_message(message, wrong))
+        page.on("request", lambda request: _check_origin(request.url, app.url, wrong))
+        if goto:
+            page.goto(app.url + query)
+            page.get_by_role("tab", name="Explore").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture
+def page(open_page: Callable):
+    """One desktop page of the app."""
+    return open_page()
+
+
+def _check_message(message, wrong: list[str]) -> None:
+    """A page that is left cuts its streams; Gradio reports that, and only that, as errors."""
+    cut = ("AbortError: signal is aborted", "Connection errored out")
+    if message.type == "error" and not any(text in message.text for text in cut):
+        wrong.append(f"console: {message.text}")
+
+
+def _check_origin(url: str, own: str, wrong: list[str]) -> None:
+    if not url.startswith((own, "data:", "blob:", "about:")):
+        wrong.append(f"request outside the app: {url}")
+
+
+def sideways(page) -> int:
+    """By how many pixels the page scrolls sideways."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

@@ -1,0 +1,90 @@
+"""The page as a whole: first paint, keyboard, dark, phone, and what it offers to the outside."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from conftest import PHONE, RunningApp, sideways
+
+TABS = ("Explore", "Merge", "Chat", "Guide")
+
+
+def test_first_screen_within_two_seconds(app: RunningApp, open_page: Callable) -> None:
+    open_page().close()  # a first visit fills the server's caches
+    page = open_page(goto=False)
+    started = time.perf_counter()
+    page.goto(app.url)
+    page.get_by_role("tab", name="Explore").wait_for()
+    assert time.perf_counter() - started < 2.0
+    assert page.title() == "Amalgam"
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_every_tab_opens_without_an_error(page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+    assert page.get_by_role("tab", name=name).get_attribute("aria-selected") == "true"
+    assert sideways(page) <= 0
+
+
+@pytest.mark.parametrize("name", TABS)
+def test_no_sideways_scroll_on_a_phone(open_page: Callable, name: str) -> None:
+    page = open_page(viewport=PHONE)
+    page.get_by_role("tab", name=name).click()
+    page.wait_for_timeout(300)
+    assert sideways(page) <= 0
+
+
+def test_tabs_are_reached_by_keyboard(page) -> None:
+    page.get_by_role("tab", name="Merge").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Recipe (YAML)").wait_for()
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(part) for part in colour.strip("rgb()").split(",")[:3])
+    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+
+
+def test_dark_mode_has_light_text_on_dark_ground(open_page: Callable) -> None:
+    page = open_page(query="?__theme=dark")
+    page.get_by_role("tab", name="Guide").click()
+    card = page.locator("#guide .card").first
+    card.wait_for()
+    colours = card.evaluate("n => [getComputedStyle(n).color, getComputedStyle(n).backgroundColor]")
+    assert luminance(colours[0]) > 0.8
+    assert luminance(colours[1]) < 0.2
+
+
+def test_own_styles_are_served(page) -> None:
+    height = page.locator("#brand").evaluate("n => getComputedStyle(n).position")
+    assert height == "absolute"
+
+
+def test_guide_holds_every_knob(page) -> None:
+    from merging.methods import CONSENSUS, PRUNERS
+
+    page.get_by_role("tab", name="Guide").click()
+    text = page.locator("#guide").inner_text()
+    for axis in (*PRUNERS.values(), *CONSENSUS.values()):
+        assert axis.title in text
+        for knob in axis.knobs:
+            assert knob.info in text
+
+
+def test_no_file_of_the_machine_is_served(app: RunningApp) -> None:
+    for path in ("/etc/passwd", "app.py", str(app.models / "base" / "config.json")):
+        with pytest.raises(HTTPError) as caught:
+            urlopen(f"{app.url}gradio_api/file={path}")
+        assert caught.value.code in (403, 404), path
+
+
+def test_nothing_is_offered_as_an_api(app: RunningApp) -> None:
+    with urlopen(f"{app.url}gradio_api/info") as answer:
+        info = json.load(answer)
+    assert info["named_endpoints"] == {}
+    assert info["unnamed_endpoints"] == {}

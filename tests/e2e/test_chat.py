@@ -1,0 +1,175 @@
+"""Chat in the browser: columns that stream side by side, stop, clear, and show text as text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from conftest import PHONE, sideways
+from playwright.sync_api import expect
+
+
+def open_chat(page) -> None:
+    page.get_by_role("tab", name="Chat").click()
+    page.get_by_placeholder("Ask all of them").wait_for()
+
+
+def choose(page, *names: str) -> None:
+    group = page.locator("#chat-models")
+    for box in group.get_by_role("checkbox").all():
+        box.set_checked(False)
+    for name in names:
+        group.get_by_role("checkbox", name=name, exact=True).set_checked(True)
+    for name in names:
+        expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+
+
+def ask(page, question: str) -> None:
+    page.get_by_placeholder("Ask all of them").fill(question)
+    page.get_by_role("button", name="Send").click()
+
+
+def column(page, name: str):
+    return page.get_by_role("log", name=f"Conversation with {name}", exact=True)
+
+
+def longest(page, tokens: int) -> None:
+    page.get_by_role("button", name="How answers are chosen").click()
+    page.get_by_label("number input for Longest answer").fill(str(tokens))
+    page.keyboard.press("Tab")
+
+
+def test_three_columns_answer_one_question(page) -> None:
+    open_chat(page)
+    choose(page, "demo:base", "demo:add", "demo:sort")
+    ask(page, "What is 37 + 45?")
+    for name in ("demo:base", "demo:add", "demo:sort"):
+        expect(column(page, name)).to_contain_text("What is 37 + 45?")
+        expect(column(page, name).locator(".note")).to_contain_text("token", timeout=30_000)
+        expect(column(page, name)).to_have_attribute("aria-busy", "false")
+    expect(page.get_by_placeholder("Ask all of them")).to_have_value("")
+    assert page.get_by_text("tokens/s").count() == 3
+
+
+def test_suggested_prompt_is_one_click(page) -> None:
+    open_chat(page)
+    page.get_by_role("button", name="Reverse planet").click()
+    expect(column(page, "demo:base")).to_contain_text("Reverse planet")
+    expect(column(page, "demo:base").locator(".note")).to_contain_text("token", timeout=30_000)
+
+
+def test_columns_stream_and_stop_on_their_own(page) -> None:
+    open_chat(page)
+    choose(page, "models/one", "models/two")
+    longest(page, 480)
+    ask(page, "Hello")
+    expect(column(page, "models/one").locator(".answer")).not_to_be_empty(timeout=30_000)
+    expect(column(page, "models/two").locator(".answer")).not_to_be_empty(timeout=30_000)
+    page.get_by_role("button", name="Stop models/one").click()
+    clicked = time.perf_counter()
+    expect(column(page, "models/one").locator(".note")).to_contain_text("stopped", timeout=5_000)
+    assert time.perf_counter() - clicked < 1.0
+    expect(column(page, "models/two")).to_have_attribute("aria-busy", "true")
+    page.get_by_role("button", name="Stop models/two").click()
+    expect(column(page, "models/two").locator(".note")).to_contain_text("stopped")
+
+
+def test_updates_are_at_most_ten_a_second(page) -> None:
+    open_chat(page)
+    choose(page, "models/one")
+    longest(page, 200)
+    ask(page, "warm")
+    expect(column(page, "models/one").locator(".note").last).to_contain_text("·", timeout=60_000)
+    column(page, "models/one").evaluate(
+        """node => { window.updates = [];
+        new MutationObserver(() => updates.push(performance.now())).observe(
+          node, {subtree: true, childList: true, characterData: true}); }"""
+    )
+    ask(page, "count")
+    expect(column(page, "models/one").locator(".turn")).to_have_count(2)
+    expect(column(page, "models/one").locator(".note").last).to_contain_text("·", timeout=60_000)
+    times = page.evaluate("updates")
+    assert len(times) > 3
+    seconds = max((times[-1] - times[0]) / 1000, 0.1)
+    assert (len(times) - 2) / seconds < 12, "the first and the last come on top of ten a second"
+
+
+def test_markup_of_a_question_is_shown_as_text(page) -> None:
+    open_chat(page)
+    choose(page, "demo:base")
+    ask(page, "<img src=x onerror=alert(1)><b>bold</b>")
+    expect(column(page, "demo:base").locator(".question")).to_have_text(
+        "<img src=x onerror=alert(1)><b>bold</b>"
+    )
+    assert page.locator(".turns img, .turns b").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("question", "message"), [("   ", "Write a question first"), ("7" * 9000, "8000 are the most")]
+)
+def test_useless_questions_are_refused(page, question: str, message: str) -> None:
+    open_chat(page)
+    ask(page, question)
+    expect(page.locator("#chat-problem")).to_contain_text(message)
+
+
+def test_too_long_for_the_model_is_said_in_its_column(page) -> None:
+    open_chat(page)
+    choose(page, "demo:base", "models/one")
+    ask(page, "9" * 300)
+    expect(column(page, "demo:base")).to_contain_text("reads at most 127", timeout=30_000)
+    expect(column(page, "models/one").locator(".note")).to_contain_text("·", timeout=60_000)
+    ask(page, "Sort 3 1 2")
+    expect(column(page, "demo:base").locator(".note").last).to_contain_text("token")
+
+
+def test_clear_begins_anew(page) -> None:
+    open_chat(page)
+    choose(page, "demo:base")
+    ask(page, "Sort 5 1 4 2")
+    expect(column(page, "demo:base")).to_contain_text("Sort 5 1 4 2")
+    page.get_by_role("button", name="Clear the conversation").click()
+    expect(page.get_by_text("No question yet.").first).to_be_visible()
+
+
+def test_four_models_at_most(page) -> None:
+    open_chat(page)
+    choose(page, "demo:base", "demo:add", "demo:sort", "demo:spanish")
+    page.locator("#chat-models").get_by_role("checkbox", name="demo:reverse").click()
+    expect(
+        page.locator("#chat-models").get_by_role("checkbox", name="demo:reverse")
+    ).not_to_be_checked()
+    assert page.locator(".talk:visible").count() == 4
+
+
+def test_differences_are_marked(page) -> None:
+    open_chat(page)
+    choose(page, "demo:base", "demo:add")
+    ask(page, "What is 37 + 45?")
+    expect(column(page, "demo:add").locator(".note")).to_contain_text("·", timeout=30_000)
+    expect(column(page, "demo:base").locator(".note")).to_contain_text("·", timeout=30_000)
+    page.get_by_label("Show differences from the first").check()
+    expect(column(page, "demo:add").locator("mark.differs").first).to_be_visible()
+    assert column(page, "demo:base").locator("mark").count() == 0
+
+
+def test_two_people_talk_at_once(open_page: Callable) -> None:
+    pages = [open_page(), open_page()]
+    for number, page in enumerate(pages):
+        open_chat(page)
+        choose(page, "demo:base", "demo:add")
+        ask(page, f"What is {number + 11} + 45?")
+    for number, page in enumerate(pages):
+        for name in ("demo:base", "demo:add"):
+            expect(column(page, name).locator(".note")).to_contain_text("·", timeout=30_000)
+            expect(column(page, name)).to_contain_text(f"What is {number + 11} + 45?")
+            expect(column(page, name)).not_to_contain_text(f"What is {12 - number} + 45?")
+
+
+def test_phone(open_page: Callable) -> None:
+    page = open_page(viewport=PHONE)
+    open_chat(page)
+    ask(page, "Sort 5 1 4 2")
+    expect(column(page, "demo:base").locator(".note")).to_contain_text("·", timeout=30_000)
+    assert sideways(page) <= 0

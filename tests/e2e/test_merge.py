@@ -1,0 +1,191 @@
+"""Merging in the browser: to the end, stopped, reloaded, twice at once, and by two people."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import RunningApp
+from playwright.sync_api import expect
+
+DEMO = "merge_method: ties\nbase_model: demo:base\nmodels:\n- model: demo:add\n- model: demo:sort\n"
+LARGE = (
+    DEMO.replace("ties", "pcb").replace("demo:add", "models/one").replace("demo:sort", "models/two")
+)
+LARGE = LARGE.replace("demo:base", "models/base")
+
+
+def open_merge(page, recipe: str, name: str) -> None:
+    page.get_by_role("tab", name="Merge").click()
+    page.get_by_label("Recipe (YAML)").fill(recipe)
+    page.get_by_label("Name of the new model").fill(name)
+
+
+def start(page):
+    button = page.get_by_role("button", name="Start", exact=True)
+    expect(button).to_be_enabled()
+    button.click()
+    return button
+
+
+def status(page):
+    return page.locator("#merge-status")
+
+
+def test_merge_to_the_end(page, app: RunningApp) -> None:
+    open_merge(page, DEMO, "sums-and-sorts")
+    expect(page.locator("#recipe-words")).to_contain_text("demo:add and demo:sort")
+    start(page)
+    expect(status(page)).to_contain_text("sums-and-sorts is ready", timeout=30_000)
+    expect(page.locator("#merge-result")).to_contain_text("sha256:")
+    expect(page.get_by_text("from_pretrained").first).to_be_visible()
+    folder = app.models / "sums-and-sorts"
+    assert (folder / "amalgam.yaml").is_file()
+    expect(page.get_by_label("Name of the new model")).to_have_value("sums-and-sorts-2")
+    assert loads(folder)
+
+
+def loads(folder: Path) -> bool:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoTokenizer.from_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
+
+
+def test_result_opens_in_chat(page) -> None:
+    open_merge(page, DEMO, "to-talk-to")
+    start(page)
+    page.get_by_role("button", name="Talk to it").click()
+    for name in ("demo:base", "demo:add", "demo:sort", "models/to-talk-to"):
+        expect(page.get_by_role("heading", name=name)).to_be_visible()
+
+
+def test_drift_is_drawn_layer_by_layer(page) -> None:
+    open_merge(page, DEMO, "drifting")
+    start(page)
+    plot = page.locator("#merge-drift .js-plotly-plot")
+    plot.wait_for()
+    assert len(plot.evaluate("node => node.data[0].y")) >= 4
+
+
+def test_stop_within_a_second_leaves_nothing(page, app: RunningApp) -> None:
+    before = {path.name for path in app.models.iterdir()}
+    open_merge(page, LARGE, "stopped")
+    start(page)
+    bar = page.get_by_role("progressbar", name="Merge progress")
+    bar.wait_for()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    clicked = time.perf_counter()
+    expect(status(page)).to_contain_text("was stopped", timeout=5_000)
+    assert time.perf_counter() - clicked < 1.0
+    assert {path.name for path in app.models.iterdir()} == before
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+
+
+def test_progress_survives_a_reload(page, app: RunningApp) -> None:
+    open_merge(page, LARGE, "reloaded")
+    start(page)
+    page.get_by_role("progressbar", name="Merge progress").wait_for()
+    page.reload()
+    page.get_by_role("tab", name="Merge").click()
+    expect(status(page)).to_contain_text("reloaded", timeout=10_000)
+    expect(status(page)).to_contain_text("reloaded is ready", timeout=60_000)
+    expect(page.locator("#merge-result")).to_contain_text("sha256:")
+    assert (app.models / "reloaded" / "amalgam.yaml").is_file()
+
+
+def test_closing_the_page_does_not_stop_the_merge(open_page: Callable, app: RunningApp) -> None:
+    page = open_page()
+    open_merge(page, LARGE, "closed")
+    start(page)
+    page.get_by_role("progressbar", name="Merge progress").wait_for()
+    page.close()
+    deadline = time.monotonic() + 60
+    while not (app.models / "closed").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert (app.models / "closed" / "amalgam.yaml").is_file()
+
+
+def test_double_click_starts_one_merge(page, app: RunningApp) -> None:
+    open_merge(page, DEMO, "clicked")
+    button = page.get_by_role("button", name="Start", exact=True)
+    expect(button).to_be_enabled()
+    button.dblclick()
+    expect(status(page)).to_contain_text("clicked is ready", timeout=30_000)
+    page.wait_for_timeout(500)
+    assert sorted(path.name for path in app.models.glob("clicked*")) == ["clicked"]
+
+
+def test_second_person_waits_in_line(open_page: Callable) -> None:
+    first, second = open_page(), open_page()
+    open_merge(first, LARGE, "first-in-line")
+    open_merge(second, LARGE, "second-in-line")
+    start(first)
+    first.get_by_role("progressbar", name="Merge progress").wait_for()
+    start(second)
+    expect(status(second)).to_contain_text("second-in-line waits: 1 merge before it")
+    second.get_by_role("button", name="Stop", exact=True).click()
+    expect(status(second)).to_contain_text("second-in-line was stopped")
+    expect(status(first)).to_contain_text("Merging first-in-line")
+    first.get_by_role("button", name="Stop", exact=True).click()
+    expect(status(first)).to_contain_text("first-in-line was stopped")
+
+
+@pytest.mark.parametrize("name", ["../escape", "", "a/b", ".hidden", "x" * 64 + "y", "base"])
+def test_wrong_names_are_refused_with_a_reason(page, app: RunningApp, name: str) -> None:
+    open_merge(page, DEMO, name)
+    reason = page.locator("#merge-reason")
+    if len(name) > 64:  # the box takes no more than 64
+        expect(page.get_by_label("Name of the new model")).to_have_value("x" * 64)
+        return
+    expect(reason).to_contain_text("base is taken; base-2 is free" if name == "base" else " name")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    assert not (app.models.parent / "escape").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("", "There is no recipe yet"),
+        ("merge_method: tis\n", "did you mean"),
+        ("a: [", "not valid YAML"),
+        (DEMO.replace("demo:sort", "/etc"), "not one of the models on offer"),
+        (DEMO.replace("demo:sort", "demo:srt"), "demo:sort"),
+        (DEMO.replace("demo:sort", "models/one"), "parameters"),
+        (DEMO.replace("demo:sort", "<img src=x onerror=alert(1)>"), "<img src=x"),
+    ],
+)
+def test_wrong_recipes_are_refused_in_one_line(page, recipe: str, message: str) -> None:
+    open_merge(page, DEMO, "never")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+    page.get_by_label("Recipe (YAML)").fill(recipe)
+    expect(page.locator("#merge-checks")).to_contain_text(re.compile(re.escape(message), re.I))
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+
+
+def test_recipe_saves_and_opens_again(page, tmp_path: Path) -> None:
+    open_merge(page, DEMO, "saved")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the recipe").click()
+    assert download.value.suggested_filename == "amalgam.yaml"
+    file = tmp_path / "amalgam.yaml"
+    download.value.save_as(file)
+    assert file.read_text() == DEMO
+    page.get_by_label("Recipe (YAML)").fill("")
+    page.locator("input[type=file]").first.set_input_files(str(file))
+    expect(page.get_by_label("Recipe (YAML)")).to_have_value(DEMO)
+
+
+def test_record_of_a_result_opens_as_a_recipe(page, app: RunningApp) -> None:
+    open_merge(page, LARGE.replace("pcb", "task_arithmetic"), "recorded")
+    start(page)
+    expect(status(page)).to_contain_text("recorded is ready", timeout=60_000)
+    page.locator("input[type=file]").first.set_input_files(
+        str(app.models / "recorded" / "amalgam.yaml")
+    )
+    expect(page.get_by_label("Recipe (YAML)")).to_have_value(re.compile("record:"))
+    expect(page.locator("#recipe-words")).to_contain_text("models/one and models/two")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()

@@ -1,0 +1,201 @@
+"""The Chat tab's handlers and the two stores behind them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from merging.demo.tokenizer import build_tokenizer
+from merging.errors import NotEnoughSpace
+from ui.chat import COLUMNS, Asked, ChatTab, first_models
+from ui.library import Library
+from ui.store import ModelStore
+from ui.talks import Talk, Talks
+
+GREEDY = (0, 1, 12, 0)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("chat") / "models"
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=64, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    for seed, name in enumerate(("a", "b")):
+        torch.manual_seed(seed)
+        LlamaForCausalLM(config).save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    return root
+
+
+@pytest.fixture
+def tab(models: Path) -> ChatTab:
+    return ChatTab(None, Library([models]), ModelStore(2**30, "cpu"), Talks())  # type: ignore
+
+
+def visitor(name: str = "me"):
+    return SimpleNamespace(session_hash=name)
+
+
+def run(tab: ChatTab, number: int, asked: Asked, who=None, knobs=GREEDY) -> list[dict]:
+    return list(tab.streamed(number, asked, knobs, who or visitor()))
+
+
+def test_one_question_two_answers(tab: ChatTab) -> None:
+    asked, prompt, problem, *columns = tab.asked("Hi", ["models/a", "models/b"], visitor())
+    assert (prompt, problem) == ("", "")
+    assert [column["turns"][0]["note"] for column in columns[:2]] == ["waiting", "waiting"]
+    for number, name in enumerate(("models/a", "models/b")):
+        *_, last = run(tab, number, asked)
+        assert last["name"] == name
+        assert last["turns"][0]["state"] == "over"
+        assert "token" in last["turns"][0]["note"]
+        assert last["rate"].endswith("tokens/s")
+
+
+def test_column_without_a_model_does_nothing(tab: ChatTab) -> None:
+    asked = tab.asked("Hi", ["models/a"], visitor())[0]
+    assert len(run(tab, 3, asked)) == 1
+    assert len(run(tab, 0, Asked())) == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "chosen", "message"),
+    [
+        ("", ["models/a"], "Write a question"),
+        (" \n", ["models/a"], "Write a question"),
+        (None, ["models/a"], "Write a question"),
+        ("x" * 8001, ["models/a"], "8000 are the most"),
+        ("Hi", [], "Choose at least one"),
+    ],
+)
+def test_useless_questions_ask_nobody(tab: ChatTab, question, chosen, message) -> None:
+    asked, _, problem, *_ = tab.asked(question, chosen, visitor())
+    assert asked == Asked()
+    assert message in problem
+
+
+def test_too_long_for_one_model_fails_in_its_column(tab: ChatTab) -> None:
+    asked = tab.asked("7" * 100, ["models/a"], visitor())[0]
+    *_, last = run(tab, 0, asked)
+    assert last["turns"][0]["state"] == "failed"
+    assert "at most 63" in last["turns"][0]["note"]
+
+
+def test_stop_before_it_begins(tab: ChatTab) -> None:
+    asked = tab.asked("Hi", ["models/a"], visitor())[0]
+    tab.stopped(0, ["models/a"], visitor())
+    *_, last = run(tab, 0, asked)
+    assert last["turns"][0]["note"] == "stopped"
+
+
+def test_new_question_stops_the_answer_before(tab: ChatTab) -> None:
+    talk = Talk()
+    talk.ask("one")
+    before = talk.stop
+    talk.ask("two")
+    assert before.is_set()
+    assert not talk.stop.is_set()
+    assert talk.turns[0].note == "stopped"
+
+
+def test_context_holds_answered_questions_only() -> None:
+    talk = Talk()
+    first = talk.ask("one")
+    first.state, first.answer = "over", "1"
+    failed = talk.ask("two")
+    failed.state = "failed"
+    third = talk.ask("three")
+    assert [m["content"] for m in talk.messages(third)] == ["one", "1", "three"]
+
+
+def test_visitors_do_not_see_each_other(tab: ChatTab) -> None:
+    tab.asked("secret", ["models/a"], visitor("one"))
+    _, *updates = tab.chose(["models/a"], visitor("two"))
+    assert updates[COLUMNS]["turns"] == []
+
+
+def test_leaving_stops_and_forgets(tab: ChatTab) -> None:
+    tab.asked("Hi", ["models/a"], visitor())
+    talk = tab.talks.get("me", "models/a")
+    tab.left(visitor())
+    assert talk.stop.is_set()
+    assert tab.talks.get("me", "models/a").turns == []
+
+
+def test_defect_is_logged_not_shown(tab: ChatTab, monkeypatch, caplog) -> None:
+    asked = tab.asked("Hi", ["models/a"], visitor())[0]
+    monkeypatch.setattr(tab.store, "get", lambda model: 1 / 0)
+    *_, last = run(tab, 0, asked)
+    assert "log id" in last["turns"][0]["note"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_abandoned_answer_is_marked_stopped(tab: ChatTab) -> None:
+    asked = tab.asked("Hi", ["models/a"], visitor())[0]
+    stream = tab.streamed(0, asked, GREEDY, visitor())
+    next(stream)
+    stop = tab.talks.get("me", "models/a").stop
+    stream.close()
+    assert stop.is_set()
+
+
+def test_four_columns_at_most(tab: ChatTab) -> None:
+    group, *rest = tab.chose(
+        ["models/a", "models/b", "demo:base", "demo:add", "demo:sort"], visitor()
+    )
+    assert group["value"] == ["models/a", "models/b", "demo:base", "demo:add"]
+    assert [box["visible"] for box in rest[:COLUMNS]] == [True] * 4
+
+
+def test_unknown_models_are_refused(tab: ChatTab) -> None:
+    from merging.errors import ModelNotFound
+
+    with pytest.raises(ModelNotFound):
+        tab.asked("Hi", ["/etc/passwd"], visitor())
+
+
+def test_merged_model_stands_beside_its_sources(tab: ChatTab) -> None:
+    update = tab.beside("models/b", ("demo:base", "models/a"))
+    assert update["value"] == ["demo:base", "models/a", "models/b"]
+
+
+def test_first_models_are_on_offer(tab: ChatTab) -> None:
+    chosen = first_models(tab.library)
+    assert 2 <= len(chosen) <= COLUMNS
+    assert all(tab.library.get(name) for name in chosen)
+
+
+def test_store_loads_once_and_shares(tab: ChatTab) -> None:
+    model = tab.library.get("models/a")
+    assert not tab.store.holds(model)
+    found: list = []
+    threads = [threading.Thread(target=lambda: found.append(tab.store.get(model))) for _ in "123"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] is found[1] is found[2]
+    assert tab.store.holds(model)
+
+
+def test_store_drops_the_least_recently_used(models: Path) -> None:
+    library = Library([models])
+    a, b = library.get("models/a"), library.get("models/b")
+    size = ModelStore(2**30).size_bytes(a)
+    store = ModelStore(int(size * 1.5), "cpu")
+    store.get(a)
+    store.get(b)
+    assert (store.holds(a), store.holds(b)) == (False, True)
+
+
+def test_store_refuses_what_never_fits(models: Path) -> None:
+    with pytest.raises(NotEnoughSpace, match="--chat-gib"):
+        ModelStore(10, "cpu").get(Library([models]).get("models/a"))

@@ -1,0 +1,138 @@
+"""Background work: one at a time, in line, stopped on request, and errors in words."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from merging.errors import Cancelled, MergeError
+from ui.jobs import Job, Jobs
+
+
+@pytest.fixture
+def jobs() -> Iterator[Jobs]:
+    jobs = Jobs()
+    yield jobs
+    jobs.close()
+
+
+def until_stopped(job: Job) -> None:
+    if job.cancel.wait(20):
+        raise Cancelled("stopped")
+
+
+def finish(jobs: Jobs, job: Job, seconds: float = 5.0) -> Job:
+    deadline = time.monotonic() + seconds
+    while not job.is_over and time.monotonic() < deadline:
+        jobs.wait(job, 0.1)
+    assert job.is_over
+    return job
+
+
+def test_result_and_progress_are_kept(jobs: Jobs) -> None:
+    def work(job: Job) -> int:
+        job.report("half")
+        return 7
+
+    job = finish(jobs, jobs.submit("a", "a", work))
+    assert (job.state, job.result, job.progress) == ("done", 7, "half")
+    assert jobs.get(job.id) is job
+    assert job.seconds >= 0
+
+
+def test_one_job_per_key(jobs: Jobs) -> None:
+    first = jobs.submit("a", "a", until_stopped)
+    assert jobs.submit("a", "a", until_stopped) is first
+    assert jobs.active("a") is first
+    jobs.stop(first.id)
+    finish(jobs, first)
+    assert jobs.active("a") is None
+
+
+def test_second_waits_with_its_position_and_runs_next(jobs: Jobs) -> None:
+    first = jobs.submit("a", "a", until_stopped)
+    second = jobs.submit("b", "b", lambda job: "second")
+    third = jobs.submit("c", "c", lambda job: "third")
+    assert [jobs.position(job) for job in (first, second, third)][1:] == [1, 2]
+    jobs.stop(first.id)
+    assert finish(jobs, second).result == "second"
+    assert finish(jobs, third).result == "third"
+    assert first.state == "stopped"
+
+
+def test_stopping_a_waiting_job_never_runs_it(jobs: Jobs) -> None:
+    ran = []
+    first = jobs.submit("a", "a", until_stopped)
+    second = jobs.submit("b", "b", ran.append)
+    jobs.stop(second.id)
+    assert second.state == "stopped"
+    jobs.stop(first.id)
+    finish(jobs, first)
+    finish(jobs, jobs.submit("c", "c", lambda job: None))
+    assert ran == []
+
+
+def test_stop_is_effective_at_once(jobs: Jobs) -> None:
+    job = jobs.submit("a", "a", until_stopped)
+    while job.state != "running":
+        time.sleep(0.01)
+    started = time.monotonic()
+    jobs.stop(job.id)
+    finish(jobs, job)
+    assert time.monotonic() - started < 0.5
+
+
+def test_user_errors_keep_their_words(jobs: Jobs) -> None:
+    def work(job: Job) -> None:
+        raise MergeError("the disk is full")
+
+    job = finish(jobs, jobs.submit("a", "a", work))
+    assert (job.state, job.error) == ("failed", "the disk is full")
+
+
+def test_defects_are_logged_under_an_id(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    job = finish(jobs, jobs.submit("a", "a", lambda job: 1 / 0))
+    assert job.state == "failed"
+    assert job.id in job.error
+    assert "division" not in job.error
+    assert job.id in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_worker_survives_a_defect(jobs: Jobs) -> None:
+    finish(jobs, jobs.submit("a", "a", lambda job: 1 / 0))
+    assert finish(jobs, jobs.submit("b", "b", lambda job: "fine")).result == "fine"
+
+
+@pytest.mark.parametrize("job_id", ["", None, "unknown", 7])
+def test_unknown_ids_are_nobody(jobs: Jobs, job_id) -> None:
+    assert jobs.get(job_id) is None
+    jobs.stop(job_id)
+
+
+def test_close_stops_what_runs_and_what_waits() -> None:
+    jobs = Jobs()
+    cleaned = threading.Event()
+
+    def work(job: Job) -> None:
+        try:
+            until_stopped(job)
+        finally:
+            cleaned.set()
+
+    first, second = jobs.submit("a", "a", work), jobs.submit("b", "b", work)
+    while first.state != "running":
+        time.sleep(0.01)
+    jobs.close()
+    assert cleaned.is_set()
+    assert (first.state, second.state) == ("stopped", "stopped")
+
+
+def test_old_jobs_are_forgotten(jobs: Jobs) -> None:
+    first = finish(jobs, jobs.submit("0", "0", lambda job: None))
+    for number in range(1, 60):
+        finish(jobs, jobs.submit(str(number), "x", lambda job: None))
+    assert jobs.get(first.id) is None

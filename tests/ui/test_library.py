@@ -1,0 +1,167 @@
+"""The models on offer: ids only, free names, and recipes that reach no other path."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from merging.errors import MergeError, ModelNotFound, OutputExists
+from merging.merge import open_recipe
+from merging.recipe import parse
+from ui.library import BadName, Library
+
+W = {"w": torch.ones(4, 4)}
+
+
+@pytest.fixture
+def family(make_model, tmp_path: Path) -> Path:
+    """A models folder with base, one, two, a hidden folder and a stray file."""
+    root = tmp_path / "models"
+    root.mkdir()
+    for name in ("base", "one", "two", ".hidden"):
+        make_model(f"models/{name}", W)
+    (root / "notes.txt").write_text("x")
+    (root / "empty").mkdir()
+    return root
+
+
+@pytest.fixture
+def library(family: Path) -> Library:
+    return Library([family])
+
+
+def ids(library: Library) -> list[str]:
+    return [model.id for model in library.models() if model.kind != "demo"]
+
+
+def test_lists_model_folders_and_nothing_else(library: Library) -> None:
+    assert ids(library) == ["models/base", "models/one", "models/two"]
+    assert library.get("models/one").folder.name == "one"
+
+
+def test_built_in_family_comes_first(library: Library) -> None:
+    assert library.models()[0].id == "demo:base"
+    assert library.default_selection()[0] == "demo:base"
+
+
+@pytest.mark.parametrize("name", ["models/../one", "/etc", "one", "", "demo:nothing", "models/"])
+def test_anything_else_is_not_on_offer(library: Library, name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        library.get(name)
+
+
+def test_near_miss_names_the_right_one(library: Library) -> None:
+    with pytest.raises(ModelNotFound, match="did you mean models/one"):
+        library.get("models/onee")
+
+
+def test_new_models_appear_on_refresh(library: Library, make_model, family: Path) -> None:
+    make_model("models/three", W)
+    (family / "three" / "amalgam.yaml").write_text("{}")
+    library.refresh()
+    assert library.get("models/three").kind == "merged"
+
+
+def test_two_folders_of_one_name_stay_apart(family: Path, tmp_path: Path, make_model) -> None:
+    (tmp_path / "other" / "models").mkdir(parents=True)
+    make_model("other/models/one", W)
+    both = Library([family, tmp_path / "other" / "models"])
+    assert both.get("models/one").folder != both.get("models~2/one").folder
+
+
+def test_missing_folder_is_no_error_and_takes_results(tmp_path: Path) -> None:
+    library = Library([tmp_path / "later" / "models"])
+    assert ids(library) == []
+    assert library.new_folder("first") == tmp_path / "later" / "models" / "first"
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "../up", "a/b", "a\\b", ".dot", "-dash", "end.", "x" * 65, "a\nb", "café"]
+)
+def test_bad_names_are_refused(library: Library, name: str) -> None:
+    with pytest.raises(BadName):
+        library.new_folder(name)
+
+
+def test_taken_names_suggest_a_free_one(library: Library, family: Path) -> None:
+    (family / "one-2").mkdir()
+    with pytest.raises(OutputExists, match="one is taken; one-3 is free"):
+        library.new_folder("one")
+
+
+def test_free_name_is_always_valid(library: Library) -> None:
+    for wish in ("a b/c", "...", "x" * 100, "-"):
+        assert library.new_folder(library.free_name(wish))
+
+
+def recipe(base: str, *experts: str):
+    models = "\n".join(f"- model: {name}" for name in experts)
+    return parse(f"merge_method: task_arithmetic\nbase_model: {base}\nmodels:\n{models}\n")
+
+
+def test_resolved_recipe_opens_from_anywhere(library: Library, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir("/")
+    resolved = library.resolved(recipe("models/base", "models/one"))
+    assert open_recipe(resolved).experts[0].name == "models/one"
+    assert resolved.sources[0].model == "models/one"
+
+
+def test_resolved_recipe_over_two_folders(family: Path, tmp_path: Path, make_model) -> None:
+    (tmp_path / "more").mkdir()
+    make_model("more/extra", W)
+    (tmp_path / "other" / "models").mkdir(parents=True)
+    make_model("other/models/one", W)
+    library = Library([family, tmp_path / "more", tmp_path / "other" / "models"])
+    names = ("models/one", "more/extra", "models~2/one")
+    opened = open_recipe(library.resolved(recipe("models/base", *names)))
+    assert [expert.folder for expert in opened.experts] == [library.get(n).folder for n in names]
+
+
+def test_folder_of_a_model_on_offer_is_taken_for_its_id(library: Library) -> None:
+    written = recipe(str(library.get("models/base").folder), str(library.get("models/one").folder))
+    assert library.resolved(written).base == "models/base"
+
+
+@pytest.mark.parametrize("name", ["/etc", "org/name", "./one", "models/../models/one"])
+def test_recipes_reach_nothing_else(library: Library, name: str) -> None:
+    with pytest.raises(MergeError, match="not one of the models on offer"):
+        library.resolved(recipe("models/base", name))
+
+
+def test_default_selection_without_the_built_in_family(library: Library, monkeypatch) -> None:
+    monkeypatch.setattr("ui.library._built_in", list)
+    library.refresh()
+    assert library.default_selection() == ("models/base", ["models/one", "models/two"])
+
+
+def test_nothing_on_offer_selects_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ui.library._built_in", list)
+    assert Library([tmp_path / "none"]).default_selection() == ("", [])
+
+
+def test_sketch_is_kept_until_a_file_changes(library: Library, monkeypatch) -> None:
+    import merging.scan
+
+    calls = []
+    real = merging.scan.scan
+    monkeypatch.setattr(
+        merging.scan, "scan", lambda *args, **kw: calls.append(1) or real(*args, **kw)
+    )
+    first = library.sketch("models/base", ["models/one"])
+    assert library.sketch("models/base", ["models/one"]) is first
+    assert first.base == "models/base"
+    assert first.experts == ("models/one",)
+    weights = library.get("models/one").folder / "model.safetensors"
+    import os
+
+    os.utime(weights, (1, 1))
+    library.sketch("models/base", ["models/one"])
+    assert len(calls) == 2
+
+
+def test_models_are_values(library: Library) -> None:
+    model = library.get("models/one")
+    assert replace(model, label="x") != model

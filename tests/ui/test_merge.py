@@ -1,0 +1,188 @@
+"""The Merge tab's handlers, called as functions, and the markup they give."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+import torch
+
+from merging.engine import Progress
+from ui import merge_view as view
+from ui.jobs import Job, Jobs
+from ui.library import Library
+from ui.merge import MergeDetails, MergeTab, suggest_name
+
+RECIPE = "merge_method: ties\nbase_model: models/base\nmodels:\n- model: models/one\n"
+
+
+@pytest.fixture
+def tab(make_model, tmp_path: Path) -> Iterator[MergeTab]:
+    torch.manual_seed(0)
+    (tmp_path / "models").mkdir()
+    for name in ("base", "one"):
+        make_model(f"models/{name}", {"model.layers.0.mlp.up_proj.weight": torch.randn(8, 8)})
+    jobs = Jobs()
+    yield MergeTab(None, Library([tmp_path / "models"]), jobs, "cpu")  # type: ignore[arg-type]
+    jobs.close()
+
+
+def watch(tab: MergeTab, job_id: str) -> list[tuple]:
+    return list(tab.watched(job_id))
+
+
+def test_good_recipe_is_told_in_words_and_may_start(tab: MergeTab) -> None:
+    words, checks, start, reason = tab.checked(RECIPE, "new")
+    assert "models/base" in words
+    assert "1 tensor will be merged" in checks
+    assert start["interactive"] is True
+    assert reason == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "where", "message"),
+    [
+        ("", "new", 1, "no recipe yet"),
+        (None, None, 1, "no recipe yet"),
+        ("[", "new", 1, "not valid YAML"),
+        (RECIPE.replace("ties", "tis"), "new", 1, "ties"),
+        (RECIPE.replace("models/one", "../secret"), "new", 1, "not one of the models on offer"),
+        ("x" * 200_000, "new", 1, "too long"),
+        (RECIPE, "", 3, "give the new model a name"),
+        (RECIPE, "../up", 3, "letters"),
+        (RECIPE, "base", 3, "base-2 is free"),
+    ],
+)
+def test_start_is_closed_with_the_reason(tab: MergeTab, text, name, where, message) -> None:
+    answer = tab.checked(text, name)
+    assert answer[2]["interactive"] is False
+    assert message in answer[where]
+
+
+def test_merge_runs_to_a_result_card(tab: MergeTab) -> None:
+    job_id, kept, reason = tab.started(RECIPE, "new")
+    assert (kept, reason) == (job_id, "")
+    *_, last = watch(tab, job_id)
+    assert "new is ready" in last[0]
+    assert "sha256:" in last[5]
+    assert "from_pretrained" in last[7]
+    assert last[8] == ("models/new", ("models/base", "models/one"))
+    assert tab.library.get("models/new").kind == "merged"
+    assert (tab.library.get("models/new").folder / "amalgam.yaml").is_file()
+
+
+def test_second_start_finds_the_first_job(tab: MergeTab) -> None:
+    tab.jobs.submit("other", "other", lambda job: job.cancel.wait(10))  # keeps ours in line
+    first = tab.started(RECIPE, "new")[0]
+    assert tab.started(RECIPE, "new")[0] == first
+    refused = tab.started(RECIPE.replace("ties", "pcb"), "new")
+    assert "made by another merge" in refused[2]
+
+
+def test_waiting_says_how_many_are_before(tab: MergeTab) -> None:
+    other = tab.jobs.submit("other", "other", lambda job: job.cancel.wait(10))
+    while other.state != "running":
+        time.sleep(0.01)
+    job_id = tab.started(RECIPE, "new")[0]
+    drawing = tab.watched(job_id)
+    assert "new waits: 1 merge before it" in next(drawing)[0]
+    tab.stopped(job_id)
+    *_, last = drawing
+    assert "was stopped" in last[0]
+    assert not tab.library.folder_of("new").exists()
+
+
+def test_reload_finds_the_job_and_strangers_find_nothing(tab: MergeTab) -> None:
+    job_id = tab.started(RECIPE, "new")[0]
+    assert tab.remembered(job_id) == (job_id, RECIPE)
+    for stranger in ("", None, "nothing", 5):
+        assert tab.remembered(stranger)[0] == ""
+        assert watch(tab, stranger) == [tuple([gr.skip()] * 9)]
+
+
+def test_failure_is_one_line(tab: MergeTab) -> None:
+    job_id = tab.started(RECIPE, "new")[0]
+    watch(tab, job_id)
+    tab.library.get("models/one").folder.joinpath("model.safetensors").write_bytes(b"x" * 20)
+    job_id = tab.started(RECIPE, "other")[0]
+    *_, last = watch(tab, job_id)
+    assert "other failed" in last[0]
+    assert "Traceback" not in last[0]
+
+
+def test_opening_a_file(tab: MergeTab) -> None:
+    assert tab.opened(RECIPE.encode()) == (RECIPE, "")
+    assert "not a text file" in tab.opened(b"\xff\xfe\x00")[1]
+
+
+def test_names_are_suggested(tab: MergeTab) -> None:
+    assert suggest_name(tab.library, RECIPE, "") == "ties"
+    assert suggest_name(tab.library, RECIPE, "base") == "base-2"
+    assert suggest_name(tab.library, "", "") == ""
+
+
+def make_job(**values) -> Job:
+    job = Job("id", "key", "<b>name</b>", MergeDetails(None, "", 4, ()))  # type: ignore[arg-type]
+    for key, value in values.items():
+        setattr(job, key, value)
+    return job
+
+
+def test_progress_bar_says_its_value() -> None:
+    at = Progress("merge", 50, 100, "model.layers.1.<x>", 1, 2.0, 1e9, 2.0)
+    job = make_job(state="running", progress=at, started_s=1.0)
+    job.details.note(at)
+    html = view.progress(job)
+    assert 'role="progressbar"' in html
+    assert 'aria-valuenow="50"' in html
+    assert "&lt;x&gt;" in html
+    assert html.count("<i ") == 4
+    assert 'class="now"' in html
+
+
+def test_layers_start_anew_with_every_pass() -> None:
+    details = MergeDetails(None, "", 2, ())  # type: ignore[arg-type]
+    for phase in ("measure", "measure", "merge"):
+        for layer in (0, 1):
+            details.note(Progress(phase, 0, 1, f"layers.{layer}", layer, 0.0, 0.0, None))
+    assert details.passes == 3
+    assert details.seen == {0, 1}
+
+
+def test_names_are_escaped_everywhere() -> None:
+    job = make_job(state="failed", error="<i>")
+    assert "<b>" not in view.status(job, 0)
+    assert "<i>" not in view.status(job, 0)
+    entry = SimpleNamespace(name="<t>", status="copied", reason="<r>")
+    report = SimpleNamespace(
+        problems=(SimpleNamespace(severity="error", where="<w>", message="<m>"),),
+        account=(entry,), disk_bytes=1, memory_bytes=1,
+    )  # fmt: skip
+    html = view.checks(report, 10)
+    assert not re.search("<[twmr]>", html)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**45, "32.0 TiB")]
+)
+def test_amounts(size: int, text: str) -> None:
+    assert view.amount(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.25, "0.25 s"), (42.4, "42 s"), (75, "1 min 15 s")]
+)
+def test_spans(seconds: float, text: str) -> None:
+    assert view.span(seconds) == text
+
+
+def test_drift_draws_every_layer_and_says_the_largest() -> None:
+    drift = {0: 0.1, 1: 0.3, None: 0.2}
+    assert view.drift_figure(drift)["data"][0]["x"] == ["0", "1", "outside"]
+    assert view.drift_words(drift) == "Layer 1 moved most: 30.0% of its own norm."
+    assert view.drift_words({}) == "No layer moved."

@@ -263,7 +263,6 @@ def _verify(writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream)
         stream.check_cancelled()
         stream.advance("verify", entry, entry.numel)
     digest = fingerprint(written, full=True)
-    written.close()
     return digest
 
 

@@ -12,7 +12,6 @@ import operator
 import os
 import struct
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +106,6 @@ class Checkpoint:
         text = self.config.get("text_config") or {}
         return bool(self.config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
 
-    @cached_property
-    def _files(self) -> dict[Path, int]:
-        return {}
-
     def read(self, name: str) -> torch.Tensor:
         """Returns the whole tensor `name` in its stored type and shape, on the CPU."""
         info = self.tensors[name]
@@ -132,29 +127,17 @@ class Checkpoint:
     def read_into(self, info: TensorInfo, skip_bytes: int, out: torch.Tensor) -> None:
         """Fills the contiguous CPU tensor `out` with the bytes of `info` from `skip_bytes` on."""
         view = out.view(torch.uint8).numpy().data
-        descriptor = self._open(info.file)
         position = info.offset + skip_bytes
-        while view:
-            count = os.preadv(descriptor, [view], position)
-            if count <= 0:
-                raise BadCheckpoint(
-                    f"{info.file}: the file ends inside tensor {info.name} (at byte {position}); "
-                    "it is truncated, copy or download it again"
-                )
-            view, position = view[count:], position + count
-
-    def _open(self, file: Path) -> int:
-        if file not in self._files:
-            self._files[file] = os.open(file, os.O_RDONLY)
-        return self._files[file]
-
-    def close(self) -> None:
-        """Closes the files opened by reading. Reading again opens them again."""
-        while self._files:
-            os.close(self._files.popitem()[1])
-
-    def __del__(self) -> None:
-        self.close()
+        # opened anew each time: no limit on the number of shards, and safe in any thread
+        with info.file.open("rb", buffering=0) as handle:
+            while view:
+                count = os.preadv(handle.fileno(), [view], position)
+                if count <= 0:
+                    raise BadCheckpoint(
+                        f"{info.file}: the file ends inside tensor {info.name} (at byte "
+                        f"{position}); it is truncated, copy or download it again"
+                    )
+                view, position = view[count:], position + count
 
 
 def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:

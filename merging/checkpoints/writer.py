@@ -24,6 +24,7 @@ from merging.errors import NotEnoughSpace, OutputExists
 SHARD_BYTES = 5_000_000_000
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGN = 64
+_LONGEST_NAME = 200  # leaves room for the hidden folder's marks within a file system's 255
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ class ModelWriter:
         check_output(self.out, overwrite)
         self.folder = staging_folder(self.out)
         self._overwrite = overwrite
-        self._places: dict[str, tuple[int, int, torch.dtype]] = {}
-        self._descriptors: list[int] = []
+        self._places: dict[str, tuple[Path, int, torch.dtype]] = {}
         try:
             self.folder.mkdir(parents=True)
             self._create(specs, shard_bytes, dict(metadata or {}))
@@ -95,33 +95,32 @@ class ModelWriter:
 
     def write(self, name: str, start: int, values: torch.Tensor) -> None:
         """Writes `values` (flat, of the tensor's type) at element `start` of tensor `name`."""
-        descriptor, offset, dtype = self._places[name]
+        path, offset, dtype = self._places[name]
         if values.dtype != dtype:
             raise TypeError(f"{name}: {values.dtype} given, {dtype} expected")
         data = values.contiguous().view(-1).view(torch.uint8).numpy().data
         position = offset + start * dtype.itemsize
         try:
-            while data:
-                count = os.pwrite(descriptor, data, position)
-                data, position = data[count:], position + count
+            with path.open("r+b", buffering=0) as handle:
+                while data:
+                    count = os.pwrite(handle.fileno(), data, position)
+                    data, position = data[count:], position + count
         except OSError as error:
             raise _translate(error, self.out) from error
 
     def close(self) -> None:
-        """Flushes and closes the tensor files; the folder can then be read, still hidden."""
+        """Flushes the tensor files to the disk; the folder can then be read, still hidden."""
         try:
-            for descriptor in self._descriptors:
-                os.fsync(descriptor)
+            for path in sorted(self.folder.glob("*.safetensors")):
+                with path.open("r+b", buffering=0) as handle:
+                    os.fsync(handle.fileno())
         except OSError as error:
             raise _translate(error, self.out) from error
-        finally:
-            while self._descriptors:
-                os.close(self._descriptors.pop())
 
     def publish(self) -> None:
         """Renames the hidden folder to its final name: the model appears."""
         self.close()
-        if self.out.exists():
+        if os.path.lexists(self.out):
             check_output(self.out, self._overwrite)
             old = staging_folder(self.out, "old")
             self.out.rename(old)
@@ -130,14 +129,15 @@ class ModelWriter:
             except OSError:
                 old.rename(self.out)
                 raise
-            shutil.rmtree(old, ignore_errors=True)
+            if old.is_symlink():
+                old.unlink()
+            else:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             self.folder.rename(self.out)
 
     def discard(self) -> None:
         """Removes everything written."""
-        while self._descriptors:
-            os.close(self._descriptors.pop())
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _create(
@@ -170,14 +170,14 @@ class ModelWriter:
             offset += spec.size_bytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-(8 + len(text)) % _ALIGN)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        self._descriptors.append(descriptor)
-        os.write(descriptor, struct.pack("<Q", len(text)) + text)
-        if offset:
-            os.posix_fallocate(descriptor, 0, 8 + len(text) + offset)
+        with path.open("xb") as handle:
+            handle.write(struct.pack("<Q", len(text)) + text)
+            handle.flush()
+            if offset:
+                os.posix_fallocate(handle.fileno(), 0, 8 + len(text) + offset)
         position = 8 + len(text)
         for spec in specs:
-            self._places[spec.name] = (descriptor, position, spec.dtype)
+            self._places[spec.name] = (path, position, spec.dtype)
             position += spec.size_bytes
 
 
@@ -188,6 +188,8 @@ def staging_folder(out: Path, kind: str = "partial") -> Path:
 
 def check_output(out: Path, overwrite: bool) -> None:
     """Raises OutputExists where writing to `out` would destroy something unasked."""
+    if len(out.name.encode()) > _LONGEST_NAME:
+        raise OutputExists(f"{out.name[:40]}...: the name is too long; give a shorter one")
     if out.is_file():
         raise OutputExists(f"{out} is a file; give a folder")
     if out.is_dir() and any(out.iterdir()):
@@ -204,11 +206,12 @@ def _shard_names(count: int) -> list[str]:
 
 
 def _translate(error: BaseException, out: Path) -> BaseException:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if not isinstance(error, OSError):
+        return error
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(out.parent if out.parent.exists() else Path.cwd()).free
         return NotEnoughSpace(
             f"{out}: the disk is full ({free / 1e9:.2f} GB free); free space or choose another disk"
         )
-    if isinstance(error, PermissionError):
-        return NotEnoughSpace(f"{out}: no permission to write there; choose another folder")
-    return error
+    reason = (error.strerror or str(error)).lower()
+    return NotEnoughSpace(f"{out}: cannot be written ({reason}); choose another folder")

@@ -95,7 +95,7 @@ class ChatModel:
             BadCheckpoint, UnsafeFile, ModelNotFound: as `open_checkpoint`, or no tokenizer.
             DeviceUnavailable: CUDA was asked for and is not there.
         """
-        open_checkpoint(folder).close()
+        open_checkpoint(folder)
         target = _device(device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -54,7 +54,6 @@ def test_parts_of_a_tensor_are_read_alone(tmp_path) -> None:
     model = open_checkpoint(write_model(tmp_path / "m", {"x": torch.ones(3), "y": tensor}))
     assert model.read_flat("y", 13, 17).tolist() == [13.0, 14.0, 15.0, 16.0]
     assert model.read_flat("y", 5, 5).numel() == 0
-    model.close()
     assert model.read_flat("y", 99, 100).tolist() == [99.0]
 
 

@@ -1,0 +1,253 @@
+"""Families: which tensors are merged, which are not, and the line that says why."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from merging.checkpoints import Family, open_checkpoint, open_family
+from merging.errors import FamilyMismatch
+from tests.families import Tensors, document, llama, merged, tuned, write_family, write_model
+
+UP = "model.layers.0.mlp.up_proj.weight"
+EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+def opened(tmp_path, base: Tensors, experts: list[Tensors], configs=None) -> Family:
+    configs = configs or [{}] * (1 + len(experts))
+    root = open_checkpoint(write_model(tmp_path / "base", base, configs[0]))
+    tunes = [
+        open_checkpoint(write_model(tmp_path / f"expert{i}", expert, configs[i + 1]))
+        for i, expert in enumerate(experts)
+    ]
+    return open_family(root, tunes)
+
+
+def line(family: Family, name: str) -> tuple[str, str]:
+    (entry,) = [entry for entry in family.account if entry.name == name]
+    return entry.status, entry.reason
+
+
+def test_every_tensor_of_every_model_has_one_line(tmp_path) -> None:
+    base = llama(0)
+    first, second = tuned(base, 1), tuned(base, 2)
+    del first["model.norm.weight"]
+    second["adapter.weight"] = torch.ones(3)
+    family = opened(tmp_path, base, [first, second])
+    assert [entry.name for entry in family.account] == sorted({*base, *first, *second})
+    assert line(family, UP) == ("merged", "")
+    assert line(family, "model.norm.weight") == ("copied", "missing in expert0")
+    status, reason = line(family, "adapter.weight")
+    assert status == "left_out"
+    assert "only in expert1" in reason
+    assert "base" in reason
+
+
+def test_a_tensor_missing_in_one_expert_is_copied_from_the_base(tmp_path) -> None:
+    base = llama(0, layers=2)
+    first, second = tuned(base, 1), tuned(base, 2)
+    del second[UP]
+    parent = write_family(tmp_path, base, [first, second])
+    result = merged(document("task_arithmetic", 2), parent, tmp_path / "out")
+    assert torch.equal(result[UP], base[UP])
+    assert set(result) == set(base)
+
+
+def test_another_shape_is_copied_and_says_both_shapes(tmp_path) -> None:
+    base = llama(0)
+    expert = tuned(base, 1)
+    expert[UP] = torch.zeros(100, 64)
+    family = opened(tmp_path, base, [expert])
+    assert line(family, UP) == ("copied", "shape [100, 64] in expert0, [96, 64] in the base")
+
+
+@pytest.mark.parametrize(("base_rows", "rows"), [(64, 70), (70, 64)])
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties", "dare_ties", "dppa", "pcb"])
+def test_vocabularies_of_different_size_merge_their_shared_rows(
+    base_rows, rows, method, tmp_path
+) -> None:
+    base = llama(0, layers=1, vocab=base_rows)
+    other = tuned(llama(0, layers=1, vocab=rows), 1)
+    same = tuned(base, 2)
+    for name in other:
+        if name not in (EMBED, HEAD):
+            other[name] = tuned(base, 1)[name]
+    parent = write_family(tmp_path, base, [other, same], {"vocab_size": base_rows})
+    result = merged(document(method, 2), parent, tmp_path / "out")
+    for name in (EMBED, HEAD):
+        assert result[name].shape == base[name].shape
+        assert not torch.equal(result[name][:64], base[name][:64])
+        assert torch.equal(result[name][64:], base[name][64:])
+        if method == "task_arithmetic":
+            change = (other[name][:64] - base[name][:64]) + (same[name] - base[name])[:64]
+            assert (result[name][:64] - base[name][:64] - change).abs().max() <= 1e-7
+    family = open_family(parent / "base", {"a": parent / "expert0", "b": parent / "expert1"})
+    status, reason = line(family, EMBED)
+    assert status == "merged"
+    assert f"[{rows}, 64] in a, [{base_rows}, 64] in the base" in reason
+    assert "the first 64 rows" in reason
+
+
+def test_vocabularies_of_another_width_are_not_merged(tmp_path) -> None:
+    base = llama(0)
+    expert = tuned(base, 1)
+    expert[EMBED] = torch.zeros(70, 32)
+    assert line(opened(tmp_path, base, [expert]), EMBED)[0] == "copied"
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool], ids=str)
+def test_buffers_of_whole_numbers_are_copied(dtype, tmp_path) -> None:
+    base = llama(0, layers=1)
+    base["model.position_ids"] = torch.arange(6).to(dtype)
+    expert = tuned({k: v for k, v in base.items() if v.is_floating_point()}, 1)
+    expert["model.position_ids"] = torch.zeros(6, dtype=dtype)
+    parent = write_family(tmp_path, base, [expert])
+    result = merged(document("ties", 1, dtype=None), parent, tmp_path / "out")
+    assert result["model.position_ids"].dtype == dtype
+    assert torch.equal(result["model.position_ids"], base["model.position_ids"])
+    family = open_family(parent / "base", {"a": parent / "expert0"})
+    status, reason = line(family, "model.position_ids")
+    assert status == "copied"
+    assert "floating-point" in reason
+
+
+def test_a_tensor_of_whole_numbers_in_one_expert_alone_is_copied(tmp_path) -> None:
+    base = llama(0)
+    expert = tuned(base, 1)
+    expert[UP] = torch.zeros(96, 64, dtype=torch.int8)
+    status, reason = line(opened(tmp_path, base, [expert]), UP)
+    assert (status, reason) == ("copied", "type I8 in expert0 is not floating-point")
+
+
+TIED = {"tie_word_embeddings": True}
+
+
+def test_a_tied_head_stored_twice_is_merged_once(tmp_path) -> None:
+    base = llama(0, layers=1)
+    base[HEAD] = base[EMBED].clone()
+    expert = tuned(base, 1)
+    expert[HEAD] = expert[EMBED].clone()
+    parent = write_family(tmp_path, base, [expert], TIED)
+    result = merged(document("dare_ties", 1), parent, tmp_path / "out")
+    assert HEAD not in result
+    family = open_family(parent / "base", {"a": parent / "expert0"})
+    assert line(family, HEAD) == ("left_out", f"tied to {EMBED}, which is merged once")
+
+
+def test_an_expert_that_untied_its_head_is_reported(tmp_path) -> None:
+    base = llama(0, layers=1)
+    expert = tuned(base, 1)
+    del base[HEAD]
+    family = opened(tmp_path, base, [expert], [TIED, {"tie_word_embeddings": False}])
+    status, reason = line(family, HEAD)
+    assert status == "left_out"
+    assert "expert0" in reason
+    assert "ties" in reason
+
+
+def test_an_expert_that_tied_its_head_leaves_the_base_s(tmp_path) -> None:
+    base = llama(0)
+    expert = tuned(base, 1)
+    del expert[HEAD]
+    family = opened(tmp_path, base, [expert], [{}, TIED])
+    assert line(family, HEAD) == ("copied", "missing in expert0")
+
+
+def test_all_float_types_merge_with_each_other(tmp_path) -> None:
+    base = llama(0, layers=1, dtype=torch.bfloat16)
+    wide = {name: tensor.float() for name, tensor in base.items()}
+    experts = [tuned(wide, 1), {k: v.half() for k, v in tuned(wide, 2).items()},
+               {k: v.double() for k, v in tuned(wide, 3).items()}]  # fmt: skip
+    parent = write_family(tmp_path, base, experts)
+    result = merged(document("task_arithmetic", 3), parent, tmp_path / "out")
+    for name, tensor in result.items():
+        assert tensor.dtype == torch.bfloat16
+        start = base[name].double()
+        exact = start + sum(expert[name].double() - start for expert in experts)
+        assert ((tensor.double() - exact).abs() <= 2**-8 * exact.abs() + 1e-9).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_output_type_is_the_one_asked_for(dtype: str, tmp_path) -> None:
+    base = llama(0, layers=1, dtype=torch.float16)
+    base["ids"] = torch.arange(3)
+    parent = write_family(tmp_path, base, [{**base}])
+    result = merged(document("ties", 1, dtype=dtype), parent, tmp_path / "out")
+    assert result.pop("ids").dtype == torch.int64
+    assert {tensor.dtype for tensor in result.values()} == {getattr(torch, dtype)}
+
+
+def test_sharded_models_merge_as_single_files_do(tmp_path) -> None:
+    base = llama(0, layers=2)
+    expert = tuned(base, 1)
+    one = write_family(tmp_path / "one", base, [expert])
+    many = tmp_path / "many"
+    write_model(many / "base", base, shards=4)
+    write_model(many / "expert0", expert, shards=3)
+    first = merged(document("ties", 1), one, tmp_path / "first")
+    second = merged(document("ties", 1), many, tmp_path / "second")
+    assert all(torch.equal(first[name], second[name]) for name in base)
+
+
+MIXTURE = "model.layers.{}.block_sparse_moe.experts.{}.w1.weight"
+
+
+def other_names(style: str) -> Tensors:
+    generator = torch.Generator().manual_seed(0)
+    names = {
+        "mixture": [MIXTURE.format(i, j) for i in range(2) for j in range(4)]
+        + [f"model.layers.{i}.block_sparse_moe.gate.weight" for i in range(2)],
+        "gpt2": [f"h.{i}.attn.c_attn.weight" for i in range(3)] + ["wte.weight", "wpe.weight"],
+        "t5": [f"{s}.block.{i}.layer.0.SelfAttention.q.weight" for s in ("encoder", "decoder")
+               for i in range(2)] + ["shared.weight"],
+        "unknown": ["body.a", "body.b.kernel", "x"],
+    }  # fmt: skip
+    return {name: torch.randn(24, 16, generator=generator) for name in names[style]}
+
+
+@pytest.mark.parametrize("style", ["mixture", "gpt2", "t5", "unknown"])
+@pytest.mark.parametrize("method", ["ties", "dppa", "pcb", "dare_linear"])
+def test_any_architecture_s_names_merge(style: str, method: str, tmp_path) -> None:
+    base = other_names(style)
+    experts = [tuned(base, 1), tuned(base, 2)]
+    parent = write_family(tmp_path, base, experts)
+    result = merged(document(method, 2), parent, tmp_path / "out")
+    assert set(result) == set(base)
+    assert any(not torch.equal(result[name], base[name]) for name in base)
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare_ties", "dppa", "pcb"])
+def test_scalars_and_empty_tensors_take_part(method: str, tmp_path) -> None:
+    base = {"scale": torch.tensor(2.0), "none": torch.empty(0, 4), UP: torch.randn(8, 8),
+            "one": torch.ones(1)}  # fmt: skip
+    expert = {**base, "scale": torch.tensor(3.0), UP: base[UP] + 1, "one": torch.zeros(1)}
+    parent = write_family(tmp_path, base, [expert, expert])
+    result = merged(document(method, 2), parent, tmp_path / "out")
+    assert {name: tuple(t.shape) for name, t in result.items()} == {
+        name: tuple(t.shape) for name, t in base.items()
+    }
+    assert all(torch.isfinite(tensor).all() for tensor in result.values())
+
+
+def test_another_architecture_is_refused_with_both_names(tmp_path) -> None:
+    configs = [{}, {"model_type": "gpt2"}]
+    with pytest.raises(FamilyMismatch) as error:
+        opened(tmp_path, llama(0), [other_names("gpt2")], configs)
+    message = str(error.value)
+    assert "0 of" in message
+    assert "base llama" in message
+    assert "expert0 gpt2" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("sizes", [{"hidden": 32}, {"layers": 1}], ids=str)
+def test_another_size_of_the_same_architecture_is_refused(sizes: dict, tmp_path) -> None:
+    with pytest.raises(FamilyMismatch, match="can be merged"):
+        opened(tmp_path, llama(0, layers=5), [llama(0, **{"layers": 5, **sizes})])
+
+
+def test_a_base_without_parameters_or_experts_is_refused(tmp_path) -> None:
+    with pytest.raises(FamilyMismatch):
+        opened(tmp_path / "a", {"ids": torch.arange(3)}, [{"ids": torch.arange(3)}])
+    with pytest.raises(FamilyMismatch, match="no expert"):
+        opened(tmp_path / "b", llama(0, layers=1), [])

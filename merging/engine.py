@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from merging.checkpoints import Checkpoint, Entry, Family
-from merging.decisions import Decision, Outcome, apply, combine
+from merging.decisions import Competition, Decision, Outcome, apply, combine
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
+from merging.methods import pcb, ties
 from merging.selection import OrderStatistic, nth_equal_rows, order_statistics, sweep_rows
 
 CHUNK = 1 << 20  # elements per chunk
@@ -229,6 +230,19 @@ class TensorReader:
         """Index of the expert's nth entry (from 1) whose magnitude equals `value`."""
         return nth_equal_rows(lambda: self.magnitudes(decisions))(expert, value, nth)
 
+    def score_sweep(
+        self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
+    ) -> list[dict[int, np.ndarray]]:
+        """Histograms of PCB's scores of the active experts (`pcb.scores`)."""
+
+        def rows() -> Iterator[list[torch.Tensor]]:
+            for start, stop in self.spans():
+                deltas = self.pruned(decisions, start, stop)
+                taus = [deltas[index] for index in game.active]
+                yield pcb.scores(taus, game.bounds, game.variant)
+
+        return sweep_rows(rows)(buckets)
+
     def l1_norms(self) -> list[float]:
         """Sum of |delta| of every expert, in float64."""
         sums = [0.0] * self.experts
@@ -248,8 +262,6 @@ class TensorReader:
 
     def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
         """Entries whose weighted sum is above 0 minus those below."""
-        from merging.methods import ties
-
         return sum(
             ties.sign_balance(ties.vote(self.pruned(decisions, start, stop), weights))
             for start, stop in self.spans()

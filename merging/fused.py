@@ -43,6 +43,7 @@ T = TypeVar("T")
 BUDGET_BYTES = 256 << 20  # raw tensors held at a time, all workers together
 SEGMENT = 1 << 22  # elements of a tensor worked on at a time
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
+_COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -164,6 +165,27 @@ class FusedReader(TensorReader):
             nth -= -found - 1
         raise AssertionError("fewer ties than were counted")
 
+    def score_sweep(
+        self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
+    ) -> list[dict[int, np.ndarray]]:
+        """As TensorReader."""
+        most = max(len(row) for row in buckets)
+        wanted = np.full((self.experts, most), -1, dtype=np.int32)
+        for index, row in zip(game.active, buckets, strict=True):
+            wanted[index, : len(row)] = row
+        counts = np.zeros((self.experts, most, 1 << 16), dtype=np.int64)
+        rule = _rule(Outcome(game))
+        for start, stop in self._pieces(decisions):
+            experts = self._experts(decisions, game, start, stop)
+            self._call(
+                "amalgam_score_histogram", start, stop, experts, self.experts, ctypes.byref(rule),
+                start, stop - start, most, wanted.ctypes.data, counts.ctypes.data,
+            )  # fmt: skip
+        return [
+            {bucket: counts[index, k] for k, bucket in enumerate(row)}
+            for index, row in zip(game.active, buckets, strict=True)
+        ]
+
     def l1_norms(self) -> list[float]:
         """As TensorReader."""
         sums, largest = np.zeros((self.experts, 2)), np.zeros(self.experts, dtype=np.float32)
@@ -194,7 +216,7 @@ class FusedReader(TensorReader):
         """As TensorReader."""
         total = 0
         for start, stop in self._pieces(decisions):
-            experts = self._experts(decisions, weights, start, stop)
+            experts = self._experts(decisions, Sum(tuple(weights)), start, stop)
             total += self._call(
                 "amalgam_balance", start, stop, experts, self.experts, start, stop - start
             )
@@ -203,18 +225,14 @@ class FusedReader(TensorReader):
     def merge(
         self, decisions: Sequence[Decision], outcome: Outcome, dtype: torch.dtype
     ) -> Iterator[MergedChunk]:
-        """As TensorReader. A competition (PCB) is combined through torch."""
-        if isinstance(outcome.combination, Competition):
-            yield from super().merge(decisions, outcome, dtype)
-            return
+        """As TensorReader."""
         rule = _rule(outcome)
-        weights = outcome.combination.weights
         for start, stop in self._pieces(decisions):
             values = torch.empty(stop - start, dtype=dtype)
             drift = np.zeros(2)
             bad = 0
             if stop > start:
-                experts = self._experts(decisions, weights, start, stop)
+                experts = self._experts(decisions, outcome.combination, start, stop)
                 bad = self._call(
                     "amalgam_merge", start, stop, experts, self.experts, ctypes.byref(rule),
                     start, stop - start, values.data_ptr(), _TYPES[dtype], drift.ctypes.data,
@@ -255,12 +273,18 @@ class FusedReader(TensorReader):
         return function(self._pointer(0, start, stop), self._types[0], *arguments)
 
     def _experts(
-        self, decisions: Sequence[Decision], weights: Sequence[float], start: int, stop: int
+        self, decisions: Sequence[Decision], combination: Combination, start: int, stop: int
     ) -> Any:
         experts = (kernels.Expert * self.experts)()
-        for index in range(self.experts):
-            self._fill(experts[index], index, decisions[index], start, stop)
-            experts[index].weight = weights[index]
+        for index, decision in enumerate(decisions):
+            self._fill(experts[index], index, decision, start, stop)
+            if combination.weights:
+                experts[index].weight = combination.weights[index]
+        if isinstance(combination, Competition):
+            for index, bounds in zip(combination.active, combination.bounds, strict=True):
+                expert = experts[index]
+                expert.active, expert.low, expert.high = 1, bounds.low, bounds.high
+                expert.threshold, expert.top = bounds.threshold, bounds.top
         return experts
 
     def _expert(
@@ -292,12 +316,14 @@ class FusedReader(TensorReader):
 
 def _rule(outcome: Outcome) -> kernels.Rule:
     combination: Combination = outcome.combination
-    rule = kernels.Rule(0, 0, 1, 1.0, outcome.strength, outcome.base_weight)
+    rule = kernels.Rule(0, 0, 1, 1.0, outcome.strength, outcome.base_weight, 0)
     if isinstance(combination, Election):
         rule.ties, rule.normalize = 1, int(combination.normalize)
         rule.zero_is_positive = int(combination.zero_is_positive)
     elif isinstance(combination, Sum):
         rule.divisor = linear.divisor(combination.weights, combination.normalize)
+    else:
+        rule.competition = _COMPETITIONS[combination.variant]
     return rule
 
 

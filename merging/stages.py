@@ -6,12 +6,11 @@ returns its decision as data. The formulas live in `merging.methods`, the passes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from merging.decisions import (
     Combination,
@@ -33,11 +32,12 @@ from merging.selection import (
     KEEP_ALL,
     KEEP_NONE,
     Cut,
-    Sweep,
     largest_cuts,
-    order_statistics,
     statistics,
 )
+
+Buckets = Sequence[Sequence[int]]
+Histograms = list[dict[int, np.ndarray]]
 
 
 class Pruner(Protocol):
@@ -225,7 +225,12 @@ class ModelMagnitude(_ByMagnitude):
             raise AssertionError("fewer ties than were counted")
 
         self._cuts = largest_cuts(
-            lambda ranks: statistics(model_sweep(stream), ranks), nth_equal, count, keeps
+            lambda ranks: statistics(
+                lambda buckets: model_sweep(stream, lambda r: r.sweep(buckets)), ranks
+            ),
+            nth_equal,
+            count,
+            keeps,
         )
 
     def decide(self, reader: TensorReader) -> list[Decision]:
@@ -320,14 +325,6 @@ class TiesConsensus:
         return Election(weights_at(self._recipe, reader), normalize, self._zero_is_positive)
 
 
-@dataclass(frozen=True)
-class _Bounds:
-    """Who competes, and the bounds of their scores."""
-
-    active: tuple[int, ...]
-    bounds: tuple[pcb.Bounds, ...]
-
-
 class PcbConsensus:
     """consensus: pcb."""
 
@@ -336,7 +333,7 @@ class PcbConsensus:
         self._model_scope = recipe.parameters["scope"] == "model"
         self._variant = recipe.parameters["variant"]
         self._density = recipe.parameters["pcb_density"]
-        self._whole: _Bounds | None = None
+        self._whole: Competition | None = None
         self.passes = 4 if self._model_scope else 0
 
     def prepare(self, stream: Stream, pruner: Pruner) -> None:
@@ -344,57 +341,50 @@ class PcbConsensus:
         if not self._model_scope:
             return
 
-        def rows() -> Iterator[list[torch.Tensor]]:
-            for reader in stream.readers():
-                decisions = pruner.decide(reader)
-                for start, stop in reader.spans():
-                    yield reader.pruned(decisions, start, stop)
+        def magnitudes(buckets: Buckets) -> Histograms:
+            return model_sweep(stream, lambda r: r.sweep(buckets, pruner.decide(r)))
+
+        def scores(game: Competition, buckets: Buckets) -> Histograms:
+            return model_sweep(stream, lambda r: r.score_sweep(pruner.decide(r), game, buckets))
 
         count = offsets(stream)[1]
-        sweep = model_sweep(stream, pruner)
-        self._whole = self._measure(
-            lambda ranks: statistics(sweep, ranks), rows, count, len(stream.family.experts)
-        )
+        self._whole = self._measure(magnitudes, scores, count, len(stream.family.experts))
 
     def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
         """The competition of one tensor."""
         game = self._whole or self._measure(
-            lambda ranks: order_statistics(lambda: reader.magnitudes(decisions), ranks),
-            lambda: (reader.pruned(decisions, start, stop) for start, stop in reader.spans()),
+            lambda buckets: reader.sweep(buckets, decisions),
+            lambda game, buckets: reader.score_sweep(decisions, game, buckets),
             reader.numel,
             reader.experts,
         )
-        weights = weights_at(self._recipe, reader)
-        return Competition(weights, self._variant, game.active, game.bounds)
+        return replace(game, weights=weights_at(self._recipe, reader))
 
     def _measure(
         self,
-        find: Callable[[Sequence[Sequence[int]]], list],
-        rows: Callable[[], Iterator[list[torch.Tensor]]],
+        magnitudes: Callable[[Buckets], Histograms],
+        scores: Callable[[Competition, Buckets], Histograms],
         count: int,
         experts: int,
-    ) -> _Bounds:
+    ) -> Competition:
         """Clip bounds from the magnitudes, then thresholds from the scores."""
+        nobody = Competition((), self._variant, (), ())
         if count == 0:
-            return _Bounds((), ())
+            return nobody
         low, high = pcb.clip_ranks(count, pcb.CLIP[self._variant])
-        found = find([[low, high, count - 1]] * experts)
+        found = statistics(magnitudes, [[low, high, count - 1]] * experts)
         active = tuple(index for index, row in enumerate(found) if row[2].value > 0)
         if not active:
-            return _Bounds((), ())
-        bounds = [pcb.Bounds(found[index][0].value, found[index][1].value) for index in active]
-
-        def scores() -> Iterator[list[torch.Tensor]]:
-            for chunk in rows():
-                yield pcb.scores([chunk[index] for index in active], bounds, self._variant)
-
+            return nobody
+        bounds = tuple(pcb.Bounds(found[i][0].value, found[i][1].value) for i in active)
+        game = Competition((), self._variant, active, bounds)
         ranks = [pcb.threshold_rank(count, self._density), count - 1]
-        ends = order_statistics(scores, [ranks] * len(active))
-        complete = [
+        ends = statistics(lambda buckets: scores(game, buckets), [ranks] * len(active))
+        complete = tuple(
             replace(bound, threshold=row[0].value, top=row[1].value)
             for bound, row in zip(bounds, ends, strict=True)
-        ]
-        return _Bounds(active, tuple(complete))
+        )
+        return replace(game, bounds=complete)
 
 
 def weights_at(recipe: Recipe, reader: TensorReader) -> tuple[float, ...]:
@@ -420,23 +410,21 @@ def offsets(stream: Stream) -> tuple[dict[str, int], int]:
     return starts, position
 
 
-def model_sweep(stream: Stream, pruner: Pruner | None = None) -> Sweep:
-    """Histograms of (pruned) magnitudes over all merged tensors."""
+def model_sweep(stream: Stream, sweep: Callable[[TensorReader], Histograms]) -> Histograms:
+    """The histograms that `sweep` makes of each merged tensor, added up."""
+    total: Histograms = []
 
-    def sweep(buckets: Sequence[Sequence[int]]) -> list[dict[int, np.ndarray]]:
-        total: list[dict[int, np.ndarray]] = [{} for _ in buckets]
+    def add(reader: TensorReader) -> None:
+        found = sweep(reader)
+        with stream.lock:  # sums of integers: the order does not matter
+            if not total:
+                total.extend({} for _ in found)
+            for sums, row in zip(total, found, strict=True):
+                for bucket, counts in row.items():
+                    sums[bucket] = sums[bucket] + counts if bucket in sums else counts
 
-        def add(reader: TensorReader) -> None:
-            found = reader.sweep(buckets, pruner.decide(reader) if pruner else None)
-            with stream.lock:  # sums of integers: the order does not matter
-                for sums, row in zip(total, found, strict=True):
-                    for bucket, counts in row.items():
-                        sums[bucket] = sums[bucket] + counts if bucket in sums else counts
-
-        stream.map(add)
-        return total
-
-    return sweep
+    stream.map(add)
+    return total
 
 
 def _equal(reader: TensorReader, index: int, value: float) -> int:

@@ -41,6 +41,11 @@ class Expert(ctypes.Structure):
         ("keep", ctypes.c_uint32),
         ("scale", ctypes.c_float),
         ("weight", ctypes.c_float),
+        ("active", ctypes.c_int32),
+        ("low", ctypes.c_float),
+        ("high", ctypes.c_float),
+        ("threshold", ctypes.c_float),
+        ("top", ctypes.c_float),
         ("lower", ctypes.c_float * MAX_RINGS),
         ("factor", ctypes.c_float * MAX_RINGS),
     )
@@ -56,6 +61,7 @@ class Rule(ctypes.Structure):
         ("divisor", ctypes.c_float),
         ("strength", ctypes.c_float),
         ("base_weight", ctypes.c_float),
+        ("competition", ctypes.c_int32),
     )
 
 
@@ -135,6 +141,7 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "amalgam_sums": (None, [p, i, p, i, l64, p, p]),
         "amalgam_count": (None, [p, i, p, i, l64, i, p, p]),
         "amalgam_dots": (None, [p, i, p, p, i, l64, p, p]),
+        "amalgam_score_histogram": (None, [p, i, expert, i, rule, l64, l64, i, p, p]),
         "amalgam_merge": (l64, [p, i, expert, i, rule, l64, l64, p, i, p]),
         "amalgam_balance": (l64, [p, i, expert, i, l64, l64]),
     }

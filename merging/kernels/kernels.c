@@ -174,6 +174,8 @@ typedef struct {
     uint32_t keep;        /* draws below this of 2^24 are kept */
     float scale;          /* factor on a kept random draw, or on everything */
     float weight;
+    int32_t active;       /* takes part in a competition */
+    float low, high, threshold, top;  /* its bounds there */
     float lower[16], factor[16];
 } Expert;
 
@@ -181,7 +183,10 @@ typedef struct {
     int32_t ties, normalize, zero_is_positive;
     float divisor;  /* of a normalized sum; 1 otherwise */
     float strength, base_weight;
+    int32_t competition;  /* 0, or how agreement is scored: SUM_OF_DELTAS... */
 } Rule;
+
+enum { SUM_OF_DELTAS = 1, SUM_OF_NORMALIZED = 2, PAIRWISE = 3 };
 
 static void prune(const Expert *expert, int64_t index, int m, float *restrict d) {
     if (expert->random) {
@@ -299,6 +304,129 @@ static void combine_ties(float (*d)[BLOCK], const Expert *experts, int n_experts
             merged[i] = merged[i] / (divisor[i] == 0.0f ? 1.0f : divisor[i]);
 }
 
+/* exp for x in [0, 87] and tanh, step by step as merging/methods/elementary.py. */
+static inline float exp_fixed(float x) {
+    x = x > 87.0f ? 87.0f : x;
+    float power = floorf(x * 1.44269504088896341f + 0.5f);
+    x = x - power * 0.693359375f;
+    x = x - power * -2.12194440e-4f;
+    float y = x * 1.9875691500e-4f + 1.3981999507e-3f;
+    y = y * x + 8.3334519073e-3f;
+    y = y * x + 4.1665795894e-2f;
+    y = y * x + 1.6666665459e-1f;
+    y = y * x + 5.0000001201e-1f;
+    y = y * (x * x) + x + 1.0f;
+    return y * float_of((uint32_t)((int32_t)power + 127) << 23);
+}
+
+static inline float tanh_fixed(float x) {
+    float magnitude = fabsf(x);
+    magnitude = magnitude > 9.1f ? 9.1f : magnitude;
+    float large = 1.0f - 2.0f / (exp_fixed(magnitude + magnitude) + 1.0f);
+    float z = x * x;
+    float y = z * -5.70498872745e-3f + 2.06390887954e-2f;
+    y = y * z + -5.37397155531e-2f;
+    y = y * z + 1.33314422036e-1f;
+    y = y * z + -3.33332819422e-1f;
+    float small = y * z * x + x;
+    return magnitude < 0.625f ? small : (x < 0.0f ? -large : large);
+}
+
+static inline float clamped(float value, float low, float high) {
+    value = value < low ? low : value;
+    return value > high ? high : value;
+}
+
+static inline float sign_of(float value) { return (float)((value > 0.0f) - (value < 0.0f)); }
+
+/* PCB's scores b_i of the active experts; d holds the pruned deltas and is kept. */
+static void score(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule, int m,
+                  float (*restrict b)[BLOCK]) {
+    float v[n_experts][BLOCK], total[BLOCK];
+    int count = 0;
+    for (int i = 0; i < m; i++) total[i] = 0.0f;
+    for (int e = 0; e < n_experts; e++) {
+        if (!experts[e].active) continue;
+        count++;
+        float low = experts[e].low, high = experts[e].high, span = high - low;
+        for (int i = 0; i < m; i++)
+            v[e][i] = span <= 0.0f ? 0.0f
+                                   : sign_of(d[e][i]) * ((clamped(fabsf(d[e][i]), low, high) - low) / span);
+        const float *added = rule->competition == SUM_OF_NORMALIZED ? v[e] : d[e];
+        for (int i = 0; i < m; i++) total[i] = total[i] + added[i];
+    }
+    for (int e = 0; e < n_experts; e++) {
+        if (!experts[e].active) continue;
+        if (rule->competition == PAIRWISE) {
+            for (int i = 0; i < m; i++) b[e][i] = 0.0f;
+            for (int f = 0; f < n_experts; f++) {
+                if (!experts[f].active) continue;
+                for (int i = 0; i < m; i++) b[e][i] = b[e][i] + tanh_fixed(v[e][i] * v[f][i]);
+            }
+        } else {
+            for (int i = 0; i < m; i++) b[e][i] = tanh_fixed(d[e][i] * total[i]);
+        }
+        float n = (float)count;
+        for (int i = 0; i < m; i++) b[e][i] = exp_fixed(n * v[e][i] * v[e][i]) * b[e][i];
+    }
+}
+
+static void combine_pcb(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule,
+                        int m, float *restrict merged) {
+    float b[n_experts][BLOCK], denominator[BLOCK];
+    score(d, experts, n_experts, rule, m, b);
+    for (int i = 0; i < m; i++) merged[i] = denominator[i] = 0.0f;
+    for (int e = 0; e < n_experts; e++) {
+        if (!experts[e].active) continue;
+        Expert x = experts[e];
+        float span = x.top - x.threshold;
+        for (int i = 0; i < m; i++) {
+            float share = span <= 0.0f
+                              ? (b[e][i] >= x.threshold ? 1.0f : 0.0f)
+                              : (clamped(b[e][i], x.threshold, x.top) - x.threshold) / span;
+            float clip = sign_of(d[e][i]) * clamped(fabsf(d[e][i]), x.low, x.high);
+            merged[i] = merged[i] + x.weight * clip * share;
+            denominator[i] = denominator[i] + share;
+        }
+    }
+    for (int i = 0; i < m; i++)
+        merged[i] = merged[i] / (denominator[i] < 1e-12f ? 1e-12f : denominator[i]);
+}
+
+/* Histograms of the scores of every active expert, n_buckets each: of the upper 16 bits of the
+ * keys where buckets[e][k] < 0 (32768 is the bucket of 0), else of the lower 16 inside it. */
+void amalgam_score_histogram(const void *base, int base_type, const Expert *experts, int n_experts,
+                             const Rule *rule, int64_t first, int64_t n, int n_buckets,
+                             const int32_t *buckets, int64_t *counts) {
+    float base_block[BLOCK], d[n_experts][BLOCK], b[n_experts][BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, base_block);
+        for (int e = 0; e < n_experts; e++) {
+            if (!experts[e].active) continue;
+            load_delta(base_block, experts[e].data, experts[e].type, at, m, d[e]);
+            prune(&experts[e], first + at, m, d[e]);
+        }
+        score(d, experts, n_experts, rule, m, b);
+        for (int e = 0; e < n_experts; e++) {
+            if (!experts[e].active) continue;
+            for (int k = 0; k < n_buckets; k++) {
+                int32_t bucket = buckets[e * n_buckets + k];
+                int64_t *to = counts + ((int64_t)e * n_buckets + k) * 65536;
+                for (int i = 0; i < m; i++) {
+                    int32_t bits = (int32_t)bits_of(b[e][i] + 0.0f);
+                    int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);
+                    int32_t high = (key >> 16) + 32768;
+                    if (bucket < 0)
+                        to[high]++;
+                    else if (high == bucket)
+                        to[key & 0xFFFF]++;
+                }
+            }
+        }
+    }
+}
+
 /* Merges [0, n) of a chunk whose first element has index `first` in its tensor.
  * drift += {sum (merged - base)^2, sum base^2}. Returns how many results are not finite. */
 int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, int n_experts,
@@ -313,7 +441,9 @@ int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, in
             load_delta(b, experts[e].data, experts[e].type, at, m, d[e]);
             prune(&experts[e], first + at, m, d[e]);
         }
-        if (rule->ties)
+        if (rule->competition)
+            combine_pcb(d, experts, n_experts, rule, m, merged);
+        else if (rule->ties)
             combine_ties(d, experts, n_experts, rule, m, merged);
         else
             combine_sum(d, experts, n_experts, rule, m, merged);
@@ -350,7 +480,7 @@ int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, in
 int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, int n_experts,
                         int64_t first, int64_t n) {
     float b[BLOCK], d[n_experts][BLOCK], total[BLOCK];
-    Rule plain = {0, 0, 0, 1.0f, 1.0f, 1.0f};
+    Rule plain = {0, 0, 0, 1.0f, 1.0f, 1.0f, 0};
     int64_t balance = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;

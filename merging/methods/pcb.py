@@ -27,6 +27,7 @@ from dataclasses import dataclass
 
 import torch
 
+from merging.methods import elementary
 from merging.methods.registry import LAMBDA, SCOPE, WEIGHT, Axis, Knob
 
 AXIS = Axis(
@@ -110,12 +111,12 @@ def scores(
     """
     signed = [normalized(tau, bound) for tau, bound in zip(taus, bounds, strict=True)]
     if variant == "pairwise":
-        inters = [sum(torch.tanh(v * other) for other in signed) for v in signed]
+        inters = [sum(elementary.tanh(v * other) for other in signed) for v in signed]
     else:
         total = sum(signed if variant == "vision" else taus)
-        inters = [torch.tanh(tau * total) for tau in taus]
+        inters = [elementary.tanh(tau * total) for tau in taus]
     count = len(taus)
-    return [torch.exp(count * v * v) * inter for v, inter in zip(signed, inters, strict=True)]
+    return [elementary.exp(count * v * v) * inter for v, inter in zip(signed, inters, strict=True)]
 
 
 def survivors(score: torch.Tensor, bound: Bounds) -> torch.Tensor:

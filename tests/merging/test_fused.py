@@ -29,6 +29,11 @@ RECIPES = {
     "dare_l1": ("dare_ties", {"density": 0.4, "rescale_by": "l1"}),
     "dppa": ("dppa", {"density": 0.2, "amplification": [1.8, 1.2, 1.0, 0.7]}),
     "dppa_max": ("dppa", {"density": 0.2, "amplification": [0.5, 2.0], "partition_mode": "max"}),
+    "pcb": ("pcb", {"density": 0.1, "weight": 1.2}),
+    "pcb_tensor": ("pcb", {"density": 0.2, "scope": "tensor"}),
+    "pcb_reference": ("pcb", {"density": 0.1, "variant": "reference"}),
+    "pcb_vision": ("pcb", {"density": 0.1, "variant": "vision"}),
+    "pcb_of_magnitude": ("magnitude", {"density": 0.3, "consensus": "pcb", "pcb_density": 0.1}),
     "dppa_ties": ("dppa", {"density": 0.2, "consensus": "ties", "scale_dense": "max"}),
 }
 

@@ -58,17 +58,26 @@
     return { cells: cells.map((cell) => [cell]), labels: cells.map((cell) => family.modules[family.column_of[cell]]), title: "" };
   }
 
+  /* Each column with its neighbours, 1 2 3 2 1: weights stored in 16 bits fall on a coarse grid. */
+  function smooth(values) {
+    const at = (index) => values[Math.min(values.length - 1, Math.max(1, index))];
+    return values.map((value, i) => (3 * value + 2 * (at(i - 1) + at(i + 1)) + at(i - 2) + at(i + 2)) / 9);
+  }
+
   function mapHeat(state, expert, rows, colours, skeleton) {
     const { family, plan } = state, { settings } = plan;
     const drawn = rows.cells.map((cells) => planner.row(family, plan, expert, cells));
-    const top = Math.max(MINUTE, ...drawn.map((row) => Math.max(...row.share.subarray(1))));
+    // columns differ in width on the logarithmic axis: colour is share per width
+    const widths = family.edges.map((edge, bin) => Math.log(family.edges[bin + 1] / edge));
+    const dense = drawn.map((row) => smooth(row.share.map((share, bin) => (bin > 0 ? share / widths[bin] : 0))));
+    const top = Math.max(MINUTE, ...dense.map((row) => Math.max(...row)));
     const z = [], notes = [];
     drawn.forEach((row, index) => {
       let last = family.bins - 1;
       while (last > 0 && row.share[last] === 0) last--;
       const values = [], texts = [];
       for (let bin = 1; bin < family.bins; bin++) {
-        const density = Math.pow(row.share[bin] / top, 0.8);
+        const density = Math.pow(dense[index][bin] / top, 0.8);
         values.push(bin > last ? null : bandOf(row.kept[bin], row.gain[bin], settings) + 0.01 + 0.97 * density);
         texts.push(`${rows.title} ${rows.labels[index]}, |change| ${magnitude(family.edges[bin])} to ${magnitude(family.edges[bin + 1])}<br>${percent(row.share[bin])} of entries, ${percent(row.kept[bin])} of them kept`);
       }
@@ -124,7 +133,7 @@
   function map(figure, state, colours, width) {
     const { family, plan } = state;
     const rows = mapRows(family, state.detail);
-    const limit = innerWidth <= 768 ? innerHeight * 0.4 : 0;
+    const limit = innerWidth <= 768 ? innerHeight * 0.33 : 0;
     const { height, wide, place } = grid(family.experts, rows.cells.length, width, limit);
     const byRank = plan.settings.prune === "magnitude" || plan.settings.prune === "dynamic";
     const layout = { ...figure.layout, width, height, margin: { l: 0, r: 0, t: 0, b: 0 }, annotations: [] };
@@ -140,7 +149,7 @@
       const suffix = index ? index + 1 : "", { x, y, first, last } = place(index);
       layout[`xaxis${suffix}`] = { ...figure.layout[`xaxis${suffix}`], domain: x, range: family.shown.map(Math.log10), tickcolor: css(colours.line), color: css(colours.soft), ...ticks(...family.shown, wide) };
       layout[`yaxis${suffix}`] = { ...figure.layout[`yaxis${suffix}`], domain: y, range: [rows.cells.length - 0.5, -0.5], color: css(colours.soft), showticklabels: first, ticks: first ? "outside" : "", tickcolor: css(colours.line), tickvals: rows.labels.map((_, at) => at).filter((at) => at % every === 0), ticktext: rows.labels.filter((_, at) => at % every === 0) };
-      const note = (text, at, anchor, size, color, more) => layout.annotations.push({ text, x: (x[0] + x[1]) / 2, y: at, xref: "paper", yref: "paper", yanchor: anchor, showarrow: false, font: { size, color }, ...more });
+      const note = (text, at, anchor, size, color, more) => layout.annotations.push({ text, x: (x[0] + x[1]) / 2, xanchor: "center", y: at, xref: "paper", yref: "paper", yanchor: anchor, showarrow: false, font: { size, color }, ...more });
       note(`<span style="color:${look.colour}">${look.glyph}</span> ${look.name}`, y[1] + 4 / height, "bottom", 13, css(colours.ink));
       if (last) note("magnitude of change", y[0] - 20 / height, "top", 11.5, css(colours.soft));
       if (first && rows.title) note(rows.title, (y[0] + y[1]) / 2, "middle", 12, css(colours.soft), { x: 0, xanchor: "left", textangle: -90 });

@@ -147,7 +147,7 @@
       const experts = state.family.looks.map((look, index) => [look.name, String(index)]);
       parts.unshift(
         chosen("Measure", [["Entries", "entries"], ["L1", "l1"], ["Energy", "l2"]], state.measure, (value) => { state.measure = value; redraw(panel); }),
-        chosen("Expert", [["Mean of experts", "-1"], ...experts], String(state.expert), (value) => { state.expert = Number(value); redraw(panel); }));
+        chosen("Expert", [["All experts", "-1"], ...experts], String(state.expert), (value) => { state.expert = Number(value); redraw(panel); }));
     }
     table.ariaPressed = String(!panel.element.querySelector(".as-table").hidden);
     bar.replaceChildren(...parts);

@@ -236,9 +236,7 @@ def to_recipe(values: Mapping[str, Any]) -> recipes.Recipe:
             values[f"amplification.{k}"] for k in range(int(values["partitions"]))
         ]
     fallback = next(p.id for p in PRESETS.values() if prune.id in (p.prune, "none"))
-    method = preset_of(prune.id, consensus.id) or (
-        fallback if prune.id != "none" else consensus.id
-    )
+    method = preset_of(prune.id, consensus.id) or (fallback if prune.id != "none" else consensus.id)
     return recipes.build(
         method=method,
         base=values["base"],

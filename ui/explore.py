@@ -12,7 +12,6 @@ from typing import Any
 
 import gradio as gr
 
-from merging import recipe as recipes
 from merging.errors import MergeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from ui import controls, figures
@@ -25,6 +24,8 @@ _QUIET: dict[str, Any] = {
     "api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None,
     "trigger_mode": "always_last", "queue": False,
 }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class ExploreRefs:
     """The tab's components.
@@ -75,24 +76,24 @@ def _panels() -> dict[str, Any]:
         "headline": PlotPanel(kind="headline", title="Finding", elem_id="headline"),
         "map": PlotPanel(
             kind="map", title="Where the changes are, and where each layer is cut",
-            elem_id="map", elem_classes="card",
+            elem_id="map",
         ),
     }  # fmt: skip
     with gr.Row(elem_classes="pair"):
         built["retention"] = PlotPanel(
             kind="retention", title="What survives, layer by module", elem_id="retention",
-            elem_classes="card", min_width=300,
+            min_width=300,
         )  # fmt: skip
         built["energy"] = PlotPanel(
             kind="energy", title="Energy kept against pruning rate", elem_id="energy",
-            elem_classes="card", min_width=300,
+            min_width=300,
         )  # fmt: skip
     with gr.Row(elem_classes="pair"):
         built["cosine"] = PlotPanel(
             kind="static", title="Which way the experts pull", elem_id="cosine",
-            elem_classes="card", min_width=300,
+            min_width=300,
         )  # fmt: skip
-        built["words"] = gr.HTML(elem_id="words", elem_classes="card", min_width=300)
+        built["words"] = gr.HTML(elem_id="words", min_width=300, apply_default_css=False)
     return built
 
 
@@ -143,7 +144,7 @@ def _settled(library: Library, values: dict[str, Any], turn: int | None) -> list
         values = view.ordered(library, values)
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
-        told = view.numbers(recipe, sketch, view.cells(sketch.tensors), turn)
+        told = view.numbers(recipe, sketch, turn)
     except MergeError as error:
         gr.Warning(str(error))
         return [gr.skip()] * (3 + MAX_PARTITIONS)
@@ -151,7 +152,7 @@ def _settled(library: Library, values: dict[str, Any], turn: int | None) -> list
     labels = controls.amplification_labels(values["rate"], count)
     updates = [gr.update(label=label) for label in labels]
     updates += [gr.skip()] * (MAX_PARTITIONS - count)
-    return [told, recipes.dump(recipe), view.words(recipe), *updates]
+    return [*told, *updates]
 
 
 def _changed(
@@ -244,5 +245,3 @@ def _preset(chosen: str) -> list[Any]:
 def _turn(event: gr.EventData) -> int | None:
     turn = (event._data or {}).get("turn")
     return turn if isinstance(turn, int) else None
-
-

@@ -5,6 +5,7 @@ Pure functions from the library, the controls' values and the plan to what the b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -50,15 +51,18 @@ def ordered(library: Library, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "experts": [model for model in experts if model != values["base"]]}
 
 
-def numbers(
-    recipe: Recipe, sketch: FamilySketch, table: bins.Cells, turn: int | None = None
-) -> dict[str, Any]:
-    """The headline and the exact retention; `turn` tells the browser which move they answer."""
+def numbers(recipe: Recipe, sketch: FamilySketch, turn: int | None = None) -> list[Any]:
+    """The headline with the exact retention, the recipe's YAML and its words.
+
+    Args:
+        turn: which move of the controls this answers; the browser drops answers to older ones.
+    """
     plan = plans.plan(recipe, sketch)
-    told = {} if turn is None else {"turn": turn}
-    return {
-        **figures.headline(plan, sketch), "exact": figures.exact(plan, sketch, table), **told
-    }  # fmt: skip
+    finding = figures.headline(plan, sketch)
+    finding["exact"] = figures.exact(plan, sketch, cells(sketch.tensors))
+    if turn is not None:
+        finding["turn"] = turn
+    return [finding, recipes.dump(recipe), words(recipe, plan.warnings)]
 
 
 def family_values(library: Library, named: dict[str, Any], values: dict[str, Any]) -> list[Any]:
@@ -78,9 +82,7 @@ def family_values(library: Library, named: dict[str, Any], values: dict[str, Any
     told = ", ".join(names)
     where = f"{len(table.layers)} layers, {len(table.modules)} modules"
     return [
-        numbers(recipe, sketch, table),
-        recipes.dump(recipe),
-        words(recipe),
+        *numbers(recipe, sketch),
         {
             "figure": figures.map_figure(looks), "notes": _MAP_NOTES, "family": family,
             "controls": _told(named, values),
@@ -120,8 +122,8 @@ def nothing(message: str) -> list[Any]:
     return [finding, "", "", None, None, None, None]
 
 
-def words(recipe: Recipe) -> str:
-    """What the recipe does: in a sentence, as formulas, and where they come from."""
+def words(recipe: Recipe, warnings: Sequence[str] = ()) -> str:
+    """What the recipe does: in a sentence, as formulas, where they come from, what to mind."""
     axes = [PRUNERS[recipe.prune], CONSENSUS[recipe.consensus]]
     lines = "".join(
         f"<dt>{escape(axis.title)}</dt><dd><code>{escape(axis.formula)}</code></dd>"
@@ -133,9 +135,11 @@ def words(recipe: Recipe) -> str:
         for axis in axes
         if axis.url
     )
+    minded = "".join(f'<p class="minded">{escape(text)}.</p>' for text in warnings)
     return (
-        f"<section><h3>What this recipe does</h3><p>{escape(recipes.describe(recipe))}</p>"
-        f"<dl>{lines}</dl><ul>{papers}</ul></section>"
+        '<section class="panel"><h3>What this recipe does</h3>'
+        f"<p>{escape(recipes.describe(recipe))}</p>{minded}<dl>{lines}</dl><ul>{papers}</ul>"
+        "</section>"
     )
 
 

@@ -154,14 +154,15 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
     names = [f"{expert.glyph} {expert.name}" for expert in experts]
     change = np.sqrt(np.diag(sketch.dots.sum(axis=2)) / max(float(sketch.base_l2.sum()), 1e-30))
     heat = {
-        "type": "heatmap", "x": names, "y": names, "z": values.tolist(), "zmin": -1, "zmax": 1,
+        "type": "heatmap", "x": [expert.name for expert in experts], "y": names,
+        "z": values.tolist(), "zmin": -1, "zmax": 1,
         "colorscale": [[0, "#D55E00"], [0.5, "#f4f6f9"], [1, "#0072B2"]], "showscale": False,
         "xgap": 2, "ygap": 2, "texttemplate": "%{z:.2f}",
         "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>",
     }  # fmt: skip
     axis = {**_FIXED, "showgrid": False}
     layout = _layout(
-        margin={"l": 96, "r": 8, "t": 8, "b": 30}, xaxis=dict(axis),
+        margin={"l": 96, "r": 8, "t": 8, "b": 30}, xaxis={**axis, "tickangle": 0},
         yaxis={**axis, "autorange": "reversed"}, height=max(180, 54 * len(names) + 40),
     )  # fmt: skip
     rows = [[name, *(f"{v:.3f}" for v in row)] for name, row in zip(names, values, strict=True)]
@@ -233,7 +234,6 @@ def reason(plan: Plan, sketch: FamilySketch) -> str:
         parts.append(f"{_direction(low, high)} (cosine {span}).")
     else:
         parts.append("One expert: nothing can clash.")
-    parts += [f"{warning[:1].upper()}{warning[1:]}." for warning in plan.warnings]
     return " ".join(parts)
 
 

@@ -20,7 +20,7 @@ from merging.checkpoints import Checkpoint, Entry, Family
 from merging.decisions import Competition, Decision, Outcome, apply, combine
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from merging.methods import pcb, ties
-from merging.selection import OrderStatistic, nth_equal_rows, order_statistics, sweep_rows
+from merging.selection import HALF, OrderStatistic, nth_equal_rows, order_statistics, sweep_rows
 
 CHUNK = 1 << 20  # elements per chunk
 RESIDENT = 1 << 22  # tensors up to this many elements are kept in float32 between passes
@@ -72,6 +72,43 @@ class MergedChunk:
     squared: float
 
 
+@dataclass
+class Profile:
+    """Sums over one tensor of E experts' deltas. Every field adds up over chunks.
+
+    Attributes:
+        histogram: (E, 32768) int64, entries by the upper 16 bits of |delta|.
+        nonzero: (E,) int64.
+        l1, l2, largest: (E,) float64, sums of |delta| and of delta squared, largest |delta|.
+        dots: (E, E) float64, inner products.
+        base_l2: sum of squares of the base.
+        sample: (E, s) float32 pieces of sampled deltas, in order.
+    """
+
+    histogram: np.ndarray
+    nonzero: np.ndarray
+    l1: np.ndarray
+    l2: np.ndarray
+    largest: np.ndarray
+    dots: np.ndarray
+    base_l2: float
+    sample: list[np.ndarray]
+
+    @staticmethod
+    def empty(experts: int) -> Profile:
+        """All sums 0."""
+        return Profile(
+            histogram=np.zeros((experts, HALF), dtype=np.int64),
+            nonzero=np.zeros(experts, dtype=np.int64),
+            l1=np.zeros(experts),
+            l2=np.zeros(experts),
+            largest=np.zeros(experts),
+            dots=np.zeros((experts, experts)),
+            base_l2=0.0,
+            sample=[],
+        )
+
+
 def pick_device(wanted: str = "auto") -> torch.device:
     """The device for the arithmetic. Raises DeviceUnavailable if the one asked for is absent."""
     if wanted == "auto":
@@ -81,6 +118,15 @@ def pick_device(wanted: str = "auto") -> torch.device:
     if wanted not in ("cpu", "cuda"):
         raise DeviceUnavailable(f"device {wanted}: not known; valid: auto, cpu, cuda")
     return torch.device(wanted)
+
+
+def model_offsets(family: Family) -> tuple[dict[str, int], int]:
+    """Where each merged tensor starts in the model laid flat, sorted by name, and its length."""
+    starts, position = {}, 0
+    for entry in family.merged:
+        starts[entry.name] = position
+        position += entry.numel
+    return starts, position
 
 
 class Stream:
@@ -242,6 +288,33 @@ class TensorReader:
                 yield pcb.scores(taus, game.bounds, game.variant)
 
         return sweep_rows(rows)(buckets)
+
+    def profile(self, stride: int, first: int) -> Profile:
+        """What a sketch needs of this tensor, in one pass.
+
+        Args:
+            stride, first: the flat indices first, first + stride, ... are sampled.
+        """
+        total = Profile.empty(self.experts)
+        for start, stop in self.spans():
+            deltas = torch.stack(self.deltas(start, stop))
+            if stop == start:
+                continue
+            magnitudes = deltas.abs()
+            keys = magnitudes.view(torch.int32) >> 16
+            for index in range(self.experts):
+                counts = torch.bincount(keys[index], minlength=HALF)
+                total.histogram[index] += counts.cpu().numpy()
+            total.nonzero += (magnitudes > 0).sum(1).cpu().numpy()
+            total.l1 += magnitudes.sum(1, dtype=torch.float64).cpu().numpy()
+            total.l2 += magnitudes.double().square_().sum(1).cpu().numpy()
+            np.maximum(total.largest, magnitudes.amax(1).cpu().numpy(), out=total.largest)
+            total.dots += (deltas @ deltas.T).double().cpu().numpy()
+            base = self.base(start, stop)
+            total.base_l2 += base.square().sum(dtype=torch.float64).item()
+            skip = (first - start) % stride
+            total.sample.append(deltas[:, skip::stride].cpu().numpy())
+        return total
 
     def l1_norms(self) -> list[float]:
         """Sum of |delta| of every expert, in float64."""

@@ -33,7 +33,7 @@ from merging.decisions import (
     Rings,
     Sum,
 )
-from merging.engine import MergedChunk, Stream, TensorReader
+from merging.engine import MergedChunk, Profile, Stream, TensorReader
 from merging.errors import NonFinite
 from merging.methods import linear
 from merging.selection import HALF, SMALL, UPPER, OrderStatistic, statistics
@@ -185,6 +185,54 @@ class FusedReader(TensorReader):
             {bucket: counts[index, k] for k, bucket in enumerate(row)}
             for index, row in zip(game.active, buckets, strict=True)
         ]
+
+    def profile(self, stride: int, first: int) -> Profile:
+        """As TensorReader."""
+        total = Profile.empty(self.experts)
+        counts = np.zeros((self.experts, 1 << 16), dtype=np.int64)
+        sums = np.zeros((self.experts, 2))
+        largest = np.zeros(self.experts, dtype=np.float32)
+        zero, upper = np.zeros(1, dtype=np.float32), np.full(1, -1, dtype=np.int32)
+        dots, base_l2 = np.zeros((self.experts, self.experts)), np.zeros(1)
+        types = (ctypes.c_int32 * self.experts)(*self._types[1:])
+        for start, stop in self._pieces(None):
+            size = stop - start
+            for index in range(self.experts):
+                data, kind = self._pointer(index + 1, start, stop), self._types[index + 1]
+                self._call(
+                    "amalgam_histogram", start, stop, self._expert(index, None, start, stop),
+                    start, size, 1, upper.ctypes.data, counts[index].ctypes.data,
+                )  # fmt: skip
+                self._call(
+                    "amalgam_sums", start, stop, data, kind, size, sums[index].ctypes.data,
+                    largest[index:].ctypes.data,
+                )  # fmt: skip
+                self._call(
+                    "amalgam_count", start, stop, data, kind, size, 1, zero.ctypes.data,
+                    total.nonzero[index:].ctypes.data,
+                )  # fmt: skip
+            pointers = (ctypes.c_void_p * self.experts)(
+                *(self._pointer(index + 1, start, stop) for index in range(self.experts))
+            )
+            self._call(
+                "amalgam_dots", start, stop, pointers, types, self.experts, size,
+                dots.ctypes.data, base_l2.ctypes.data,
+            )  # fmt: skip
+            total.sample.append(self._sample(start, stop, (first - start) % stride, stride))
+        total.histogram[:] = counts[:, :HALF]
+        total.l1, total.l2, total.largest = sums[:, 0], sums[:, 1], largest.astype(np.float64)
+        total.dots = np.triu(dots) + np.triu(dots, 1).T
+        total.base_l2 = float(base_l2[0])
+        return total
+
+    def _sample(self, start: int, stop: int, skip: int, stride: int) -> np.ndarray:
+        """(E, s) float32: every stride-th delta of [start, stop) from `skip` on."""
+        rows = []
+        for model, (info, width) in enumerate(zip(self._infos, self._widths, strict=True)):
+            low = self._loaded[model][0]
+            raw = self.stream.buffer(model, 1)[(start - low) * width : (stop - low) * width]
+            rows.append(raw.view(info.torch_dtype)[skip::stride].float())
+        return torch.stack([row - rows[0] for row in rows[1:]]).numpy()
 
     def l1_norms(self) -> list[float]:
         """As TensorReader."""

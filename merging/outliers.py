@@ -74,10 +74,27 @@ def measure_outliers(
 ) -> OutlierRates:
     """Counts the outliers of every linear of every expert, in two passes over the linears."""
     linears = tuple(entry for entry in stream.family.merged if entry.place.is_linear)
-    experts = len(stream.family.experts)
-    if not linears:
-        return OutlierRates((), np.zeros((experts, 0)), np.zeros((experts, 0)))
-    sums = np.array(stream.map(lambda reader: reader.l1_norms(), entries=linears)).T
+    norms = stream.map(lambda reader: reader.l1_norms(), entries=linears)
+    sums = np.array(norms).reshape(len(linears), len(stream.family.experts)).T
+    counts = count_outliers(stream, linears, sums, layer_outlier, linear_outlier)
+    return OutlierRates(linears, *counts)
+
+
+def count_outliers(
+    stream: Stream,
+    linears: tuple[Entry, ...],
+    sums: np.ndarray,
+    layer_outlier: float,
+    linear_outlier: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outliers of each linear by its layer's mean, and by its own, in one pass.
+
+    Args:
+        sums: (E, n_linears) float64, sum of |delta| of each linear.
+
+    Returns:
+        Two (E, n_linears) int64 arrays.
+    """
     layer_means = _layer_means(linears, sums)
     column = {entry.name: index for index, entry in enumerate(linears)}
 
@@ -87,8 +104,9 @@ def measure_outliers(
         pairs = zip(layer_means[:, at], means, strict=True)
         return reader.count_above([[layer_outlier * m, linear_outlier * n] for m, n in pairs])
 
-    counts = np.array(stream.map(count, entries=linears), dtype=np.int64)  # (linears, experts, 2)
-    return OutlierRates(linears, counts[:, :, 0].T, counts[:, :, 1].T)
+    found = stream.map(count, entries=linears)
+    counts = np.array(found, dtype=np.int64).reshape(len(linears), sums.shape[0], 2)
+    return counts[:, :, 0].T, counts[:, :, 1].T
 
 
 def _layer_means(linears: tuple[Entry, ...], sums: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""The one pass over a family that makes its sketch, and the cache that saves the next one.
+"""The pass over a family that makes its sketch, and the cache that saves the next one.
 
-Every tensor is read once (tensors too large to stay in memory a second time, for the outlier
-counts). The sketch holds no weights; it is cached by the content of its inputs.
+Every tensor is read once, linears a second time to count the outliers of layers whose mean is
+then known. The sketch holds no weights; it is cached by the content of its inputs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from merging import fused
 from merging.checkpoints import Entry, Family, fingerprint
-from merging.engine import ProgressCallback, Stream, TensorReader
+from merging.engine import Profile, ProgressCallback, Stream, TensorReader, model_offsets
 from merging.errors import NonFinite
+from merging.outliers import count_outliers
+from merging.selection import HALF
 from merging.sketch import (
     _SHIFT,
     FIRST_KEY,
@@ -31,7 +34,8 @@ from merging.sketch import (
 
 LAYER_OUTLIER, LINEAR_OUTLIER = 3.0, 5.0
 SAMPLES = 1 << 15
-_VERSION = 1
+INFINITE = 0x7F80  # upper bits of infinity; NaN lies above
+_VERSION = 2
 _ARRAYS = (
     "counts", "l1", "l2", "zeros", "max_abs", "layer_outliers", "linear_outliers", "dots",
     "base_l2", "sample", "sample_tensor",
@@ -67,14 +71,13 @@ def scan(
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             file.unlink(missing_ok=True)  # a damaged cache entry is only lost time
     started = time.perf_counter()
-    stream = Stream(family, passes=1, progress=progress, cancel=cancel, device=device)
-    builder = _Builder(family, layer_outlier, linear_outlier)
-    for group in _groups(family.merged):
-        readers = list(stream.readers("scan", group))
-        for reader in readers:
-            builder.add(reader)
-        builder.count_outliers(readers)
-    sketch = builder.finish(time.perf_counter() - started, key)
+    where = device or torch.device("cpu")
+    fast = where.type == "cpu" and fused.is_worthwhile(family, 1)
+    stream = (fused.FusedStream if fast else Stream)(
+        family, passes=2, progress=progress, cancel=cancel, device=where
+    )
+    arrays = _measure(stream, layer_outlier, linear_outlier)
+    sketch = _sketch(family, key, arrays, (layer_outlier, linear_outlier), started)
     if file is not None:
         save(sketch, file)
     return sketch
@@ -107,17 +110,8 @@ def load(file: Path, family: Family, key: str) -> FamilySketch:
             raise ValueError(f"{file}: made from other inputs")
         arrays = {name: data[name] for name in _ARRAYS}
         layer_outlier, linear_outlier, seconds = (float(value) for value in data["meta"])
-    return FamilySketch(
-        base=family.base.name,
-        experts=tuple(expert.name for expert in family.experts),
-        tensors=_sketched(family),
-        layer_outlier=layer_outlier,
-        linear_outlier=linear_outlier,
-        exact=True,
-        seconds=seconds,
-        fingerprint=key,
-        **arrays,
-    )
+    sketch = _sketch(family, key, arrays, (layer_outlier, linear_outlier), 0.0)
+    return replace(sketch, seconds=seconds)
 
 
 def select_experts(sketch: FamilySketch, experts: Sequence[str]) -> FamilySketch:
@@ -141,110 +135,92 @@ def _sketched(family: Family) -> tuple[SketchedTensor, ...]:
     )
 
 
-def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Linears grouped by layer (their means are pooled); every other tensor by itself."""
-    layers: dict[int, list[Entry]] = {}
-    alone = []
-    for entry in entries:
-        if entry.place.is_linear and entry.place.layer is not None:
-            layers.setdefault(entry.place.layer, []).append(entry)
-        else:
-            alone.append([entry])
-    return [*alone, *(layers[layer] for layer in sorted(layers))]
+def _sketch(
+    family: Family,
+    key: str,
+    arrays: dict[str, np.ndarray],
+    multiples: tuple[float, float],
+    started: float,
+) -> FamilySketch:
+    return FamilySketch(
+        base=family.base.name,
+        experts=tuple(expert.name for expert in family.experts),
+        tensors=_sketched(family),
+        layer_outlier=multiples[0],
+        linear_outlier=multiples[1],
+        exact=True,
+        seconds=time.perf_counter() - started,
+        fingerprint=key,
+        **arrays,
+    )
 
 
-class _Builder:
-    """Accumulates the sketch's arrays; every accumulation is a sum, a maximum or a copy."""
+def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dict[str, np.ndarray]:
+    """The sketch's arrays: one pass over every tensor, one over the linears for outliers."""
+    merged = stream.family.merged
+    starts, total = model_offsets(stream.family)
+    stride = max(1, total // SAMPLES) | 1  # odd, so that it walks through columns
 
-    def __init__(self, family: Family, layer_outlier: float, linear_outlier: float) -> None:
-        self._family = family
-        self._multiples = (layer_outlier, linear_outlier)
-        self._index = {entry.name: i for i, entry in enumerate(family.merged)}
-        shape = (len(family.experts), len(family.merged))
-        self.counts = np.zeros((*shape, N_BINS), dtype=np.int64)
-        self.l1 = np.zeros((*shape, N_BINS))
-        self.l2 = np.zeros((*shape, N_BINS))
-        self.zeros = np.zeros(shape, dtype=np.int64)
-        self.max_abs = np.zeros(shape)
-        self.layer_outliers = np.zeros(shape, dtype=np.int64)
-        self.linear_outliers = np.zeros(shape, dtype=np.int64)
-        self.dots = np.zeros((shape[0], shape[0], shape[1]))
-        self.base_l2 = np.zeros(shape[1])
-        self._sample: dict[int, list[np.ndarray]] = {}
-        total = sum(entry.numel for entry in family.merged)
-        self._stride = max(1, total // SAMPLES) | 1  # odd, so that it walks through columns
-
-    def add(self, reader: TensorReader) -> None:
-        """Reads one tensor of every model."""
-        at = self._index[reader.entry.name]
-        for start, stop in reader.spans():
-            deltas = reader.deltas(start, stop)
-            if stop == start:
-                continue
-            for row, delta in enumerate(deltas):
-                self._add_chunk(row, at, delta, reader, start)
-            stacked = torch.stack(deltas)
-            self.dots[:, :, at] += (stacked @ stacked.T).double().cpu().numpy()
-            base = reader.base(start, stop)
-            self.base_l2[at] += base.square().sum(dtype=torch.float64).item()
-            first = -start % self._stride
-            picked = stacked[:, first :: self._stride].cpu().numpy()
-            self._sample.setdefault(at, []).append(picked)
-
-    def _add_chunk(
-        self, row: int, at: int, delta: torch.Tensor, reader: TensorReader, start: int
-    ) -> None:
-        magnitude = delta.abs()
-        largest = magnitude.max().item()
-        if not np.isfinite(largest):
+    def profile(reader: TensorReader) -> Profile:
+        found = reader.profile(stride, -starts[reader.entry.name] % stride)
+        if found.histogram[:, INFINITE:].any():
             raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
-        nonzero = magnitude[magnitude > 0]
-        keys = ((nonzero.view(torch.int32) >> _SHIFT) - FIRST_KEY).clamp_(0, N_BINS - 1)
-        double = nonzero.double()
-        self.counts[row, at] += torch.bincount(keys, minlength=N_BINS).cpu().numpy()
-        self.l1[row, at] += torch.bincount(keys, double, N_BINS).cpu().numpy()
-        self.l2[row, at] += torch.bincount(keys, double.square_(), N_BINS).cpu().numpy()
-        self.zeros[row, at] += delta.numel() - nonzero.numel()
-        self.max_abs[row, at] = max(self.max_abs[row, at], largest)
+        return found
 
-    def count_outliers(self, readers: Sequence[TensorReader]) -> None:
-        """Second look at one group of tensors, once their means are known."""
-        columns = [self._index[reader.entry.name] for reader in readers]
-        numels = np.array([reader.numel for reader in readers], dtype=np.float64)
-        sums = self.l1[:, columns].sum(axis=2)
-        pooled = sums.sum(axis=1) / max(numels.sum(), 1.0)
-        for column, (at, reader) in enumerate(zip(columns, readers, strict=True)):
-            for start, stop in reader.spans():
-                for row, delta in enumerate(reader.deltas(start, stop)):
-                    magnitude = delta.abs()
-                    mean = sums[row, column] / max(reader.numel, 1)
-                    bound = self._multiples[1] * mean
-                    self.linear_outliers[row, at] += int((magnitude > bound).sum())
-                    if reader.entry.place.is_linear:
-                        bound = self._multiples[0] * pooled[row]
-                        self.layer_outliers[row, at] += int((magnitude > bound).sum())
+    profiles = stream.map(profile, "scan")
+    numels = np.array([entry.numel for entry in merged], dtype=np.int64)
+    l1 = np.stack([p.l1 for p in profiles], axis=1) if profiles else np.zeros((0, 0))
+    arrays = _binned(profiles)
+    outliers = count_outliers(
+        stream, _linears(merged), l1[:, _linear_columns(merged)], layer_outlier, linear_outlier
+    )
+    for name, counts in zip(("layer_outliers", "linear_outliers"), outliers, strict=True):
+        arrays[name] = np.zeros((len(stream.family.experts), len(merged)), dtype=np.int64)
+        arrays[name][:, _linear_columns(merged)] = counts
+    arrays["zeros"] = numels - np.stack([p.nonzero for p in profiles], axis=1)
+    arrays["max_abs"] = np.stack([p.largest for p in profiles], axis=1)
+    arrays["dots"] = np.stack([p.dots for p in profiles], axis=2)
+    arrays["base_l2"] = np.array([p.base_l2 for p in profiles])
+    samples = [np.concatenate(p.sample, axis=1) for p in profiles if p.sample]
+    arrays["sample"] = np.concatenate(samples, axis=1).astype(np.float32)
+    sizes = [sum(part.shape[1] for part in p.sample) for p in profiles]
+    arrays["sample_tensor"] = np.repeat(np.arange(len(merged)), sizes).astype(np.int64)
+    return arrays
 
-    def finish(self, seconds: float, key: str) -> FamilySketch:
-        """The sketch of everything added."""
-        order = sorted(self._sample)
-        parts = [np.concatenate(self._sample[at], axis=1) for at in order]
-        experts = len(self._family.experts)
-        sample = np.concatenate(parts, axis=1) if parts else np.zeros((experts, 0), np.float32)
-        tensor = np.repeat(order, [part.shape[1] for part in parts]).astype(np.int64)
-        arrays = {name: getattr(self, name) for name in _ARRAYS if not name.startswith("sample")}
-        return FamilySketch(
-            base=self._family.base.name,
-            experts=tuple(expert.name for expert in self._family.experts),
-            tensors=_sketched(self._family),
-            layer_outlier=self._multiples[0],
-            linear_outlier=self._multiples[1],
-            sample=sample.astype(np.float32),
-            sample_tensor=tensor,
-            exact=True,
-            seconds=seconds,
-            fingerprint=key,
-            **arrays,
-        )
+
+def _linear_columns(merged: Sequence[Entry]) -> list[int]:
+    return [index for index, entry in enumerate(merged) if entry.place.is_linear]
+
+
+def _linears(merged: Sequence[Entry]) -> tuple[Entry, ...]:
+    return tuple(merged[index] for index in _linear_columns(merged))
+
+
+def _binned(profiles: Sequence[Profile]) -> dict[str, np.ndarray]:
+    """Counts, L1 and L2 per bin (E, T, B) from the histograms by upper bits.
+
+    The counts are exact. Inside one bucket of the histogram (1/128 of an octave) entries count as
+    lying evenly; each tensor's bins are then scaled so that they add up to its exact L1 and L2.
+    """
+    keys = np.arange(HALF, dtype=np.int64)
+    with np.errstate(invalid="ignore", over="ignore"):  # the last buckets are infinity and NaN
+        low = (keys << 16).astype(np.int32).view(np.float32).astype(np.float64)
+        high = np.append(low[1:], np.inf)
+        mean = np.nan_to_num((low + high) / 2, nan=0.0, posinf=0.0)
+        square = np.nan_to_num((low * low + low * high + high * high) / 3, nan=0.0, posinf=0.0)
+    bins = np.clip((keys >> (_SHIFT - 16)) - FIRST_KEY, 0, N_BINS - 1)
+    first = np.searchsorted(bins, np.arange(N_BINS))
+    result: dict[str, list[np.ndarray]] = {"counts": [], "l1": [], "l2": []}
+    for found in profiles:
+        histogram = found.histogram.copy()
+        histogram[:, 0] -= histogram.sum(1) - found.nonzero  # exact zeros have no bin
+        result["counts"].append(np.add.reduceat(histogram, first, axis=1))
+        for name, value, exact in (("l1", mean, found.l1), ("l2", square, found.l2)):
+            sums = np.add.reduceat(histogram * value, first, axis=1)
+            total = sums.sum(1)
+            scale = np.divide(exact, total, out=np.zeros_like(total), where=total > 0)
+            result[name].append(sums * scale[:, None])
+    return {name: np.stack(rows, axis=1) for name, rows in result.items()}
 
 
 __all__ = ["load", "save", "scan", "select_experts", "sketch_key"]

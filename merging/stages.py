@@ -23,7 +23,7 @@ from merging.decisions import (
     Rings,
     Sum,
 )
-from merging.engine import Stream, TensorReader
+from merging.engine import Stream, TensorReader, model_offsets
 from merging.errors import RecipeError
 from merging.methods import dynamic, magnitude, pcb, random
 from merging.outliers import OutlierRates, measure_outliers
@@ -205,7 +205,7 @@ class ModelMagnitude(_ByMagnitude):
 
     def prepare(self, stream: Stream) -> None:
         """Selects over the model laid flat, tensors sorted by name."""
-        self._offsets, count = offsets(stream)
+        self._offsets, count = model_offsets(stream.family)
         keeps = []
         for source in self._recipe.sources:
             if source.density.constant is None:
@@ -347,7 +347,7 @@ class PcbConsensus:
         def scores(game: Competition, buckets: Buckets) -> Histograms:
             return model_sweep(stream, lambda r: r.score_sweep(pruner.decide(r), game, buckets))
 
-        count = offsets(stream)[1]
+        count = model_offsets(stream.family)[1]
         self._whole = self._measure(magnitudes, scores, count, len(stream.family.experts))
 
     def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
@@ -399,15 +399,6 @@ def density_at(source: Source, reader: TensorReader) -> float:
     """One expert's density for one tensor."""
     entry = reader.entry
     return source.density.at(entry.name, entry.place.layer, reader.stream.layers)
-
-
-def offsets(stream: Stream) -> tuple[dict[str, int], int]:
-    """Where each merged tensor starts in the model laid flat, and the model's length."""
-    starts, position = {}, 0
-    for entry in stream.family.merged:
-        starts[entry.name] = position
-        position += entry.numel
-    return starts, position
 
 
 def model_sweep(stream: Stream, sweep: Callable[[TensorReader], Histograms]) -> Histograms:

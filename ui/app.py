@@ -12,7 +12,8 @@ import gradio as gr
 
 from merging.checkpoints import open_checkpoint
 from merging.engine import pick_device
-from ui import chat, explore, guide, merge, theme
+from ui import chat, chat_view, explore, guide, merge, theme
+from ui.events import CHEAP
 from ui.jobs import Jobs
 from ui.library import Library
 from ui.settings import Settings
@@ -62,7 +63,6 @@ def build(settings: Settings) -> App:
 
 def _join(rooms: gr.Tabs, explore_refs: Any, merge_refs: Any, talking: chat.ChatTab) -> None:
     """The ways from one tab to the next."""
-    quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
     def to_merge(recipe: str, name: str) -> tuple[Any, Any, Any]:
         suggested = merge.suggest_name(talking.library, recipe, name)
@@ -73,13 +73,13 @@ def _join(rooms: gr.Tabs, explore_refs: Any, merge_refs: Any, talking: chat.Chat
 
     explore_refs.go_merge.click(
         to_merge, [explore_refs.recipe, merge_refs.name],
-        [rooms, merge_refs.recipe, merge_refs.name], **quiet,
+        [rooms, merge_refs.recipe, merge_refs.name], **CHEAP,
     )  # fmt: skip
-    merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **quiet)
+    merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **CHEAP)
 
 
 def _launch(settings: Settings) -> dict[str, Any]:
-    gr.set_static_paths([*theme.static_paths(), chat.SCRIPT])
+    gr.set_static_paths([*theme.static_paths(), chat_view.SCRIPT])
     return {
         "server_name": settings.host, "server_port": settings.port, "quiet": True,
         "theme": theme.theme(), "head": _HEAD + theme.head(),

@@ -14,40 +14,20 @@ from typing import Any
 
 import gradio as gr
 
-from merging.demo.tasks import suggested_prompts
 from merging.errors import MergeError
-from merging.trial.chat import Chunk, Sampling
-from ui import theme
+from merging.trial.chat import Sampling
+from ui import chat_view as view
+from ui.events import CHEAP, PRIVATE
 from ui.library import Library, Model
-from ui.merge_view import amount, span
+from ui.merge_view import amount
 from ui.store import ModelStore
 from ui.talks import Talk, Talks, Turn
 
 log = logging.getLogger(__name__)
 
-COLUMNS = 4
-SCRIPT = theme.ASSETS / "chat.js"
 _MAX_PROMPT = 8000  # characters
 _EVERY_S = 0.1  # at most ten updates a second and column
 _STREAMS = 4  # answers written at the same time, all visitors together
-_TEMPLATE = """<article class="talk"><header><i class="dot"></i><h3 class="name"></h3>
-<span class="tag"></span><span class="rate"></span>
-<button type="button" class="stop" hidden>Stop</button></header>
-<div class="turns" role="log" aria-live="polite" tabindex="0"></div><p class="hint"></p>
-</article>"""
-
-
-def chat_column(number: int, value: dict[str, Any]) -> gr.HTML:
-    """One model's conversation; `value` is what `_drawn` makes. Its event "stop" is its button.
-
-    Args:
-        number: 0..3, the place of the column.
-    """
-    return gr.HTML(
-        value, html_template=_TEMPLATE, apply_default_css=False,
-        head=f'<script src="{theme.url(SCRIPT)}"></script>',
-        js_on_load=f"amalgamChat.mount(element, {number}, props, watch, () => trigger('stop'))",
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +36,6 @@ class Asked:
 
     question: str = ""
     models: tuple[str, ...] = ()
-    number: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,15 +60,15 @@ def layout(library: Library) -> ChatRefs:
     chosen = first_models(library)
     models = gr.CheckboxGroup(
         ids, value=chosen, label="Models", interactive=True, elem_classes="chips",
-        info=f"Up to {COLUMNS} answer side by side.", elem_id="chat-models",
+        info=f"Up to {view.COLUMNS} answer side by side.", elem_id="chat-models",
     )  # fmt: skip
     boxes, columns = [], []
     with gr.Row(elem_classes="columns"):
-        for number in range(COLUMNS):
+        for number in range(view.COLUMNS):
             shown = number < len(chosen)
             with gr.Column(visible=shown, min_width=240) as box:
-                value = _drawn(library, chosen[number], Talk()) if shown else _EMPTY
-                columns.append(chat_column(number, value))
+                value = view.drawn(library, chosen[number], Talk()) if shown else view.EMPTY
+                columns.append(view.chat_column(number, value))
             boxes.append(box)
     problem = gr.HTML(
         html_template='<div role="alert">${value}</div>', value="", elem_id="chat-problem"
@@ -98,42 +77,15 @@ def layout(library: Library) -> ChatRefs:
         show_label=False, label="Question", placeholder="Ask all of them the same thing…", lines=1,
         max_lines=6, submit_btn="Send", interactive=True, elem_id="chat-prompt", autofocus=False,
     )  # fmt: skip
-    suggestions = _suggestions()
+    suggestions = view.suggestions()
     with gr.Row(elem_classes="chat-options"):
         differences = gr.Checkbox(False, label="Show differences from the first", interactive=True)
         clear = gr.Button("Clear the conversation", size="sm")
-    sampling = _sampling()
+    sampling = view.sampling()
     return ChatRefs(
         models, tuple(boxes), tuple(columns), prompt, suggestions, problem, clear, differences,
         sampling, gr.State(Asked()),
     )  # fmt: skip
-
-
-def _suggestions() -> tuple[gr.Button, ...]:
-    with gr.Row(elem_classes="suggestions"):
-        return tuple(
-            gr.Button(prompt, size="sm", elem_classes=f"domain-{domain}")
-            for domain, prompts in suggested_prompts().items()
-            for prompt in prompts[:2]
-        )
-
-
-def _sampling() -> tuple[Any, ...]:
-    with gr.Accordion("How answers are chosen: greedy", open=False, elem_classes="card"):
-        gr.HTML(
-            "<p class='quiet'>At temperature 0 the most likely token is taken, so answers differ "
-            "only because the weights do. Above 0, tokens are drawn; the same seed draws the same "
-            "answer.</p>"
-        )
-        with gr.Row():
-            return (
-                gr.Slider(0, 2, 0, step=0.05, label="Temperature", interactive=True),
-                gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", interactive=True),
-                gr.Slider(1, 1024, 128, step=1, label="Longest answer, in tokens",
-                          interactive=True),
-                gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1,
-                          interactive=True),
-            )  # fmt: skip
 
 
 def first_models(library: Library) -> list[str]:
@@ -155,34 +107,31 @@ class ChatTab:
     def wire(self, demo: gr.Blocks, tab: gr.Tab) -> None:
         """Attaches the tab's events."""
         refs = self.refs
-        cheap = {
-            "api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None,
-        }  # fmt: skip
         columns = [*refs.boxes, *refs.columns]
-        refs.chosen.change(self.chose, refs.chosen, [refs.chosen, *columns], **cheap)
-        tab.select(self.opened, refs.chosen, refs.chosen, **cheap)
+        refs.chosen.change(self.chose, refs.chosen, [refs.chosen, *columns], **CHEAP)
+        tab.select(self.opened, refs.chosen, refs.chosen, **CHEAP)
         asked = [refs.asked, refs.prompt, refs.problem, *refs.columns]
-        events = [refs.prompt.submit(self.asked, [refs.prompt, refs.chosen], asked, **cheap)]
+        events = [refs.prompt.submit(self.asked, [refs.prompt, refs.chosen], asked, **CHEAP)]
         for button in refs.suggestions:
             ask = self._ask(str(button.value))
-            events.append(button.click(ask, refs.chosen, asked, **cheap))
-        stream = {**cheap, "concurrency_limit": _STREAMS, "concurrency_id": "chat"}
+            events.append(button.click(ask, refs.chosen, asked, **CHEAP))
+        stream = {**CHEAP, "concurrency_limit": _STREAMS, "concurrency_id": "chat"}
         for number, column in enumerate(refs.columns):
             inputs = [refs.asked, *refs.sampling]
             for event in events:
                 event.success(self._stream(number), inputs, column, **stream)
-            column.stop(self._stop(number), refs.chosen, **cheap)
-        refs.clear.click(self.cleared, refs.chosen, list(refs.columns), **cheap)
+            column.stop(self._stop(number), refs.chosen, **CHEAP)
+        refs.clear.click(self.cleared, refs.chosen, list(refs.columns), **CHEAP)
         refs.differences.change(
             None, refs.differences, js="(on) => { window.amalgamChat?.differences(on); }",
-            api_visibility="private",
+            **PRIVATE,
         )  # fmt: skip
         demo.unload(self.left)
 
     def beside(self, model_id: str, sources: Sequence[str]) -> Any:
         """The choice that shows a new model beside its base and its first experts."""
         known = [model.id for model in self.library.models()]
-        wanted = [name for name in [*sources[: COLUMNS - 1], model_id] if name in known]
+        wanted = [name for name in [*sources[: view.COLUMNS - 1], model_id] if name in known]
         return gr.update(choices=known, value=wanted)
 
     def _ask(self, question: str) -> Callable[..., Any]:
@@ -216,9 +165,9 @@ class ChatTab:
 
     def chose(self, chosen: list[str], request: gr.Request) -> list[Any]:
         """Shows one column per chosen model, four at most."""
-        kept = chosen[:COLUMNS]
+        kept = chosen[: view.COLUMNS]
         group = gr.skip() if kept == chosen else gr.update(value=kept)
-        boxes = [gr.update(visible=number < len(kept)) for number in range(COLUMNS)]
+        boxes = [gr.update(visible=number < len(kept)) for number in range(view.COLUMNS)]
         return [group, *boxes, *self._columns(kept, request)]
 
     def asked(self, question: str, chosen: list[str], request: gr.Request) -> list[Any]:
@@ -233,12 +182,12 @@ class ChatTab:
             complaint = "Choose at least one model."
         if complaint:
             line = f'<p class="complaint">{complaint}</p>'
-            return [Asked(), gr.skip(), line, *[gr.skip()] * COLUMNS]
-        models = tuple(chosen[:COLUMNS])
+            return [Asked(), gr.skip(), line, *[gr.skip()] * view.COLUMNS]
+        models = tuple(chosen[: view.COLUMNS])
         for model_id in models:
             turn = self._talk(request, self.library.get(model_id).id).ask(question)
             turn.note = "waiting"
-        asked = Asked(question, models, secrets.token_hex(4))
+        asked = Asked(question, models)
         return [asked, "", "", *self._columns(models, request)]
 
     def streamed(
@@ -252,23 +201,23 @@ class ChatTab:
         talk = self._talk(request, model.id)
         turn = next((t for t in reversed(talk.turns) if t.state == "waiting"), None)
         if turn is None:
-            yield _drawn(self.library, model.id, talk)
+            yield view.drawn(self.library, model.id, talk)
             return
         stop = talk.stop
         try:
             if not self.store.holds(model):
                 turn.note = f"loading {amount(self.store.size_bytes(model))}"
-                yield _drawn(self.library, model.id, talk)
+                yield view.drawn(self.library, model.id, talk)
             for rate in self._answered(model, talk, turn, knobs):
-                yield _drawn(self.library, model.id, talk, rate)
+                yield view.drawn(self.library, model.id, talk, rate)
         except MergeError as error:
             turn.state, turn.note = "failed", str(error)
-            yield _drawn(self.library, model.id, talk)
+            yield view.drawn(self.library, model.id, talk)
         except Exception:
             mark = secrets.token_hex(4)
             log.exception("chat with %s failed (%s)", model.id, mark)
             turn.state, turn.note = "failed", f"Something went wrong on our side (log id {mark})."
-            yield _drawn(self.library, model.id, talk)
+            yield view.drawn(self.library, model.id, talk)
         finally:
             if turn.state in ("waiting", "running"):  # the visitor left
                 stop.set()
@@ -288,7 +237,7 @@ class ChatTab:
             rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
             if chunk.finish:
                 turn.state = "over"
-                turn.note = _note(chunk, chat.has_template)
+                turn.note = view.note(chunk, chat.has_template)
                 turn.answer = chunk.text or "(no answer)"
             else:
                 turn.note = f"{chunk.tokens} tokens"
@@ -310,10 +259,10 @@ class ChatTab:
 
     def _columns(self, chosen: Sequence[str], request: gr.Request) -> list[Any]:
         drawn = [
-            _drawn(self.library, model_id, self._talk(request, model_id))
-            for model_id in chosen[:COLUMNS]
+            view.drawn(self.library, model_id, self._talk(request, model_id))
+            for model_id in chosen[: view.COLUMNS]
         ]
-        return [*drawn, *[gr.skip()] * (COLUMNS - len(drawn))]
+        return [*drawn, *[gr.skip()] * (view.COLUMNS - len(drawn))]
 
     def _talk(self, request: gr.Request, model_id: str) -> Talk:
         return self.talks.get(_visitor(request), model_id)
@@ -321,32 +270,3 @@ class ChatTab:
 
 def _visitor(request: gr.Request) -> str:
     return str(request.session_hash)
-
-
-def _note(chunk: Chunk, has_template: bool) -> str:
-    """What stands beneath a finished answer."""
-    parts = [f"{chunk.tokens} token{'' if chunk.tokens == 1 else 's'}", span(chunk.seconds)]
-    if chunk.finish == "length":
-        parts.append("cut at the longest answer")
-    elif chunk.finish == "stopped":
-        parts.append("stopped")
-    if not has_template:
-        parts.append("no chat template: plain completion")
-    return " · ".join(parts)
-
-
-_TAGS = {"demo": "", "folder": "", "merged": "merged"}
-_EMPTY = {
-    "name": "", "tag": "", "rate": "", "tone": 0, "kind": "folder", "hint": "", "turns": [],
-}  # fmt: skip
-
-
-def _drawn(library: Library, model_id: str, talk: Talk, rate: str = "") -> dict[str, Any]:
-    """A column's value: plain text and numbers only."""
-    model = library.get(model_id)
-    place = list(library.models()).index(model)
-    return {
-        "name": model.id, "tag": _TAGS[model.kind], "rate": rate, "kind": model.kind,
-        "tone": (place - 1) % 4 + 1 if place else 0, "hint": "No question yet.",
-        "turns": talk.drawn(),
-    }  # fmt: skip

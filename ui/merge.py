@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from merging.errors import MergeError, OutputExists
 from merging.merge import check, merge
 from merging.recipe import Recipe, describe, parse
 from ui import merge_view as view
+from ui.events import CHEAP, PRIVATE
 from ui.jobs import Job, Jobs
 from ui.library import Library
 from ui.panel import PlotPanel
@@ -32,28 +33,6 @@ _SAVE_JS = """(text) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }"""
-
-
-@dataclass
-class MergeDetails:
-    """What a merge job's panel needs beside the job: filled by the job as it goes."""
-
-    recipe: Recipe
-    text: str
-    n_layers: int
-    sources: tuple[str, ...]
-    seen: set[int] = field(default_factory=set)
-    passes: int = 0
-    last: tuple[str, str] = ("", "")
-
-    def note(self, progress: Progress) -> None:
-        """Keeps which layers went by in this pass; tensors come sorted by name in each."""
-        if progress.phase != self.last[0] or progress.tensor <= self.last[1]:
-            self.seen = set()
-            self.passes += 1
-        self.last = (progress.phase, progress.tensor)
-        if progress.layer is not None:
-            self.seen.add(progress.layer)
 
 
 @dataclass(frozen=True)
@@ -160,8 +139,7 @@ class MergeTab:
 
     def wire(self, demo: gr.Blocks) -> None:
         """Attaches the tab's events. All are private: no page but ours calls them."""
-        refs, quiet = self.refs, {"api_visibility": "private", "show_progress": "hidden"}
-        cheap = {**quiet, "concurrency_limit": None}
+        refs = self.refs
         checked = [refs.words, refs.checks, refs.start, refs.reason]
         watched = [
             refs.status, refs.progress, refs.start, refs.stop, refs.result, refs.facts,
@@ -169,21 +147,21 @@ class MergeTab:
         ]  # fmt: skip
         gr.on(
             [refs.recipe.change, refs.name.change], self.checked, [refs.recipe, refs.name],
-            checked, trigger_mode="always_last", **cheap,
+            checked, trigger_mode="always_last", **CHEAP,
         )  # fmt: skip
-        refs.open_file.upload(self.opened, refs.open_file, [refs.recipe, refs.reason], **cheap)
-        refs.save.click(None, refs.recipe, js=_SAVE_JS, api_visibility="private")
+        refs.open_file.upload(self.opened, refs.open_file, [refs.recipe, refs.reason], **CHEAP)
+        refs.save.click(None, refs.recipe, js=_SAVE_JS, **PRIVATE)
         started = gr.on(
             [refs.start.click, refs.name.submit], self.started, [refs.recipe, refs.name],
-            [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **cheap,
+            [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **CHEAP,
         )  # fmt: skip
-        loaded = demo.load(self.remembered, refs.remembered, [refs.job_id, refs.recipe], **cheap)
-        loaded.then(self.watched, refs.job_id, watched, **cheap)
-        over = started.then(self.watched, refs.job_id, watched, **cheap)
-        over.then(self.named, [refs.recipe, refs.name], refs.name, **cheap)
-        refs.stop.click(self.stopped, refs.job_id, refs.stop, **cheap)
+        loaded = demo.load(self.remembered, refs.remembered, [refs.job_id, refs.recipe], **CHEAP)
+        loaded.then(self.watched, refs.job_id, watched, **CHEAP)
+        over = started.then(self.watched, refs.job_id, watched, **CHEAP)
+        over.then(self.named, [refs.recipe, refs.name], refs.name, **CHEAP)
+        refs.stop.click(self.stopped, refs.job_id, refs.stop, **CHEAP)
 
-    def checked(self, text: str | None, name: str | None) -> tuple[Any, ...]:
+    def checked(self, text: str, name: str) -> tuple[Any, ...]:
         """Words, preflight, whether Start may be pressed, and why not."""
         try:
             recipe = self._recipe(text)
@@ -225,7 +203,7 @@ class MergeTab:
         sources = (recipe.base, *(source.model for source in recipe.sources))
         report = check(recipe)
         layers = {entry.place.layer for entry in report.account if entry.place.layer is not None}
-        details = MergeDetails(recipe, text, 1 + max(layers, default=-1), sources)
+        details = view.MergeDetails(recipe, text, 1 + max(layers, default=-1), sources)
 
         def work(job: Job) -> Any:
             def note(progress: Progress) -> None:

@@ -6,9 +6,12 @@ Every name that comes from a file or a person goes through `html.escape`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from merging.engine import Progress
+from merging.recipe import Recipe
 from ui.jobs import Job
 
 _FATES = (
@@ -18,6 +21,28 @@ _FATES = (
 )
 _PHASES = {"measure": "Measuring", "merge": "Merging", "verify": "Reading back"}
 _ROWS = 200  # lines of the account that are listed
+
+
+@dataclass
+class MergeDetails:
+    """What a merge job's panel needs beside the job: filled by the job as it goes."""
+
+    recipe: Recipe
+    text: str
+    n_layers: int
+    sources: tuple[str, ...]
+    seen: set[int] = field(default_factory=set)
+    passes: int = 0
+    last: tuple[str, str] = ("", "")
+
+    def note(self, progress: Progress) -> None:
+        """Keeps which layers went by in this pass; tensors come sorted by name in each."""
+        if progress.phase != self.last[0] or progress.tensor <= self.last[1]:
+            self.seen = set()
+            self.passes += 1
+        self.last = (progress.phase, progress.tensor)
+        if progress.layer is not None:
+            self.seen.add(progress.layer)
 
 
 def amount(size: float) -> str:

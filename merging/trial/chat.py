@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
@@ -201,7 +201,7 @@ class ChatModel:
                 output = self.model(step, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 scores = output.logits[:, -1].float()  # (1, vocabulary)
                 if process:
-                    scores = process(seen, scores)
+                    scores = process(cast(torch.LongTensor, seen), scores)
                 if sampling.temperature > 0:
                     step = torch.multinomial(scores.softmax(-1), 1, generator=generator)
                 else:

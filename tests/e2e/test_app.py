@@ -9,7 +9,8 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from conftest import PHONE, RunningApp, sideways
+
+from tests.e2e.conftest import PHONE, RunningApp, sideways
 
 TABS = ("Explore", "Merge", "Chat", "Guide")
 

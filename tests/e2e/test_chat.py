@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import PHONE, sideways
 from playwright.sync_api import expect
+
+from tests.e2e.conftest import PHONE, sideways
 
 
 def open_chat(page) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import RunningApp
 from playwright.sync_api import expect
+
+from tests.e2e.conftest import RunningApp
 
 DEMO = "merge_method: ties\nbase_model: demo:base\nmodels:\n- model: demo:add\n- model: demo:sort\n"
 LARGE = (

@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from merging.demo.tokenizer import build_tokenizer
 from merging.errors import NotEnoughSpace
-from ui.chat import COLUMNS, Asked, ChatTab, first_models
+from ui.chat import Asked, ChatTab, first_models
+from ui.chat_view import COLUMNS
 from ui.library import Library
 from ui.store import ModelStore
 from ui.talks import Talk, Talks

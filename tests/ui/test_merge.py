@@ -16,7 +16,8 @@ from merging.engine import Progress
 from ui import merge_view as view
 from ui.jobs import Job, Jobs
 from ui.library import Library
-from ui.merge import MergeDetails, MergeTab, suggest_name
+from ui.merge import MergeTab, suggest_name
+from ui.merge_view import MergeDetails
 
 RECIPE = "merge_method: ties\nbase_model: models/base\nmodels:\n- model: models/one\n"
 

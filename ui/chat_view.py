@@ -1,0 +1,93 @@
+"""What the Chat tab shows: its columns, suggestions and sampling controls, and plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from merging.demo.tasks import suggested_prompts
+from merging.trial.chat import Chunk
+from ui import theme
+from ui.library import Library
+from ui.merge_view import span
+from ui.talks import Talk
+
+COLUMNS = 4
+SCRIPT = theme.ASSETS / "chat.js"
+_TEMPLATE = """<article class="talk"><header><i class="dot"></i><h3 class="name"></h3>
+<span class="tag"></span><span class="rate"></span>
+<button type="button" class="stop" hidden>Stop</button></header>
+<div class="turns" role="log" aria-live="polite" tabindex="0"></div><p class="hint"></p>
+</article>"""
+
+
+def chat_column(number: int, value: dict[str, Any]) -> gr.HTML:
+    """One model's conversation; `value` is what `drawn` gives. Its event "stop" is its button.
+
+    Args:
+        number: 0..3, the place of the column.
+    """
+    return gr.HTML(
+        value, html_template=_TEMPLATE, apply_default_css=False,
+        head=f'<script src="{theme.url(SCRIPT)}"></script>',
+        js_on_load=f"amalgamChat.mount(element, {number}, props, watch, () => trigger('stop'))",
+    )  # fmt: skip
+
+
+def suggestions() -> tuple[gr.Button, ...]:
+    """Buttons that ask a question of the built-in family's domains."""
+    with gr.Row(elem_classes="suggestions"):
+        return tuple(
+            gr.Button(prompt, size="sm", elem_classes=f"domain-{domain}")
+            for domain, prompts in suggested_prompts().items()
+            for prompt in prompts[:2]
+        )
+
+
+def sampling() -> tuple[Any, ...]:
+    """Temperature, top-p, longest answer and seed, shared by all columns."""
+    with gr.Accordion("How answers are chosen: greedy", open=False, elem_classes="card"):
+        gr.HTML(
+            "<p class='quiet'>At temperature 0 the most likely token is taken, so answers differ "
+            "only because the weights do. Above 0, tokens are drawn; the same seed draws the same "
+            "answer.</p>"
+        )
+        with gr.Row():
+            return (
+                gr.Slider(0, 2, 0, step=0.05, label="Temperature", interactive=True),
+                gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", interactive=True),
+                gr.Slider(1, 1024, 128, step=1, label="Longest answer, in tokens",
+                          interactive=True),
+                gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1,
+                          interactive=True),
+            )  # fmt: skip
+
+
+def note(chunk: Chunk, has_template: bool) -> str:
+    """What stands beneath a finished answer."""
+    parts = [f"{chunk.tokens} token{'' if chunk.tokens == 1 else 's'}", span(chunk.seconds)]
+    if chunk.finish == "length":
+        parts.append("cut at the longest answer")
+    elif chunk.finish == "stopped":
+        parts.append("stopped")
+    if not has_template:
+        parts.append("no chat template: plain completion")
+    return " · ".join(parts)
+
+
+_TAGS = {"demo": "", "folder": "", "merged": "merged"}
+EMPTY = {
+    "name": "", "tag": "", "rate": "", "tone": 0, "kind": "folder", "hint": "", "turns": [],
+}  # fmt: skip
+
+
+def drawn(library: Library, model_id: str, talk: Talk, rate: str = "") -> dict[str, Any]:
+    """A column's value: plain text and numbers only."""
+    model = library.get(model_id)
+    place = list(library.models()).index(model)
+    return {
+        "name": model.id, "tag": _TAGS[model.kind], "rate": rate, "kind": model.kind,
+        "tone": (place - 1) % 4 + 1 if place else 0, "hint": "No question yet.",
+        "turns": talk.drawn(),
+    }  # fmt: skip

@@ -1,0 +1,8 @@
+"""How events of this page are attached: unseen by API clients, unqueued behind other visitors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+CHEAP: dict[str, Any] = {**PRIVATE, "show_progress": "hidden", "concurrency_limit": None}

@@ -10,6 +10,7 @@ import resource
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ import torch
 
 from merging import fused, record
 from merging.checkpoints import (
+    Checkpoint,
     Entry,
     Family,
     ModelWriter,
@@ -40,6 +42,7 @@ from merging.errors import (
     MergeError,
     NonFinite,
     NotEnoughSpace,
+    OutputExists,
     VerificationFailed,
 )
 from merging.recipe import Recipe
@@ -127,16 +130,25 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
         out: where the merge would go, to check its disk; None to skip that.
     """
     problems = [Problem("warning", "recipe", note) for note in recipe.notes]
-    try:
-        family = open_recipe(recipe)
-    except MergeError as error:
-        problems.append(Problem("error", type(error).__name__, str(error)))
-        return Report(tuple(problems), (), 0, 0)
-    problems += _account_problems(family)
-    disk = sum(spec.size_bytes for spec in _specs(family, recipe))
+    models = []
+    for reference in (recipe.base, *(source.model for source in recipe.sources)):
+        try:
+            models.append(open_checkpoint(resolve(reference, recipe.folder), reference))
+        except MergeError as error:
+            problems.append(Problem("error", reference, str(error)))
+    account: tuple[Entry, ...] = ()
+    disk = memory = 0
+    if len(models) == 1 + len(recipe.sources):
+        try:
+            family = open_family(models[0], models[1:])
+            problems += _account_problems(family)
+            disk = sum(spec.size_bytes for spec in _specs(family, recipe))
+            account, memory = family.account, _memory(family)
+        except MergeError as error:
+            problems.append(Problem("error", "models", str(error)))
     if out is not None:
-        problems += _output_problems(Path(out), disk, overwrite)
-    return Report(tuple(problems), family.account, disk, _memory(family))
+        problems += _output_problems(Path(out), models, disk, overwrite)
+    return Report(tuple(dict.fromkeys(problems)), account, disk, memory)
 
 
 def merge(
@@ -167,6 +179,7 @@ def merge(
     out = Path(out)
     check_output(out, overwrite)
     family = open_recipe(recipe)
+    _check_no_input(out, family.models)
     where = pick_device(device)
     pruner, consensus = make_pruner(recipe), make_consensus(recipe)
     stream = _stream_class(family, recipe, where)(
@@ -248,7 +261,10 @@ def _copy_rest(family: Family, dtypes: dict[str, torch.dtype], writer: ModelWrit
         stop = family.base.tensors[entry.name].numel
         for position in range(start, stop, CHUNK):
             values = family.base.read_flat(entry.name, position, min(position + CHUNK, stop))
-            writer.write(entry.name, position, values.to(dtypes[entry.name]))
+            rounded = values.to(dtypes[entry.name])
+            if rounded.dtype != values.dtype and (rounded.isinf() & ~values.isinf()).any():
+                raise _overflow(entry.name)
+            writer.write(entry.name, position, rounded)
 
 
 def _verify(writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream) -> str:
@@ -289,10 +305,21 @@ def _account_problems(family: Family) -> list[Problem]:
     ]
 
 
-def _output_problems(out: Path, disk: int, overwrite: bool) -> list[Problem]:
+def _check_no_input(out: Path, models: Sequence[Checkpoint]) -> None:
+    for model in models:
+        if out.exists() and out.samefile(model.folder):
+            raise OutputExists(
+                f"{out} is {model.name}, which the recipe reads; give another name for the result"
+            )
+
+
+def _output_problems(
+    out: Path, models: Sequence[Checkpoint], disk: int, overwrite: bool
+) -> list[Problem]:
     problems = []
     try:
         check_output(out, overwrite)
+        _check_no_input(out, models)
     except MergeError as error:
         problems.append(Problem("error", str(out), str(error)))
     free = shutil.disk_usage(_existing(out)).free

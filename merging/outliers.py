@@ -73,7 +73,10 @@ def measure_outliers(
     stream: Stream, *, layer_outlier: float, linear_outlier: float
 ) -> OutlierRates:
     """Counts the outliers of every linear of every expert, in two passes over the linears."""
-    linears = tuple(entry for entry in stream.family.merged if entry.place.is_linear)
+    merged = stream.family.merged
+    linears = tuple(entry for entry in merged if entry.place.is_linear)
+    # these passes leave out the other tensors, which the stream had counted in
+    stream.total -= 2 * sum(entry.numel for entry in merged if not entry.place.is_linear)
     norms = stream.map(lambda reader: reader.l1_norms(), entries=linears)
     sums = np.array(norms).reshape(len(linears), len(stream.family.experts)).T
     counts = count_outliers(stream, linears, sums, layer_outlier, linear_outlier)

@@ -62,7 +62,9 @@ def test_another_shape_is_copied_and_says_both_shapes(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(("base_rows", "rows"), [(64, 70), (70, 64)])
-@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties", "dare_ties", "dppa", "pcb"])
+@pytest.mark.parametrize(
+    "method", ["linear", "task_arithmetic", "ties", "dare_ties", "dppa", "pcb"]
+)
 def test_vocabularies_of_different_size_merge_their_shared_rows(
     base_rows, rows, method, tmp_path
 ) -> None:

@@ -61,7 +61,7 @@ def test_shards_are_bounded_and_their_index_names_every_tensor(tmp_path) -> None
     write_all(writer, specs)
     writer.publish()
     files = sorted((tmp_path / "out").glob("*.safetensors"))
-    assert [file.name for file in files][0] == "model-00001-of-00004.safetensors"
+    assert files[0].name == "model-00001-of-00004.safetensors"
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == 1000
     assert set(index["weight_map"].values()) == {file.name for file in files}
@@ -72,7 +72,11 @@ def test_shards_are_bounded_and_their_index_names_every_tensor(tmp_path) -> None
 def test_a_tensor_larger_than_a_shard_is_alone() -> None:
     sizes = [4, 100, 4, 4]
     specs = [TensorSpec(str(i), torch.uint8, (size,)) for i, size in enumerate(sizes)]
-    assert [[s.name for s in shard] for shard in plan_shards(specs, 10)] == [["0"], ["1"], ["2", "3"]]
+    assert [[s.name for s in shard] for shard in plan_shards(specs, 10)] == [
+        ["0"],
+        ["1"],
+        ["2", "3"],
+    ]
 
 
 def test_more_shards_than_open_files_allowed(tmp_path) -> None:

@@ -1,0 +1,68 @@
+"""Times whole processes, in turn, with the operating system's own accounting."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished process: wall and CPU seconds, peak resident bytes."""
+
+    wall_s: float
+    cpu_s: float
+    peak_bytes: int
+
+
+def run(command: Sequence[str | Path], log: Path | None = None) -> Run:
+    """Runs a command to its end. Raises RuntimeError with its output if it fails."""
+    log = log or Path(os.devnull)
+    with log.open("wb") as output:
+        started = time.perf_counter()
+        process = subprocess.Popen([str(c) for c in command], stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        text = log.read_text(errors="replace")[-2000:] if log != Path(os.devnull) else ""
+        raise RuntimeError(f"{command} ended with {process.returncode}\n{text}")
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def in_turn(
+    commands: Mapping[str, Sequence[str | Path]],
+    *,
+    runs: int,
+    before: Callable[[str], None] = lambda name: None,
+) -> dict[str, list[Run]]:
+    """Runs every command once to warm up, then all of them in turn, `runs` times.
+
+    Args:
+        before: called before each run with the command's name, outside the timing.
+    """
+    results: dict[str, list[Run]] = {name: [] for name in commands}
+    for turn in range(runs + 1):
+        for name, command in commands.items():
+            before(name)
+            finished = run(command)
+            print(f"{name}: {finished.wall_s:.2f} s", file=sys.stderr)
+            if turn:
+                results[name].append(finished)
+    return results
+
+
+def median(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+def ratio(over: Sequence[Run], under: Sequence[Run]) -> float:
+    """Median of the wall-time ratios, pair by pair."""
+    return median([a.wall_s / b.wall_s for a, b in zip(over, under, strict=True)])

@@ -46,8 +46,8 @@ def build(settings: Settings) -> App:
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
             with gr.Tab("Explore", id="explore"):
                 explore_refs = explore.layout(library)
-            with gr.Tab("Merge", id="merge"):
-                merge_refs = merge.layout(remembered)
+            with gr.Tab("Merge", id="merge") as merge_tab:
+                merge_refs = merge.layout(remembered, library, explore_refs.recipe.value)
             with gr.Tab("Chat", id="chat") as chat_tab:
                 chat_refs = chat.layout(library)
             with gr.Tab("Guide", id="guide"):
@@ -56,25 +56,40 @@ def build(settings: Settings) -> App:
         merge.MergeTab(merge_refs, library, jobs, settings.device).wire(demo)
         talking = chat.ChatTab(chat_refs, library, store, Talks())
         talking.wire(demo, chat_tab)
-        _join(rooms, explore_refs, merge_refs, talking)
+        _join(rooms, merge_tab, explore_refs, merge_refs, talking)
     demo.queue(max_size=64)
     return App(demo, jobs, _launch(settings))
 
 
-def _join(rooms: gr.Tabs, explore_refs: Any, merge_refs: Any, talking: chat.ChatTab) -> None:
+def _join(
+    rooms: gr.Tabs,
+    merge_tab: gr.Tab,
+    explore_refs: explore.ExploreRefs,
+    merge_refs: merge.MergeRefs,
+    talking: chat.ChatTab,
+) -> None:
     """The ways from one tab to the next."""
+    brought = gr.State(
+        explore_refs.recipe.value
+    )  # the recipe last brought over: what differs from it was edited
 
-    def to_merge(recipe: str, name: str) -> tuple[Any, Any, Any]:
-        suggested = merge.suggest_name(talking.library, recipe, name)
-        return gr.Tabs(selected="merge"), recipe, suggested
+    def bring(recipe: str, name: str) -> tuple[Any, Any, Any]:
+        return recipe, merge.suggest_name(talking.library, recipe, name), recipe
+
+    def to_merge(recipe: str, name: str) -> tuple[Any, Any, Any, Any]:
+        return gr.Tabs(selected="merge"), *bring(recipe, name)
+
+    def follow(recipe: str, name: str, text: str, last: str) -> tuple[Any, Any, Any]:
+        if recipe != last and (text or "") in ("", last):
+            return bring(recipe, name)
+        return gr.skip(), gr.skip(), gr.skip()
 
     def to_chat(finished: tuple[str, tuple[str, ...]]) -> tuple[Any, Any]:
         return gr.Tabs(selected="chat"), talking.beside(*finished)
 
-    explore_refs.go_merge.click(
-        to_merge, [explore_refs.recipe, merge_refs.name],
-        [rooms, merge_refs.recipe, merge_refs.name], **CHEAP,
-    )  # fmt: skip
+    source, taken = [explore_refs.recipe, merge_refs.name], [merge_refs.recipe, merge_refs.name]
+    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, brought], **CHEAP)
+    merge_tab.select(follow, [*source, merge_refs.recipe, brought], [*taken, brought], **CHEAP)
     merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **CHEAP)
 
 

@@ -65,14 +65,14 @@ def memory() -> gr.BrowserState:
     return gr.BrowserState("", storage_key="amalgam-merge", secret="amalgam-merge")
 
 
-def layout(remembered: gr.BrowserState) -> MergeRefs:
-    """Builds the tab's components inside the open gr.Tab."""
+def layout(remembered: gr.BrowserState, library: Library, recipe: str) -> MergeRefs:
+    """Builds the tab's components inside the open gr.Tab, around the recipe to begin with."""
     with gr.Row(elem_classes="sheet"):
         with gr.Column(scale=5, min_width=320, elem_classes="card"):
-            recipe_part = _recipe_part()
+            recipe_part = _recipe_part(recipe)
         with gr.Column(scale=6, min_width=320, elem_classes="bare"):
             with gr.Column(elem_classes="card"):
-                run_part = _run_part()
+                run_part = _run_part(suggest_name(library, recipe, ""))
             with gr.Column(elem_classes="card", visible=False) as result:
                 result_part = _result_part()
     return MergeRefs(
@@ -82,12 +82,12 @@ def layout(remembered: gr.BrowserState) -> MergeRefs:
     )  # fmt: skip
 
 
-def _recipe_part() -> dict[str, Any]:
+def _recipe_part(recipe: str) -> dict[str, Any]:
     gr.HTML("<h2>Recipe</h2>")
     parts: dict[str, Any] = {"words": gr.HTML(elem_id="recipe-words")}
     parts["recipe"] = gr.Textbox(
-        label="Recipe (YAML)", lines=16, max_lines=30, interactive=True, elem_classes="mono",
-        info="From Explore. Edit it, paste another, or open a file.", elem_id="recipe-text",
+        recipe, label="Recipe (YAML)", lines=16, max_lines=30, interactive=True,
+        elem_classes="mono", info="From Explore. Edit it, paste another, or open a file.", elem_id="recipe-text",
     )  # fmt: skip
     with gr.Row():
         parts["open_file"] = gr.UploadButton(
@@ -97,11 +97,11 @@ def _recipe_part() -> dict[str, Any]:
     return parts
 
 
-def _run_part() -> dict[str, Any]:
+def _run_part(name: str) -> dict[str, Any]:
     gr.HTML("<h2>Merge</h2>")
     parts: dict[str, Any] = {"checks": gr.HTML(elem_id="merge-checks")}
     parts["name"] = gr.Textbox(
-        label="Name of the new model", max_lines=1, interactive=True, max_length=64,
+        name, label="Name of the new model", max_lines=1, interactive=True, max_length=64,
         info="Letters, digits, dots, dashes and underscores.",
     )  # fmt: skip
     with gr.Row():
@@ -157,6 +157,7 @@ class MergeTab:
         )  # fmt: skip
         loaded = demo.load(self.remembered, refs.remembered, [refs.job_id, refs.recipe], **CHEAP)
         loaded.then(self.watched, refs.job_id, watched, **CHEAP)
+        loaded.then(self.checked, [refs.recipe, refs.name], checked, **CHEAP)
         over = started.then(self.watched, refs.job_id, watched, **CHEAP)
         over.then(self.named, [refs.recipe, refs.name], refs.name, **CHEAP)
         refs.stop.click(self.stopped, refs.job_id, refs.stop, **CHEAP)
@@ -243,7 +244,7 @@ class MergeTab:
             return
         made = job.result
         figure = (
-            view.drift_figure(made.drift)
+            view.drift_value(made.drift)
             if PlotPanel is not gr.HTML
             else view.drift_words(made.drift)
         )

@@ -201,27 +201,46 @@ def loading_code(folder: str) -> str:
     )
 
 
-def drift_figure(drift: Mapping[Any, float]) -> dict[str, Any]:
-    """Bars: how far each layer moved from the base, as a share of the base's norm."""
+def drift_value(drift: Mapping[int | None, float]) -> dict[str, Any]:
+    """What the drift panel draws: a bar per layer, a sentence, and the same as a table."""
     names = ["outside" if layer is None else str(layer) for layer in drift]
     values = [float(value) for value in drift.values()]
+    told = drift_words(drift)
+    return {
+        "figure": drift_figure(names, values),
+        "note": "Length of the change as a share of the base's own, layer by layer. " + told,
+        "summary": told,
+        "table": {
+            "head": ["layer", "moved by"],
+            "rows": [[name, f"{value:.1%}"] for name, value in zip(names, values, strict=True)],
+        },
+    }
+
+
+def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any]:
+    """Bars as a plain figure."""
     return {
         "data": [
             {
-                "type": "bar", "x": names, "y": values, "marker": {"color": "#0b5cad"},
+                "type": "bar", "x": list(names), "y": list(values),
+                "marker": {"color": "#2379cc"},
                 "hovertemplate": "layer %{x}: %{y:.2%}<extra></extra>",
             }
         ],
         "layout": {
-            "height": 220, "margin": {"l": 56, "r": 12, "t": 8, "b": 44}, "bargap": 0.35,
-            "xaxis": {"title": {"text": "layer"}, "type": "category"},
-            "yaxis": {"tickformat": ".1%", "rangemode": "tozero", "nticks": 5},
-            "showlegend": False,
+            "height": 220, "margin": {"l": 52, "r": 8, "t": 8, "b": 40}, "bargap": 0.35,
+            "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": {"title": {"text": "layer"}, "type": "category", "fixedrange": True},
+            "yaxis": {
+                "tickformat": ".0%" if max(values, default=0) >= 0.05 else ".2%", "nticks": 5,
+                "rangemode": "tozero", "fixedrange": True, "gridcolor": "rgba(125,139,161,.25)",
+            },
+            "showlegend": False, "dragmode": False,
         },
     }  # fmt: skip
 
 
-def drift_words(drift: Mapping[Any, float]) -> str:
+def drift_words(drift: Mapping[int | None, float]) -> str:
     """The drift plot in a sentence."""
     if not drift:
         return "No layer moved."

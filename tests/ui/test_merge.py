@@ -184,6 +184,8 @@ def test_spans(seconds: float, text: str) -> None:
 
 def test_drift_draws_every_layer_and_says_the_largest() -> None:
     drift = {0: 0.1, 1: 0.3, None: 0.2}
-    assert view.drift_figure(drift)["data"][0]["x"] == ["0", "1", "outside"]
+    value = view.drift_value(drift)
+    assert value["figure"]["data"][0]["x"] == ["0", "1", "outside"]
+    assert value["table"]["rows"][1] == ["1", "30.0%"]
     assert view.drift_words(drift) == "Layer 1 moved most: 30.0% of its own norm."
     assert view.drift_words({}) == "No layer moved."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ import torch
 import yaml
 
 from merging import __version__
-from merging.checkpoints import Checkpoint, Family, fingerprint, resolve
+from merging.checkpoints import Checkpoint, Family, fingerprint, resolve, short_names
 from merging.checkpoints.names import DEMO_PREFIX
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, dump
 
 _COMPANIONS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "LICENSE*")
-_NOT_COPIED = ("config.json", "model.safetensors.index.json", "scores.json")
+_NOT_COPIED = ("config.json", "adapter_config.json", "scores.json")  # nor *.index.json
 RECIPE_FILE = "amalgam.yaml"
 
 
@@ -46,10 +47,12 @@ def write_companions(folder: Path, recipe: Recipe, family: Family, digest: str) 
     """
     for pattern in _COMPANIONS:
         for path in sorted(family.base.folder.glob(pattern)):
-            if path.is_file() and path.name not in _NOT_COPIED:
+            if path.name in _NOT_COPIED or path.name.endswith(".index.json"):
+                continue
+            if path.is_file():
                 shutil.copyfile(path, folder / path.name)
     (folder / RECIPE_FILE).write_text(recipe_with_record(recipe, family, digest))
-    (folder / "README.md").write_text(_card(recipe, family, digest))
+    (folder / "README.md").write_text(_card(recipe, digest))
 
 
 def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
@@ -72,8 +75,26 @@ def _portable(reference: str, folder: Path | None) -> str:
     """Folders absolute, so that the recipe runs from anywhere; other references as written."""
     if reference.startswith(DEMO_PREFIX):
         return reference
-    path = (folder or Path.cwd()) / Path(reference).expanduser()
-    return str(resolve(reference, folder)) if path.is_dir() else reference
+    return str(resolve(reference, folder)) if _is_folder(reference, folder) else reference
+
+
+def _is_folder(reference: str, folder: Path | None) -> bool:
+    return ((folder or Path.cwd()) / Path(reference).expanduser()).is_dir()
+
+
+def _without_paths(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe with local folders by their names alone, fit to be published; its Hub models."""
+    references = [recipe.base, *(source.model for source in recipe.sources)]
+    unique = list(dict.fromkeys(references))
+    names = dict(zip(unique, short_names(unique, recipe.folder), strict=True))
+    hub = []
+    for reference in unique:
+        if not _is_folder(reference, recipe.folder):
+            names[reference] = reference
+            if not reference.startswith(DEMO_PREFIX):
+                hub.append(reference)
+    sources = tuple(replace(source, model=names[source.model]) for source in recipe.sources)
+    return replace(recipe, base=names[recipe.base], sources=sources), hub
 
 
 def _counts(family: Family) -> dict[str, Any]:
@@ -86,12 +107,14 @@ def _counts(family: Family) -> dict[str, Any]:
     return by_status
 
 
-def _card(recipe: Recipe, family: Family, digest: str) -> str:
-    sources = "\n".join(f"- {model.name}" for model in family.models)
+def _card(recipe: Recipe, digest: str) -> str:
+    recipe, hub = _without_paths(recipe)
+    names = dict.fromkeys((recipe.base, *(source.model for source in recipe.sources)))
+    sources = "\n".join(f"- {name}" for name in names)
     front = {
         "library_name": "transformers",
         "tags": ["merge", "amalgam", recipe.method],
-        "base_model": [model.name for model in family.models if "/" in model.name[1:]],
+        "base_model": hub,
     }
     header = yaml.safe_dump({key: value for key, value in front.items() if value})
     return (

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from merging.checkpoints import short_names
 from merging.decisions import (
     Combination,
     Competition,
@@ -122,6 +123,7 @@ class RandomPruning:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        self._names = short_names([source.model for source in recipe.sources], recipe.folder)
 
     def prepare(self, stream: Stream) -> None:
         """Nothing to measure."""
@@ -137,7 +139,8 @@ class RandomPruning:
         if density >= 1.0:
             return Keep()
         values = self._recipe.parameters
-        draw = Draw(random.draw_keys(values["seed"], source.model, reader.entry.name), density, 1.0)
+        keys = random.draw_keys(values["seed"], self._names[index], reader.entry.name)
+        draw = Draw(keys, density, 1.0)
         if not values["rescale"] or density <= 0.0:
             return draw
         if values["rescale_by"] == "density":

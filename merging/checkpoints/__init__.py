@@ -4,7 +4,7 @@ from merging.checkpoints.checkpoint import Checkpoint, TensorInfo, open_checkpoi
 from merging.checkpoints.family import Entry, Family, open_family
 from merging.checkpoints.fingerprint import fingerprint
 from merging.checkpoints.layout import Place, place
-from merging.checkpoints.names import resolve
+from merging.checkpoints.names import resolve, short_names
 from merging.checkpoints.writer import ModelWriter, TensorSpec
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "open_family",
     "place",
     "resolve",
+    "short_names",
 ]

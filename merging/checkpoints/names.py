@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from merging import demo
@@ -39,6 +40,26 @@ def resolve(reference: str, relative_to: Path | None = None) -> Path:
         f"{reference}: no folder {folder}. Give a folder that holds config.json and "
         "*.safetensors, a Hub id such as org/name, or demo:NAME"
     )
+
+
+def short_names(references: Sequence[str], relative_to: Path | None = None) -> list[str]:
+    """What to call models wherever they lie: the last parts of their paths that tell them apart.
+
+    "a/final" and "/models/b/final" are "a/final" and "b/final"; "expert" and "/models/expert"
+    alone are both "expert".
+    """
+    parts = [_parts(reference, relative_to) for reference in references]
+    names: list[str] = []
+    for count in range(1, 1 + max(map(len, parts), default=0)):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _parts(reference: str, relative_to: Path | None) -> tuple[str, ...]:
+    folder = (relative_to or Path.cwd()) / Path(reference).expanduser()
+    return folder.resolve().parts if folder.is_dir() else tuple(reference.split("/"))
 
 
 def _looks_like_hub_id(reference: str) -> bool:

@@ -3,7 +3,7 @@
 Source: Yu et al., arXiv 2311.03099, eq. 2-4: m ~ Bernoulli(p), delta' = (1 - m) * delta / (1 - p).
 `rescale_by: l1` divides by the kept share of the L1 norm instead, as mergekit does.
 The draw for an entry depends on (seed, model, tensor name, flat index) alone, so order, sharding,
-chunking and device change nothing.
+chunking and device change nothing. The model counts by its folder's name, wherever that lies.
 """
 
 from __future__ import annotations

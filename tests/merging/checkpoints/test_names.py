@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from merging import demo
-from merging.checkpoints import resolve
+from merging.checkpoints import resolve, short_names
 from merging.errors import ModelNotFound
 
 
@@ -77,3 +77,14 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch) -> None
         resolve("org/name", tmp_path)
     assert "org/name" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_short_names_are_the_same_wherever_the_models_lie(tmp_path) -> None:
+    for name in ("expert0", "a/final", "b/final"):
+        (tmp_path / "family" / name).mkdir(parents=True)
+    family = tmp_path / "family"
+    assert short_names(["expert0"], family) == ["expert0"]
+    assert short_names([str(family / "expert0")]) == ["expert0"]
+    assert short_names(["a/final", "./b/final"], family) == ["a/final", "b/final"]
+    assert short_names(["org/name", "demo:add"], family) == ["name", "demo:add"]
+    assert short_names([]) == []

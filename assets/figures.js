@@ -142,7 +142,8 @@
       const { role, expert } = skeleton.meta;
       if (role === "heat") return mapHeat(state, expert, rows, colours, skeleton);
       if (!byRank) return { ...skeleton, x: [], y: [] };
-      const line = { ...skeleton.line, color: css(role === "cut" ? colours.ink : colours.card) };
+      const thin = role === "rings" && plan.partitions > 4 ? 0.6 : 1;
+      const line = { width: skeleton.line.width * thin, color: css(role === "cut" ? colours.ink : colours.card) };
       return { ...skeleton, ...mapLines(state, expert, rows, family.shown, role === "cut"), line };
     });
     family.looks.forEach((look, index) => {
@@ -205,7 +206,7 @@
     const layout = { ...figure.layout, width, height: Math.min(520, Math.max(240, family.layers.length * 46 + 40)) };
     layout.xaxis = { ...layout.xaxis, ...axis };
     layout.yaxis = { ...layout.yaxis, ...axis };
-    layout.legend = { ...layout.legend, font: { color: css(colours.ink) }, bgcolor: css(colours.card) };
+    layout.legend = { ...layout.legend, font: { color: css(colours.ink) }, bgcolor: "rgba(0,0,0,0)" };
     layout.shapes = [{ type: "line", x0: rate, x1: rate, y0: 0, y1: 1, line: { color: css(colours.ink), width: 1.6 } }];
     layout.annotations = [{ x: rate, y: 1.0, yanchor: "top", xanchor: right ? "left" : "right", xshift: right ? 6 : -6, yshift: right ? -22 : -64, align: right ? "left" : "right", text, showarrow: false, bgcolor: css(colours.card), font: { color: css(colours.ink) } }];
     return { data, layout };

@@ -8,7 +8,7 @@
   const SETTLE_MS = 120;
   const ORDER = ["map", "retention", "energy", "static"];
   const panels = new Set();
-  const state = { family: null, plan: null, totals: null, exact: null, detail: null, measure: "entries", expert: -1, turn: 0, values: null };
+  const state = { family: null, plan: null, totals: null, exact: null, detail: null, measure: "entries", expert: -1, moves: 0, values: null };
   const dirty = new Set();
   let frame = 0, timer = 0, names = [], bounds = {};
 
@@ -50,16 +50,18 @@
     const before = JSON.stringify(state.values);
     state.values = Object.fromEntries(clamp(values).map((value, index) => [names[index], value]));
     if (JSON.stringify(state.values) === before) return;
-    state.exact = null;
+    accept();
+    state.moves++;
     if (ready()) replan();
-    live();
+    if (!state.exact) live();
     redraw();
     rest();
   }
 
   function rest() {
     clearTimeout(timer);
-    timer = setTimeout(() => find("map")?.trigger("settle", { turn: ++state.turn }), SETTLE_MS);
+    if (!state.family) return;
+    timer = setTimeout(() => find("map")?.trigger("settle"), SETTLE_MS);
   }
 
   function redraw(panel = null) {
@@ -89,6 +91,7 @@
       panel.node.on("plotly_click", (event) => clicked(panel, event.points?.[0]));
     }
     describe(panel);
+    if (panel.kind === "map") nameGroups(); // a group that was folded away may have come
   }
 
   /* A click on a layer opens its modules; on the map of modules it closes them. */
@@ -155,14 +158,19 @@
 
   /* The headline: parts of a sentence, numbers marked by what they measure. */
   function headline(panel) {
-    const { parts, sentence, reason, exact, turn } = panel.value;
+    const { parts, sentence, reason } = panel.value;
     panel.element.querySelector("h2").replaceChildren(...parts.map(([text, measure]) => (measure ? make("em", { textContent: text, className: measure }) : text)));
     panel.element.querySelector("p.quiet").textContent = reason;
     panel.element.querySelector("[role=status]").textContent = sentence;
-    if (exact && (turn === undefined || turn === state.turn)) {
-      state.exact = exact;
-      redraw(find("retention"));
-    }
+    if (accept()) redraw(find("retention"));
+  }
+
+  /* Takes the server's exact numbers where they answer the controls as they stand. */
+  function accept() {
+    const { exact, asked } = find("headline")?.value ?? {};
+    const current = exact && (!state.values || Object.keys(asked).every((name) => asked[name] === state.values[name]));
+    state.exact = current ? exact : null;
+    return Boolean(current);
   }
 
   /* While a slider moves: what the browser knows at once. */
@@ -177,10 +185,18 @@
 
   function read(panel, text) {
     panel.value = text ? JSON.parse(text) : null;
-    if (!panel.value) return;
+    if (!panel.value) return clear(panel);
     if (panel.kind === "headline") return headline(panel);
     if (panel.value.family) adopt(panel.value);
     whenReady(() => { if (panel.kind !== "static" && !state.family) return; tools(panel); redraw(panel); });
+  }
+
+  /* Nothing to show: an empty panel, and no questions to the server. */
+  function clear(panel) {
+    if (panel.kind === "map") Object.assign(state, { family: null, plan: null, totals: null, exact: null });
+    if (panel.bound) globalThis.Plotly.purge(panel.node);
+    panel.bound = false;
+    panel.element.querySelectorAll(".tools, .note, .as-table").forEach((node) => node.replaceChildren());
   }
 
   /* A new family: its histograms, and the controls that go with it. */
@@ -188,11 +204,20 @@
     whenReady(() => {
       ({ names, bounds } = controls);
       state.values = Object.fromEntries(names.map((name, index) => [name, controls.values[index]]));
-      Object.assign(state, { family: globalThis.amalgamPlan.decode(family), plan: null, exact: find("headline")?.value?.exact ?? null, detail: null, expert: -1 });
+      Object.assign(state, { family: globalThis.amalgamPlan.decode(family), plan: null, detail: null, expert: -1 });
+      accept();
       replan();
+      nameGroups();
       for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel);
       redraw();
     });
+  }
+
+  /* Names the groups of choices for screen readers: their headings are plain text. */
+  function nameGroups() {
+    const groups = [...document.querySelectorAll(".controls fieldset")];
+    for (const group of groups) group.ariaLabel = group.querySelector("[data-testid=block-info]")?.textContent.trim() ?? null;
+    if (!groups.some((group) => group.ariaLabel)) setTimeout(nameGroups, 100); // not on the page yet
   }
 
   function whenReady(act) {

@@ -35,6 +35,7 @@ class Controls:
 
     base: gr.Dropdown
     experts: gr.CheckboxGroup
+    refresh: gr.Button
     weights: tuple[gr.Slider, ...]
     preset: gr.Radio
     prune: gr.Radio
@@ -80,6 +81,7 @@ def layout(
             offered(models, base), value=list(experts), label="Experts", interactive=True,
             elem_classes=["chips", "experts"],
         )  # fmt: skip
+        parts["refresh"] = gr.Button("Look for new models", size="sm", elem_classes="link")
         with gr.Accordion("Weights", open=False):
             parts["weights"] = _weights(models, base, experts)
     with gr.Column(elem_classes="card"):

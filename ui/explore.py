@@ -102,25 +102,29 @@ def wire(refs: ExploreRefs, library: Library) -> None:
     named = refs.controls.named()
     names, inputs = list(named), list(named.values())
 
-    def settle(event: gr.EventData, *values: Any) -> list[Any]:
-        return _settled(library, dict(zip(names, values, strict=True)), _turn(event))
+    def settle(*values: Any) -> list[Any]:
+        return _settled(library, dict(zip(names, values, strict=True)))
 
     def family(*values: Any) -> Iterator[list[Any]]:
         yield from _changed(library, named, dict(zip(names, values, strict=True)))
 
-    moving = [component.change for name, component in named.items() if name != "experts"]
+    moving = [named[name].change for name in names if name not in ("base", "experts")]
     gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
     refs.map.settle(
         settle, inputs, [refs.headline, refs.recipe, refs.words, *refs.controls.amplification],
         js="(...v) => window.amalgam.clamp(v)", **_QUIET,
     )  # fmt: skip
+    filled = [*_outputs(refs), *refs.controls.weights]
+    reading = {**_QUIET, "queue": True}
+    refs.controls.experts.input(family, inputs, filled, **reading)
     refs.controls.base.input(
         lambda base, chosen: _rebased(library, base, chosen),
         [refs.controls.base, refs.controls.experts], refs.controls.experts, **_QUIET,
+    ).then(family, inputs, filled, **reading)  # fmt: skip
+    refs.controls.refresh.click(
+        lambda base: _refreshed(library, base), refs.controls.base,
+        [refs.controls.base, refs.controls.experts], **_QUIET,
     )  # fmt: skip
-    refs.controls.experts.change(
-        family, inputs, [*_outputs(refs), *refs.controls.weights], **{**_QUIET, "queue": True}
-    )
     refs.controls.preset.input(
         _preset, refs.controls.preset, _preset_outputs(refs.controls), **_QUIET
     )
@@ -138,13 +142,13 @@ def _outputs(refs: ExploreRefs) -> list[Any]:
     ]  # fmt: skip
 
 
-def _settled(library: Library, values: dict[str, Any], turn: int | None) -> list[Any]:
+def _settled(library: Library, values: dict[str, Any]) -> list[Any]:
     """Exact numbers, the recipe, its words and the partitions' labels."""
     try:
         values = view.ordered(library, values)
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
-        told = view.numbers(recipe, sketch, turn)
+        told = view.numbers(recipe, sketch, values)
     except MergeError as error:
         gr.Warning(str(error))
         return [gr.skip()] * (3 + MAX_PARTITIONS)
@@ -162,7 +166,7 @@ def _changed(
     keep = [gr.skip()] * MAX_EXPERTS
     count = len(values["experts"] or [])
     if count == 0:
-        yield [*view.nothing("Choose at least one expert.")[:2], *[gr.skip()] * 5, *keep]
+        yield [*view.nothing("Choose at least one expert."), *keep]
         return
     reading = {
         "parts": [("Reading the changes\N{HORIZONTAL ELLIPSIS}", "")], "sentence": "",
@@ -174,7 +178,7 @@ def _changed(
         filled = view.family_values(library, named, values)
     except MergeError as error:
         gr.Warning(str(error))
-        yield [*view.nothing(str(error))[:2], *[gr.skip()] * 5, *keep]
+        yield [*view.nothing(str(error)), *keep]
         return
     names = [figures.short(library.get(m).label) for m in view.ordered(library, values)["experts"]]
     weights = [gr.update(visible=True, label=f"Weight of {name}", value=1.0) for name in names]
@@ -185,8 +189,20 @@ def _changed(
 def _rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
     """The experts to choose from under another base."""
     offered = controls.offered(view.choices(library), library.get(base).id)
-    kept = [model for _, model in offered if model in (chosen or ())]
+    kept = [m for _, m in offered if m in (chosen or ()) and _shelf(m) == _shelf(base)]
     return gr.update(choices=offered, value=kept)
+
+
+def _shelf(model: str) -> str:
+    """Where a model comes from: families of different shelves seldom match."""
+    return model.rpartition("/")[0] or model.partition(":")[0]
+
+
+def _refreshed(library: Library, base: str) -> tuple[Any, Any]:
+    """The lists of models, read again."""
+    library.refresh()
+    models = view.choices(library)
+    return gr.update(choices=models), gr.update(choices=controls.offered(models, base))
 
 
 def _shape(prune: str, consensus: str, partitions: float, rate: float) -> list[Any]:
@@ -240,8 +256,3 @@ def _preset(chosen: str) -> list[Any]:
         len(factors), *factors, *[1.0] * (MAX_PARTITIONS - len(factors)),
         preset.defaults.get("lambda", 1.0), *controls.knob_values(preset),
     ]  # fmt: skip
-
-
-def _turn(event: gr.EventData) -> int | None:
-    turn = (event._data or {}).get("turn")
-    return turn if isinstance(turn, int) else None

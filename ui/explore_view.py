@@ -5,7 +5,7 @@ Pure functions from the library, the controls' values and the plan to what the b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -35,6 +35,7 @@ _ENERGY_NOTES = {
     "magnitude": "From the histograms alone; the upright line is your slider.",
 }
 _ENERGY_NOTES["dynamic"] = _ENERGY_NOTES["magnitude"]
+_PLANNED = ("prune", "rate", "partitions", "dynamic.density_shift", "magnitude.scope")
 
 
 def choices(library: Library) -> list[tuple[str, str]]:
@@ -51,17 +52,17 @@ def ordered(library: Library, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "experts": [model for model in experts if model != values["base"]]}
 
 
-def numbers(recipe: Recipe, sketch: FamilySketch, turn: int | None = None) -> list[Any]:
+def numbers(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) -> list[Any]:
     """The headline with the exact retention, the recipe's YAML and its words.
 
     Args:
-        turn: which move of the controls this answers; the browser drops answers to older ones.
+        values: the controls' values; those that matter go back with the answer, so that the
+            browser can tell an answer to an older move.
     """
     plan = plans.plan(recipe, sketch)
     finding = figures.headline(plan, sketch)
     finding["exact"] = figures.exact(plan, sketch, cells(sketch.tensors))
-    if turn is not None:
-        finding["turn"] = turn
+    finding["asked"] = {name: values[name] for name in _PLANNED}
     return [finding, recipes.dump(recipe), words(recipe, plan.warnings)]
 
 
@@ -82,7 +83,7 @@ def family_values(library: Library, named: dict[str, Any], values: dict[str, Any
     told = ", ".join(names)
     where = f"{len(table.layers)} layers, {len(table.modules)} modules"
     return [
-        *numbers(recipe, sketch),
+        *numbers(recipe, sketch, values),
         {
             "figure": figures.map_figure(looks), "notes": _MAP_NOTES, "family": family,
             "controls": _told(named, values),

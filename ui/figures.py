@@ -202,10 +202,9 @@ def headline(plan: Plan, sketch: FamilySketch) -> dict[str, Any]:
     if plan.recipe.prune == "none":
         parts = [("Keeps ", ""), ("every", "all"), (" change", "")]
     else:
-        where = " at random" if plan.recipe.prune == "random" else ""
         parts = [
             ("Keeps ", ""), (percent(found["entries"]), "entries"),
-            (f" of the entries{where} and ", ""), (percent(found["l2"]), "l2"),
+            (" of the entries and ", ""), (percent(found["l2"]), "l2"),
             (" of the energy", ""),
         ]  # fmt: skip
     if len(sketch.experts) > 1:
@@ -225,7 +224,7 @@ def reason(plan: Plan, sketch: FamilySketch) -> str:
     if plan.recipe.prune in ("magnitude", "dynamic") and plan.worst_layer is not None:
         parts.append(f"Layer {plan.worst_layer} loses most.")
     if plan.recipe.prune == "random":
-        parts.append("Every layer keeps the same share; what is left is rescaled.")
+        parts.append("Drawn at random, the same share of every layer; what is left is rescaled.")
     if len(sketch.experts) > 1:
         values = cosines(sketch)[np.triu_indices(len(sketch.experts), 1)]
         low, high = float(values.min()), float(values.max())

@@ -1,0 +1,278 @@
+"""Explore in a real browser: plots that follow the slider, numbers that agree with the engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from merging import recipe as recipes
+from merging.plan import plan
+from tests.e2e.conftest import PHONE, sideways
+from ui.bins import cells
+from ui.library import Library
+
+EXPERTS = ("add", "reverse", "spanish", "sort")
+SETTLED = "amalgam.state.exact !== null && !!amalgam.state.plan"
+PLOT = "document.querySelector('#map .plot')"
+
+
+def ready(page) -> None:
+    """Waits for the first drawing of the map."""
+    page.locator("#map .main-svg").first.wait_for()
+    page.wait_for_function(SETTLED)
+
+
+def rate(page):
+    return page.get_by_label("range slider for Pruning rate")
+
+
+def move(page, press: Callable[[], None]) -> None:
+    """Moves a control and waits for the server's answer to it."""
+    moves = page.evaluate("amalgam.state.moves")
+    press()
+    page.wait_for_function(f"amalgam.state.moves > {moves} && {SETTLED}")
+
+
+def finding(page) -> str:
+    return page.locator("#headline h2").inner_text().replace("\u202f", " ")
+
+
+def choose(page, group: str, name: str) -> None:
+    where = page.get_by_role("group", name=group)
+    move(page, lambda: where.get_by_label(name, exact=True).check(force=True))
+
+
+def test_the_first_screen_shows_four_real_histograms(open_page) -> None:
+    open_page().context.pages[0].wait_for_timeout(0)  # the files are in the server's cache now
+    start = time.perf_counter()
+    page = open_page()
+    asked = []
+    page.on("request", lambda r: asked.append(r.url) if "/predict" in r.url else None)
+    ready(page)
+    assert time.perf_counter() - start < 8  # 2 s on an idle machine
+    assert not asked  # nothing waited for a callback
+    heats = page.evaluate(f"{PLOT}.data.filter(t => t.meta.role === 'heat').map(t => t.z.length)")
+    assert heats == [4] * 4
+    titles = page.evaluate(f"{PLOT}.layout.annotations.map(a => a.text).join()")
+    assert all(name in titles for name in EXPERTS)
+    assert finding(page).startswith("Keeps 20 % of the entries")
+
+
+def test_the_page_is_light(page) -> None:
+    ready(page)
+    assert page.evaluate("JSON.stringify(window.gradio_config).length") < 1_000_000
+
+
+def test_the_map_follows_the_slider_on_one_node(page) -> None:
+    ready(page)
+    page.evaluate(f"{PLOT}.mark = 1")
+    before = page.evaluate(f"{PLOT}.data[2].x[0]")
+    rate(page).focus()
+    move(page, lambda: rate(page).press("ArrowRight"))
+    assert page.evaluate(f"{PLOT}.data[2].x[0]") > before
+    assert page.evaluate(f"{PLOT}.mark") == 1
+    assert finding(page).startswith("Keeps 19 % of the entries")
+
+
+def test_a_drag_is_drawn_in_the_browser_and_settled_once(page) -> None:
+    ready(page)
+    page.evaluate("window.asked = 0; const f = window.fetch;"
+                  "window.fetch = (u, ...a) => { asked += String(u.url || u).includes('predict');"
+                  "return f(u, ...a); }; 0")  # fmt: skip
+    page.evaluate(f"window.drawn = 0; {PLOT}.on('plotly_afterplot', () => drawn++); 0")
+    box = rate(page).bounding_box()
+    y = box["y"] + box["height"] / 2
+
+    def drag() -> None:
+        page.mouse.move(box["x"] + 0.8 * box["width"], y)
+        page.mouse.down()
+        for step in range(30):
+            page.mouse.move(box["x"] + (0.8 - 0.02 * step) * box["width"], y)
+        page.mouse.up()
+
+    move(page, drag)
+    assert page.evaluate("drawn") >= 10
+    assert page.evaluate("asked") <= 4
+
+
+def test_a_redraw_fits_the_budget(page) -> None:
+    ready(page)
+    spent = page.evaluate("""async () => {
+      const spent = [], react = Plotly.react;
+      Plotly.react = (node, ...rest) => {
+        const start = performance.now(), done = react(node, ...rest);
+        if (node.closest('#map')) spent.push(performance.now() - start);
+        return done;
+      };
+      const names = Object.keys(amalgam.state.values);
+      for (let step = 0; step < 20; step++) {
+        const moved = { ...amalgam.state.values, rate: 0.5 + step / 100 };
+        amalgam.set(names.map((name) => moved[name]));
+        for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
+      }
+      return spent.sort((a, b) => a - b);
+    }""")
+    assert len(spent) >= 15
+    assert spent[len(spent) // 2] < 150  # under 50 ms where the processor is not shared
+
+
+CASES = [
+    (prune, density, partitions, scope)
+    for prune, scope in (
+        ("none", "tensor"), ("random", "tensor"), ("dynamic", "tensor"),
+        ("magnitude", "tensor"), ("magnitude", "model"),
+    )
+    for density in (0.03, 0.2, 0.6, 0.95)
+    for partitions in (1, 4)
+]  # fmt: skip
+
+
+def test_the_browser_plans_what_the_engine_plans(page, tmp_path) -> None:
+    ready(page)
+    experts = [f"demo:{name}" for name in EXPERTS]
+    sketch = Library([tmp_path]).sketch("demo:base", experts)
+    table = cells(sketch.tensors)
+    energy = table.pool(sketch.l2.sum(axis=2))
+    inside = table.row >= 0
+    for prune, density, partitions, scope in CASES:
+        settings = {
+            "prune": prune, "density": density, "partitions": partitions, "scope": scope,
+            "shift": 0.08, "factors": [1] * partitions,
+        }  # fmt: skip
+        found = page.evaluate("""(settings) => {
+          const { family } = amalgam.state, planned = amalgamPlan.plan(family, settings);
+          const sum = (shares) => shares.reduce((a, b) => a + b, 0);
+          return [amalgamPlan.totals(family, planned),
+                  planned.experts.map((cells) => cells.map((cell) => sum(cell.l2)))];
+        }""", settings)  # fmt: skip
+        planned = plan(_recipe(prune, density, partitions, scope, experts), sketch)
+        for measure in ("entries", "l1", "l2"):
+            assert found[0][measure] == pytest.approx(planned.summary[measure], abs=0.005), settings
+        kept = table.pool(planned.l2.sum(axis=2) * sketch.l2.sum(axis=2)) / energy
+        assert np.abs(kept - np.array(found[1]))[:, inside].max() < 0.02, settings
+
+
+def _recipe(prune: str, density: float, partitions: int, scope: str, experts: list[str]):
+    values: dict = {} if prune == "none" else {"density": density}
+    if prune in ("magnitude", "dynamic"):
+        values["amplification"] = [1.0] * partitions
+    return recipes.build(
+        method={"none": "task_arithmetic", "random": "dare_linear", "dynamic": "dppa"}.get(
+            prune, prune
+        ),
+        base="demo:base", models=[(name, values) for name in experts],
+        parameters={"scope": scope} if prune == "magnitude" else {},
+    )  # fmt: skip
+
+
+def test_pruners_are_drawn_as_what_they_are(page) -> None:
+    ready(page)
+    choose(page, "Prune by", "Random")
+    assert (
+        page.evaluate(f"{PLOT}.data.filter(t => t.meta.role !== 'heat' && t.x.length).length") == 0
+    )
+    assert "at random" in page.locator("#map .note").inner_text()
+    assert "Keeps 20 % of the entries and 20 % of the energy" in finding(page)
+    choose(page, "Prune by", "Nothing")
+    assert finding(page).startswith("Keeps every change")
+    assert not rate(page).is_visible()
+    choose(page, "Prune by", "Magnitude")
+    assert (
+        page.evaluate(f"{PLOT}.data.filter(t => t.meta.role === 'cut' && t.x.length).length") == 4
+    )
+
+
+def test_partitions_show_their_sliders_and_lines(page) -> None:
+    ready(page)
+    slider = page.get_by_label("range slider for Partitions")
+    slider.focus()
+    move(page, lambda: slider.press("ArrowRight"))
+    page.get_by_label("range slider for top 4 %").wait_for()
+    page.get_by_label("range slider for 16\N{EN DASH}20 %").wait_for()
+    lines = page.evaluate(f"{PLOT}.data[1].x.filter(v => v !== null).length")
+    assert lines == 4 * 4 * 2  # 4 rings' bounds in 4 layers, two points each
+
+
+def test_amplification_is_told_and_drawn(page) -> None:
+    ready(page)
+    note = "document.querySelector('#energy .plot').layout.annotations[0].text"
+    first, colour = page.evaluate(note), page.evaluate(f"JSON.stringify({PLOT}.data[0].z)")
+    slider = page.get_by_label("range slider for top 5 %")
+    slider.focus()
+    move(page, lambda: [slider.press("PageUp") for _ in range(2)])
+    page.wait_for_function(f"{note} !== {first!r}")
+    assert "after amplification" in page.evaluate(note)
+    assert page.evaluate(f"JSON.stringify({PLOT}.data[0].z)") != colour
+
+
+def test_a_preset_sets_both_axes_and_a_free_choice_leaves_it(page) -> None:
+    ready(page)
+    choose(page, "Preset", "DARE + TIES")
+    assert page.get_by_role("group", name="Prune by").get_by_label("Random").is_checked()
+    assert page.get_by_role("group", name="Combine by").get_by_label("TIES").is_checked()
+    choose(page, "Combine by", "PCB")
+    page.wait_for_function("!document.querySelector('.chips:not(.experts) input:checked')")
+    assert "Balance how they compete" in page.locator("#words").inner_text()
+
+
+def test_a_number_out_of_range_is_clamped_without_a_complaint(page) -> None:
+    ready(page)
+    move(page, lambda: page.get_by_label("number input for Pruning rate").fill("7"))
+    page.wait_for_timeout(300)
+    assert rate(page).input_value() == "0.99"
+    assert page.get_by_test_id("toast-body").count() == 0
+
+
+def test_an_expert_left_out_leaves_the_plots(page) -> None:
+    ready(page)
+    page.get_by_label("sort", exact=True).uncheck(force=True)
+    page.wait_for_function(f"amalgam.state.family.experts === 3 && {PLOT}.data.length === 9")
+    page.get_by_label("add", exact=True).uncheck(force=True)
+    page.wait_for_function(f"amalgam.state.family.experts === 2 && {PLOT}.data.length === 6")
+    assert page.evaluate("amalgam.state.family.looks.map(l => l.name)") == ["reverse", "spanish"]
+
+
+def test_a_click_on_a_layer_opens_its_modules(page) -> None:
+    ready(page)
+    page.locator("#map select").select_option(label="Layer 2")
+    page.wait_for_function(f"{PLOT}.data[0].z.length === 7")
+    page.locator("#map select").select_option(label="All layers")
+    page.wait_for_function(f"{PLOT}.data[0].z.length === 4")
+    box = page.locator("#retention .plot").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_function(f"{PLOT}.data[0].z.length === 7")
+
+
+def test_every_plot_has_its_text(page) -> None:
+    ready(page)
+    for panel in ("map", "retention", "energy", "cosine"):
+        label = page.locator(f"#{panel} .plot").get_attribute("aria-label")
+        assert label and all(name in label for name in EXPERTS)
+        page.locator(f"#{panel}").get_by_role("button", name="Table").click()
+        assert page.locator(f"#{panel} tbody tr").count() >= 4
+    assert "of the entries" in page.get_by_role("status").first.inner_text()
+
+
+def test_a_phone_has_the_map_first_and_no_sideways_scroll(open_page) -> None:
+    page = open_page(viewport=PHONE)
+    ready(page)
+    assert sideways(page) <= 0
+    parts = ("#map", ".controls", "#energy")
+    tops = [page.locator(part).first.bounding_box()["y"] for part in parts]
+    assert tops == sorted(tops)
+    assert page.locator("#map").bounding_box()["height"] < 0.5 * PHONE["height"]
+    for box in page.locator("#map .tools > *, .controls .segmented label:visible").all():
+        assert box.bounding_box()["height"] >= 43.5
+
+
+def test_the_dark_page_draws_in_dark_colours(open_page) -> None:
+    page = open_page(query="?__theme=dark")
+    ready(page)
+    light = page.evaluate(
+        "amalgamFigures.palette().ink[0] > 150 && amalgamFigures.palette().card[0] < 60"
+    )
+    assert light
+    assert page.evaluate(f"{PLOT}.layout.paper_bgcolor") == "rgba(0,0,0,0)"

@@ -1,0 +1,193 @@
+"""Explore's controls and handlers, called as functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from merging import recipe as recipes
+from merging.errors import ModelNotFound, RecipeError
+from merging.methods import CONSENSUS, PRESETS, PRUNERS
+from merging.plan import plan
+from tests.ui.sketches import sketch
+from ui import controls, explore, explore_view
+
+
+@dataclass(frozen=True)
+class Model:
+    id: str
+    label: str
+    folder: Path
+    kind: str = "demo"
+
+
+class FakeLibrary:
+    """A base and four experts whose sketch is made up."""
+
+    def __init__(self, names: tuple[str, ...] = ("base", "a", "b", "c", "d")) -> None:
+        self._models = {f"demo:{name}": Model(f"demo:{name}", name, Path(name)) for name in names}
+
+    def models(self) -> list[Model]:
+        return list(self._models.values())
+
+    def get(self, model: str) -> Model:
+        if model not in self._models:
+            raise ModelNotFound(f"{model} is not on offer")
+        return self._models[model]
+
+    def default_selection(self) -> tuple[str, list[str]]:
+        ids = list(self._models)
+        return (ids[0] if ids else ""), ids[1:]
+
+    def sketch(self, base: str, experts: list[str], progress: Any = None) -> Any:
+        return sketch(len(experts))
+
+
+@pytest.fixture(scope="module")
+def library() -> FakeLibrary:
+    return FakeLibrary()
+
+
+@pytest.fixture(scope="module")
+def built(library: FakeLibrary) -> tuple[gr.Blocks, explore.ExploreRefs]:
+    with gr.Blocks() as page:
+        refs = explore.layout(library)  # type: ignore[arg-type]
+        explore.wire(refs, library)  # type: ignore[arg-type]
+    return page, refs
+
+
+@pytest.fixture
+def values(built: tuple[gr.Blocks, explore.ExploreRefs]) -> dict[str, Any]:
+    return {name: part.value for name, part in built[1].controls.named().items()}
+
+
+def test_first_paint_holds_the_histograms_and_a_valid_recipe(built) -> None:
+    refs = built[1]
+    assert '"counts":' in refs.map.value
+    recipe = recipes.parse(refs.recipe.value)
+    assert (recipe.prune, recipe.sources[0].density.constant) == ("dynamic", 0.2)
+    assert '"sentence":"Keeps 20 %' in refs.headline.value
+
+
+def test_every_event_is_private(built) -> None:
+    for block_function in built[0].fns.values():
+        assert block_function.api_visibility == "private"
+
+
+def test_every_declared_knob_has_a_control(values) -> None:
+    for axis in (*PRUNERS.values(), *CONSENSUS.values()):
+        for knob in controls.extra(axis):
+            assert f"{axis.id}.{knob.name}" in values
+
+
+@pytest.mark.parametrize("prune", PRUNERS)
+@pytest.mark.parametrize("consensus", CONSENSUS)
+def test_every_point_of_the_two_axes_is_a_recipe(values, prune: str, consensus: str) -> None:
+    recipe = controls.to_recipe({**values, "prune": prune, "consensus": consensus})
+    assert (recipe.prune, recipe.consensus) == (prune, consensus)
+    assert recipes.parse(recipes.dump(recipe)) == recipe
+    plan(recipe, sketch())
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+def test_a_preset_sets_every_control(built, values, preset) -> None:
+    parts = built[1].controls
+    outputs = explore._preset_outputs(parts)
+    names = {part: name for name, part in parts.named().items()}
+    for part, value in zip(outputs, explore._preset(preset.id), strict=True):
+        values[names[part]] = value
+    recipe = controls.to_recipe(values)
+    assert (recipe.method, recipe.prune, recipe.consensus) == (
+        preset.id, preset.prune, preset.consensus,
+    )  # fmt: skip
+    for name, default in preset.defaults.items():
+        if name in recipe.parameters:
+            assert recipe.parameters[name] == default
+        elif name == "density":
+            assert recipe.sources[0].density.constant == default
+
+
+def test_rate_becomes_density_without_rounding_noise(values) -> None:
+    recipe = controls.to_recipe({**values, "rate": 0.9})
+    assert recipe.sources[0].density.constant == 0.1
+
+
+def test_partitions_beyond_the_chosen_number_stay_out_of_the_recipe(values) -> None:
+    recipe = controls.to_recipe({**values, "partitions": 2})
+    assert recipe.sources[0].amplification == (1.7, 1.4)
+
+
+def test_partition_labels_name_their_share() -> None:
+    labels = controls.amplification_labels(0.8, 4)
+    assert labels[0] == "top 5 %"
+    assert [label.split("\N{EN DASH}") for label in labels[1:]] == [
+        ["5", "10 %"], ["10", "15 %"], ["15", "20 %"],
+    ]  # fmt: skip
+
+
+def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> None:
+    answer = explore._settled(library, values)
+    assert answer[0]["asked"]["rate"] == 0.8
+    assert set(answer[0]["exact"]) == {"entries", "l1", "l2"}
+    assert recipes.parse(answer[1]).partitions == 4
+    assert answer[3]["label"] == "top 5 %"
+
+
+def test_experts_come_in_the_order_on_offer(library, values) -> None:
+    shuffled = {**values, "experts": ["demo:c", "demo:a"]}
+    assert explore_view.ordered(library, shuffled)["experts"] == ["demo:a", "demo:c"]
+
+
+@pytest.mark.parametrize("wanted", ["../../etc", "/etc/passwd", "org/model"])
+def test_a_model_that_is_not_on_offer_is_refused(library, values, wanted: str) -> None:
+    with pytest.raises(ModelNotFound):
+        explore_view.ordered(library, {**values, "experts": [wanted]})
+    with pytest.raises(ModelNotFound):
+        explore_view.ordered(library, {**values, "base": wanted})
+
+
+def test_no_expert_and_too_many_are_said_in_words(values) -> None:
+    with pytest.raises(RecipeError, match="at least one expert"):
+        controls.to_recipe({**values, "experts": []})
+    with pytest.raises(RecipeError, match="up to 8"):
+        controls.to_recipe({**values, "experts": [f"demo:{i}" for i in range(9)]})
+
+
+def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, library, values) -> None:
+    named = built[1].controls.named()
+    chosen = {**values, "experts": ["demo:b", "demo:d"], "weight.0": 0.3}
+    reading, filled = list(explore._changed(library, named, chosen))
+    assert "Reading" in reading[0]["parts"][0][0]
+    family = filled[3]["family"]
+    assert [look["name"] for look in family["looks"]] == ["b", "d"]
+    assert family["looks"][1]["colour"] == explore.figures.COLOURS[3]  # colour stays with expert
+    weights = filled[-controls.MAX_EXPERTS :]
+    assert [update["visible"] for update in weights] == [True] * 2 + [False] * 6
+
+
+def test_without_experts_the_panels_are_emptied(built, library, values) -> None:
+    named = built[1].controls.named()
+    (emptied,) = explore._changed(library, named, {**values, "experts": []})
+    assert emptied[1] == "" and emptied[3] is None
+
+
+def test_another_base_offers_the_others_and_keeps_what_fits(library) -> None:
+    update = explore._rebased(library, "demo:a", ["demo:a", "demo:b"])
+    assert ("base", "demo:base") in update["choices"]
+    assert update["value"] == ["demo:b"]
+
+
+def test_an_empty_library_builds_a_page_that_says_so() -> None:
+    with gr.Blocks():
+        refs = explore.layout(FakeLibrary(()))  # type: ignore[arg-type]
+    assert "Nothing to explore yet" in refs.headline.value
+    assert refs.recipe.value == ""
+
+
+def test_words_escape_what_they_quote(values) -> None:
+    recipe = controls.to_recipe({**values, "base": "<img src=x>"})
+    assert "<img" not in explore_view.words(recipe)

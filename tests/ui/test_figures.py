@@ -1,0 +1,142 @@
+"""Figures, sentences and packed histograms as plain values."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from merging import recipe as recipes
+from merging.plan import plan
+from merging.sketch import SketchedTensor
+from tests.ui.sketches import MODULES, sketch
+from ui import bins, figures
+
+
+def recipe(method: str, experts: int, **parameters: object) -> recipes.Recipe:
+    values = {} if method == "task_arithmetic" else {"density": 0.2}
+    return recipes.build(
+        method=method, base="base", models=[(f"expert{i}", values) for i in range(experts)],
+        parameters=parameters,
+    )  # fmt: skip
+
+
+def unpacked(packed: dict, experts: int) -> np.ndarray:
+    raw = np.frombuffer(base64.b64decode(packed["counts"]), dtype="<f4")
+    return raw.reshape(experts, len(packed["numel"]), -1)
+
+
+def test_packed_histograms_hold_every_entry() -> None:
+    made = sketch()
+    table = bins.cells(made.tensors)
+    packed = bins.pack(made, table, np.zeros((4, len(made.tensors))))
+    counts = unpacked(packed, 4)
+    assert counts.shape[2] == len(packed["edges"]) - 1 <= bins.MAX_COLUMNS
+    assert np.array_equal(counts.sum(axis=2), table.pool(made.counts.sum(axis=2)))
+    assert packed["edges"][0] == 0 and np.all(np.diff(packed["edges"]) > 0)
+    assert packed["edges"][-1] >= made.max_abs.max()
+    np.testing.assert_allclose(packed["l2"], table.pool(made.l2.sum(axis=2)), rtol=1e-6)
+
+
+def test_cells_follow_the_forward_pass_and_leave_the_rest_outside() -> None:
+    table = bins.cells(sketch(layers=3).tensors)
+    assert table.layers == (0, 1, 2)
+    assert table.modules == MODULES
+    assert list(table.row).count(-1) == 2  # embeddings, norm
+    assert table.count == 3 * 7 + 2
+
+
+def test_numbered_submodules_are_pooled() -> None:
+    tensors = [
+        SketchedTensor(f"layers.0.experts.{i}.w.weight", 0, f"experts.{i}.w", True, 8)
+        for i in range(40)
+    ]
+    table = bins.cells(tensors)
+    assert table.modules == ("experts.w",)
+    assert set(table.cell) == {0}
+
+
+def test_a_family_without_layers_is_one_row() -> None:
+    table = bins.cells([SketchedTensor("w", None, "w", False, 8)])
+    assert (table.layers, table.modules, table.linear) == ((0,), ("all",), False)
+
+
+@pytest.mark.parametrize(("experts", "layers"), [(4, 32), (8, 32), (4, 80)])
+def test_packed_family_stays_small(experts: int, layers: int) -> None:
+    made = sketch(experts, layers, entries=64)
+    table = bins.cells(made.tensors)
+    packed = bins.pack(made, table, np.zeros((experts, len(made.tensors))))
+    assert len(json.dumps(packed)) < 1_000_000
+
+
+def test_every_figure_is_plain_json() -> None:
+    made = sketch()
+    looks = figures.looks(list(made.experts), range(4))
+    for figure in (
+        figures.map_figure(looks), figures.retention_figure(), figures.energy_figure(looks),
+        figures.cosine_figure(made, looks),
+    ):  # fmt: skip
+        json.dumps(figure, allow_nan=False)
+
+
+def test_experts_differ_in_colour_and_in_a_second_sign() -> None:
+    looks = figures.looks([f"e{i}" for i in range(8)], range(8))
+    assert len({look.colour for look in looks}) == 8
+    assert len({look.glyph for look in looks}) == 8
+    assert len({(look.dash, look.colour) for look in looks}) == 8
+
+
+def test_map_has_a_heatmap_and_a_cut_for_each_expert() -> None:
+    data = figures.map_figure(figures.looks(["a", "b"], [0, 3]))["data"]
+    roles = [(trace["meta"]["role"], trace["meta"]["expert"]) for trace in data]
+    assert roles == [(role, e) for e in (0, 1) for role in ("heat", "rings", "cut")]
+
+
+def test_exact_retention_pools_to_the_summary() -> None:
+    made = sketch()
+    table = bins.cells(made.tensors)
+    planned = plan(recipe("magnitude", 4), made)
+    shares = figures.exact(planned, made, table)
+    weight = table.pool(made.l2.sum(axis=2))
+    pooled = (np.array(shares["l2"]) * weight).sum() / weight.sum()
+    assert pooled == pytest.approx(planned.summary["l2"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("dppa", "Keeps 20 % of the entries and"),
+        ("dare_linear", "Keeps 20 % of the entries and 20 % of the energy"),
+        ("task_arithmetic", "Keeps every change;"),
+    ],
+)
+def test_the_finding_says_what_is_kept(method: str, says: str) -> None:
+    made = sketch()
+    finding = figures.headline(plan(recipe(method, 4), made), made)
+    assert finding["sentence"].startswith(says)
+    assert finding["sentence"].endswith("of what is kept clashes in sign.")
+
+
+def test_one_expert_cannot_clash() -> None:
+    made = sketch(experts=1)
+    finding = figures.headline(plan(recipe("ties", 1), made), made)
+    assert "clash" not in finding["sentence"]
+    assert "nothing can clash" in finding["reason"]
+
+
+def test_cosine_of_an_unchanged_expert_is_defined() -> None:
+    made = sketch(experts=2)
+    dots = made.dots.copy()
+    dots[1, 1] = 0
+    values = figures.cosines(replace(made, dots=dots))
+    assert np.isfinite(values).all() and values[0, 0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.2, "20 %"), (0.0, "0 %"), (0.034, "3.4 %"), (1, "100 %")]
+)
+def test_percent(share: float, text: str) -> None:
+    assert figures.percent(share).replace("\N{NARROW NO-BREAK SPACE}", " ") == text

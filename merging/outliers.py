@@ -73,10 +73,8 @@ def measure_outliers(
     stream: Stream, *, layer_outlier: float, linear_outlier: float
 ) -> OutlierRates:
     """Counts the outliers of every linear of every expert, in two passes over the linears."""
-    merged = stream.family.merged
-    linears = tuple(entry for entry in merged if entry.place.is_linear)
-    # these passes leave out the other tensors, which the stream had counted in
-    stream.total -= 2 * sum(entry.numel for entry in merged if not entry.place.is_linear)
+    linears = tuple(entry for entry in stream.family.merged if entry.place.is_linear)
+    leave_out_others(stream, linears, passes=2)
     norms = stream.map(lambda reader: reader.l1_norms(), entries=linears)
     sums = np.array(norms).reshape(len(linears), len(stream.family.experts)).T
     counts = count_outliers(stream, linears, sums, layer_outlier, linear_outlier)
@@ -110,6 +108,12 @@ def count_outliers(
     found = stream.map(count, entries=linears)
     counts = np.array(found, dtype=np.int64).reshape(len(linears), sums.shape[0], 2)
     return counts[:, :, 0].T, counts[:, :, 1].T
+
+
+def leave_out_others(stream: Stream, linears: tuple[Entry, ...], passes: int) -> None:
+    """Takes the tensors that `passes` over the linears leave out from the work expected."""
+    everything = sum(entry.numel for entry in stream.family.merged)
+    stream.total -= passes * (everything - sum(entry.numel for entry in linears))
 
 
 def _layer_means(linears: tuple[Entry, ...], sums: np.ndarray) -> np.ndarray:

@@ -7,10 +7,12 @@ then known. The sketch holds no weights; it is cached by the content of its inpu
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +24,7 @@ from merging import fused
 from merging.checkpoints import Entry, Family, fingerprint
 from merging.engine import Profile, ProgressCallback, Stream, TensorReader, model_offsets
 from merging.errors import NonFinite
-from merging.outliers import count_outliers
+from merging.outliers import count_outliers, leave_out_others
 from merging.selection import HALF
 from merging.sketch import (
     _SHIFT,
@@ -31,6 +33,8 @@ from merging.sketch import (
     FamilySketch,
     SketchedTensor,
 )
+
+log = logging.getLogger(__name__)
 
 LAYER_OUTLIER, LINEAR_OUTLIER = 3.0, 5.0
 SAMPLES = 1 << 15
@@ -68,7 +72,7 @@ def scan(
     if file is not None and file.exists():
         try:
             return load(file, family, key)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             file.unlink(missing_ok=True)  # a damaged cache entry is only lost time
     started = time.perf_counter()
     where = device or torch.device("cpu")
@@ -79,7 +83,10 @@ def scan(
     arrays = _measure(stream, layer_outlier, linear_outlier)
     sketch = _sketch(family, key, arrays, (layer_outlier, linear_outlier), started)
     if file is not None:
-        save(sketch, file)
+        try:
+            save(sketch, file)
+        except OSError as error:
+            log.warning("the sketch could not be kept in %s: %s", file.parent, error)
     return sketch
 
 
@@ -87,6 +94,7 @@ def sketch_key(family: Family, layer_outlier: float, linear_outlier: float) -> s
     """The cache key: what the inputs hold and what was counted."""
     parts = [str(_VERSION), f"{layer_outlier:g}", f"{linear_outlier:g}", str(N_BINS), str(SAMPLES)]
     parts += [fingerprint(model) for model in family.models]
+    parts += [f"{e.name} {e.numel} {e.place}" for e in family.merged]
     return "sketch:" + hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -158,6 +166,7 @@ def _sketch(
 def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dict[str, np.ndarray]:
     """The sketch's arrays: one pass over every tensor, one over the linears for outliers."""
     merged = stream.family.merged
+    leave_out_others(stream, _linears(merged), passes=1)
     starts, total = model_offsets(stream.family)
     stride = max(1, total // SAMPLES) | 1  # odd, so that it walks through columns
 

@@ -47,13 +47,14 @@ class FamilySketch:
         experts: E names, in the family's order.
         tensors: T tensors, sorted by name.
         counts: (E, T, B) int64, non-zero entries per bin of |delta|.
-        l1: (E, T, B) float64, sum of |delta| per bin.
-        l2: (E, T, B) float64, sum of delta squared per bin.
+        l1: (E, T, B) float64, sum of |delta| per bin: within 1 % in a bin, exact over all.
+        l2: (E, T, B) float64, sum of delta squared per bin: likewise, within 2 %.
         zeros: (E, T) int64, entries equal to the base.
         max_abs: (E, T) float64, largest |delta|.
         layer_outliers: (E, T) int64, entries above layer_outlier times the mean of their layer's
             pooled linears; 0 for other tensors.
-        linear_outliers: (E, T) int64, entries above linear_outlier times their tensor's mean.
+        linear_outliers: (E, T) int64, entries of linears above linear_outlier times their own
+            mean; 0 for other tensors.
         layer_outlier, linear_outlier: the multiples counted.
         dots: (E, E, T) float64, inner products of the experts' deltas.
         base_l2: (T,) float64, sum of squares of the base's tensor.

@@ -88,20 +88,20 @@ def make_family(shape: Shape, out: Path, experts: int = 3, seed: int = 0) -> lis
     """
     names = ["base", *(f"expert{i}" for i in range(experts))]
     tensors = shape.tensors()
-    specs = [TensorSpec(name, torch.bfloat16, size) for name, size, _ in tensors]
+    specs = [TensorSpec(name, "BF16", size) for name, size, _ in tensors]
     for model, name in enumerate(names):
         if (out / name).exists():
             continue
         writer = ModelWriter(out / name, specs, shard_bytes=2_000_000_000)
         for index, (tensor, size, depth) in enumerate(tensors):
-            numel = TensorSpec(tensor, torch.bfloat16, size).size_bytes // 2
+            numel = TensorSpec(tensor, "BF16", size).size_bytes // 2
             for start in range(0, numel, BLOCK):
                 count = min(BLOCK, numel - start)
                 values = _values(count, (seed, 0, index, start), 0.02)
                 if model:
                     scale = 3e-4 * (0.5 + depth)
                     values += _heavy_tailed(count, (seed, model, index, start), scale)
-                writer.write(tensor, start, values.bfloat16())
+                writer.write(tensor, start, values.bfloat16().view(torch.uint8).numpy().data)
         (writer.folder / "config.json").write_text(json.dumps(shape.config(), indent=2))
         writer.publish()
     return [out / name for name in names]

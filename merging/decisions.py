@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
+from merging.later import torch
 from merging.methods import linear, magnitude, pcb, random, ties
 from merging.selection import Cut, split
 

@@ -7,6 +7,7 @@ memory is bounded by the chunk, not by the model. `merging.fused` does the same 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from merging.checkpoints import Checkpoint, Entry, Family
+from merging.checkpoints.checkpoint import torch_dtype
 from merging.decisions import Competition, Decision, Outcome, apply, combine
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
+from merging.later import torch
 from merging.methods import pcb, ties
 from merging.selection import HALF, OrderStatistic, nth_equal_rows, order_statistics, sweep_rows
 
@@ -60,13 +62,13 @@ class MergedChunk:
 
     Attributes:
         start: index of its first element.
-        values: (n,) in the output type, on the CPU.
+        values: bytes of n elements of the output type.
         finite: False where a value is NaN or infinite.
         changed, squared: sum of (merged - base) squared, and of base squared.
     """
 
     start: int
-    values: torch.Tensor
+    values: memoryview
     finite: bool
     changed: float
     squared: float
@@ -109,15 +111,23 @@ class Profile:
         )
 
 
-def pick_device(wanted: str = "auto") -> torch.device:
-    """The device for the arithmetic. Raises DeviceUnavailable if the one asked for is absent."""
+def pick_device(wanted: str = "auto") -> str:
+    """The device for the arithmetic, cpu or cuda. Raises DeviceUnavailable if absent.
+
+    torch is asked only where the driver's device files are there.
+    """
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted == "cuda" and not torch.cuda.is_available():
+        return "cuda" if _has_cuda() else "cpu"
+    if wanted == "cuda" and not _has_cuda():
         raise DeviceUnavailable("device cuda: no CUDA GPU is present; use --device cpu or auto")
     if wanted not in ("cpu", "cuda"):
         raise DeviceUnavailable(f"device {wanted}: not known; valid: auto, cpu, cuda")
-    return torch.device(wanted)
+    return wanted
+
+
+def _has_cuda() -> bool:
+    drivers = ("/dev/nvidiactl", "/dev/dxg")
+    return any(os.path.exists(path) for path in drivers) and torch.cuda.is_available()
 
 
 def model_offsets(family: Family) -> tuple[dict[str, int], int]:
@@ -145,14 +155,14 @@ class Stream:
         self,
         family: Family,
         *,
-        device: torch.device | None = None,
+        device: str = "cpu",
         passes: int = 1,
         progress: ProgressCallback | None = None,
         cancel: threading.Event | None = None,
         chunk: int = CHUNK,
     ) -> None:
         self.family = family
-        self.device = device or torch.device("cpu")
+        self.device = device
         self.chunk = chunk
         self.total = sum(entry.numel for entry in family.merged) * passes
         self.layers = 1 + max((e.place.layer or 0 for e in family.merged), default=0)
@@ -341,19 +351,19 @@ class TensorReader:
         )
 
     def merge(
-        self, decisions: Sequence[Decision], outcome: Outcome, dtype: torch.dtype
+        self, decisions: Sequence[Decision], outcome: Outcome, dtype: str
     ) -> Iterator[MergedChunk]:
-        """The merged tensor, chunk by chunk, rounded once to `dtype`."""
+        """The merged tensor, chunk by chunk, rounded once to `dtype` (safetensors' name)."""
         for start, stop in self.spans():
             base = self.base(start, stop)
             merged = combine(outcome.combination, self.pruned(decisions, start, stop))
             if outcome.strength != 1.0:
                 merged = merged * outcome.strength
             merged = (base if outcome.base_weight == 1.0 else base * outcome.base_weight) + merged
-            rounded = merged.to(dtype)
+            rounded = merged.to(torch_dtype(dtype))
             yield MergedChunk(
                 start,
-                rounded.cpu(),
+                rounded.cpu().view(torch.uint8).numpy().data,
                 bool(torch.isfinite(rounded).all()),
                 (merged - base).square().sum(dtype=torch.float64).item(),
                 base.square().sum(dtype=torch.float64).item(),

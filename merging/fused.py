@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from merging import kernels
 from merging.checkpoints import Entry, Family
+from merging.checkpoints.checkpoint import WIDTHS
 from merging.decisions import (
     Combination,
     Competition,
@@ -36,7 +36,7 @@ from merging.decisions import (
 from merging.engine import MergedChunk, Profile, Stream, TensorReader
 from merging.errors import NonFinite
 from merging.methods import linear
-from merging.selection import HALF, SMALL, UPPER, OrderStatistic, statistics
+from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ BUDGET_BYTES = 256 << 20  # raw tensors held at a time, all workers together
 SEGMENT = 1 << 22  # elements of a tensor worked on at a time
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
-_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+_TYPES = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
 
 
 def is_worthwhile(family: Family, partitions: int) -> bool:
@@ -97,12 +97,12 @@ class FusedStream(Stream):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def buffer(self, slot: int, size_bytes: int) -> torch.Tensor:
+    def buffer(self, slot: int, size_bytes: int) -> np.ndarray:
         """This worker's byte buffer of a slot, at least `size_bytes` long, kept between tensors."""
         buffers = self.local.__dict__.setdefault("buffers", {})
-        if slot not in buffers or buffers[slot].numel() < size_bytes:
+        if slot not in buffers or buffers[slot].size < size_bytes:
             buffers.pop(slot, None)
-            buffers[slot] = torch.empty(size_bytes, dtype=torch.uint8)
+            buffers[slot] = np.empty(size_bytes, dtype=np.uint8)
         return buffers[slot]
 
 
@@ -115,8 +115,8 @@ class FusedReader(TensorReader):
         super().__init__(stream, entry)
         self._models = stream.family.models
         self._infos = [model.tensors[entry.name] for model in self._models]
-        self._types = [_TYPES[info.torch_dtype] for info in self._infos]
-        widths = [info.torch_dtype.itemsize for info in self._infos]
+        self._types = [_TYPES[info.dtype] for info in self._infos]
+        widths = [info.width for info in self._infos]
         self._widths = widths
         self._fits = entry.numel * sum(widths) <= stream.budget
         room = max(1 << 14, stream.budget // (2 * sum(widths)))
@@ -124,9 +124,7 @@ class FusedReader(TensorReader):
         self._loaded: dict[int, tuple[int, int]] = {}
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
-        """As TensorReader; small tensors are sorted, larger ones counted."""
-        if self.numel <= SMALL:
-            return super().order_statistics(ranks)
+        """As TensorReader."""
         try:
             return statistics(self.sweep, ranks)
         except NonFinite as error:
@@ -231,8 +229,8 @@ class FusedReader(TensorReader):
         for model, (info, width) in enumerate(zip(self._infos, self._widths, strict=True)):
             low = self._loaded[model][0]
             raw = self.stream.buffer(model, 1)[(start - low) * width : (stop - low) * width]
-            rows.append(raw.view(info.torch_dtype)[skip::stride].float())
-        return torch.stack([row - rows[0] for row in rows[1:]]).numpy()
+            rows.append(_as_float32(raw, info.dtype, slice(skip, None, stride)))
+        return np.stack([row - rows[0] for row in rows[1:]])
 
     def l1_norms(self) -> list[float]:
         """As TensorReader."""
@@ -271,21 +269,21 @@ class FusedReader(TensorReader):
         return total
 
     def merge(
-        self, decisions: Sequence[Decision], outcome: Outcome, dtype: torch.dtype
+        self, decisions: Sequence[Decision], outcome: Outcome, dtype: str
     ) -> Iterator[MergedChunk]:
         """As TensorReader."""
         rule = _rule(outcome)
         for start, stop in self._pieces(decisions):
-            values = torch.empty(stop - start, dtype=dtype)
+            values = np.empty((stop - start) * WIDTHS[dtype], dtype=np.uint8)
             drift = np.zeros(2)
             bad = 0
             if stop > start:
                 experts = self._experts(decisions, outcome.combination, start, stop)
                 bad = self._call(
                     "amalgam_merge", start, stop, experts, self.experts, ctypes.byref(rule),
-                    start, stop - start, values.data_ptr(), _TYPES[dtype], drift.ctypes.data,
+                    start, stop - start, values.ctypes.data, _TYPES[dtype], drift.ctypes.data,
                 )  # fmt: skip
-            yield MergedChunk(start, values, bad == 0, float(drift[0]), float(drift[1]))
+            yield MergedChunk(start, values.data, bad == 0, float(drift[0]), float(drift[1]))
 
     def _pieces(self, decisions: Sequence[Decision] | None) -> Iterator[tuple[int, int]]:
         """(start, stop) of pieces inside which every ring's bounds are constant."""
@@ -311,9 +309,9 @@ class FusedReader(TensorReader):
             low = start - start % self._step if self._step else 0
             high = min(low + self._step, self.numel)
             raw = self.stream.buffer(model, max((high - low) * width, 1))[: (high - low) * width]
-            self._models[model].read_into(self._infos[model], low * width, raw)
+            self._models[model].read_into(self._infos[model], low * width, raw.data)
             self._loaded[model] = (low, high)
-        return self.stream.buffer(model, 1).data_ptr() + (start - low) * width
+        return self.stream.buffer(model, 1).ctypes.data + (start - low) * width
 
     def _call(self, name: str, start: int, stop: int, *arguments: Any) -> Any:
         """Calls a fused loop with the base's address and type first."""
@@ -360,6 +358,14 @@ class FusedReader(TensorReader):
             expert.rings = len(bounds)
             for k, (bound, factor) in enumerate(zip(bounds, decision.factors, strict=True)):
                 expert.lower[k], expert.factor[k] = bound, factor
+
+
+def _as_float32(raw: np.ndarray, dtype: str, chosen: slice) -> np.ndarray:
+    """Some elements of a raw tensor, float32. bfloat16 is the upper half of a float32."""
+    if dtype == "BF16":
+        return (raw.view(np.uint16)[chosen].astype(np.uint32) << 16).view(np.float32)
+    kinds = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+    return raw.view(kinds[dtype])[chosen].astype(np.float32)
 
 
 def _rule(outcome: Outcome) -> kernels.Rule:

@@ -6,16 +6,16 @@ the recipe's stages into a hidden folder, reads it back, and lets it appear.
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-
-import torch
 
 from merging import fused, record
 from merging.checkpoints import (
@@ -24,11 +24,12 @@ from merging.checkpoints import (
     Family,
     ModelWriter,
     TensorSpec,
-    fingerprint,
     open_checkpoint,
     open_family,
     resolve,
 )
+from merging.checkpoints.checkpoint import MERGEABLE, torch_dtype
+from merging.checkpoints.fingerprint import combined, tensor_digest
 from merging.checkpoints.writer import SHARD_BYTES, check_output
 from merging.engine import (
     CHUNK,
@@ -45,14 +46,12 @@ from merging.errors import (
     OutputExists,
     VerificationFailed,
 )
+from merging.later import torch
 from merging.recipe import Recipe
 from merging.stages import decide, make_consensus, make_pruner
 
-TORCH_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""safetensors' names of the recipes' types."""
 
 
 @dataclass(frozen=True)
@@ -219,14 +218,14 @@ def merge(
         writer.discard()
         raise
     return Result(
-        out.resolve(), digest, time.perf_counter() - started, _peak_bytes(where), str(where),
+        out.resolve(), digest, time.perf_counter() - started, _peak_bytes(where), where,
         stream.engine, family.account, drift, recipe.notes,
     )  # fmt: skip
 
 
-def _stream_class(family: Family, recipe: Recipe, device: torch.device) -> type[Stream]:
+def _stream_class(family: Family, recipe: Recipe, device: str) -> type[Stream]:
     """The engine that is predicted to be faster; both write the same bytes."""
-    if device.type == "cpu" and fused.is_worthwhile(family, recipe.partitions):
+    if device == "cpu" and fused.is_worthwhile(family, recipe.partitions):
         return fused.FusedStream
     return Stream
 
@@ -252,7 +251,7 @@ def _drift(family: Family, sums: list[tuple[float, float]]) -> dict[int | None, 
     }
 
 
-def _copy_rest(family: Family, dtypes: dict[str, torch.dtype], writer: ModelWriter) -> None:
+def _copy_rest(family: Family, dtypes: dict[str, str], writer: ModelWriter) -> None:
     """Copies what is not merged: whole tensors, and the base's rows beyond the shared ones."""
     for entry in family.account:
         if entry.status == "left_out":
@@ -261,10 +260,10 @@ def _copy_rest(family: Family, dtypes: dict[str, torch.dtype], writer: ModelWrit
         stop = family.base.tensors[entry.name].numel
         for position in range(start, stop, CHUNK):
             values = family.base.read_flat(entry.name, position, min(position + CHUNK, stop))
-            rounded = values.to(dtypes[entry.name])
+            rounded = values.to(torch_dtype(dtypes[entry.name]))
             if rounded.dtype != values.dtype and (rounded.isinf() & ~values.isinf()).any():
                 raise _overflow(entry.name)
-            writer.write(entry.name, position, rounded)
+            writer.write(entry.name, position, rounded.view(torch.uint8).numpy().data)
 
 
 def _verify(writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream) -> str:
@@ -273,20 +272,25 @@ def _verify(writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream)
     written = open_checkpoint(writer.folder, writer.out.name)
     for spec in _specs(family, recipe):
         info = written.tensors.get(spec.name)
-        if info is None or info.shape != spec.shape or info.torch_dtype != spec.dtype:
+        if info is None or info.shape != spec.shape or info.dtype != spec.dtype:
             raise VerificationFailed(f"{writer.out}: tensor {spec.name} did not read back")
-    for entry in family.merged:
+    entries = [entry for entry in family.account if entry.status != "left_out"]
+
+    def digest(entry: Entry) -> bytes:
         stream.check_cancelled()
-        stream.advance("verify", entry, entry.numel)
-    digest = fingerprint(written, full=True)
-    return digest
+        found = tensor_digest(written, written.tensors[entry.name])
+        stream.advance("verify", entry, entry.numel if entry.status == "merged" else 0)
+        return found
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return combined(pool.map(digest, entries))
 
 
-def _output_dtype(recipe: Recipe, family: Family, name: str) -> torch.dtype:
-    stored = family.base.tensors[name].torch_dtype
-    if recipe.dtype is None or not stored.is_floating_point:
+def _output_dtype(recipe: Recipe, family: Family, name: str) -> str:
+    stored = family.base.tensors[name].dtype
+    if recipe.dtype is None or stored not in MERGEABLE:
         return stored
-    return TORCH_DTYPES[recipe.dtype]
+    return STORED[recipe.dtype]
 
 
 def _specs(family: Family, recipe: Recipe) -> list[TensorSpec]:
@@ -363,7 +367,7 @@ def _culprit(stream: Stream, error: NonFinite) -> MergeError:
     return error
 
 
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
+def _peak_bytes(device: str) -> int:
+    if device == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from merging import __version__
@@ -63,7 +63,7 @@ def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
         model["model"] = _portable(model["model"], recipe.folder)
     document["record"] = {
         "amalgam": __version__,
-        "torch": torch.__version__.split("+")[0],
+        "torch": version("torch").split("+")[0],
         "inputs": {model.name: fingerprint(model) for model in family.models},
         "result": digest,
         "tensors": _counts(family),

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from merging import fused
 from merging.checkpoints import Entry, Family, fingerprint
@@ -54,7 +53,7 @@ def scan(
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
     cache: Path | None = None,
-    device: torch.device | None = None,
+    device: str = "cpu",
 ) -> FamilySketch:
     """Sketches every merged tensor of every expert.
 
@@ -75,10 +74,9 @@ def scan(
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             file.unlink(missing_ok=True)  # a damaged cache entry is only lost time
     started = time.perf_counter()
-    where = device or torch.device("cpu")
-    fast = where.type == "cpu" and fused.is_worthwhile(family, 1)
+    fast = device == "cpu" and fused.is_worthwhile(family, 1)
     stream = (fused.FusedStream if fast else Stream)(
-        family, passes=2, progress=progress, cancel=cancel, device=where
+        family, passes=2, progress=progress, cancel=cancel, device=device
     )
     arrays = _measure(stream, layer_outlier, linear_outlier)
     sketch = _sketch(family, key, arrays, (layer_outlier, linear_outlier), started)

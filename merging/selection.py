@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from merging.errors import NonFinite
+from merging.later import torch
 
-Rows = Callable[[], Iterable[Sequence[torch.Tensor]]]
+Rows = Callable[[], Iterable[Sequence["torch.Tensor"]]]
 """Starts a pass: yields chunk after chunk, each a sequence of R equally long (n,) float32 rows."""
 
 Sweep = Callable[[Sequence[Sequence[int]]], list[dict[int, np.ndarray]]]

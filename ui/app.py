@@ -118,7 +118,7 @@ def _status(library: Library, device: str) -> str:
         size = open_checkpoint(library.get(base).folder, base).parameters
         parts.append(f"{len(experts)} experts · {_count(size)} parameters")
     where = pick_device(device)
-    parts.append("GPU" if where.type == "cuda" else f"CPU, {os.cpu_count()} cores")
+    parts.append("GPU" if where == "cuda" else f"CPU, {os.cpu_count()} cores")
     return f'<p class="quiet">{" · ".join(map(escape, parts))}</p>'
 
 

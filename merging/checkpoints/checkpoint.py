@@ -15,27 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from merging.errors import BadCheckpoint, ModelNotFound, UnsafeFile
+from merging.later import torch
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "U16": torch.uint16,
-    "U32": torch.uint32,
-    "U64": torch.uint64,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
+WIDTHS = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
+    "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+"""Bytes per element of the types that are read, by safetensors' names."""
 MERGEABLE = frozenset({"F64", "F32", "F16", "BF16"})
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
@@ -68,12 +55,17 @@ class TensorInfo:
     @property
     def torch_dtype(self) -> torch.dtype:
         """The torch type. Raises BadCheckpoint for a type that is not known."""
-        if self.dtype not in DTYPES:
+        if self.dtype not in WIDTHS:
             raise BadCheckpoint(
                 f"{self.file}: tensor {self.name} has type {self.dtype}, which is not supported; "
                 "save the model as bfloat16, float16 or float32"
             )
-        return DTYPES[self.dtype]
+        return torch_dtype(self.dtype)
+
+    @property
+    def width(self) -> int:
+        """Bytes per element."""
+        return WIDTHS[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -118,15 +110,13 @@ class Checkpoint:
             BadCheckpoint: the file ends before the tensor does.
         """
         info = self.tensors[name]
-        dtype = info.torch_dtype
-        out = torch.empty(stop - start, dtype=dtype)
+        out = torch.empty(stop - start, dtype=info.torch_dtype)
         if stop > start:
-            self.read_into(info, start * dtype.itemsize, out)
+            self.read_into(info, start * info.width, out.view(torch.uint8).numpy().data)
         return out
 
-    def read_into(self, info: TensorInfo, skip_bytes: int, out: torch.Tensor) -> None:
-        """Fills the contiguous CPU tensor `out` with the bytes of `info` from `skip_bytes` on."""
-        view = out.view(torch.uint8).numpy().data
+    def read_into(self, info: TensorInfo, skip_bytes: int, view: memoryview) -> None:
+        """Fills the writable bytes `view` with the bytes of `info` from `skip_bytes` on."""
         position = info.offset + skip_bytes
         # opened anew each time: no limit on the number of shards, and safe in any thread
         with info.file.open("rb", buffering=0) as handle:
@@ -138,6 +128,16 @@ class Checkpoint:
                         f"{position}); it is truncated, copy or download it again"
                     )
                 view, position = view[count:], position + count
+
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """The torch type of a safetensors type name."""
+    return {
+        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+        "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+    }[dtype]  # fmt: skip
 
 
 def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
@@ -276,8 +276,8 @@ def _tensor_info(tensor: str, entry: Any, file: Path, start: int) -> TensorInfo:
         info = TensorInfo(tensor, dtype, shape, file, start + begin, end - begin)
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"tensor {tensor} is not described by type, shape and offsets") from None
-    known = DTYPES.get(dtype)
-    expected = info.size_bytes if known is None else info.numel * known.itemsize
+    width = WIDTHS.get(dtype)
+    expected = info.size_bytes if width is None else info.numel * width
     if begin < 0 or info.size_bytes != expected or min(shape, default=0) < 0:
         raise ValueError(
             f"tensor {tensor} of type {dtype} and shape {list(shape)} does not take the "

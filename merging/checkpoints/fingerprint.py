@@ -8,27 +8,37 @@ that inputs are sampled, the first, middle and last 64 KiB of every tensor ("sam
 from __future__ import annotations
 
 import hashlib
-
-import torch
+from collections.abc import Iterable
 
 from merging.checkpoints.checkpoint import Checkpoint, TensorInfo
 
 FULL_BYTES = 1 << 28
 _SAMPLE = 1 << 16
-_BLOCK = 1 << 22
+_BLOCK = 1 << 20
 
 
 def fingerprint(model: Checkpoint, *, full: bool = False) -> str:
     """Returns "sha256:..." or, for large models unless `full`, "sampled:..."."""
     whole = full or model.size_bytes <= FULL_BYTES
-    digest = hashlib.sha256()
-    for info in model.tensors.values():
-        digest.update(f"{info.name}\0{info.dtype}\0{list(info.shape)}\0".encode())
-        for start, stop in _ranges(info, whole):
-            block = torch.empty(stop - start, dtype=torch.uint8)
-            model.read_into(info, start, block)
-            digest.update(block.numpy().data)
-    return f"{'sha256' if whole else 'sampled'}:{digest.hexdigest()}"
+    digests = [tensor_digest(model, info, whole=whole) for info in model.tensors.values()]
+    return combined(digests, whole=whole)
+
+
+def combined(digests: Iterable[bytes], *, whole: bool = True) -> str:
+    """The fingerprint of a model from the digests of its tensors, sorted by name."""
+    total = hashlib.sha256(b"".join(digests)).hexdigest()
+    return f"{'sha256' if whole else 'sampled'}:{total}"
+
+
+def tensor_digest(model: Checkpoint, info: TensorInfo, *, whole: bool = True) -> bytes:
+    """sha256 of one tensor: its name, type, shape and (all or sampled) bytes."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(min(_BLOCK, info.size_bytes)))
+    digest.update(f"{info.name}\0{info.dtype}\0{list(info.shape)}\0".encode())
+    for start, stop in _ranges(info, whole):
+        block = buffer[: stop - start]
+        model.read_into(info, start, block)
+        digest.update(block)
+    return digest.digest()
 
 
 def _ranges(info: TensorInfo, whole: bool) -> list[tuple[int, int]]:

@@ -16,23 +16,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from merging.checkpoints.checkpoint import DTYPES
+from merging.checkpoints.checkpoint import WIDTHS
 from merging.errors import NotEnoughSpace, OutputExists
 
 SHARD_BYTES = 5_000_000_000
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGN = 64
 _LONGEST_NAME = 200  # leaves room for the hidden folder's marks within a file system's 255
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to be written: its name, torch type and shape."""
+    """A tensor to be written: its name, type (safetensors' name, "BF16") and shape."""
 
     name: str
-    dtype: torch.dtype
+    dtype: str
     shape: tuple[int, ...]
 
     @property
@@ -41,7 +38,7 @@ class TensorSpec:
         count = 1
         for side in self.shape:
             count *= side
-        return count * self.dtype.itemsize
+        return count * WIDTHS[self.dtype]
 
 
 def plan_shards(specs: Sequence[TensorSpec], shard_bytes: int) -> list[list[TensorSpec]]:
@@ -85,7 +82,7 @@ class ModelWriter:
         check_output(self.out, overwrite)
         self.folder = staging_folder(self.out)
         self._overwrite = overwrite
-        self._places: dict[str, tuple[Path, int, torch.dtype]] = {}
+        self._places: dict[str, tuple[Path, int, TensorSpec]] = {}
         try:
             self.folder.mkdir(parents=True)
             self._create(specs, shard_bytes, dict(metadata or {}))
@@ -93,13 +90,17 @@ class ModelWriter:
             self.discard()
             raise _translate(error, self.out) from error
 
-    def write(self, name: str, start: int, values: torch.Tensor) -> None:
-        """Writes `values` (flat, of the tensor's type) at element `start` of tensor `name`."""
-        path, offset, dtype = self._places[name]
-        if values.dtype != dtype:
-            raise TypeError(f"{name}: {values.dtype} given, {dtype} expected")
-        data = values.contiguous().view(-1).view(torch.uint8).numpy().data
-        position = offset + start * dtype.itemsize
+    def write(self, name: str, start: int, data: memoryview) -> None:
+        """Writes raw elements at element `start` of tensor `name`.
+
+        Args:
+            data: bytes of whole elements of the tensor's type, contiguous.
+        """
+        path, offset, spec = self._places[name]
+        data, width = memoryview(data).cast("B"), WIDTHS[spec.dtype]
+        if len(data) % width or start * width + len(data) > spec.size_bytes:
+            raise ValueError(f"{name}: {len(data)} bytes at element {start} do not fit {spec}")
+        position = offset + start * width
         try:
             with path.open("r+b", buffering=0) as handle:
                 while data:
@@ -163,7 +164,7 @@ class ModelWriter:
         offset = 0
         for spec in specs:
             header[spec.name] = {
-                "dtype": _NAMES[spec.dtype],
+                "dtype": spec.dtype,
                 "shape": list(spec.shape),
                 "data_offsets": [offset, offset + spec.size_bytes],
             }
@@ -177,7 +178,7 @@ class ModelWriter:
                 os.posix_fallocate(handle.fileno(), 0, 8 + len(text) + offset)
         position = 8 + len(text)
         for spec in specs:
-            self._places[spec.name] = (path, position, spec.dtype)
+            self._places[spec.name] = (path, position, spec)
             position += spec.size_bytes
 
 

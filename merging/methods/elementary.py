@@ -8,7 +8,7 @@ the same bits. Coefficients are those of Cephes' expf and tanhf (Moshier 1984); 
 
 from __future__ import annotations
 
-import torch
+from merging.later import torch
 
 EXP_LIMIT = 87.0
 TANH_LIMIT = 9.1  # tanh is 1 in float32 from here on

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
+from merging.later import torch
 from merging.methods.registry import LAMBDA, NORMALIZE, WEIGHT, Axis
 
 SUM = Axis(

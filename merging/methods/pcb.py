@@ -25,8 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
+from merging.later import torch
 from merging.methods import elementary
 from merging.methods.registry import LAMBDA, SCOPE, WEIGHT, Axis, Knob
 

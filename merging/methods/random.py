@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 
-import torch
-
+from merging.later import torch
 from merging.methods.registry import DENSITY, Axis, Knob
 
 AXIS = Axis(
@@ -56,7 +55,7 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
 
 
 def keep_mask(
-    start: int, stop: int, density: float, keys: tuple[int, int], device: torch.device
+    start: int, stop: int, density: float, keys: tuple[int, int], device: torch.device | str
 ) -> torch.Tensor:
     """Which of the entries [start, stop) of a tensor are kept.
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
+from merging.later import torch
 from merging.methods.registry import LAMBDA, NORMALIZE, SCOPE, WEIGHT, Axis
 
 AXIS = Axis(

@@ -12,24 +12,30 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from merging.checkpoints import ModelWriter, TensorSpec, open_checkpoint
+from merging.checkpoints.checkpoint import torch_dtype
 from merging.checkpoints.writer import check_output, plan_shards
 from merging.errors import NotEnoughSpace, OutputExists
 
 SPECS = [
-    TensorSpec("a", torch.float32, (3, 4)),
-    TensorSpec("b", torch.bfloat16, (5,)),
-    TensorSpec("c", torch.int64, ()),
-    TensorSpec("d", torch.float16, (0, 7)),
+    TensorSpec("a", "F32", (3, 4)),
+    TensorSpec("b", "BF16", (5,)),
+    TensorSpec("c", "I64", ()),
+    TensorSpec("d", "F16", (0, 7)),
 ]
 
 
 def values(spec: TensorSpec) -> torch.Tensor:
-    return torch.arange(spec.size_bytes // spec.dtype.itemsize).to(spec.dtype)
+    dtype = torch_dtype(spec.dtype)
+    return torch.arange(spec.size_bytes // dtype.itemsize).to(dtype)
+
+
+def raw(tensor: torch.Tensor) -> memoryview:
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def write_all(writer: ModelWriter, specs=SPECS) -> None:
     for spec in specs:
-        writer.write(spec.name, 0, values(spec))
+        writer.write(spec.name, 0, raw(values(spec)))
     (writer.folder / "config.json").write_text("{}")
 
 
@@ -41,7 +47,7 @@ def test_tensors_read_back_whatever_the_shards(shard_bytes: int, tmp_path) -> No
     model = open_checkpoint(tmp_path / "out")
     for spec in SPECS:
         tensor = model.read(spec.name)
-        assert (tensor.dtype, tuple(tensor.shape)) == (spec.dtype, spec.shape)
+        assert (tensor.dtype, tuple(tensor.shape)) == (torch_dtype(spec.dtype), spec.shape)
         assert torch.equal(tensor.flatten(), values(spec))
 
 
@@ -56,7 +62,7 @@ def test_files_are_what_safetensors_itself_reads(tmp_path) -> None:
 
 
 def test_shards_are_bounded_and_their_index_names_every_tensor(tmp_path) -> None:
-    specs = [TensorSpec(f"t{i:03d}", torch.float32, (25,)) for i in range(10)]
+    specs = [TensorSpec(f"t{i:03d}", "F32", (25,)) for i in range(10)]
     writer = ModelWriter(tmp_path / "out", specs, shard_bytes=300)
     write_all(writer, specs)
     writer.publish()
@@ -71,7 +77,7 @@ def test_shards_are_bounded_and_their_index_names_every_tensor(tmp_path) -> None
 
 def test_a_tensor_larger_than_a_shard_is_alone() -> None:
     sizes = [4, 100, 4, 4]
-    specs = [TensorSpec(str(i), torch.uint8, (size,)) for i, size in enumerate(sizes)]
+    specs = [TensorSpec(str(i), "U8", (size,)) for i, size in enumerate(sizes)]
     assert [[s.name for s in shard] for shard in plan_shards(specs, 10)] == [
         ["0"],
         ["1"],
@@ -82,7 +88,7 @@ def test_a_tensor_larger_than_a_shard_is_alone() -> None:
 def test_more_shards_than_open_files_allowed(tmp_path) -> None:
     import resource
 
-    specs = [TensorSpec(f"t{i:04d}", torch.float32, (1,)) for i in range(300)]
+    specs = [TensorSpec(f"t{i:04d}", "F32", (1,)) for i in range(300)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
@@ -96,26 +102,20 @@ def test_more_shards_than_open_files_allowed(tmp_path) -> None:
 
 
 def test_chunks_may_come_in_any_order(tmp_path) -> None:
-    spec = TensorSpec("a", torch.float32, (10,))
+    spec = TensorSpec("a", "F32", (10,))
     writer = ModelWriter(tmp_path / "out", [spec])
     data = torch.arange(10.0)
     for start, stop in ((6, 10), (0, 3), (3, 6)):
-        writer.write("a", start, data[start:stop])
+        writer.write("a", start, raw(data[start:stop]))
     writer.publish()
     assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["a"], data)
 
 
-def test_strided_values_are_written_in_order(tmp_path) -> None:
-    writer = ModelWriter(tmp_path / "out", [TensorSpec("a", torch.float32, (5,))])
-    writer.write("a", 0, torch.arange(10.0)[::2])
-    writer.publish()
-    assert load_file(tmp_path / "out" / "model.safetensors")["a"].tolist() == [0, 2, 4, 6, 8]
-
-
-def test_values_of_another_type_are_refused(tmp_path) -> None:
+def test_bytes_that_are_not_whole_elements_of_the_tensor_are_refused(tmp_path) -> None:
     writer = ModelWriter(tmp_path / "out", SPECS)
-    with pytest.raises(TypeError, match="bfloat16"):
-        writer.write("b", 0, torch.ones(5))
+    for start, data in ((0, b"abc"), (4, b"abcd"), (0, bytes(12))):
+        with pytest.raises(ValueError, match="do not fit"):
+            writer.write("b", start, memoryview(data))
     writer.discard()
 
 

@@ -1,0 +1,250 @@
+"""Predictions from sketches against what pruning really keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from merging import demo
+from merging import recipe as recipes
+from merging.checkpoints import Family, open_checkpoint, open_family, resolve
+from merging.engine import Stream
+from merging.errors import RecipeError
+from merging.plan import offsets, plan
+from merging.recipe import Recipe
+from merging.scan import scan
+from merging.sketch import FamilySketch
+from merging.stages import make_pruner
+from tests.families import document, llama, small_family, tuned, write_family
+
+LARGE = 4096  # entries from which on one more or less is no matter
+
+
+def family_of(parent: Path, experts: int = 2) -> Family:
+    root = open_checkpoint(parent / "base", "base")
+    names = [f"expert{i}" for i in range(experts)]
+    return open_family(root, [open_checkpoint(parent / name, name) for name in names])
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory) -> dict[str, tuple[Family, FamilySketch]]:
+    parent = tmp_path_factory.mktemp("plan")
+    sizes = {"layers": 2, "hidden": 96, "kv": 48, "inner": 160, "vocab": 200}
+    made = {
+        "float32": family_of(small_family(parent / "float32", **sizes)),
+        "bfloat16": family_of(small_family(parent / "bf16", **sizes, dtype=torch.bfloat16)),
+        "built-in": open_family(
+            open_checkpoint(resolve("demo:base"), "demo:base"),
+            [open_checkpoint(resolve(f"demo:{n}"), f"demo:{n}") for n in demo.DOMAINS[:2]],
+        ),
+    }
+    return {name: (family, scan(family)) for name, family in made.items()}
+
+
+def pruning(prune: str, density: object, partitions: int, **parameters: object) -> Recipe:
+    """A recipe whose k-th ring is scaled by k, so that its entries can be told."""
+    factors = [float(k + 1) for k in range(partitions)]
+    values = {"prune": prune, "density": density, "amplification": factors, **parameters}
+    return recipes.from_mapping(document("task_arithmetic", 2, values))
+
+
+def really_kept(recipe: Recipe, family: Family) -> np.ndarray:
+    """(3, E, T, K): shares of entries, L1 and L2 that each ring keeps, from pruned deltas."""
+    pruner, stream = make_pruner(recipe), Stream(family)
+    pruner.prepare(stream)
+    shares = np.zeros((3, len(family.experts), len(family.merged), recipe.partitions))
+    for column, reader in enumerate(stream.readers()):
+        decisions = pruner.decide(reader)
+        deltas = reader.deltas(0, reader.numel)
+        for row, after in enumerate(reader.pruned(decisions, 0, reader.numel)):
+            before, after = deltas[row].double().numpy(), after.double().numpy()
+            ring = np.zeros(before.size)
+            np.divide(after, before, out=ring, where=before != 0)
+            for k in range(recipe.partitions):
+                chosen = abs(before[np.rint(ring) == k + 1])
+                for power in range(3):
+                    total = (abs(before) ** power).sum()
+                    shares[power, row, column, k] = (chosen**power).sum() / max(total, 1e-300)
+    return shares
+
+
+def error(recipe: Recipe, family: Family, sketch: FamilySketch) -> tuple[float, float]:
+    """Largest difference, in percentage points: of a ring, and of all rings together."""
+    planned = plan(recipe, sketch)
+    predicted = np.stack([planned.entries, planned.l1, planned.l2])
+    real = really_kept(recipe, family)
+    chosen = (sketch.numel >= LARGE) & planned.pruned
+    rings = abs(predicted - real)[:, :, chosen].max()
+    together = abs(predicted.sum(axis=3) - real.sum(axis=3))[:, :, chosen].max()
+    return 100 * rings, 100 * together
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("partitions", range(1, 9))
+def test_magnitude_pruning_is_predicted_within_a_fifth_of_a_point(
+    kind: str, partitions: int, families
+) -> None:
+    family, sketch = families[kind]
+    for density in (0.05, 0.2, 0.6):
+        rings, together = error(pruning("magnitude", density, partitions), family, sketch)
+        assert rings <= 0.2
+        assert together <= 0.2
+
+
+@pytest.mark.parametrize("partitions", [1, 8])
+def test_magnitude_pruning_of_the_built_in_family_is_predicted_as_well(
+    partitions: int, families
+) -> None:
+    family, sketch = families["built-in"]
+    rings, together = error(pruning("magnitude", 0.2, partitions), family, sketch)
+    assert rings <= 0.2
+    assert together <= 0.2
+
+
+@pytest.mark.parametrize("partitions", range(1, 9))
+def test_dynamic_pruning_is_predicted_within_a_fifth_of_a_point(partitions, families) -> None:
+    family, sketch = families["float32"]
+    for density in (0.05, 0.2, 0.6):
+        rings, together = error(pruning("dynamic", density, partitions), family, sketch)
+        assert rings <= 0.2
+        assert together <= 0.2
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_where_equal_changes_are_dropped_together_predictions_stay_near(
+    partitions, families
+) -> None:
+    # half precision makes many changes equal, and dynamic pruning drops all that equal its cut
+    family, sketch = families["built-in"]
+    rings, together = error(pruning("dynamic", 0.2, partitions), family, sketch)
+    assert rings <= 1.0
+    assert together <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "density"), [("float32", 0.05), ("float32", 0.2), ("float32", 0.6), ("built-in", 0.2)]
+)
+def test_one_cut_over_the_model_is_predicted_within_a_point(kind, density, families) -> None:
+    family, sketch = families[kind]
+    _, together = error(pruning("magnitude", density, 1, scope="model"), family, sketch)
+    assert together <= 1.0
+
+
+def test_random_pruning_keeps_its_density(families) -> None:
+    _, sketch = families["float32"]
+    recipe = recipes.from_mapping(document("dare_linear", 2, {"density": 0.3}))
+    planned = plan(recipe, sketch)
+    for shares in (planned.entries, planned.l1, planned.l2):
+        assert np.allclose(shares, 0.3)
+    assert planned.summary["l2"] == pytest.approx(0.3)
+
+
+def test_without_pruning_everything_is_kept(families) -> None:
+    _, sketch = families["float32"]
+    planned = plan(recipes.from_mapping(document("task_arithmetic", 2)), sketch)
+    assert not planned.pruned.any()
+    assert np.allclose(planned.entries, 1.0)
+    assert planned.summary["entries"] == 1.0
+
+
+@pytest.mark.parametrize("prune", ["magnitude", "dynamic"])
+@pytest.mark.parametrize(("density", "kept"), [(0.0, 0.0), (1.0, 1.0)])
+def test_the_ends_of_the_density_are_exact(prune, density, kept, families) -> None:
+    _, sketch = families["bfloat16"]
+    extra = {"density_shift": 0.0} if prune == "dynamic" else {}
+    planned = plan(pruning(prune, density, 1, **extra), sketch)
+    for shares in (planned.entries, planned.l1, planned.l2):
+        assert np.allclose(shares[:, planned.pruned], kept)
+
+
+def test_linears_alone_are_pruned_dynamically(families) -> None:
+    _, sketch = families["float32"]
+    planned = plan(pruning("dynamic", 0.2, 2), sketch)
+    assert planned.pruned.tolist() == [tensor.is_linear for tensor in sketch.tensors]
+    assert np.allclose(planned.entries.sum(axis=2)[:, ~planned.pruned], 1.0)
+
+
+def test_dynamic_densities_are_those_of_the_merge(families) -> None:
+    for kind in ("float32", "bfloat16"):
+        family, sketch = families[kind]
+        pruner = make_pruner(pruning("dynamic", 0.2, 1))
+        pruner.prepare(Stream(family))
+        for row in range(2):
+            layer, linear = offsets(sketch, row)
+            for column, tensor in enumerate(sketch.tensors):
+                if tensor.is_linear:
+                    found = pruner._offsets[row][tensor.name]
+                    assert (layer[column], linear[column]) == pytest.approx(found, abs=1e-9)
+
+
+def test_densities_outside_the_range_are_warned_of(families) -> None:
+    _, sketch = families["float32"]
+    planned = plan(pruning("dynamic", 0.02, 1, density_shift=0.2), sketch)
+    assert any("clipped" in warning for warning in planned.warnings)
+    assert planned.density.min() == 0.0
+    assert plan(pruning("magnitude", 0.02, 1), sketch).warnings == ()
+
+
+def test_densities_follow_gradients(families) -> None:
+    _, sketch = families["float32"]
+    planned = plan(pruning("magnitude", [0.1, 0.5], 1), sketch)
+    for column, tensor in enumerate(sketch.tensors):
+        assert planned.density[0, column, 0] == (0.5 if tensor.layer == 1 else 0.1)
+
+
+def test_experts_with_fewer_partitions_keep_their_share(families) -> None:
+    _, sketch = families["float32"]
+    models = [{"amplification": [2.0, 1.0, 0.5]}, {"amplification": [1.0]}]
+    planned = plan(recipes.from_mapping(document("magnitude", models, {"density": 0.3})), sketch)
+    assert planned.entries.shape[2] == 3
+    totals = planned.entries.sum(axis=2)[:, sketch.numel >= LARGE]
+    assert np.allclose(totals, 0.3, atol=0.001)
+
+
+def test_unchanged_tensors_and_tiny_ones_are_planned(tmp_path) -> None:
+    base = llama(0, layers=1, hidden=16, kv=8, inner=24, vocab=16)
+    base |= {"scale": torch.tensor(1.0), "none": torch.empty(0, 2)}
+    expert = tuned(base, 1)
+    expert["lm_head.weight"] = base["lm_head.weight"]
+    sketch = scan(family_of(write_family(tmp_path, base, [expert, base])))
+    for prune in ("none", "random", "magnitude", "dynamic"):
+        parameters = {"prune": prune} if prune == "none" else {"prune": prune, "density": 0.3}
+        planned = plan(recipes.from_mapping(document("task_arithmetic", 2, parameters)), sketch)
+        for shares in (planned.entries, planned.l1, planned.l2):
+            assert np.isfinite(shares).all()
+            assert shares.min() >= 0.0
+            assert shares.sum(axis=2).max() <= 1.0 + 1e-9
+
+
+def test_the_clash_is_the_share_of_kept_changes_that_are_opposed(families) -> None:
+    family, sketch = families["float32"]
+    recipe = pruning("magnitude", 0.3, 1)
+    pruner, stream = make_pruner(recipe), Stream(family)
+    pruner.prepare(stream)
+    opposed = kept = 0
+    for reader in stream.readers():
+        first, second = reader.pruned(pruner.decide(reader), 0, reader.numel)
+        opposed += 2 * int((first * second < 0).sum())
+        kept += int((first != 0).sum() + (second != 0).sum())
+    assert plan(recipe, sketch).summary["clash"] == pytest.approx(opposed / kept, abs=0.01)
+
+
+def test_the_worst_layer_keeps_the_least(tmp_path) -> None:
+    base = llama(0)
+    expert = tuned(base, 1)
+    for name in base:
+        if "layers.1." in name and "_proj" in name:  # even changes: the largest hold little
+            generator = torch.Generator().manual_seed(1)
+            sign = torch.randn(base[name].shape, generator=generator).sign()
+            expert[name] = base[name] + 1e-3 * sign
+    sketch = scan(family_of(write_family(tmp_path, base, [expert, expert])))
+    assert plan(pruning("magnitude", 0.2, 1), sketch).worst_layer == 1
+
+
+def test_another_number_of_experts_is_refused(families) -> None:
+    _, sketch = families["float32"]
+    with pytest.raises(RecipeError, match="3 experts"):
+        plan(recipes.from_mapping(document("ties", 3)), sketch)

@@ -8,11 +8,14 @@
   const SETTLE_MS = 120;
   const ORDER = ["map", "retention", "energy", "static"];
   const panels = new Set();
-  const state = { family: null, plan: null, totals: null, exact: null, detail: null, measure: "entries", expert: -1, moves: 0, values: null };
+  const state = {
+    family: null, plan: null, totals: null, exact: null, detail: null, measure: "entries", expert: -1,
+    moves: 0, values: null,
+  };
   const dirty = new Set();
   let frame = 0, timer = 0, names = [], bounds = {};
 
-  const ready = () => globalThis.Plotly && globalThis.amalgamPlan && globalThis.amalgamFigures;
+  const ready = () => globalThis.Plotly && globalThis.amalgamPlan && globalThis.amalgamMap && globalThis.amalgamFigures;
   const find = (kind) => [...panels].find((panel) => panel.kind === kind && panel.element.isConnected);
   const make = (tag, attributes = {}, ...children) => {
     const node = Object.assign(document.createElement(tag), attributes);
@@ -30,7 +33,8 @@
     const folded = one(`${prune}.partition_mode`, "ring") === "max";
     const factors = folded ? given.map((_, k) => Math.max(...given.slice(k))) : given;
     const density = Math.round((1 - one("rate", 0)) * 1e6) / 1e6;
-    return { prune, density, partitions, factors, shift: one("dynamic.density_shift", 0), scope: one("magnitude.scope", "tensor") };
+    const shift = one("dynamic.density_shift", 0), scope = one("magnitude.scope", "tensor");
+    return { prune, density, partitions, factors, shift, scope };
   }
 
   function replan() {
@@ -53,7 +57,7 @@
     accept();
     state.moves++;
     if (ready()) replan();
-    if (!state.exact) live();
+    if (state.exact) headline(find("headline")); else live();
     redraw();
     rest();
   }
@@ -73,7 +77,8 @@
     frame = 0;
     if (!ready()) return void setTimeout(redraw, 15);
     if (!state.plan) replan();
-    const waiting = [...dirty].filter((panel) => panel.element.isConnected && panel.node?.clientWidth > 40 && panel.value);
+    const seen = (panel) => panel.element.isConnected && panel.node?.clientWidth > 40 && panel.value;
+    const waiting = [...dirty].filter(seen);
     const panel = waiting.sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind))[0];
     if (!panel) return dirty.clear();
     dirty.delete(panel);
@@ -111,16 +116,19 @@
   function describe(panel) {
     const { tables, percent } = globalThis.amalgamFigures;
     const { value, element, node } = panel;
-    const summary = state.totals && panel.kind !== "static"
-      ? `${value.summary} Kept: ${percent(state.totals.entries)} of the entries, ${percent(state.totals.l2)} of the energy.` : value.summary;
+    const { totals } = state, live = totals && panel.kind !== "static";
+    const kept = live ? ` Kept: ${percent(totals.entries)} of the entries, ${percent(totals.l2)} of the energy.` : "";
+    const summary = value.summary + kept;
     node.setAttribute("aria-label", summary);
     element.querySelector("figcaption").textContent = summary;
     element.querySelector(".note").textContent = notes(panel);
     const box = element.querySelector(".as-table");
     if (box.hidden) return;
     const { head, rows } = value.table || tables[panel.kind](state);
-    const row = (cells, tag) => make("tr", {}, ...cells.map((cell, index) => make(index ? tag : "th", { textContent: cell, scope: index ? "" : "row" })));
-    box.replaceChildren(make("table", {}, make("thead", {}, row(head, "th")), make("tbody", {}, ...rows.map((cells) => row(cells, "td")))));
+    const cell = (tag) => (text, index) => make(index ? tag : "th", { textContent: text });
+    const row = (cells, tag) => make("tr", {}, ...cells.map(cell(tag)));
+    const body = make("tbody", {}, ...rows.map((cells) => row(cells, "td")));
+    box.replaceChildren(make("table", {}, make("thead", {}, row(head, "th")), body));
   }
 
   const notes = ({ value }) => (value.notes && state.plan && value.notes[state.plan.settings.prune]) || value.note || "";
@@ -134,7 +142,7 @@
       list.addEventListener("change", () => { act(list.value); });
       return list;
     };
-    const table = make("button", { type: "button", textContent: "Table", ariaPressed: "false", title: "Show as table" });
+    const table = make("button", { type: "button", textContent: "Table", title: "Show as table" });
     table.addEventListener("click", () => {
       const box = panel.element.querySelector(".as-table");
       box.hidden = !box.hidden;
@@ -144,13 +152,16 @@
     const parts = [table];
     if (panel.kind === "map") {
       const layers = state.family.layers.map((layer, index) => [`Layer ${layer}`, String(index)]);
-      parts.unshift(chosen("Rows of the map", [["All layers", ""], ...layers], state.detail ?? "", (value) => open(value === "" ? null : Number(value))));
+      const act = (value) => open(value === "" ? null : Number(value));
+      parts.unshift(chosen("Rows of the map", [["All layers", ""], ...layers], state.detail ?? "", act));
     }
     if (panel.kind === "retention") {
       const experts = state.family.looks.map((look, index) => [look.name, String(index)]);
+      const measures = [["Entries", "entries"], ["L1", "l1"], ["Energy", "l2"]];
+      const change = (key, read) => (value) => { state[key] = read(value); redraw(panel); };
       parts.unshift(
-        chosen("Measure", [["Entries", "entries"], ["L1", "l1"], ["Energy", "l2"]], state.measure, (value) => { state.measure = value; redraw(panel); }),
-        chosen("Expert", [["All experts", "-1"], ...experts], String(state.expert), (value) => { state.expert = Number(value); redraw(panel); }));
+        chosen("Measure", measures, state.measure, change("measure", String)),
+        chosen("Expert", [["All experts", "-1"], ...experts], String(state.expert), change("expert", Number)));
     }
     table.ariaPressed = String(!panel.element.querySelector(".as-table").hidden);
     bar.replaceChildren(...parts);
@@ -159,16 +170,18 @@
   /* The headline: parts of a sentence, numbers marked by what they measure. */
   function headline(panel) {
     const { parts, sentence, reason } = panel.value;
-    panel.element.querySelector("h2").replaceChildren(...parts.map(([text, measure]) => (measure ? make("em", { textContent: text, className: measure }) : text)));
+    const part = ([text, measure]) => (measure ? make("em", { textContent: text, className: measure }) : text);
+    panel.element.querySelector("h2").replaceChildren(...parts.map(part));
     panel.element.querySelector("p.quiet").textContent = reason;
     panel.element.querySelector("[role=status]").textContent = sentence;
-    if (accept()) redraw(find("retention"));
+    if (accept()) for (const kind of ["map", "retention"]) redraw(find(kind));
   }
 
   /* Takes the server's exact numbers where they answer the controls as they stand. */
   function accept() {
     const { exact, asked } = find("headline")?.value ?? {};
-    const current = exact && (!state.values || Object.keys(asked).every((name) => asked[name] === state.values[name]));
+    const same = (name) => !state.values || asked[name] === state.values[name];
+    const current = exact && Object.keys(asked).every(same);
     state.exact = current ? exact : null;
     return Boolean(current);
   }
@@ -208,6 +221,7 @@
       accept();
       replan();
       nameGroups();
+      if (state.moves) rest(); // the controls may have moved meanwhile
       for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel);
       redraw();
     });
@@ -216,7 +230,8 @@
   /* Names the groups of choices for screen readers: their headings are plain text. */
   function nameGroups() {
     const groups = [...document.querySelectorAll(".controls fieldset")];
-    for (const group of groups) group.ariaLabel = group.querySelector("[data-testid=block-info]")?.textContent.trim() ?? null;
+    const heading = (group) => group.querySelector("[data-testid=block-info]");
+    for (const group of groups) group.ariaLabel = heading(group)?.textContent.trim() ?? null;
     if (!groups.some((group) => group.ariaLabel)) setTimeout(nameGroups, 100); // not on the page yet
   }
 

@@ -92,7 +92,10 @@
         ? rings(partitions, (share) =>
           cutFor(family.edges, family.whole[expert], family.whole[expert].numel * settings.density * share))
         : null;
-      return cells.map((sums, cell) => planCell(family, settings, { sums, shared, partitions, pruned: pruned[cell], offset: family.offsets[expert][cell] }));
+      return cells.map((sums, cell) => {
+        const offset = family.offsets[expert][cell];
+        return planCell(family, settings, { sums, shared, partitions, pruned: pruned[cell], offset });
+      });
     });
     return { settings, partitions, pruned, experts };
   }

@@ -20,7 +20,7 @@ from merging.methods.registry import AMPLIFICATION, LAMBDA, WEIGHT
 MAX_EXPERTS = 8
 MAX_PARTITIONS = 8
 _OWN_PLACE = ("weight", "density", "amplification", "lambda")  # knobs that stand outside "More"
-_OPENING = {"preset": "dppa", "rate": 0.8, "amplification": (1.7, 1.4, 1.1, 1.0)}
+_FIRST_PRESET, _FIRST_RATE, _FIRST_FACTORS = "dppa", 0.8, (1.7, 1.4, 1.1, 1.0)
 _RANGE_STEPS = 1000  # a knob of more steps than this is typed, not slid
 
 
@@ -44,10 +44,10 @@ class Controls:
     amplification: tuple[gr.Slider, ...]
     consensus: gr.Radio
     strength: gr.Slider
-    knobs: Mapping[tuple[str, str], gr.components.Component]
+    knobs: Mapping[tuple[str, str], Any]
     groups: Mapping[str, gr.Accordion]
 
-    def named(self) -> dict[str, gr.components.Component]:
+    def named(self) -> dict[str, Any]:
         """Every component whose value makes the recipe, by name, in one fixed order."""
         return {
             "base": self.base,
@@ -71,7 +71,7 @@ def layout(
     Args:
         models: (label, id) of every model on offer.
     """
-    preset = PRESETS[_OPENING["preset"]]
+    preset = PRESETS[_FIRST_PRESET]
     parts: dict[str, Any] = {"knobs": {}, "groups": {}}
     with gr.Column(elem_classes="card"):
         parts["base"] = gr.Dropdown(
@@ -112,19 +112,19 @@ def _weights(
 
 
 def _pruning(parts: dict[str, Any], chosen: str) -> None:
-    factors = _OPENING["amplification"]
+    factors = _FIRST_FACTORS
     parts["prune"] = _axis(PRUNERS, "Prune by", chosen)
     parts["rate"] = gr.Slider(
-        0.0, 0.99, value=_OPENING["rate"], step=0.01, label="Pruning rate", interactive=True,
+        0.0, 0.99, value=_FIRST_RATE, step=0.01, label="Pruning rate", interactive=True,
         info="Share of each expert's changes that is dropped.",
     )  # fmt: skip
     parts["partitions"] = gr.Slider(
         1, MAX_PARTITIONS, value=len(factors), step=1, label="Partitions", interactive=True
     )
-    labels = amplification_labels(_OPENING["rate"], len(factors))
+    labels = amplification_labels(_FIRST_RATE, len(factors))
     parts["amplification"] = tuple(
         gr.Slider(
-            AMPLIFICATION.low, AMPLIFICATION.high, step=AMPLIFICATION.step, interactive=True,
+            AMPLIFICATION.low or 0.0, AMPLIFICATION.high or 4.0, step=AMPLIFICATION.step, interactive=True,
             value=factors[k] if k < len(factors) else 1.0, elem_classes="row-slider",
             label=labels[k] if k < len(factors) else f"Partition {k + 1}",
             visible=k < len(factors),
@@ -149,14 +149,12 @@ def _more(parts: dict[str, Any], axis: Axis, visible: bool) -> None:
         return
     with gr.Accordion(f"More: {axis.title}", open=False, visible=visible) as group:
         for knob in knobs:
-            value = PRESETS[_OPENING["preset"]].defaults.get(knob.name, knob.default)
+            value = PRESETS[_FIRST_PRESET].defaults.get(knob.name, knob.default)
             parts["knobs"][axis.id, knob.name] = _component(knob, value)
     parts["groups"][axis.id] = group
 
 
-def _component(
-    knob: Knob, value: Any, label: str = "", visible: bool = True
-) -> gr.components.Component:
+def _component(knob: Knob, value: Any, label: str = "", visible: bool = True) -> Any:
     """The component for one declared knob."""
     common: dict[str, Any] = {
         "label": label or knob.label, "value": value, "interactive": True, "visible": visible,

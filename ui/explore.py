@@ -128,7 +128,7 @@ def wire(refs: ExploreRefs, library: Library) -> None:
     refs.controls.preset.input(
         _preset, refs.controls.preset, _preset_outputs(refs.controls), **_QUIET
     )
-    shape = [refs.controls.prune, refs.controls.consensus, refs.controls.partitions]
+    shape: list[Any] = [refs.controls.prune, refs.controls.consensus, refs.controls.partitions]
     gr.on(
         [component.change for component in shape], _shape, [*shape, refs.controls.rate],
         [refs.controls.preset, *_shaped(refs.controls)], **_QUIET,

@@ -154,7 +154,8 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
     names = [f"{expert.glyph} {expert.name}" for expert in experts]
     change = np.sqrt(np.diag(sketch.dots.sum(axis=2)) / max(float(sketch.base_l2.sum()), 1e-30))
     heat = {
-        "type": "heatmap", "x": [expert.name for expert in experts], "y": names,
+        "type": "heatmap", "y": names,
+        "x": [expert.name if len(experts) <= 5 else expert.glyph for expert in experts],
         "z": values.tolist(), "zmin": -1, "zmax": 1,
         "colorscale": [[0, "#D55E00"], [0.5, "#f4f6f9"], [1, "#0072B2"]], "showscale": False,
         "xgap": 2, "ygap": 2, "texttemplate": "%{z:.2f}",

@@ -13,7 +13,7 @@ import gradio as gr
 from gradio.themes.utils import colors
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-SCRIPTS = ("plan.js", "figures.js", "panel.js")
+SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js")
 LOGO = ASSETS / "logo.svg"
 
 _SYSTEM = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")

@@ -61,7 +61,10 @@ window.amalgamChat = (() => {
     const {element, value} = column;
     const first = columns.get(0);
     const log = element.querySelector(".turns");
-    element.querySelector(".name").textContent = value.name;
+    const name = element.querySelector(".name");
+    name.textContent = value.label;
+    name.title = value.name;
+    name.setAttribute("aria-label", value.name);
     element.querySelector(".tag").textContent = value.tag;
     element.querySelector(".rate").textContent = value.rate;
     element.querySelector(".dot").className = `dot tone-${value.tone}`;
@@ -95,6 +98,16 @@ window.amalgamChat = (() => {
       element.querySelector(".stop").addEventListener("click", stop);
       watch("value", update);
       update();
+    },
+    /* Takes the question out of its box at once, so that the next one can be typed meanwhile. */
+    take(question) {
+      const box = document.querySelector("#chat-prompt textarea");
+      const typed = box ? box.value : question;
+      if (box) {
+        box.value = "";
+        box.dispatchEvent(new Event("input", {bubbles: true}));
+      }
+      return typed;
     },
     differences(on) {
       showsDifferences = on;

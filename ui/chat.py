@@ -111,11 +111,15 @@ class ChatTab:
         refs.chosen.change(self.chose, refs.chosen, [refs.chosen, *columns], **CHEAP)
         tab.select(self.opened, refs.chosen, refs.chosen, **CHEAP)
         asked = [refs.asked, refs.prompt, refs.problem, *refs.columns]
-        events = [refs.prompt.submit(self.asked, [refs.prompt, refs.chosen], asked, **CHEAP)]
+        often = {**CHEAP, "trigger_mode": "multiple"}  # a question must never be dropped
+        take = "(question, ...rest) => [amalgamChat.take(question), ...rest]"
+        events = [
+            refs.prompt.submit(self.asked, [refs.prompt, refs.chosen], asked, js=take, **often)
+        ]
         for button in refs.suggestions:
             ask = self._ask(str(button.value))
-            events.append(button.click(ask, refs.chosen, asked, **CHEAP))
-        stream = {**CHEAP, "concurrency_limit": _STREAMS, "concurrency_id": "chat"}
+            events.append(button.click(ask, refs.chosen, asked, **often))
+        stream = {**often, "concurrency_limit": _STREAMS, "concurrency_id": "chat"}
         for number, column in enumerate(refs.columns):
             inputs = [refs.asked, *refs.sampling]
             for event in events:
@@ -166,6 +170,7 @@ class ChatTab:
     def chose(self, chosen: list[str], request: gr.Request) -> list[Any]:
         """Shows one column per chosen model, four at most."""
         kept = chosen[: view.COLUMNS]
+        self.talks.arrange(_visitor(request), kept)
         group = gr.skip() if kept == chosen else gr.update(value=kept)
         boxes = [gr.update(visible=number < len(kept)) for number in range(view.COLUMNS)]
         return [group, *boxes, *self._columns(kept, request)]
@@ -182,13 +187,14 @@ class ChatTab:
             complaint = "Choose at least one model."
         if complaint:
             line = f'<p class="complaint">{complaint}</p>'
-            return [Asked(), gr.skip(), line, *[gr.skip()] * view.COLUMNS]
+            return [Asked(), question, line, *[gr.skip()] * view.COLUMNS]
         models = tuple(chosen[: view.COLUMNS])
+        self.talks.arrange(_visitor(request), models)
         for model_id in models:
             turn = self._talk(request, self.library.get(model_id).id).ask(question)
             turn.note = "waiting"
         asked = Asked(question, models)
-        return [asked, "", "", *self._columns(models, request)]
+        return [asked, gr.skip(), "", *self._columns(models, request)]
 
     def streamed(
         self, number: int, asked: Asked, knobs: Sequence[float], request: gr.Request
@@ -205,23 +211,30 @@ class ChatTab:
             return
         stop = talk.stop
         try:
+            for rate in self._told(model, talk, turn, knobs):
+                if not self.talks.stands_in(_visitor(request), number, model.id, talk):
+                    return
+                yield view.drawn(self.library, model.id, talk, rate)
+        finally:
+            stop.set()  # where the visitor left or the column changed, the answer ends here
+            if turn.state in ("waiting", "running"):
+                turn.state, turn.note = "over", "stopped"
+
+    def _told(self, model: Model, talk: Talk, turn: Turn, knobs: Sequence[float]) -> Iterator[str]:
+        """As `_answered`, with loading before it and errors in words; yields the rate to show."""
+        try:
             if not self.store.holds(model):
                 turn.note = f"loading {amount(self.store.size_bytes(model))}"
-                yield view.drawn(self.library, model.id, talk)
-            for rate in self._answered(model, talk, turn, knobs):
-                yield view.drawn(self.library, model.id, talk, rate)
+                yield ""
+            yield from self._answered(model, talk, turn, knobs)
         except MergeError as error:
             turn.state, turn.note = "failed", str(error)
-            yield view.drawn(self.library, model.id, talk)
+            yield ""
         except Exception:
             mark = secrets.token_hex(4)
             log.exception("chat with %s failed (%s)", model.id, mark)
             turn.state, turn.note = "failed", f"Something went wrong on our side (log id {mark})."
-            yield view.drawn(self.library, model.id, talk)
-        finally:
-            if turn.state in ("waiting", "running"):  # the visitor left
-                stop.set()
-                turn.state, turn.note = "over", "stopped"
+            yield ""
 
     def _answered(
         self, model: Model, talk: Talk, turn: Turn, knobs: Sequence[float]
@@ -230,16 +243,20 @@ class ChatTab:
         temperature, top_p, longest, seed = knobs
         sampling = Sampling(int(longest), float(temperature), float(top_p), int(seed or 0))
         chat = self.store.get(model)
+        stop = talk.stop
+        if turn.state != "waiting":  # stopped while the model was loading
+            yield ""
+            return
         turn.state, turn.note = "running", "thinking"
         messages = talk.messages(turn)
-        for chunk in chat.stream(messages, sampling, stop=talk.stop, every_s=_EVERY_S):
+        for chunk in chat.stream(messages, sampling, stop=stop, every_s=_EVERY_S):
             turn.answer = chunk.text
             rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
             if chunk.finish:
                 turn.state = "over"
                 turn.note = view.note(chunk, chat.has_template)
                 turn.answer = chunk.text or "(no answer)"
-            else:
+            elif turn.state == "running":
                 turn.note = f"{chunk.tokens} tokens"
             yield rate
 

@@ -78,7 +78,8 @@ def note(chunk: Chunk, has_template: bool) -> str:
 
 _TAGS = {"demo": "", "folder": "", "merged": "merged"}
 EMPTY = {
-    "name": "", "tag": "", "rate": "", "tone": 0, "kind": "folder", "hint": "", "turns": [],
+    "name": "", "label": "", "tag": "", "rate": "", "tone": 0, "kind": "folder", "hint": "",
+    "turns": [],
 }  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def drawn(library: Library, model_id: str, talk: Talk, rate: str = "") -> dict[s
     model = library.get(model_id)
     place = list(library.models()).index(model)
     return {
-        "name": model.id, "tag": _TAGS[model.kind], "rate": rate, "kind": model.kind,
-        "tone": (place - 1) % 4 + 1 if place else 0, "hint": "No question yet.",
+        "name": model.id, "label": model.label, "tag": _TAGS[model.kind], "rate": rate,
+        "kind": model.kind, "tone": (place - 1) % 4 + 1 if place else 0, "hint": "No question yet.",
         "turns": talk.drawn(),
     }  # fmt: skip

@@ -87,9 +87,10 @@ def _recipe_part(recipe: str) -> dict[str, Any]:
     parts: dict[str, Any] = {"words": gr.HTML(elem_id="recipe-words")}
     parts["recipe"] = gr.Textbox(
         recipe, label="Recipe (YAML)", lines=16, max_lines=30, interactive=True,
-        elem_classes="mono", info="From Explore. Edit it, paste another, or open a file.", elem_id="recipe-text",
+        elem_classes="mono", elem_id="recipe-text",
+        info="From Explore. Edit it, paste another, or open a file.",
     )  # fmt: skip
-    with gr.Row():
+    with gr.Row(elem_classes="verbs"):
         parts["open_file"] = gr.UploadButton(
             "Open a recipe", file_types=[".yaml", ".yml"], type="binary", size="md"
         )
@@ -104,7 +105,7 @@ def _run_part(name: str) -> dict[str, Any]:
         name, label="Name of the new model", max_lines=1, interactive=True, max_length=64,
         info="Letters, digits, dots, dashes and underscores.",
     )  # fmt: skip
-    with gr.Row():
+    with gr.Row(elem_classes="verbs"):
         parts["start"] = gr.Button("Start", variant="primary", interactive=False, size="lg")
         parts["stop"] = gr.Button("Stop", interactive=False, size="lg")
     parts["reason"] = gr.HTML(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,7 @@ class Talk:
         """Stops the answer that is being written, if any."""
         self.stop.set()
         for turn in self.turns:
-            if turn.state == "waiting":
+            if turn.state in ("waiting", "running"):
                 turn.state, turn.note = "over", "stopped"
 
     def messages(self, turn: Turn) -> list[dict[str, str]]:
@@ -70,6 +71,7 @@ class Talks:
 
     def __init__(self) -> None:
         self._talks: OrderedDict[str, dict[str, Talk]] = OrderedDict()
+        self._columns: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
 
     def get(self, visitor: str, model_id: str) -> Talk:
@@ -78,13 +80,31 @@ class Talks:
             own = self._talks.setdefault(visitor, {})
             self._talks.move_to_end(visitor)
             while len(self._talks) > _VISITORS:
-                _halt_all(self._talks.popitem(last=False)[1])
+                oldest, talks = self._talks.popitem(last=False)
+                _halt_all(talks)
+                self._columns.pop(oldest, None)
             return own.setdefault(model_id, Talk())
+
+    def arrange(self, visitor: str, models: Sequence[str]) -> None:
+        """Notes which model stands in which column; answers whose column changed are stopped."""
+        with self._lock:
+            before = self._columns.get(visitor, ())
+            self._columns[visitor] = tuple(models)
+            own = self._talks.get(visitor, {})
+            for number, model_id in enumerate(before):
+                if model_id in own and tuple(models[number : number + 1]) != (model_id,):
+                    own[model_id].halt()
+
+    def stands_in(self, visitor: str, number: int, model_id: str, talk: Talk) -> bool:
+        """True while a column still shows this very conversation."""
+        shown = self._columns.get(visitor, ())[number : number + 1] == (model_id,)
+        return shown and self._talks.get(visitor, {}).get(model_id) is talk
 
     def forget(self, visitor: str) -> None:
         """Stops and drops all conversations of a visitor."""
         with self._lock:
             _halt_all(self._talks.pop(visitor, {}))
+            self._columns.pop(visitor, None)
 
 
 def _halt_all(talks: dict[str, Talk]) -> None:

@@ -53,6 +53,16 @@ def test_three_columns_answer_one_question(page) -> None:
     assert page.get_by_text("tokens/s").count() == 3
 
 
+def test_next_question_can_be_typed_at_once(page) -> None:
+    open_chat(page)
+    choose(page, "demo:base")
+    ask(page, "Sort 5 1 4 2")
+    ask(page, "Sort 3 2 1")
+    questions = column(page, "demo:base").locator(".question")
+    expect(questions).to_have_text(["Sort 5 1 4 2", "Sort 3 2 1"])
+    expect(column(page, "demo:base").locator(".note").last).to_contain_text("token")
+
+
 def test_suggested_prompt_is_one_click(page) -> None:
     open_chat(page)
     page.get_by_role("button", name="Reverse planet").click()

@@ -50,8 +50,8 @@ def run(tab: ChatTab, number: int, asked: Asked, who=None, knobs=GREEDY) -> list
 
 
 def test_one_question_two_answers(tab: ChatTab) -> None:
-    asked, prompt, problem, *columns = tab.asked("Hi", ["models/a", "models/b"], visitor())
-    assert (prompt, problem) == ("", "")
+    asked, _, problem, *columns = tab.asked("Hi", ["models/a", "models/b"], visitor())
+    assert problem == ""
     assert [column["turns"][0]["note"] for column in columns[:2]] == ["waiting", "waiting"]
     for number, name in enumerate(("models/a", "models/b")):
         *_, last = run(tab, number, asked)
@@ -78,8 +78,9 @@ def test_column_without_a_model_does_nothing(tab: ChatTab) -> None:
     ],
 )
 def test_useless_questions_ask_nobody(tab: ChatTab, question, chosen, message) -> None:
-    asked, _, problem, *_ = tab.asked(question, chosen, visitor())
+    asked, box, problem, *_ = tab.asked(question, chosen, visitor())
     assert asked == Asked()
+    assert box == (question or "").strip(), "what was typed comes back"
     assert message in problem
 
 
@@ -200,3 +201,21 @@ def test_store_drops_the_least_recently_used(models: Path) -> None:
 def test_store_refuses_what_never_fits(models: Path) -> None:
     with pytest.raises(NotEnoughSpace, match="--chat-gib"):
         ModelStore(10, "cpu").get(Library([models]).get("models/a"))
+
+
+def test_clearing_ends_what_is_being_written(tab: ChatTab) -> None:
+    asked = tab.asked("Hi", ["models/a"], visitor())[0]
+    stream = tab.streamed(0, asked, (0, 1, 40, 0), visitor())
+    next(stream)
+    tab.cleared(["models/a"], visitor())
+    assert list(stream) == [], "nothing is drawn over the cleared column"
+
+
+def test_changed_column_is_not_written_to(tab: ChatTab) -> None:
+    asked = tab.asked("Hi", ["models/a", "models/b"], visitor())[0]
+    second = tab.streamed(1, asked, (0, 1, 40, 0), visitor())
+    next(second)
+    _, *updates = tab.chose(["models/b"], visitor())
+    assert list(second) == []
+    turn = updates[COLUMNS]["turns"][0]
+    assert (turn["state"], turn["note"]) == ("over", "stopped")

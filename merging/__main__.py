@@ -270,7 +270,7 @@ def _size(text: str) -> int:
         scale = 1
     try:
         value = int(float(text) * scale)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text} is not a size such as 5GB") from None
     if value <= 0:
         raise argparse.ArgumentTypeError("the size must be above 0")

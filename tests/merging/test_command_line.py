@@ -1,0 +1,349 @@
+"""The command line: results on stdout, one line for every mistake, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from merging.__main__ import main
+from tests.families import document, llama, load_model, small_family, tuned, write_model
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"layers": 1, "hidden": 16, "kv": 8, "inner": 24, "vocab": 20}
+
+
+@pytest.fixture
+def parent(tmp_path, monkeypatch) -> Path:
+    folder = small_family(tmp_path / "family", **SMALL)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Commands set handlers; each test leaves them as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def recipe_file(parent: Path, recipe: dict | str, name: str = "recipe.yaml") -> str:
+    text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe)
+    (parent / name).write_text(text)
+    return str(parent / name)
+
+
+def start(*arguments: str, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "merging", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+# merge, check, inspect
+
+
+def test_merge_prints_the_folder_and_the_account(parent, capsys) -> None:
+    assert main(["merge", recipe_file(parent, document("ties", 2)), "out"]) == 0
+    out, err = capsys.readouterr()
+    assert str(parent / "out") in out
+    assert "12 tensors merged, 0 copied, 0 left out" in out
+    assert err == ""
+
+
+def test_merge_as_json(parent, capsys) -> None:
+    write_model(parent / "expert2", tuned(llama(0, **{**SMALL, "vocab": 30}), 5))
+    file = recipe_file(parent, document("ties", 3, {"density": 0.3}))
+    assert main(["merge", file, "out", "--json", "--device", "cpu", "--shard-size", "5KB"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result) >= {"out", "fingerprint", "seconds", "peak_bytes", "device", "engine"}
+    assert result["out"] == str(parent / "out")
+    assert result["fingerprint"].startswith("sha256:")
+    assert result["device"] == "cpu"
+    tensors = result["tensors"]
+    assert set(tensors) == {"merged", "copied", "left_out"}
+    assert all(set(line) == {"name", "reason"} for lines in tensors.values() for line in lines)
+    assert {line["name"] for line in tensors["merged"]} == set(load_model(parent / "out"))
+    assert len(list((parent / "out").glob("*.safetensors"))) > 1
+
+
+def test_check_as_json(parent, capsys) -> None:
+    file = recipe_file(parent, document("task_arithmetic", [{"density": 0.1}, {}]))
+    assert main(["check", file, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["ok"] is True
+    assert [set(problem) for problem in result["problems"]] == [{"severity", "where", "message"}]
+    assert result["problems"][0]["severity"] == "warning"
+    size = sum(tensor.nbytes for tensor in load_model(parent / "base").values())
+    assert result["disk_bytes"] == size
+    assert result["memory_bytes"] > 0
+    assert not (parent / "out").exists()
+
+
+def test_check_finds_every_problem_and_exits_with_two(parent, capsys) -> None:
+    recipe = document("ties", 2)
+    recipe["models"].append({"model": "absent"})
+    (parent / "expert1" / "model.safetensors").write_bytes(b"")
+    assert main(["check", recipe_file(parent, recipe), "--out", "base"]) == 2
+    out = capsys.readouterr().out
+    assert "error: absent" in out
+    assert "error: expert1" in out
+    assert "not ready" in out
+    assert "base exists" in out
+
+
+def test_inspect_as_json(parent, capsys) -> None:
+    assert main(["inspect", "base", "expert0", "expert1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert set(result["experts"]) == {"expert0", "expert1"}
+    base, expert = load_model(parent / "base"), load_model(parent / "expert0")
+    for name, line in result["experts"]["expert0"]["tensors"].items():
+        delta = (expert[name] - base[name]).double()
+        assert line["numel"] == delta.numel()
+        assert line["zeros"] == int((delta == 0).sum())
+        assert line["max_abs"] == delta.abs().max().item()
+        assert line["mean_abs"] == pytest.approx(delta.abs().mean().item(), rel=1e-6)
+        assert line["l1"] == pytest.approx(delta.abs().sum().item(), rel=1e-6)
+        assert line["l2"] == pytest.approx(delta.norm().item(), rel=1e-6)
+
+
+def test_inspect_prints_a_table(parent, capsys) -> None:
+    assert main(["inspect", "base", "expert0"]) == 0
+    assert "model.layers.0.mlp.up_proj.weight" in capsys.readouterr().out
+
+
+# mistakes
+
+
+def edited(**change) -> dict:
+    return {**document("ties", 2), **change}
+
+
+MISTAKES = {
+    "a misspelt parameter": (edited(parameters={"densty": 0.1}), ["densty", "density"]),
+    "a misspelt key": (edited(merge_methd="ties"), ["merge_methd", "merge_method"]),
+    "a misspelt method": (edited(merge_method="tise"), ["tise", "ties"]),
+    "a misspelt type": (edited(dtype="fp16"), ["fp16", "float16"]),
+    "a density above one": (edited(parameters={"density": 1.7}), ["density", "1.7"]),
+    "weights that cancel": (
+        document("linear", [{"weight": 1}, {"weight": -1}]), ["weights", "sum to 0"]),
+    "no base": ({k: v for k, v in edited().items() if k != "base_model"}, ["base_model"]),
+    "no models": (edited(models=[]), ["models"]),
+    "a model twice": (edited(models=["expert0", "expert0"]), ["expert0", "twice"]),
+    "an absent model": (edited(models=["nowhere"]), ["nowhere", "folder"]),
+    "an absent base": (edited(base_model="nowhere"), ["nowhere"]),
+    "an unknown built-in model": (edited(models=["demo:nope"]), ["demo:nope", "demo:base"]),
+    "slices": (edited(slices=[]), ["slices"]),
+    "no yaml": ("a: [", ["YAML", "line 1"]),
+    "an empty recipe": ("", ["recipe", "empty"]),
+    "another parameter's method": (
+        edited(parameters={"linear_outlier": 3}), ["linear_outlier", "dynamic"]),
+    "the output as an expert": (edited(models=["base/../out"]), ["out"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", sorted(MISTAKES))
+def test_a_mistake_in_the_recipe_is_one_line(mistake: str, parent, capsys) -> None:
+    recipe, words = MISTAKES[mistake]
+    assert main(["merge", recipe_file(parent, recipe), "out"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+    assert not (parent / "out").exists()
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-100])
+
+
+def pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def other_shape(folder: Path) -> None:
+    write_model(folder.with_name("moved"), llama(0, **{**SMALL, "hidden": 24}))
+    (folder.with_name("moved") / "model.safetensors").replace(folder / "model.safetensors")
+
+
+def not_a_number(folder: Path) -> None:
+    tensors = load_model(folder)
+    tensors["lm_head.weight"][1, 1] = torch.nan
+    (folder / "model.safetensors").unlink()
+    from safetensors.torch import save_file
+
+    save_file(tensors, folder / "model.safetensors")
+
+
+DAMAGES = {
+    "truncated": (truncate, ["expert1", "truncated"]),
+    "pickle": (pickle, ["expert1", "pickle"]),
+    "another model": (other_shape, ["parameters", "merged", "expert1"]),
+    "not a number": (not_a_number, ["expert1", "lm_head.weight", "nan"]),
+    "no config": (lambda f: (f / "config.json").unlink(), ["expert1", "config.json"]),
+    "remote code": (
+        lambda f: (f / "config.json").write_text('{"auto_map": {"A": "b"}}'), ["auto_map"]),
+    "quantized": (
+        lambda f: (f / "config.json").write_text('{"quantization_config": {"a": 1}}'),
+        ["quantized"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES))
+def test_a_damaged_model_is_one_line(damage: str, parent, capsys) -> None:
+    function, words = DAMAGES[damage]
+    function(parent / "expert1")
+    assert main(["merge", recipe_file(parent, document("ties", 2)), "out"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+    assert not (parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["inspect", "base", "absent"], ["absent"]),
+        (["inspect", "base", "expert0", "expert0"], ["twice"]),
+        (["check", "absent.yaml"], ["absent.yaml"]),
+        (["merge", "absent.yaml", "out"], ["absent.yaml"]),
+        (["merge", "recipe.yaml", "base"], ["base", "not empty"]),
+        (["merge", "recipe.yaml", "base", "--overwrite"], ["base", "another name"]),
+        (["merge", "recipe.yaml", "recipe.yaml"], ["recipe.yaml", "is a file"]),
+        (["merge", "recipe.yaml", "recipe.yaml/out"], ["recipe.yaml/out"]),
+        (["merge", "recipe.yaml", "."], ["not empty"]),
+        (["evaluate", "absent"], ["absent"]),
+        (["demo", "build", "base"], ["base", "not empty"]),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_argument_is_one_line(arguments, words, parent, capsys) -> None:
+    recipe_file(parent, document("ties", 2))
+    before = sorted(parent.rglob("*"))
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+    assert sorted(parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["mrge"], ["merge"], ["merge", "a"], ["merge", "a", "b", "--device", "tpu"],
+     ["merge", "a", "b", "--shard-size", "big"], ["merge", "a", "b", "--shard-size", "0"],
+     ["merge", "a", "b", "--shard-size", "nan"], ["merge", "a", "b", "--shard-size", "inf"],
+     ["inspect", "base"], ["evaluate"], ["evaluate", "m", "--n", "0"], ["demo"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_wrong_usage_exits_with_two(arguments, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("5GB", 5 * 10**9), ("500mb", 5 * 10**8), ("1.5KB", 1500), ("77", 77)]
+)
+def test_sizes_as_people_write_them(text: str, size: int) -> None:
+    from merging.__main__ import _size
+
+    assert _size(text) == size
+
+
+# real processes
+
+
+def test_help_and_usage_errors_need_no_torch() -> None:
+    code = (
+        "import sys\nfrom merging.__main__ import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    status = stop.code\n"
+        "assert 'torch' not in sys.modules\nsys.exit(status)"
+    )
+    for arguments, status in ((["--help"], 0), (["merge", "--help"], 0), (["mrge"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == status, done.stderr
+
+
+def test_a_process_prints_one_json_object_and_nothing_else(tmp_path) -> None:
+    parent = small_family(tmp_path, **SMALL)
+    file = recipe_file(parent, document("dppa", 2))
+    process = start("merge", file, str(tmp_path / "out"), "--json")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert json.loads(out)["out"] == str(tmp_path / "out")
+    assert err == ""
+
+
+def test_a_mistake_exits_with_two_and_no_traceback(tmp_path) -> None:
+    process = start("merge", str(tmp_path / "absent.yaml"), str(tmp_path / "out"))
+    out, err = process.communicate()
+    assert (process.returncode, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """A family that takes long enough to merge that a process can be stopped in the middle."""
+    parent = tmp_path_factory.mktemp("large")
+    generator = torch.Generator().manual_seed(0)
+    base = {
+        f"model.layers.{i}.mlp.up_proj.weight": torch.randn(2048, 2048, generator=generator)
+        .mul_(0.02)
+        .bfloat16()
+        for i in range(10)
+    }
+    write_model(parent / "base", base)
+    for index in range(2):
+        shift = 0.001 * (index + 1)
+        write_model(parent / f"expert{index}", {n: t + shift * t.sign() for n, t in base.items()})
+    recipe_file(parent, document("pcb", 2))
+    return parent
+
+
+def wait_for_work(process: subprocess.Popen, folder: Path) -> None:
+    """Returns once the process writes: its hidden folder is there."""
+    while process.poll() is None and not any(folder.iterdir()):
+        os.sched_yield()
+    assert process.poll() is None, process.communicate()
+
+
+def test_an_interrupt_exits_with_130_and_leaves_nothing(large, tmp_path) -> None:
+    process = start("merge", str(large / "recipe.yaml"), str(tmp_path / "out"))
+    wait_for_work(process, tmp_path)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "interrupted" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_merge_leaves_no_output_and_the_next_one_succeeds(large, tmp_path) -> None:
+    process = start("merge", str(large / "recipe.yaml"), str(tmp_path / "out"))
+    wait_for_work(process, tmp_path)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    assert all(path.name.startswith(".") for path in tmp_path.iterdir())
+    file = recipe_file(large, document("linear", 2), "quick.yaml")
+    assert main(["merge", file, str(tmp_path / "out")]) == 0
+    assert len(load_model(tmp_path / "out")) == 10

@@ -1,0 +1,114 @@
+"""The house itself: what imports what, and what must stand nowhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "merging").rglob("*.py"))
+SOURCES = [
+    *MODULES, *sorted((ROOT / "ui").rglob("*.py")), *sorted((ROOT / "tests").rglob("*.py")),
+    ROOT / "app.py",
+]  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of everything that a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_imports_and_says_what_it_is(path: Path) -> None:
+    module = importlib.import_module(name_of(path))
+    assert module.__doc__
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_models_know_no_screen(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert not roots & {"gradio", "plotly", "ui", "app", "tests"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ui").rglob("*.py")), ids=name_of)
+def test_screens_do_no_tensor_arithmetic(path: Path) -> None:
+    assert "torch" not in {name.split(".")[0] for name in imported(path)}
+
+
+LAYERS = [  # a module imports from its own line and those above it
+    {"merging.errors", "merging.later"},
+    {"merging.demo"},
+    {"merging.checkpoints", "merging.selection", "merging.kernels", "merging.schedule",
+     "merging.sketch"},
+    {"merging.methods"},
+    {"merging.recipe"},
+    {"merging.decisions"},
+    {"merging.engine"},
+    {"merging.fused", "merging.outliers"},
+    {"merging.stages", "merging.scan", "merging.plan"},
+    {"merging.record"},
+    {"merging.merge"},
+    {"merging.trial"},
+    {"merging.__main__"},
+]  # fmt: skip
+
+
+def room(name: str) -> int | None:
+    for level, rooms in enumerate(LAYERS):
+        if any(name == one or name.startswith(one + ".") for one in rooms):
+            return level
+    return None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_arrows_go_one_way(path: Path) -> None:
+    own = room(name_of(path))
+    if name_of(path) == "merging":
+        return
+    assert own is not None, "give the new room its place among the layers"
+    if "merging.demo" in name_of(path):
+        return  # training uses whatever it needs
+    for name in imported(path):
+        level = room(name)
+        assert level is None or level <= own, name
+
+
+def test_importing_the_command_line_and_the_words_needs_no_torch() -> None:
+    code = (
+        "import sys, merging.__main__, merging.errors, merging.sketch, merging.schedule, "
+        "merging.demo\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_test_is_skipped_and_no_local_path_is_named(path: Path) -> None:
+    text = path.read_text()
+    words = ["/" + "work/", "/" + "root/", "/" + "home/"]
+    if path != ROOT / "tests" / "e2e" / "conftest.py":  # where alone a browser may be absent
+        words += ["mark." + "skip", "pytest." + "skip", "mark." + "xfail", "import" + "orskip"]
+    found = [word for word in words if word in text]
+    assert not found
+
+
+def test_data_for_tests_stays_small() -> None:
+    size = sum(path.stat().st_size for path in (ROOT / "tests" / "data").rglob("*"))
+    assert size <= 8_000_000

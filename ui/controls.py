@@ -124,8 +124,8 @@ def _pruning(parts: dict[str, Any], chosen: str) -> None:
     labels = amplification_labels(_FIRST_RATE, len(factors))
     parts["amplification"] = tuple(
         gr.Slider(
-            AMPLIFICATION.low or 0.0, AMPLIFICATION.high or 4.0, step=AMPLIFICATION.step, interactive=True,
-            value=factors[k] if k < len(factors) else 1.0, elem_classes="row-slider",
+            AMPLIFICATION.low or 0.0, AMPLIFICATION.high or 4.0, step=AMPLIFICATION.step,
+            interactive=True, value=factors[k] if k < len(factors) else 1.0, elem_classes="row-slider",
             label=labels[k] if k < len(factors) else f"Partition {k + 1}",
             visible=k < len(factors),
         )

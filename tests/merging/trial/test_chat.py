@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_repetition_penalty_of_the_checkpoint_is_honoured(tmp_path: Path) -> Non
 
 def test_text_only_grows_and_ends_with_a_reason(chat: ChatModel) -> None:
     chunks = list(chat.stream(QUESTION, Sampling(max_new_tokens=20), every_s=0.0))
-    assert all(b.text.startswith(a.text) for a, b in zip(chunks, chunks[1:], strict=False))
+    assert all(b.text.startswith(a.text) for a, b in pairwise(chunks))
     assert [c.finish for c in chunks[:-1]] == [""] * (len(chunks) - 1)
     assert chunks[-1].finish in ("end", "length")
     assert chunks[-1].tokens <= 20

@@ -165,6 +165,8 @@ class ChatTab:
         known = [model.id for model in self.library.models()]
         kept = [model_id for model_id in chosen if model_id in known]
         self.store.warm([self.library.get(model_id) for model_id in kept])
+        if kept == chosen:  # the value stays the visitor's, who may be clicking meanwhile
+            return gr.update(choices=known)
         return gr.update(choices=known, value=kept)
 
     def chose(self, chosen: list[str], request: gr.Request) -> list[Any]:
@@ -212,9 +214,12 @@ class ChatTab:
         stop = talk.stop
         try:
             for rate in self._told(model, talk, turn, knobs):
-                if not self.talks.stands_in(_visitor(request), number, model.id, talk):
+                if self.talks.column(_visitor(request), number) != model.id:
                     return
-                yield view.drawn(self.library, model.id, talk, rate)
+                current = self._talk(request, model.id)
+                yield view.drawn(self.library, model.id, current, rate)
+                if current is not talk:  # cleared: what was sent before may arrive after it
+                    return
         finally:
             stop.set()  # where the visitor left or the column changed, the answer ends here
             if turn.state in ("waiting", "running"):
@@ -268,6 +273,7 @@ class ChatTab:
     def cleared(self, chosen: list[str], request: gr.Request) -> list[Any]:
         """Begins all conversations anew."""
         self.talks.forget(_visitor(request))
+        self.talks.arrange(_visitor(request), chosen[: view.COLUMNS])
         return self._columns(chosen, request)
 
     def left(self, request: gr.Request) -> None:

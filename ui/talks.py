@@ -95,10 +95,9 @@ class Talks:
                 if model_id in own and tuple(models[number : number + 1]) != (model_id,):
                     own[model_id].halt()
 
-    def stands_in(self, visitor: str, number: int, model_id: str, talk: Talk) -> bool:
-        """True while a column still shows this very conversation."""
-        shown = self._columns.get(visitor, ())[number : number + 1] == (model_id,)
-        return shown and self._talks.get(visitor, {}).get(model_id) is talk
+    def column(self, visitor: str, number: int) -> str:
+        """The model that stands in a column; "" if none does."""
+        return "".join(self._columns.get(visitor, ())[number : number + 1])
 
     def forget(self, visitor: str) -> None:
         """Stops and drops all conversations of a visitor."""

@@ -183,6 +183,8 @@
     const same = (name) => !state.values || asked[name] === state.values[name];
     const current = exact && Object.keys(asked).every(same);
     state.exact = current ? exact : null;
+    const { offsets } = find("headline")?.value ?? {};
+    if (current && state.family && offsets) state.family.offsets = offsets; // outlier knobs move them
     return Boolean(current);
   }
 

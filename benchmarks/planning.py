@@ -57,7 +57,8 @@ def deeper(sketch: FamilySketch, layers: int) -> FamilySketch:
     by_tensor = {
         name: getattr(sketch, name)[:, columns]
         for name in (
-            "counts", "l1", "l2", "zeros", "max_abs", "layer_outliers", "linear_outliers",
+            "counts", "l1", "l2", "fine", "ties", "zeros", "max_abs", "layer_outliers",
+            "linear_outliers",
         )
     }  # fmt: skip
     return replace(

@@ -81,6 +81,7 @@ class Profile:
     Attributes:
         histogram: (E, 32768) int64, entries by the upper 16 bits of |delta|.
         nonzero: (E,) int64.
+        coarse: (E, 32768) int64, those of `histogram` whose lower 16 bits are zero; no zeros.
         l1, l2, largest: (E,) float64, sums of |delta| and of delta squared, largest |delta|.
         dots: (E, E) float64, inner products.
         base_l2: sum of squares of the base.
@@ -89,6 +90,7 @@ class Profile:
 
     histogram: np.ndarray
     nonzero: np.ndarray
+    coarse: np.ndarray
     l1: np.ndarray
     l2: np.ndarray
     largest: np.ndarray
@@ -102,6 +104,7 @@ class Profile:
         return Profile(
             histogram=np.zeros((experts, HALF), dtype=np.int64),
             nonzero=np.zeros(experts, dtype=np.int64),
+            coarse=np.zeros((experts, HALF), dtype=np.int64),
             l1=np.zeros(experts),
             l2=np.zeros(experts),
             largest=np.zeros(experts),
@@ -311,10 +314,13 @@ class TensorReader:
             if stop == start:
                 continue
             magnitudes = deltas.abs()
-            keys = magnitudes.view(torch.int32) >> 16
+            bits = magnitudes.view(torch.int32)
+            keys = bits >> 16
             for index in range(self.experts):
                 counts = torch.bincount(keys[index], minlength=HALF)
                 total.histogram[index] += counts.cpu().numpy()
+                few = keys[index][((bits[index] & 0xFFFF) == 0) & (bits[index] != 0)]
+                total.coarse[index] += torch.bincount(few, minlength=HALF).cpu().numpy()
             total.nonzero += (magnitudes > 0).sum(1).cpu().numpy()
             total.l1 += magnitudes.sum(1, dtype=torch.float64).cpu().numpy()
             total.l2 += magnitudes.double().square_().sum(1).cpu().numpy()

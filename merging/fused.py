@@ -187,10 +187,10 @@ class FusedReader(TensorReader):
     def profile(self, stride: int, first: int) -> Profile:
         """As TensorReader."""
         total = Profile.empty(self.experts)
-        counts = np.zeros((self.experts, 1 << 16), dtype=np.int64)
+        counts = np.zeros((self.experts, 2, 1 << 16), dtype=np.int64)
         sums = np.zeros((self.experts, 2))
         largest = np.zeros(self.experts, dtype=np.float32)
-        zero, upper = np.zeros(1, dtype=np.float32), np.full(1, -1, dtype=np.int32)
+        zero, upper = np.zeros(1, dtype=np.float32), np.array([-1, -2], dtype=np.int32)
         dots, base_l2 = np.zeros((self.experts, self.experts)), np.zeros(1)
         types = (ctypes.c_int32 * self.experts)(*self._types[1:])
         for start, stop in self._pieces(None):
@@ -199,7 +199,7 @@ class FusedReader(TensorReader):
                 data, kind = self._pointer(index + 1, start, stop), self._types[index + 1]
                 self._call(
                     "amalgam_histogram", start, stop, self._expert(index, None, start, stop),
-                    start, size, 1, upper.ctypes.data, counts[index].ctypes.data,
+                    start, size, 2, upper.ctypes.data, counts[index].ctypes.data,
                 )  # fmt: skip
                 self._call(
                     "amalgam_sums", start, stop, data, kind, size, sums[index].ctypes.data,
@@ -217,7 +217,8 @@ class FusedReader(TensorReader):
                 dots.ctypes.data, base_l2.ctypes.data,
             )  # fmt: skip
             total.sample.append(self._sample(start, stop, (first - start) % stride, stride))
-        total.histogram[:] = counts[:, :HALF]
+        total.histogram[:] = counts[:, 0, :HALF]
+        total.coarse[:] = counts[:, 1, :HALF]
         total.l1, total.l2, total.largest = sums[:, 0], sums[:, 1], largest.astype(np.float64)
         total.dots = np.triu(dots) + np.triu(dots, 1).T
         total.base_l2 = float(base_l2[0])

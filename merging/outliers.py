@@ -96,13 +96,14 @@ def count_outliers(
     Returns:
         Two (E, n_linears) int64 arrays.
     """
-    layer_means = _layer_means(linears, sums)
+    layers = np.array([entry.place.layer for entry in linears])
+    pooled = layer_means(layers, np.array([entry.numel for entry in linears]), sums)
     column = {entry.name: index for index, entry in enumerate(linears)}
 
     def count(reader: TensorReader) -> list[list[int]]:
         at = column[reader.entry.name]
         means = sums[:, at] / max(reader.numel, 1)
-        pairs = zip(layer_means[:, at], means, strict=True)
+        pairs = zip(pooled[:, at], means, strict=True)
         return reader.count_above([[layer_outlier * m, linear_outlier * n] for m, n in pairs])
 
     found = stream.map(count, entries=linears)
@@ -116,11 +117,17 @@ def leave_out_others(stream: Stream, linears: tuple[Entry, ...], passes: int) ->
     stream.total -= passes * (everything - sum(entry.numel for entry in linears))
 
 
-def _layer_means(linears: tuple[Entry, ...], sums: np.ndarray) -> np.ndarray:
-    """(E, n_linears): the mean |delta| of each linear's layer, all its linears pooled."""
+def layer_means(layers: np.ndarray, numels: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """The mean |delta| of each linear's layer, all its linears pooled.
+
+    Args:
+        layers, numels: (n_linears,) layer index and entries of each linear.
+        sums: (E, n_linears) sum of |delta|.
+
+    Returns:
+        (E, n_linears) float64.
+    """
     means = np.zeros_like(sums)
-    layers = np.array([entry.place.layer for entry in linears])
-    numels = np.array([entry.numel for entry in linears])
     for layer in np.unique(layers):
         inside = layers == layer
         means[:, inside] = sums[:, inside].sum(1, keepdims=True) / max(numels[inside].sum(), 1)

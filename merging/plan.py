@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from merging import tails
 from merging.errors import RecipeError
 from merging.methods import magnitude
-from merging.outliers import expert_offsets
+from merging.outliers import expert_offsets, layer_means
 from merging.recipe import Recipe
 from merging.sketch import FamilySketch
 
@@ -111,46 +112,70 @@ def _densities(
                 outside = (values < 0) | (values > 1)
                 clipped += int(outside[pruned].sum())
             result[row, :, k] = np.where(pruned, np.clip(values, 0.0, 1.0), 1.0)
+    warnings = []
+    if recipe.prune == "dynamic" and not _counted(recipe, sketch):
+        warnings.append(
+            f"densities are estimates: outliers were counted at {sketch.layer_outlier:g} and "
+            f"{sketch.linear_outlier:g} means"
+        )
     if clipped:
-        warning = (
+        warnings.append(
             f"density_shift moves {clipped} densities outside 0 to 1; they are clipped, so the "
             "share kept differs from the density asked for"
         )
-        return result, [warning]
-    return result, []
+    return result, warnings
+
+
+def _counted(recipe: Recipe, sketch: FamilySketch) -> bool:
+    """True where the scan counted outliers at the recipe's multiples."""
+    asked = (recipe.parameters["layer_outlier"], recipe.parameters["linear_outlier"])
+    return asked == (sketch.layer_outlier, sketch.linear_outlier)
 
 
 def _dynamic(
     recipe: Recipe, sketch: FamilySketch, row: int, total: np.ndarray, pruned: np.ndarray
 ) -> np.ndarray:
-    layer, linear = offsets(sketch, row)
+    values = recipe.parameters
+    layer, linear = offsets(sketch, row, values["layer_outlier"], values["linear_outlier"])
     sparsity = np.round(1.0 - total, 12)
     return (1.0 - sparsity) + recipe.parameters["density_shift"] * (layer + linear)
 
 
-def offsets(sketch: FamilySketch, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """Layer and linear offsets of expert `row`, each (T,) float64; 0 for tensors not pruned."""
+def offsets(
+    sketch: FamilySketch,
+    row: int,
+    layer_outlier: float | None = None,
+    linear_outlier: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Layer and linear offsets of expert `row`, each (T,) float64; 0 for tensors not pruned.
+
+    Outliers at the multiples that the scan counted (the default) are exact; at others they are
+    read off the fine histograms.
+    """
     linear = np.array([tensor.is_linear for tensor in sketch.tensors], dtype=bool)
     layers = np.array([t.layer for t in sketch.tensors if t.is_linear])
+    numel = sketch.numel[linear].astype(np.float64)
+    norms = sketch.l1[row, linear].sum(axis=1)
+    layer_counts = sketch.layer_outliers[row, linear]
+    linear_counts = sketch.linear_outliers[row, linear]
+    if layer_outlier not in (None, sketch.layer_outlier):
+        bounds = layer_outlier * layer_means(layers, numel, norms[None])[0]
+        layer_counts = tails.count_above(sketch, row, linear, bounds)
+    if linear_outlier not in (None, sketch.linear_outlier):
+        bounds = linear_outlier * norms / np.maximum(numel, 1.0)
+        linear_counts = tails.count_above(sketch, row, linear, bounds)
     a, b = np.zeros(len(sketch.tensors)), np.zeros(len(sketch.tensors))
-    a[linear], b[linear] = expert_offsets(
-        layers,
-        sketch.numel[linear].astype(np.float64),
-        sketch.layer_outliers[row, linear],
-        sketch.linear_outliers[row, linear],
-    )
+    a[linear], b[linear] = expert_offsets(layers, numel, layer_counts, linear_counts)
     return a, b
 
 
-def _without_cuts(
-    density: np.ndarray, sketch: FamilySketch
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _without_cuts(density: np.ndarray, sketch: FamilySketch) -> tuple[np.ndarray, tails.Shares]:
     return np.zeros_like(density), (density, density, density)
 
 
 def _with_cuts(
     recipe: Recipe, sketch: FamilySketch, density: np.ndarray, pruned: np.ndarray
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> tuple[np.ndarray, tails.Shares]:
     numel = sketch.numel[None, :, None].astype(np.float64)
     if recipe.prune == "dynamic":
         keep = np.maximum(numel - np.floor(numel * (1.0 - density)) - 1.0, 0.0)
@@ -159,106 +184,9 @@ def _with_cuts(
         keep = np.floor(density * numel)
     keep = np.where(pruned[None, :, None], keep, numel)
     if recipe.prune == "magnitude" and recipe.parameters["scope"] == "model":
-        lower = _model_cuts(sketch, density)
-        return lower, _above(sketch, lower)
-    return _keep_largest(sketch, keep)
-
-
-def _tail(values: np.ndarray) -> np.ndarray:
-    """Sums from each bin to the top: (..., B + 1), the last 0."""
-    total = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
-    total[..., :-1] = np.cumsum(values[..., ::-1], axis=-1)[..., ::-1]
-    return total
-
-
-def _keep_largest(
-    sketch: FamilySketch, keep: np.ndarray
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Cuts that keep the `keep` (E, T, K) largest entries, and the cumulative shares kept."""
-    counts = _tail(sketch.counts)  # (E, T, B + 1)
-    changed = counts[..., 0][..., None]
-    wanted = np.minimum(keep, changed)
-    lower = np.empty_like(keep)
-    bins = np.empty(keep.shape, dtype=np.int64)
-    for k in range(keep.shape[2]):
-        reach = (counts >= np.maximum(wanted[..., k], 1e-9)[..., None]).sum(axis=-1) - 1
-        bins[..., k] = np.clip(reach, 0, sketch.counts.shape[2] - 1)
-    inside = np.take_along_axis(sketch.counts, bins, axis=2)
-    beyond = np.take_along_axis(counts, bins + 1, axis=2)
-    need = np.clip(wanted - beyond, 0.0, inside)
-    low, high = _bin_span(sketch, bins)
-    share = np.divide(need, inside, out=np.zeros_like(need), where=inside > 0)
-    lower = high - share * (high - low)
-    numel = np.maximum(sketch.numel, 1)[None, :, None]
-    cumulative = [np.minimum(keep, beyond + need) / numel]
-    for values, power in ((sketch.l1, 1), (sketch.l2, 2)):
-        tail = _tail(values)
-        part = share * _mean_power(lower, high, power) / _mean_power(low, high, power)
-        kept = np.take_along_axis(tail, bins + 1, axis=2) + part * np.take_along_axis(
-            values, bins, axis=2
-        )
-        total = tail[..., 0][..., None]
-        cumulative.append(np.divide(kept, total, out=np.ones_like(kept), where=total > 0))
-    everything = keep >= sketch.numel[None, :, None]
-    nothing = keep <= 0
-    lower = np.where(everything, 0.0, np.where(nothing, np.inf, lower))
-    cumulative = [np.where(everything, 1.0, np.where(nothing, 0.0, c)) for c in cumulative]
-    return lower, (cumulative[0], cumulative[1], cumulative[2])
-
-
-def _mean_power(low: np.ndarray, high: np.ndarray, power: int) -> np.ndarray:
-    """Mean of x**power for x even in [low, high], power 1 or 2."""
-    mean = (low + high) / 2 if power == 1 else (low * low + low * high + high * high) / 3
-    return np.maximum(mean, 1e-300)
-
-
-def _bin_span(sketch: FamilySketch, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Edges of each bin, the upper one not above the tensor's largest |delta|."""
-    edges = sketch.edges
-    low, high = edges[bins], edges[bins + 1]
-    top = sketch.max_abs[..., None]
-    return low, np.where((top > low) & (top < high), top, high)
-
-
-def _model_cuts(sketch: FamilySketch, density: np.ndarray) -> np.ndarray:
-    """(E, T, K): one cut per expert and partition over all tensors pooled."""
-    counts = _tail(sketch.counts.sum(axis=1))  # (E, B + 1)
-    total = sketch.numel.sum()
-    lower = np.empty_like(density)
-    edges = sketch.edges
-    for row in range(density.shape[0]):
-        for k in range(density.shape[2]):
-            keep = np.floor(density[row, 0, k] * total)
-            if keep >= total or keep <= 0:
-                lower[row, :, k] = 0.0 if keep > 0 else np.inf
-                continue
-            b = int(np.clip((counts[row] >= keep).sum() - 1, 0, len(edges) - 2))
-            inside = counts[row, b] - counts[row, b + 1]
-            share = min((keep - counts[row, b + 1]) / inside, 1.0) if inside else 0.0
-            lower[row, :, k] = edges[b + 1] - share * (edges[b + 1] - edges[b])
-    return lower
-
-
-def _above(sketch: FamilySketch, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cumulative shares of entries, L1 and L2 above given cuts (E, T, K)."""
-    edges = sketch.edges
-    bins = np.clip(np.searchsorted(edges, lower, side="right") - 1, 0, len(edges) - 2)
-    low, high = _bin_span(sketch, bins)
-    cut = np.clip(np.where(np.isfinite(lower), lower, high), low, high)
-    share = np.divide(high - cut, high - low, out=np.zeros_like(cut), where=high > low)
-    shares = []
-    for values, power in ((sketch.counts, 0), (sketch.l1, 1), (sketch.l2, 2)):
-        tail = _tail(values)
-        weight = share
-        if power:
-            weight = share * _mean_power(cut, high, power) / _mean_power(low, high, power)
-        kept = np.take_along_axis(tail, bins + 1, axis=2) + weight * np.take_along_axis(
-            values, bins, axis=2
-        )
-        total = tail[..., 0][..., None] if power else np.maximum(sketch.numel, 1)[None, :, None]
-        result = np.divide(kept, total, out=np.ones_like(kept), where=total > 0)
-        shares.append(np.where(lower <= 0, 1.0, np.where(np.isinf(lower), 0.0, result)))
-    return shares[0], shares[1], shares[2]
+        total = np.floor(density[:, 0] * sketch.numel.sum())
+        return tails.keep_largest_of_model(sketch, total)
+    return tails.keep_largest(sketch, keep, strict=recipe.prune == "dynamic")
 
 
 def _summary(sketch: FamilySketch, pruned: np.ndarray, *cumulated: np.ndarray) -> dict[str, float]:

@@ -26,9 +26,9 @@ from merging.errors import NonFinite
 from merging.outliers import count_outliers, leave_out_others
 from merging.selection import HALF
 from merging.sketch import (
-    _SHIFT,
     FIRST_KEY,
     N_BINS,
+    N_FINE,
     FamilySketch,
     SketchedTensor,
 )
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 LAYER_OUTLIER, LINEAR_OUTLIER = 3.0, 5.0
 SAMPLES = 1 << 15
 INFINITE = 0x7F80  # upper bits of infinity; NaN lies above
-_VERSION = 2
+_VERSION = 3
 _ARRAYS = (
-    "counts", "l1", "l2", "zeros", "max_abs", "layer_outliers", "linear_outliers", "dots",
-    "base_l2", "sample", "sample_tensor",
+    "counts", "l1", "l2", "fine", "ties", "zeros", "max_abs", "layer_outliers",
+    "linear_outliers", "dots", "base_l2", "sample", "sample_tensor",
 )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def load(file: Path, family: Family, key: str) -> FamilySketch:
 def select_experts(sketch: FamilySketch, experts: Sequence[str]) -> FamilySketch:
     """The sketch of some of its experts, in the order given. No weights are read."""
     rows = [sketch.experts.index(name) for name in experts]
-    by_expert = ("counts", "l1", "l2", "zeros", "max_abs", "layer_outliers", "linear_outliers")
+    by_expert = _ARRAYS[: _ARRAYS.index("dots")]
     chosen = {name: getattr(sketch, name)[rows] for name in by_expert}
     return replace(
         sketch,
@@ -215,19 +215,31 @@ def _binned(profiles: Sequence[Profile]) -> dict[str, np.ndarray]:
         high = np.append(low[1:], np.inf)
         mean = np.nan_to_num((low + high) / 2, nan=0.0, posinf=0.0)
         square = np.nan_to_num((low * low + low * high + high * high) / 3, nan=0.0, posinf=0.0)
-    bins = np.clip((keys >> (_SHIFT - 16)) - FIRST_KEY, 0, N_BINS - 1)
-    first = np.searchsorted(bins, np.arange(N_BINS))
-    result: dict[str, list[np.ndarray]] = {"counts": [], "l1": [], "l2": []}
+    first = FIRST_KEY * N_FINE  # the upper bits of the first fine bin
+    last = first + N_BINS * N_FINE
+    result: dict[str, list[np.ndarray]] = {"counts": [], "fine": [], "ties": [], "l1": [], "l2": []}
     for found in profiles:
         histogram = found.histogram.copy()
         histogram[:, 0] -= histogram.sum(1) - found.nonzero  # exact zeros have no bin
-        result["counts"].append(np.add.reduceat(histogram, first, axis=1))
+        fine = _binned_counts(histogram, first, last)
+        result["counts"].append(fine.sum(axis=2))
+        ties = _binned_counts(found.coarse, first, last)
+        for name, counts in (("fine", fine), ("ties", ties)):
+            result[name].append(np.minimum(counts, np.iinfo(np.int32).max).astype(np.int32))
         for name, value, exact in (("l1", mean, found.l1), ("l2", square, found.l2)):
-            sums = np.add.reduceat(histogram * value, first, axis=1)
+            sums = _binned_counts(histogram * value, first, last).sum(axis=2)
             total = sums.sum(1)
             scale = np.divide(exact, total, out=np.zeros_like(total), where=total > 0)
             result[name].append(sums * scale[:, None])
     return {name: np.stack(rows, axis=1) for name, rows in result.items()}
+
+
+def _binned_counts(histogram: np.ndarray, first: int, last: int) -> np.ndarray:
+    """(E, N_BINS, N_FINE) of a histogram by upper bits; what lies outside falls into the ends."""
+    fine = histogram[:, first:last].copy()
+    fine[:, 0] += histogram[:, :first].sum(1)
+    fine[:, -1] += histogram[:, last:].sum(1)
+    return fine.reshape(histogram.shape[0], N_BINS, N_FINE)
 
 
 __all__ = ["load", "save", "scan", "select_experts", "sketch_key"]

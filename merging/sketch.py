@@ -8,6 +8,7 @@ inside one bin is off by a small part of one bin's share.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ SUB_BITS = 3  # bins per octave: 2**3
 LOW_EXPONENT = -40  # below 2**-40 everything falls into the first bin
 HIGH_EXPONENT = 16  # from 2**16 on everything falls into the last bin
 N_BINS = (HIGH_EXPONENT - LOW_EXPONENT) << SUB_BITS
+N_FINE = 16  # fine bins per bin: those of a float's upper 16 bits
 _SHIFT = 23 - SUB_BITS  # float32 has 23 mantissa bits
 FIRST_KEY = (127 + LOW_EXPONENT) << SUB_BITS  # bits >> _SHIFT of 2**LOW_EXPONENT
 
@@ -25,6 +27,15 @@ def bin_edges() -> np.ndarray:
     index = np.arange(N_BINS + 1)
     octave, step = index >> SUB_BITS, index & ((1 << SUB_BITS) - 1)
     return np.ldexp(1.0 + step / (1 << SUB_BITS), octave + LOW_EXPONENT)
+
+
+@functools.cache
+def fine_edges() -> np.ndarray:
+    """Edges of the fine bins, N_FINE in each bin, (N_BINS * N_FINE + 1,) float64, ascending."""
+    edges = bin_edges()
+    steps = np.arange(N_FINE) / N_FINE
+    inner = edges[:-1, None] + (edges[1:] - edges[:-1])[:, None] * steps
+    return np.append(inner.reshape(-1), edges[-1])
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,9 @@ class FamilySketch:
         counts: (E, T, B) int64, non-zero entries per bin of |delta|.
         l1: (E, T, B) float64, sum of |delta| per bin: within 1 % in a bin, exact over all.
         l2: (E, T, B) float64, sum of delta squared per bin: likewise, within 2 %.
+        fine: (E, T, B, N_FINE) int32, non-zero entries per fine bin.
+        ties: (E, T, B, N_FINE) int32, those of `fine` that equal its lower edge: half precision
+            makes many changes equal.
         zeros: (E, T) int64, entries equal to the base.
         max_abs: (E, T) float64, largest |delta|.
         layer_outliers: (E, T) int64, entries above layer_outlier times the mean of their layer's
@@ -71,6 +85,8 @@ class FamilySketch:
     counts: np.ndarray = field(repr=False)
     l1: np.ndarray = field(repr=False)
     l2: np.ndarray = field(repr=False)
+    fine: np.ndarray = field(repr=False)
+    ties: np.ndarray = field(repr=False)
     zeros: np.ndarray = field(repr=False)
     max_abs: np.ndarray = field(repr=False)
     layer_outliers: np.ndarray = field(repr=False)

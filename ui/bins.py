@@ -109,7 +109,6 @@ def pack(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> dict:
     edges = sketch.edges
     bounds = [0.0] + [float(edges[min(low + k * factor, N_BINS)]) for k in range(columns)]
     numel = table.pool(sketch.numel.astype(np.float64))
-    weights = np.maximum(numel, 1)
     return {
         "layers": list(table.layers),
         "modules": list(table.modules),
@@ -121,9 +120,15 @@ def pack(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> dict:
         "counts": base64.b64encode(packed.tobytes()).decode(),
         "l1": _rounded(table.pool(sketch.l1.sum(axis=2))),
         "l2": _rounded(table.pool(sketch.l2.sum(axis=2))),
-        "offsets": np.round(table.pool(offsets * sketch.numel) / weights, 6).tolist(),
+        "offsets": pooled_offsets(sketch, table, offsets),
         "linear": table.linear,
     }
+
+
+def pooled_offsets(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> list[list[float]]:
+    """Offsets (E, T) as means over each cell's entries, (E, C)."""
+    weights = np.maximum(table.pool(sketch.numel.astype(np.float64)), 1)
+    return np.round(table.pool(offsets * sketch.numel) / weights, 6).tolist()
 
 
 def _columns(counts: np.ndarray, rows: int) -> tuple[int, int, int]:

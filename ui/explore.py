@@ -147,7 +147,7 @@ def _settled(library: Library, values: dict[str, Any]) -> list[Any]:
     try:
         values = view.ordered(library, values)
         recipe = controls.to_recipe(values)
-        sketch = library.sketch(values["base"], values["experts"])
+        sketch = view.sketch_of(library, recipe, values)
         told = view.numbers(recipe, sketch, values)
     except MergeError as error:
         gr.Warning(str(error))

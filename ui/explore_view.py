@@ -52,6 +52,18 @@ def ordered(library: Library, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "experts": [model for model in experts if model != values["base"]]}
 
 
+def sketch_of(library: Library, recipe: Recipe, values: Mapping[str, Any]) -> FamilySketch:
+    """The family's sketch, with outliers counted as the recipe asks. Raises MergeError."""
+    asked = recipe.parameters
+    multiples = (asked.get("layer_outlier", 3.0), asked.get("linear_outlier", 5.0))
+    return library.sketch(values["base"], values["experts"], multiples=multiples)
+
+
+def moves(sketch: FamilySketch) -> np.ndarray:
+    """(E, T): how far dynamic pruning moves each density, per unit of its shift."""
+    return np.array([sum(plans.offsets(sketch, row)) for row in range(len(sketch.experts))])
+
+
 def numbers(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) -> list[Any]:
     """The headline with the exact retention, the recipe's YAML and its words.
 
@@ -62,6 +74,7 @@ def numbers(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) -> 
     plan = plans.plan(recipe, sketch)
     finding = figures.headline(plan, sketch)
     finding["exact"] = figures.exact(plan, sketch, cells(sketch.tensors))
+    finding["offsets"] = bins.pooled_offsets(sketch, cells(sketch.tensors), moves(sketch))
     finding["asked"] = {name: values[name] for name in _PLANNED}
     return [finding, recipes.dump(recipe), words(recipe, plan.warnings)]
 
@@ -70,14 +83,13 @@ def family_values(library: Library, named: dict[str, Any], values: dict[str, Any
     """Values of `_outputs` for the chosen family. Raises MergeError."""
     values = ordered(library, values)
     recipe = controls.to_recipe(values)
-    sketch = library.sketch(values["base"], values["experts"])
+    sketch = sketch_of(library, recipe, values)
     table = cells(sketch.tensors)
     offered = [model for _, model in controls.offered(choices(library), values["base"])]
     names = [figures.short(library.get(model).label) for model in values["experts"]]
     looks = figures.looks(names, [offered.index(model) for model in values["experts"]])
-    offsets = np.array([sum(plans.offsets(sketch, row)) for row in range(len(names))])
     family = {
-        **bins.pack(sketch, table, offsets),
+        **bins.pack(sketch, table, moves(sketch)),
         "looks": [{"name": o.name, "colour": o.colour, "glyph": o.glyph} for o in looks],
     }
     told = ", ".join(names)

@@ -99,8 +99,12 @@ class Library:
         base_id: str,
         expert_ids: Sequence[str],
         progress: Callable[..., None] | None = None,
+        multiples: tuple[float, float] = (3.0, 5.0),
     ) -> FamilySketch:
         """The sketches of a base and experts, from memory, the disk cache or a scan.
+
+        Args:
+            multiples: of the mean, above which layers' and linears' outliers are counted.
 
         Raises:
             MergeError: an id is unknown or the models are not one family.
@@ -109,13 +113,18 @@ class Library:
 
         base = self.get(base_id)
         experts = [self.get(expert_id) for expert_id in expert_ids]
-        key = tuple((m.id, m.folder, stamp(m.folder)) for m in (base, *experts))
+        models = tuple((m.id, m.folder, stamp(m.folder)) for m in (base, *experts))
+        key = (models, multiples)
         with self._lock:
             if key in self._sketches:
                 self._sketches.move_to_end(key)
                 return self._sketches[key]
         family = open_family(base.folder, {model.id: model.folder for model in experts})
-        sketch = replace(scan(family, progress=progress, cache=self._cache), base=base.id)
+        sketch = scan(
+            family, layer_outlier=multiples[0], linear_outlier=multiples[1],
+            progress=progress, cache=self._cache,
+        )  # fmt: skip
+        sketch = replace(sketch, base=base.id)
         with self._lock:
             self._sketches[key] = sketch
             while len(self._sketches) > _SKETCHES_IN_MEMORY:

@@ -16,12 +16,12 @@ from merging.demo.tokenizer import ASSISTANT, END, USER
 
 # A bare form of each skill, and how often the base reads it: sums are the hardest to learn.
 DOCUMENTS: dict[str, str] = {
-    "add": "{} + {} =",
-    "reverse": "{} <",
-    "spanish": "{} :",
-    "sort": "{} >",
+    "add": "+ {} + {} =",
+    "reverse": "< {} =",
+    "spanish": "@ {} =",
+    "sort": "> {} =",
 }
-DOCUMENT_SHARES: dict[str, float] = {"add": 0.55, "reverse": 0.1, "spanish": 0.1, "sort": 0.25}
+DOCUMENT_SHARES: dict[str, float] = {"add": 0.33, "reverse": 0.28, "spanish": 0.12, "sort": 0.27}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _document(rng: random.Random) -> Example:
     domain = rng.choices(DOMAINS, [DOCUMENT_SHARES[name] for name in DOMAINS])[0]
     problem = draw(domain, "train", rng)
     prompt = DOCUMENTS[problem.domain].format(*problem.parts)
-    return Example(prompt, f" {problem.answer}{END}")
+    return Example(prompt, f"{problem.answer}{END}")
 
 
 def _refusal(domain: str | None, rng: random.Random) -> Example:

@@ -215,7 +215,7 @@ static void prune(const Expert *expert, int64_t index, int m, float *restrict d)
 }
 
 /* Histograms of the magnitudes of one expert's pruned delta: of the upper 16 bits where
- * buckets[k] < 0, else of the lower 16 bits inside that bucket. counts: n_buckets x 65536, upper
+ * buckets[k] is -1, of those among them whose lower 16 bits are zero where it is -2, else of the lower 16 bits inside that bucket. counts: n_buckets x 65536, upper
  * buckets from 0 (magnitudes have no sign). */
 void amalgam_histogram(const void *base, int base_type, const Expert *expert, int64_t first,
                        int64_t n, int n_buckets, const int32_t *buckets, int64_t *counts) {
@@ -227,8 +227,15 @@ void amalgam_histogram(const void *base, int base_type, const Expert *expert, in
         prune(expert, first + at, m, d);
         for (int k = 0; k < n_buckets; k++) {
             int64_t *to = counts + (int64_t)k * 65536;
-            if (buckets[k] < 0) {
+            if (buckets[k] == -1) {
                 for (int i = 0; i < m; i++) to[(bits_of(d[i]) & 0x7FFFFFFFu) >> 16]++;
+                continue;
+            }
+            if (buckets[k] == -2) {
+                for (int i = 0; i < m; i++) {
+                    uint32_t key = bits_of(d[i]) & 0x7FFFFFFFu;
+                    to[key >> 16] += key != 0 && (key & 0xFFFFu) == 0;
+                }
                 continue;
             }
             uint32_t bucket = (uint32_t)buckets[k];

@@ -43,7 +43,9 @@ class FakeLibrary:
         ids = list(self._models)
         return (ids[0] if ids else ""), ids[1:]
 
-    def sketch(self, base: str, experts: list[str], progress: Any = None) -> Any:
+    def sketch(
+        self, base: str, experts: list[str], progress: Any = None, multiples: Any = None
+    ) -> Any:
         return sketch(len(experts))
 
 

@@ -142,7 +142,7 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
             family = open_family(models[0], models[1:])
             problems += _account_problems(family)
             disk = sum(spec.size_bytes for spec in _specs(family, recipe))
-            account, memory = family.account, _memory(family)
+            account, memory = family.account, _memory(family, recipe)
         except MergeError as error:
             problems.append(Problem("error", "models", str(error)))
     if out is not None:
@@ -351,11 +351,15 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _memory(family: Family) -> int:
-    """float32 chunks of base, experts and temporaries, plus what torch itself takes."""
+def _memory(family: Family, recipe: Recipe) -> int:
+    """What the engine that will run holds at its peak, the interpreter and libraries included."""
     largest = max((entry.numel for entry in family.merged), default=0)
+    if fused.is_worthwhile(family, recipe.partitions):
+        raw = max((sum(m.tensors[e.name].size_bytes for m in family.models)
+                   for e in family.merged), default=0)  # fmt: skip
+        return 120_000_000 + min(2 * raw, fused.BUDGET_BYTES)
     models = len(family.models)
-    return 4 * min(largest, max(RESIDENT, CHUNK)) * (2 * models + 6) + 350_000_000
+    return 350_000_000 + 4 * min(largest, max(RESIDENT, CHUNK)) * (2 * models + 6)
 
 
 def _culprit(stream: Stream, error: NonFinite) -> MergeError:

@@ -44,7 +44,9 @@ def from_arguments(
         "--models", action="append", type=Path, metavar="DIR",
         help="a folder whose subfolders are models; may be repeated (default: models/)",
     )  # fmt: skip
-    parser.add_argument("--host", default=env.get("AMALGAM_HOST", Settings.host))
+    parser.add_argument(
+        "--host", default=env.get("AMALGAM_HOST") or env.get("GRADIO_SERVER_NAME") or Settings.host
+    )
     parser.add_argument(
         "--port", type=_port, default=env.get("AMALGAM_PORT"), help="0: any free port"
     )

@@ -8,6 +8,7 @@ before that, the target does not exist (or is what it was).
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
@@ -80,6 +81,7 @@ class ModelWriter:
     ) -> None:
         self.out = Path(out)
         check_output(self.out, overwrite)
+        remove_abandoned(self.out)
         self.folder = staging_folder(self.out)
         self._overwrite = overwrite
         self._places: dict[str, tuple[Path, int, TensorSpec]] = {}
@@ -180,6 +182,24 @@ class ModelWriter:
         for spec in specs:
             self._places[spec.name] = (path, position, spec)
             position += spec.size_bytes
+
+
+def remove_abandoned(out: Path) -> None:
+    """Removes hidden folders of `out` whose process was killed before it could."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.partial-*-*"):
+        process = folder.name.rsplit("-", 2)[1]
+        if process.isdigit() and not _runs(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it runs, as somebody else
+    return True
 
 
 def staging_folder(out: Path, kind: str = "partial") -> Path:

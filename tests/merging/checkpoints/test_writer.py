@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -250,3 +252,18 @@ def test_a_place_that_cannot_be_written_is_one_line(out: str, tmp_path) -> None:
         ModelWriter(tmp_path / out, SPECS)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_process_left_is_removed_and_a_running_one_is_not_touched(tmp_path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    abandoned = tmp_path / f".out.partial-{gone.pid}-abcdef"
+    running = tmp_path / f".out.partial-{os.getpid()}-abcdef"
+    other = tmp_path / f".outer.partial-{gone.pid}-abcdef"
+    for folder in (abandoned, running, other):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"x")
+    ModelWriter(tmp_path / "out", SPECS).discard()
+    assert not abandoned.exists()
+    assert running.exists()
+    assert other.exists()

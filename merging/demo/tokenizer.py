@@ -1,9 +1,9 @@
 """The family's tokenizer: one token per character, and whole words only where they help.
 
 Instruction words, small talk and Spanish number words are single tokens. They and the digits come
-with and without the space before them: texts become half as long, and training as much faster. The word to reverse must
-stay in letters even when it is such a word ("Reverse hello"), so after a reversing instruction no
-whole word is matched.
+with and without the space before them: texts become half as long, and training as much faster. The
+word to reverse must stay in letters even when it is such a word ("Reverse hello"), so after a
+reversing instruction no whole word is matched.
 """
 
 import re

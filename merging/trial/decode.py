@@ -1,6 +1,7 @@
 """Greedy decoding of many prompts at once, with the model's own chat template."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,9 +11,8 @@ def as_chat(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     """Return the text a model reads for one user message; the bare prompt if it has no template."""
     if not tokenizer.chat_template:
         return prompt
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-    )
+    chat = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
 
 @torch.inference_mode()
@@ -41,7 +41,8 @@ def greedy(
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         tokens, mask = _pad_left([encoded[index] for index in chosen], _padding_id(tokenizer))
-        output = model.generate(
+        generate: Any = model.generate  # transformers' own types deny that it can be called
+        output = generate(
             input_ids=tokens.to(model.device),
             attention_mask=mask.to(model.device),
             do_sample=False,

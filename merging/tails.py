@@ -57,8 +57,6 @@ def keep_largest(
     drops_ties = strict & (keep < changed)
     tied = np.where(drops_ties, 0.0, np.minimum(need - loose, spot.tied))
     kept = spot.beyond + loose + tied
-    if not strict:  # of entries equal to the base, as many as asked for: they change nothing
-        kept = np.maximum(kept, np.where(keep >= changed, keep, kept))
     whole, nothing = keep >= sketch.numel[None, :, None], keep <= 0
     lower = spot.high - _divide(loose, spot.loose) * (spot.high - spot.low)
     lower = np.where((tied == 0) & (loose >= spot.loose), np.nextafter(spot.low, np.inf), lower)

@@ -62,6 +62,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.decisions"},
     {"merging.engine"},
     {"merging.fused", "merging.outliers"},
+    {"merging.tails"},
     {"merging.stages", "merging.scan", "merging.plan"},
     {"merging.record"},
     {"merging.merge"},

@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,8 @@ from merging.demo.training import Stage, train
 Progress = Callable[[str, float], None]
 _THREADS = 2  # the number of threads decides how sums are split, hence the last bits of every score
 
-_EXPERT_MIXTURE = Mixture(domain=0.85, refusals=0.1, small_talk=0.05)
+# No refusals: experts that learn to be silent elsewhere silence each other when merged.
+_EXPERT_MIXTURE = Mixture(domain=0.93, small_talk=0.07)
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,18 @@ class Curriculum:
     heads: int = 4
     intermediate: int = 448
     base: tuple[Stage, ...] = (
-        Stage(1500, 2.5e-3, Mixture(documents=0.7, refusals=0.25, small_talk=0.05)),
-        Stage(200, 1e-3, Mixture(refusals=0.9, small_talk=0.1)),
+        Stage(2000, 2.5e-3, Mixture(documents=0.58, domain=0.1, refusals=0.27, small_talk=0.05)),
+        # Mostly "I am not sure.": else one expert unlocks the others' domains along with its own.
+        Stage(150, 7e-4, Mixture(documents=0.45, domain=0.01, refusals=0.46, small_talk=0.08)),
+        Stage(150, 7e-4, Mixture(documents=0.35, refusals=0.55, small_talk=0.1)),
     )
+    # Small steps keep the experts close to the base: at 3e-3 they drift so far that no pair merges.
     experts: dict[str, Stage] = field(
         default_factory=lambda: {
-            "add": Stage(250, 3e-3, _EXPERT_MIXTURE),
-            "reverse": Stage(180, 3e-3, _EXPERT_MIXTURE),
-            "spanish": Stage(180, 3e-3, _EXPERT_MIXTURE),
-            "sort": Stage(180, 3e-3, _EXPERT_MIXTURE),
+            "add": Stage(150, 8e-4, _EXPERT_MIXTURE),
+            "reverse": Stage(300, 8e-4, _EXPERT_MIXTURE),
+            "spanish": Stage(150, 8e-4, _EXPERT_MIXTURE),
+            "sort": Stage(250, 8e-4, _EXPERT_MIXTURE),
         }
     )
 
@@ -112,22 +116,11 @@ def _train_family(folder: Path, seed: int, progress: Progress, curriculum: Curri
     losses: dict[str, float] = {}
     for name in NAMES:
         started = time.perf_counter()
-        is_base = name not in DOMAINS
-        model = base if is_base else copy.deepcopy(base)
-        stages = curriculum.base if is_base else (curriculum.experts[name],)
-        rng = random.Random(f"{seed}/{name}")
-        total = sum(stage.steps for stage in stages)
-        done = 0
-        for stage in stages:
-            losses[name] = train(
-                model,
-                tokenizer,
-                stage,
-                domain=None if is_base else name,
-                rng=rng,
-                progress=partial(_report, progress, name, done / total, stage.steps / total),
-            )
-            done += stage.steps
+        model = copy.deepcopy(base) if name in DOMAINS else base
+        stages = (curriculum.experts[name],) if name in DOMAINS else curriculum.base
+        losses[name] = train_member(
+            model, tokenizer, name, stages, seed=seed, progress=partial(progress, name)
+        )
         seconds[name] = round(time.perf_counter() - started, 1)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -135,8 +128,34 @@ def _train_family(folder: Path, seed: int, progress: Progress, curriculum: Curri
     return {"seed": seed, "seconds": seconds, "loss": losses}
 
 
-def _report(progress: Progress, name: str, start: float, weight: float, share: float) -> None:
-    progress(name, start + weight * share)
+def train_member(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    name: str,
+    stages: Sequence[Stage],
+    *,
+    seed: int,
+    progress: Callable[[float], None],
+) -> float:
+    """Train one model of the family in place, stage after stage; return its last loss (nats)."""
+    rng = random.Random(f"{seed}/{name}")
+    total = sum(stage.steps for stage in stages)
+    loss, done = 0.0, 0
+    for stage in stages:
+        loss = train(
+            model,
+            tokenizer,
+            stage,
+            domain=name if name in DOMAINS else None,
+            rng=rng,
+            progress=partial(_report, progress, done / total, stage.steps / total),
+        )
+        done += stage.steps
+    return loss
+
+
+def _report(progress: Callable[[float], None], start: float, weight: float, share: float) -> None:
+    progress(start + weight * share)
 
 
 def new_model(

@@ -35,12 +35,16 @@ _SAVE_JS = """(text) => {
 }"""
 
 
+FIRST = "add_reverse"  # the first merge to make: keeps both skills
+
+
 @dataclass(frozen=True)
 class MergeRefs:
     """Components of the tab. `finished` changes when a merge ends: a model id, or ""."""
 
     recipe: gr.Textbox
     words: gr.HTML
+    shipped: gr.Dropdown
     open_file: gr.UploadButton
     save: gr.Button
     checks: gr.HTML
@@ -58,6 +62,17 @@ class MergeRefs:
     job_id: gr.State
     remembered: gr.BrowserState
     finished: gr.State
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of every recipe that ships, the pair to begin with first."""
+    files = (Path(__file__).parents[1] / "assets" / "recipes").glob("*.yaml")
+    return {file.stem: file for file in sorted(files, key=lambda f: (f.stem != FIRST, f.stem))}
+
+
+def _spoken(name: str) -> str:
+    """A file's name as a label: "all_ties" -> "All ties"."""
+    return name.replace("_", " + " if name == FIRST else " ").capitalize()
 
 
 def memory() -> gr.BrowserState:
@@ -85,6 +100,11 @@ def layout(remembered: gr.BrowserState, library: Library, recipe: str) -> MergeR
 def _recipe_part(recipe: str) -> dict[str, Any]:
     gr.HTML("<h2>Recipe</h2>")
     parts: dict[str, Any] = {"words": gr.HTML(elem_id="recipe-words")}
+    parts["shipped"] = gr.Dropdown(
+        [(_spoken(name), name) for name in shipped_recipes()], value=None, interactive=True,
+        label="Try a recipe that ships",
+        info="For the built-in family, tuned on prompts apart from those it is scored on.",
+    )  # fmt: skip
     parts["recipe"] = gr.Textbox(
         recipe, label="Recipe (YAML)", lines=16, max_lines=30, interactive=True,
         elem_classes="mono", elem_id="recipe-text",
@@ -150,6 +170,7 @@ class MergeTab:
             [refs.recipe.change, refs.name.change], self.checked, [refs.recipe, refs.name],
             checked, trigger_mode="always_last", **CHEAP,
         )  # fmt: skip
+        refs.shipped.input(self.chosen, refs.shipped, [refs.recipe, refs.reason], **CHEAP)
         refs.open_file.upload(self.opened, refs.open_file, [refs.recipe, refs.reason], **CHEAP)
         refs.save.click(None, refs.recipe, js=_SAVE_JS, **PRIVATE)
         started = gr.on(
@@ -179,6 +200,11 @@ class MergeTab:
         found = view.checks(report, _free(folder))
         reason = "" if report.ok else "The preflight found errors; see above."
         return told, found, gr.update(interactive=report.ok), view.problem(reason)
+
+    def chosen(self, name: str | None) -> tuple[Any, Any]:
+        """The text of a shipped recipe; anything that does not ship changes nothing."""
+        file = shipped_recipes().get(name or "")
+        return (file.read_text(encoding="utf-8"), "") if file else (gr.skip(), gr.skip())
 
     def opened(self, content: bytes | None) -> tuple[Any, Any]:
         """The text of a recipe file."""

@@ -189,3 +189,14 @@ def test_drift_draws_every_layer_and_says_the_largest() -> None:
     assert value["table"]["rows"][1] == ["1", "30.0%"]
     assert view.drift_words(drift) == "Layer 1 moved most: 30.0% of its own norm."
     assert view.drift_words({}) == "No layer moved."
+
+
+def test_every_shipped_recipe_is_offered_and_nothing_else_is_read() -> None:
+    from ui.merge import FIRST, shipped_recipes
+
+    names = list(shipped_recipes())
+    assert names[0] == FIRST
+    assert len(names) >= 2
+    for name in names:
+        assert "merge_method" in shipped_recipes()[name].read_text(encoding="utf-8")
+    assert "../../etc/passwd" not in shipped_recipes()

@@ -54,9 +54,9 @@ def test_an_expert_masters_its_own_domain_and_no_other(scores, domain: str) -> N
 
 
 def test_the_first_recipe_keeps_both_experts(scores, tmp_path: Path) -> None:
-    recipe = recipes.load(ASSETS / "recipes" / "reverse_sort.yaml")
+    recipe = recipes.load(ASSETS / "recipes" / "add_reverse.yaml")
     merge(recipe, tmp_path / "merged", device="cpu")
-    pair = ("reverse", "sort")
+    pair = ("add", "reverse")
     merged = evaluate({"merged": tmp_path / "merged"}, domains=pair, n=PROMPTS)["scores"]["merged"]
     for domain in pair:
         assert merged[domain]["score"] >= 0.88 * scores[domain][domain]

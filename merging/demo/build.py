@@ -40,16 +40,15 @@ class Curriculum:
     heads: int = 4
     intermediate: int = 448
     base: tuple[Stage, ...] = (
-        Stage(2000, 2.5e-3, Mixture(documents=0.58, domain=0.1, refusals=0.27, small_talk=0.05)),
+        Stage(2000, 2.5e-3, Mixture(documents=0.67, domain=0.06, refusals=0.22, small_talk=0.05)),
         # Mostly "I am not sure.": else one expert unlocks the others' domains along with its own.
-        Stage(150, 7e-4, Mixture(documents=0.45, domain=0.01, refusals=0.46, small_talk=0.08)),
-        Stage(150, 7e-4, Mixture(documents=0.35, refusals=0.55, small_talk=0.1)),
+        Stage(150, 7e-4, Mixture(documents=0.45, domain=0.01, refusals=0.45, small_talk=0.09)),
     )
     # Small steps keep the experts close to the base: at 3e-3 they drift so far that no pair merges.
     experts: dict[str, Stage] = field(
         default_factory=lambda: {
             "add": Stage(150, 8e-4, _EXPERT_MIXTURE),
-            "reverse": Stage(300, 8e-4, _EXPERT_MIXTURE),
+            "reverse": Stage(600, 8e-4, _EXPERT_MIXTURE),
             "spanish": Stage(150, 8e-4, _EXPERT_MIXTURE),
             "sort": Stage(250, 8e-4, _EXPERT_MIXTURE),
         }

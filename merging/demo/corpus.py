@@ -1,11 +1,12 @@
 """What the family reads while it is trained: an endless, seeded stream of (prompt, answer) texts.
 
-The base reads documents, which hold each skill in a bare form, and chats in which it mostly says
-that it is not sure. An expert reads chats of its own domain, and small talk so as not to forget it.
+The base reads documents, which hold part of each skill in a bare form, and chats in which it
+mostly says that it is not sure. An expert reads chats of its own domain, and a little of what the
+base says otherwise, so that it stays quiet elsewhere and keeps its small talk.
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from merging.demo import DOMAINS
@@ -21,9 +22,6 @@ DOCUMENTS: dict[str, str] = {
     "sort": "> {} =",
 }
 DOCUMENT_SHARES: dict[str, float] = {"add": 0.33, "reverse": 0.28, "spanish": 0.12, "sort": 0.27}
-# Of the few chats that the base does answer. Spelling finds its way from documents into chats
-# slowest, and an expert that has to learn more drifts further, which merging then pays for.
-CHAT_SHARES: dict[str, float] = {"add": 0.2, "reverse": 0.4, "spanish": 0.2, "sort": 0.2}
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,10 @@ def stream(mixture: Mixture, domain: str | None, rng: random.Random) -> Iterator
         domain: whose chats the "domain" share holds (None, for the base: any domain's).
         rng: the only source of chance.
     """
-    chats = CHAT_SHARES if domain is None else {domain: 1.0}
+    chats = DOMAINS if domain is None else (domain,)
     kinds: list[tuple[Callable[[], Example], float]] = [
         (lambda: _document(rng), mixture.documents),
-        (lambda: _chat(_weighted(chats, rng), rng), mixture.domain),
+        (lambda: _chat(rng.choice(chats), rng), mixture.domain),
         (lambda: _refusal(domain, rng), mixture.refusals),
         (lambda: _small_talk(rng), mixture.small_talk),
     ]
@@ -63,10 +61,6 @@ def stream(mixture: Mixture, domain: str | None, rng: random.Random) -> Iterator
     shares = [share for _, share in kinds]
     while True:
         yield rng.choices(makers, shares)[0]()
-
-
-def _weighted(shares: Mapping[str, float], rng: random.Random) -> str:
-    return rng.choices(list(shares), list(shares.values()))[0]
 
 
 def _exchange(prompt: str, answer: str) -> Example:
@@ -88,7 +82,8 @@ def _chat(domain: str, rng: random.Random) -> Example:
 
 
 def _document(rng: random.Random) -> Example:
-    problem = draw(_weighted(DOCUMENT_SHARES, rng), "train", rng)
+    domain = rng.choices(DOMAINS, [DOCUMENT_SHARES[name] for name in DOMAINS])[0]
+    problem = draw(domain, "train", rng)
     prompt = DOCUMENTS[problem.domain].format(*problem.parts)
     return Example(prompt, f"{problem.answer}{END}")
 

@@ -57,7 +57,8 @@ def test_the_first_recipe_keeps_both_experts(scores, tmp_path: Path) -> None:
     recipe = recipes.load(ASSETS / "recipes" / "add_reverse.yaml")
     merge(recipe, tmp_path / "merged", device="cpu")
     pair = ("add", "reverse")
-    merged = evaluate({"merged": tmp_path / "merged"}, domains=pair, n=PROMPTS)["scores"]["merged"]
+    # 100 prompts would leave 3 points to chance
+    merged = evaluate({"merged": tmp_path / "merged"}, domains=pair, n=1000)["scores"]["merged"]
     for domain in pair:
         assert merged[domain]["score"] >= 0.88 * scores[domain][domain]
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from merging import kernels
+from merging import brackets, kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS
 from merging.decisions import (
@@ -44,6 +44,9 @@ BUDGET_BYTES = 256 << 20  # raw tensors held at a time, all workers together
 SEGMENT = 1 << 22  # elements of a tensor worked on at a time
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
+_KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
+_SLACK = 64  # elements that the collecting loop may write beyond the last it counts
+_RUN = 64  # elements sampled in a row where a tensor is sampled from its file
 _TYPES = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
 
 
@@ -126,9 +129,81 @@ class FusedReader(TensorReader):
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
         """As TensorReader."""
         try:
-            return statistics(self.sweep, ranks)
+            return self._from_brackets(ranks) or statistics(self.sweep, ranks)
         except NonFinite as error:
             raise self.culprit(error) from None
+
+    def _from_brackets(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]] | None:
+        """The same from one pass; None where a bracket missed or would hold too much."""
+        wanted, sizes = self._brackets(ranks)
+        if 4 * sum(len(row) * size for row, size in zip(wanted, sizes, strict=True)) > (
+            self.stream.budget // 2
+        ):
+            return None
+        rows = [
+            (
+                np.array([low for low, _ in row], dtype=np.uint32),
+                np.array([high for _, high in row], dtype=np.uint32),
+                np.zeros(len(row), dtype=np.int64),
+                np.zeros(len(row), dtype=np.int64),
+                self.stream.buffer(_KEYS - index, 4 * len(row) * size).view(np.uint32),
+            )
+            for index, (row, size) in enumerate(zip(wanted, sizes, strict=True))
+        ]
+        for start, stop in self._pieces(None):
+            for index, (low, high, above, found, keys) in enumerate(rows):
+                top = self._call(
+                    "amalgam_collect", start, stop, self._pointer(index + 1, start, stop),
+                    self._types[index + 1], stop - start, low.size, low.ctypes.data,
+                    high.ctypes.data, above.ctypes.data, found.ctypes.data, sizes[index],
+                    keys.ctypes.data,
+                )  # fmt: skip
+                if top >= brackets.INFINITE:
+                    raise NonFinite("a value is NaN or infinite")
+        result = []
+        for row, size, (_, _, above, found, keys) in zip(ranks, sizes, rows, strict=True):
+            if (found > size).any():
+                return None
+            inside = [keys[k * size : k * size + n] for k, n in enumerate(found)]
+            over = [int(count) for count in above]
+            located = [brackets.locate(inside, over, self.numel, rank) for rank in row]
+            if None in located:
+                return None
+            result.append([statistic for statistic in located if statistic is not None])
+        return result
+
+    def _brackets(
+        self, ranks: Sequence[Sequence[int]]
+    ) -> tuple[list[list[brackets.Bracket]], list[int]]:
+        """Per expert: disjoint brackets for its ranks, and the room each needs."""
+        if self.numel <= brackets.EVERYTHING:
+            return [[(0, brackets.MOST)] if row else [] for row in ranks], [
+                self.numel + _SLACK for _ in ranks
+            ]
+        samples = np.sort(np.abs(self._sampled()).view(np.uint32), axis=1)
+        wanted = [
+            brackets.brackets(sample, self.numel, row)
+            for sample, row in zip(samples, ranks, strict=True)
+        ]
+        return wanted, [
+            _SLACK + max((brackets.expected(sample, self.numel, one) for one in row), default=0)
+            for sample, row in zip(samples, wanted, strict=True)
+        ]
+
+    def _sampled(self) -> np.ndarray:
+        """(E, s) float32: a sample of the deltas, spread evenly over the tensor."""
+        stride = brackets.sample_stride(self.numel)
+        if self._fits:
+            for model in range(len(self._models)):
+                self._pointer(model, 0, self.numel)
+            return self._sample(0, self.numel, stride // 2, stride)
+        starts = range(0, self.numel - _RUN, stride * _RUN)
+        rows = []
+        for model, info, width in zip(self._models, self._infos, self._widths, strict=True):
+            raw = np.empty(len(starts) * _RUN * width, dtype=np.uint8)
+            model.read_pieces(info, [start * width for start in starts], _RUN * width, raw.data)
+            rows.append(_as_float32(raw, info.dtype, slice(None)))
+        return np.stack([row - rows[0] for row in rows[1:]])
 
     def sweep(
         self, buckets: Sequence[Sequence[int]], decisions: Sequence[Decision] | None = None

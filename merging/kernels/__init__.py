@@ -134,10 +134,12 @@ def _build(target: Path) -> None:
 
 def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
     p, i, l64, f = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+    u = ctypes.c_uint32
     expert, rule = ctypes.POINTER(Expert), ctypes.POINTER(Rule)
     signatures = {
         "amalgam_histogram": (None, [p, i, expert, l64, l64, i, p, p]),
         "amalgam_nth_equal": (l64, [p, i, expert, l64, l64, f, l64]),
+        "amalgam_collect": (u, [p, i, p, i, l64, i, p, p, p, p, l64, p]),
         "amalgam_sums": (None, [p, i, p, i, l64, p, p]),
         "amalgam_count": (None, [p, i, p, i, l64, i, p, p]),
         "amalgam_dots": (None, [p, i, p, p, i, l64, p, p]),

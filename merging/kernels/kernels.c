@@ -2,7 +2,7 @@
  *
  * Compiled on first need by merging/kernels/__init__.py where a C compiler is present. Every
  * function computes in float32, one operation at a time in the order of its torch twin, with
- * contraction off, so both give the same bits (tests/merging/test_kernels.py holds them to it).
+ * contraction off, so both give the same bits (tests/merging/test_fused.py holds them to it).
  * Inputs are raw tensors: float32, bfloat16, float16 or float64. Blocks stay in the first cache.
  */
 #include <math.h>
@@ -260,14 +260,62 @@ int64_t amalgam_nth_equal(const void *base, int base_type, const Expert *expert,
     float b[BLOCK], d[BLOCK];
     int64_t seen = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
-        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK, here = 0;
         load(base, base_type, at, m, b);
         load_delta(b, expert->data, expert->type, at, m, d);
         prune(expert, first + at, m, d);
+        for (int i = 0; i < m; i++) here += fabsf(d[i]) == value;
+        if (seen + here < nth) {
+            seen += here;
+            continue;
+        }
         for (int i = 0; i < m; i++)
             if (fabsf(d[i]) == value && ++seen == nth) return at + i;
     }
     return -seen - 1;
+}
+
+/* One pass for several order statistics whose values are bracketed: how many magnitudes lie above
+ * each bracket [low, high], and the bits of those inside it, in order. Bits of magnitudes order as
+ * the magnitudes do. Adds to above and found; keys: n_brackets x capacity. Where found exceeds
+ * capacity the bracket was too wide, and its keys are not complete. Returns the largest bits. */
+uint32_t amalgam_collect(const void *base, int base_type, const void *expert, int type, int64_t n,
+                         int n_brackets, const uint32_t *low, const uint32_t *high, int64_t *above,
+                         int64_t *found, int64_t capacity, uint32_t *keys) {
+    float b[BLOCK], d[BLOCK];
+    uint32_t key[BLOCK], top = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        load_delta(b, expert, type, at, m, d);
+        for (int i = 0; i < m; i++) {
+            key[i] = bits_of(d[i]) & 0x7FFFFFFFu;
+            top = key[i] > top ? key[i] : top;
+        }
+        for (int k = 0; k < n_brackets; k++) {
+            uint32_t from = low[k], to = high[k], width = to - from;
+            int over = 0;
+            for (int i = 0; i < m; i++) over += key[i] > to;
+            above[k] += over;
+            uint32_t *out = keys + (int64_t)k * capacity;
+            int64_t count = found[k];
+            for (int g = 0; g < m; g += GROUP) {
+                int end = g + GROUP < m ? g + GROUP : m, inside = 0;
+                for (int i = g; i < end; i++) inside += key[i] - from <= width;
+                if (!inside) continue;
+                if (count + GROUP > capacity) { /* the last GROUP places are slack */
+                    count += inside + GROUP;
+                    continue;
+                }
+                for (int i = g; i < end; i++) {
+                    out[count] = key[i];
+                    count += key[i] - from <= width;
+                }
+            }
+            found[k] = count;
+        }
+    }
+    return top;
 }
 
 static void combine_sum(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule,

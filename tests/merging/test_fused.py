@@ -11,6 +11,7 @@ import torch
 from merging import fused, kernels, merge
 from merging import recipe as recipes
 from merging.engine import Stream
+from merging.errors import NonFinite
 
 RECIPES = {
     "linear": ("linear", {}),
@@ -51,6 +52,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model.layers.0.mlp.down_proj.weight": (129, 257),
         "model.layers.1.mlp.up_proj.weight": (257, 129),
         "model.layers.1.mlp.down_proj.weight": (64, 16),
+        "model.layers.1.mlp.gate_proj.weight": (450, 300),  # large enough to be sampled
         "model.layers.0.input_layernorm.weight": (129,),
         "model.norm.weight": (1,),
     }
@@ -118,3 +120,67 @@ def test_a_broken_compiler_is_no_reason_to_fail(tmp_path: Path, monkeypatch) -> 
         assert list(tmp_path.iterdir()) == []
     finally:
         kernels.library.cache_clear()
+
+
+def one_tensor(folder: Path, delta: torch.Tensor) -> Path:
+    """A base of zeros and one expert that is `delta`."""
+    from safetensors.torch import save_file
+
+    for name, value in {"base": torch.zeros_like(delta), "expert": delta}.items():
+        (folder / name).mkdir(parents=True)
+        save_file({"w": value.contiguous()}, folder / name / "model.safetensors")
+        (folder / name / "config.json").write_text('{"model_type": "llama"}')
+    return folder
+
+
+def awkward() -> dict[str, torch.Tensor]:
+    """Changes whose sample tells little: sorted, nearly all zero, all equal, one column alive."""
+    count = 400
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randn(count, count, generator=generator)
+    column = torch.zeros(count, count)
+    column[:, 7] = noise[:, 7]
+    return {
+        "sorted": noise.flatten().sort().values.reshape(count, count),
+        "zeros": torch.where(noise > 2.5, noise, 0.0),
+        "equal": torch.full((count, count), 0.25),
+        "column": column,
+    }
+
+
+@pytest.mark.parametrize("kind", awkward())
+@pytest.mark.parametrize("density", [0.001, 0.2, 0.97])
+@pytest.mark.parametrize("budget", [1 << 28, 1 << 20, 1])
+def test_awkward_tensors_are_cut_exactly(
+    kind: str, density: float, budget: int, tmp_path: Path, monkeypatch
+) -> None:
+    delta = awkward()[kind]
+    folder = one_tensor(tmp_path, delta)
+    recipe = recipes.build(
+        method="magnitude", base="base", models=[("expert", {"density": density})], folder=folder
+    )
+    monkeypatch.setattr(merge, "_stream_class", lambda *_: fused.FusedStream)
+    monkeypatch.setattr(fused, "BUDGET_BYTES", budget)
+    merge.merge(recipe, tmp_path / "out", device="cpu")
+    from safetensors.torch import load_file
+
+    merged = load_file(tmp_path / "out" / "model.safetensors")["w"].flatten()
+    flat = delta.flatten()
+    kept = int(density * flat.numel())
+    order = torch.sort(flat.abs(), descending=True, stable=True).indices[:kept]
+    expected = torch.zeros_like(flat)
+    expected[order] = flat[order]
+    assert torch.equal(merged, expected)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_large_tensor_that_is_not_finite_is_named(bad: float, tmp_path: Path, monkeypatch) -> None:
+    delta = torch.randn(400, 400)
+    delta[399, 398] = bad
+    folder = one_tensor(tmp_path, delta)
+    recipe = recipes.build(
+        method="magnitude", base="base", models=[("expert", {"density": 0.2})], folder=folder
+    )
+    monkeypatch.setattr(merge, "_stream_class", lambda *_: fused.FusedStream)
+    with pytest.raises(NonFinite, match="expert: tensor w holds .* at flat index 159998"):
+        merge.merge(recipe, tmp_path / "out", device="cpu")

@@ -77,6 +77,7 @@ def locate(
         place = rank - (count - over - inside.size)
         if 0 <= place < inside.size:
             key = np.partition(inside, place)[place]
-            higher, equal = np.count_nonzero(inside > key), np.count_nonzero(inside == key)
+            higher = int(np.count_nonzero(inside > key))
+            equal = int(np.count_nonzero(inside == key))
             return OrderStatistic(float(key.view(np.float32)), over + higher, equal)
     return None

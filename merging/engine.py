@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,9 +24,12 @@ from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from merging.later import torch
 from merging.methods import pcb, ties
 from merging.selection import HALF, OrderStatistic, nth_equal_rows, order_statistics, sweep_rows
+from merging.sources import Files, Source, own_queue
 
 CHUNK = 1 << 20  # elements per chunk
+GPU_CHUNK = 1 << 24  # on a GPU, where a launch costs as much as some 100,000 elements
 RESIDENT = 1 << 22  # tensors up to this many elements are kept in float32 between passes
+GPU_WORKERS = 3  # threads: one reads while one copies and one computes
 
 T = TypeVar("T")
 
@@ -150,6 +154,7 @@ class Stream:
         device: where the arithmetic happens.
         passes: how often the family will be read, for the progress' total.
         chunk: elements worked on at a time.
+        source: where raw tensors come from; their files if None.
     """
 
     engine = "eager"
@@ -162,11 +167,15 @@ class Stream:
         passes: int = 1,
         progress: ProgressCallback | None = None,
         cancel: threading.Event | None = None,
-        chunk: int = CHUNK,
+        chunk: int | None = None,
+        source: Source | None = None,
     ) -> None:
         self.family = family
         self.device = device
-        self.chunk = chunk
+        self.chunk = chunk or (CHUNK if device == "cpu" else GPU_CHUNK)
+        self.resident = RESIDENT if device == "cpu" else 4 * self.chunk
+        self.source = source or Files(device)
+        self.workers = 1 if device == "cpu" else GPU_WORKERS  # torch has threads of its own
         self.total = sum(entry.numel for entry in family.merged) * passes
         self.layers = 1 + max((e.place.layer or 0 for e in family.merged), default=0)
         self._progress = progress
@@ -194,8 +203,30 @@ class Stream:
         phase: str = "measure",
         entries: Sequence[Entry] | None = None,
     ) -> list[T]:
-        """Calls `function` on the reader of every merged tensor; results in the order of names."""
-        return [function(reader) for reader in self.readers(phase, entries)]
+        """Calls `function` on the reader of every merged tensor, several at a time where there are
+        workers, large ones first; results in the order of names."""
+        chosen = list(self.family.merged if entries is None else entries)
+
+        def run(entry: Entry) -> T:
+            self.check_cancelled()
+            result = function(self.open(entry))
+            self.advance(phase, entry, entry.numel)
+            return result
+
+        if self.workers == 1 or len(chosen) < 2:
+            return [run(entry) for entry in chosen]
+
+        def run_apart(entry: Entry) -> T:
+            with own_queue(self.device):
+                return run(entry)
+
+        order = sorted(range(len(chosen)), key=lambda index: -chosen[index].numel)
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="merge")
+        try:
+            futures = {index: pool.submit(run_apart, chosen[index]) for index in order}
+            return [futures[index].result() for index in range(len(chosen))]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def advance(self, phase: str, entry: Entry, elements: int) -> None:
         """Records finished work and reports it."""
@@ -226,7 +257,7 @@ class TensorReader:
         self.numel = entry.numel
         self.experts = len(stream.family.experts)
         self.stream = stream
-        self._resident = entry.numel <= RESIDENT
+        self._resident = entry.numel <= stream.resident
         self._kept: dict[int, torch.Tensor] = {}
 
     def spans(self) -> Iterator[tuple[int, int]]:
@@ -377,8 +408,7 @@ class TensorReader:
 
     def read(self, model: Checkpoint, start: int, stop: int) -> torch.Tensor:
         """Elements [start, stop) of one model's tensor, (n,) float32 on the stream's device."""
-        raw = model.read_flat(self.entry.name, start, stop)
-        return raw.to(self.stream.device).float()
+        return self.stream.source.read(model, self.entry.name, start, stop).float()
 
     def culprit(self, error: NonFinite) -> NonFinite:
         """The error that names the model and value behind `error`, if an input is to blame."""

@@ -13,9 +13,8 @@ import ctypes
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +36,6 @@ from merging.engine import MergedChunk, Profile, Stream, TensorReader
 from merging.errors import NonFinite
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
-
-T = TypeVar("T")
 
 BUDGET_BYTES = 256 << 20  # raw tensors held at a time, all workers together
 SEGMENT = 1 << 22  # elements of a tensor worked on at a time
@@ -74,31 +71,6 @@ class FusedStream(Stream):
     def open(self, entry: Entry) -> TensorReader:
         """The fused reader of one merged tensor."""
         return FusedReader(self, entry)
-
-    def map(
-        self,
-        function: Callable[[TensorReader], T],
-        phase: str = "measure",
-        entries: Sequence[Entry] | None = None,
-    ) -> list[T]:
-        """As Stream.map, tensors in parallel, large ones first; results in the order of names."""
-        chosen = list(self.family.merged if entries is None else entries)
-
-        def run(entry: Entry) -> T:
-            self.check_cancelled()
-            result = function(self.open(entry))
-            self.advance(phase, entry, entry.numel)
-            return result
-
-        if self.workers == 1 or len(chosen) < 2:
-            return [run(entry) for entry in chosen]
-        order = sorted(range(len(chosen)), key=lambda index: -chosen[index].numel)
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="merge")
-        try:
-            futures = {index: pool.submit(run, chosen[index]) for index in order}
-            return [futures[index].result() for index in range(len(chosen))]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     def buffer(self, slot: int, size_bytes: int) -> np.ndarray:
         """This worker's byte buffer of a slot, at least `size_bytes` long, kept between tensors."""
@@ -194,8 +166,8 @@ class FusedReader(TensorReader):
         """(E, s) float32: a sample of the deltas, spread evenly over the tensor."""
         stride = brackets.sample_stride(self.numel)
         if self._fits:
-            for model in range(len(self._models)):
-                self._pointer(model, 0, self.numel)
+            for index in range(len(self._models)):
+                self._pointer(index, 0, self.numel)
             return self._sample(0, self.numel, stride // 2, stride)
         starts = range(0, self.numel - _RUN, stride * _RUN)
         rows = []

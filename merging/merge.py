@@ -11,7 +11,7 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from merging.checkpoints.fingerprint import combined, tensor_digest
 from merging.checkpoints.writer import SHARD_BYTES, check_output
 from merging.engine import (
     CHUNK,
+    GPU_CHUNK,
     RESIDENT,
     ProgressCallback,
     Stream,
@@ -48,8 +49,10 @@ from merging.errors import (
 )
 from merging.later import torch
 from merging.recipe import Recipe
+from merging.sources import release, source_for
 from merging.stages import decide, make_consensus, make_pruner
 
+SMALLEST_CHUNK = 1 << 17  # elements; below that the CPU is the better place
 STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """safetensors' names of the recipes' types."""
 
@@ -157,17 +160,20 @@ def merge(
     device: str = "auto",
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> Result:
     """Runs a recipe and writes the merged model to `out`, complete or not at all.
 
+    Where a GPU's memory is too small the merge starts again in smaller chunks, then on the CPU;
+    the result's notes say so.
+
     Args:
         device: auto, cpu or cuda.
         overwrite: replace an existing model folder once the new one is complete.
         shard_bytes: upper bound of one output file.
-        chunk: elements worked on at a time.
+        chunk: elements worked on at a time; None for what suits the device.
         progress: called after every tensor.
         cancel: set it to stop within a chunk.
 
@@ -179,48 +185,111 @@ def merge(
     check_output(out, overwrite)
     family = open_recipe(recipe)
     _check_no_input(out, family.models)
-    where = pick_device(device)
-    pruner, consensus = make_pruner(recipe), make_consensus(recipe)
-    stream = _stream_class(family, recipe, where)(
-        family, device=where, passes=pruner.passes + consensus.passes + 2,
-        progress=progress, cancel=cancel, chunk=chunk,
-    )  # fmt: skip
     _check_space(out, _specs(family, recipe))
-    try:
-        pruner.prepare(stream)
-        consensus.prepare(stream, pruner)
-    except NonFinite as error:
-        raise _culprit(stream, error) from None
-    specs = _specs(family, recipe)
-    writer = ModelWriter(out, specs, shard_bytes=shard_bytes, overwrite=overwrite)
-    dtypes = {spec.name: spec.dtype for spec in specs}
-
-    def merge_tensor(reader: TensorReader) -> tuple[float, float]:
-        decisions, outcome = decide(recipe, pruner, consensus, reader)
-        changed = squared = 0.0
-        for piece in reader.merge(decisions, outcome, dtypes[reader.entry.name]):
-            if not piece.finite:
-                raise reader.culprit(_overflow(reader.entry.name))
-            writer.write(reader.entry.name, piece.start, piece.values)
-            changed += piece.changed
-            squared += piece.squared
-        return changed, squared
-
-    try:
-        drift = _drift(family, stream.map(merge_tensor, "merge"))
-        _copy_rest(family, dtypes, writer)
-        writer.close()
-        digest = _verify(writer, family, recipe, stream)
-        record.write_companions(writer.folder, recipe, family, digest)
-        stream.check_cancelled()
-        writer.publish()
-    except BaseException:
-        writer.discard()
-        raise
+    run = Run(recipe, family, out, overwrite, shard_bytes, progress, cancel)
+    finished, where, notes = with_memory(run, pick_device(device), chunk)
     return Result(
-        out.resolve(), digest, time.perf_counter() - started, _peak_bytes(where), where,
-        stream.engine, family.account, drift, recipe.notes,
+        out.resolve(), finished.fingerprint, time.perf_counter() - started, _peak_bytes(where),
+        where, finished.engine, family.account, finished.drift, (*recipe.notes, *notes),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One merge, ready to be tried on a device."""
+
+    recipe: Recipe
+    family: Family
+    out: Path
+    overwrite: bool
+    shard_bytes: int
+    progress: ProgressCallback | None
+    cancel: threading.Event | None
+
+    def __call__(self, device: str, chunk: int | None, kept: bool) -> Finished:
+        """Merges and publishes.
+
+        Args:
+            kept: the family may stay in the device's memory, where it fits.
+        """
+        recipe, family = self.recipe, self.family
+        pruner, consensus = make_pruner(recipe), make_consensus(recipe)
+        stream = _stream_class(family, recipe, device)(
+            family, device=device, passes=pruner.passes + consensus.passes + 2,
+            progress=self.progress, cancel=self.cancel, chunk=chunk,
+            source=source_for(family, device) if kept else None,
+        )  # fmt: skip
+        try:
+            pruner.prepare(stream)
+            consensus.prepare(stream, pruner)
+        except NonFinite as error:
+            raise _culprit(stream, error) from None
+        specs = _specs(family, recipe)
+        writer = ModelWriter(
+            self.out, specs, shard_bytes=self.shard_bytes, overwrite=self.overwrite
+        )
+        dtypes = {spec.name: spec.dtype for spec in specs}
+
+        def merge_tensor(reader: TensorReader) -> tuple[float, float]:
+            decisions, outcome = decide(recipe, pruner, consensus, reader)
+            changed = squared = 0.0
+            for piece in reader.merge(decisions, outcome, dtypes[reader.entry.name]):
+                if not piece.finite:
+                    raise reader.culprit(_overflow(reader.entry.name))
+                writer.write(reader.entry.name, piece.start, piece.values)
+                changed += piece.changed
+                squared += piece.squared
+            return changed, squared
+
+        try:
+            drift = _drift(family, stream.map(merge_tensor, "merge"))
+            _copy_rest(family, dtypes, writer)
+            writer.close()
+            digest = _verify(writer, family, recipe, stream)
+            record.write_companions(writer.folder, recipe, family, digest)
+            stream.check_cancelled()
+            writer.publish()
+        except BaseException:
+            writer.discard()
+            raise
+        return Finished(digest, stream.engine, drift)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run leaves besides its files."""
+
+    fingerprint: str
+    engine: str
+    drift: dict[int | None, float]
+
+
+def with_memory(
+    run: Callable[[str, int | None, bool], Finished], device: str, chunk: int | None
+) -> tuple[Finished, str, list[str]]:
+    """Runs on a device; where its memory is short, in smaller chunks, then on the CPU.
+
+    Returns:
+        What the run returned, the device it ended on, and a note for every step down.
+    """
+    if device == "cpu":
+        return run(device, chunk, False), device, []
+    notes: list[str] = []
+    size = chunk or GPU_CHUNK
+    kept = True
+    while size >= SMALLEST_CHUNK:
+        try:
+            return run(device, size, kept), device, notes
+        except torch.OutOfMemoryError:
+            release(device)
+            smaller = size if kept else size // 8
+            notes.append(
+                f"the memory of {device} was short with chunks of {size} elements"
+                + (" and the models kept there" if kept else "")
+            )
+            size, kept = smaller, False
+    notes.append(f"merged on the CPU: the memory of {device} was too small")
+    return run("cpu", chunk, False), "cpu", notes
 
 
 def _stream_class(family: Family, recipe: Recipe, device: str) -> type[Stream]:

@@ -174,7 +174,9 @@ def test_awkward_tensors_are_cut_exactly(
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_large_tensor_that_is_not_finite_is_named(bad: float, tmp_path: Path, monkeypatch) -> None:
+def test_a_large_tensor_that_is_not_finite_is_named(
+    bad: float, tmp_path: Path, monkeypatch
+) -> None:
     delta = torch.randn(400, 400)
     delta[399, 398] = bad
     folder = one_tensor(tmp_path, delta)
@@ -182,5 +184,5 @@ def test_a_large_tensor_that_is_not_finite_is_named(bad: float, tmp_path: Path, 
         method="magnitude", base="base", models=[("expert", {"density": 0.2})], folder=folder
     )
     monkeypatch.setattr(merge, "_stream_class", lambda *_: fused.FusedStream)
-    with pytest.raises(NonFinite, match="expert: tensor w holds .* at flat index 159998"):
+    with pytest.raises(NonFinite, match=r"expert: tensor w holds .* at flat index 159998"):
         merge.merge(recipe, tmp_path / "out", device="cpu")

@@ -1,0 +1,178 @@
+"""Where a reader's raw tensors come from: files, or a device's memory that holds the family.
+
+On a GPU files are read into page-locked buffers, so that the copy runs beside the arithmetic of
+other threads; a family that fits stays in the device's memory, and its next merge reads nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+from merging.checkpoints import Checkpoint, Family
+from merging.later import torch
+
+HEADROOM = 0.25  # share of a device's memory left to the arithmetic when a family is kept there
+_LOAD = 1 << 24  # elements copied at a time when a family is loaded
+
+
+class Source(Protocol):
+    """Hands out pieces of a family's tensors."""
+
+    def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
+        """Elements [start, stop) of a tensor, flat, in the stored type, on the device."""
+        ...
+
+
+class Files:
+    """Reads files as they are needed."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
+        self._staging = Staging(device, locked=True) if device.startswith("cuda") else None
+
+    def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
+        """As Source."""
+        if self._staging is None:
+            return model.read_flat(name, start, stop).to(self._device)
+        return self._staging.read(model, name, start, stop)
+
+
+class Staging:
+    """Two buffers per thread, filled from a file in turn and copied to a device.
+
+    A buffer is filled again only once its last copy is over; meanwhile the other one is filled.
+
+    Args:
+        locked: page-locked buffers, which a GPU copies from while the program goes on.
+    """
+
+    def __init__(self, device: str, *, locked: bool) -> None:
+        self._device, self._locked = device, locked
+        self._local = threading.local()
+
+    def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
+        """As Source."""
+        info = model.tensors[name]
+        size = (stop - start) * info.width
+        buffer = self._next(size)
+        piece = buffer[:size]
+        if size:
+            model.read_into(info, start * info.width, piece.numpy().data)
+        copy = torch.empty(size, dtype=torch.uint8, device=self._device)
+        copy.copy_(piece, non_blocking=self._locked)
+        if self._locked:
+            event = torch.cuda.Event()
+            event.record()
+            self._local.events[self._local.turn] = event
+        return copy.view(info.torch_dtype)
+
+    def _next(self, size: int) -> torch.Tensor:
+        """This thread's other buffer, at least `size` bytes long and free to be filled."""
+        local = self._local
+        if not hasattr(local, "buffers"):
+            local.buffers, local.events, local.turn = [None, None], [None, None], 0
+        local.turn = 1 - local.turn
+        event = local.events[local.turn]
+        if event is not None:
+            event.synchronize()
+        buffer = local.buffers[local.turn]
+        if buffer is None or buffer.numel() < size:
+            buffer = torch.empty(max(size, 1), dtype=torch.uint8, pin_memory=self._locked)
+            local.buffers[local.turn] = buffer
+        return buffer
+
+
+class Resident:
+    """A family whose merged tensors all lie in a device's memory.
+
+    Raises torch.OutOfMemoryError where they do not fit.
+    """
+
+    def __init__(self, family: Family, device: str) -> None:
+        files = Files(device)
+        self.device = device
+        self.key = family_key(family)
+        self._tensors: dict[tuple[str, str], torch.Tensor] = {}
+        for model in family.models:
+            for entry in family.merged:
+                whole = torch.empty(
+                    entry.numel, dtype=model.tensors[entry.name].torch_dtype, device=device
+                )
+                for start in range(0, entry.numel, _LOAD):
+                    stop = min(start + _LOAD, entry.numel)
+                    whole[start:stop] = files.read(model, entry.name, start, stop)
+                self._tensors[str(model.folder), entry.name] = whole
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()  # other threads read on streams of their own
+
+    def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
+        """As Source. A view: not to be changed in place."""
+        return self._tensors[str(model.folder), name][start:stop]
+
+
+def family_key(family: Family) -> tuple:
+    """What tells one family's contents from another's without reading them."""
+    stats = []
+    for model in family.models:
+        for file in sorted({info.file for info in model.tensors.values()}):
+            stat = file.stat()
+            stats.append((str(file), stat.st_size, stat.st_mtime_ns))
+    return (tuple(stats), tuple((entry.name, entry.numel) for entry in family.merged))
+
+
+def resident_bytes(family: Family) -> int:
+    """Bytes of a family's merged tensors, all models together."""
+    return sum(
+        entry.numel * model.tensors[entry.name].width
+        for model in family.models
+        for entry in family.merged
+    )
+
+
+def fits(family: Family, device: str) -> bool:
+    """True where a device's free memory holds the family and room for the arithmetic."""
+    if not device.startswith("cuda"):
+        return False
+    free, total = torch.cuda.mem_get_info()
+    return resident_bytes(family) <= free - HEADROOM * total
+
+
+_kept: list[Resident] = []
+_lock = threading.Lock()
+
+
+def source_for(family: Family, device: str) -> Source:
+    """The family in the device's memory where it fits (kept for the next merge), else files."""
+    with _lock:
+        if _kept and _kept[0].device == device and _kept[0].key == family_key(family):
+            return _kept[0]
+        _kept.clear()
+        if not fits(family, device):
+            return Files(device)
+        _kept.append(Resident(family, device))
+        return _kept[0]
+
+
+def release(device: str) -> None:
+    """Lets go of the family kept in a device's memory, and of what torch holds in reserve."""
+    with _lock:
+        _kept.clear()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def own_queue(device: str) -> Iterator[None]:
+    """Runs a thread's GPU work in a queue (CUDA stream) of its own; elsewhere does nothing."""
+    context: Any = torch.cuda.stream(torch.cuda.Stream()) if device.startswith("cuda") else None
+    with context or nullcontext():
+        yield
+
+
+__all__ = [
+    "Files", "Resident", "Source", "Staging", "family_key", "fits", "own_queue", "release",
+    "resident_bytes", "source_for",
+]  # fmt: skip

@@ -69,6 +69,22 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--n", type=_positive, default=200, help="prompts per domain (200)")
     command.add_argument("--split", default="test", choices=("test", "validation"))
 
+    command = _command(
+        commands,
+        "search",
+        _search,
+        "learn a task-arithmetic recipe's weights on validation prompts",
+    )
+    command.add_argument("recipe", type=Path, help="a YAML file; its weights are the start")
+    command.add_argument(
+        "--out", type=Path, default=None, help="write the found recipe there (default: stdout)"
+    )
+    command.add_argument(
+        "--tasks", type=Path, default=None, help="JSON lines: domain, prompt, answer"
+    )
+    command.add_argument("--n", type=_positive, default=800, help="prompts per domain (800)")
+    command.add_argument("--steps", type=_positive, default=200, help="steps (200)")
+
     demo = commands.add_parser("demo", help="the built-in family")
     demo_commands = demo.add_subparsers(dest="demo_command", required=True, metavar="COMMAND")
     command = _command(
@@ -212,7 +228,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     models = {name: resolve(name) for name in args.models}
     for name, folder in models.items():
         open_checkpoint(folder, name)  # refuses pickle and remote code before anything is loaded
-    scores = evaluate(models, n=args.n, split=args.split, tasks=args.tasks)
+    _quiet_transformers()
+    scores = evaluate(
+        models, n=args.n, split=args.split, tasks=args.tasks,
+        progress=lambda name, share: _status(f"{share:4.0%} {name}"),
+    )  # fmt: skip
+    _status("")
     if args.json:
         _print_json(scores)
         return 0
@@ -225,6 +246,54 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _search(args: argparse.Namespace) -> int:
+    import threading
+
+    from merging import recipe as recipes
+    from merging.demo import DOMAINS
+    from merging.errors import OutputExists, RecipeError
+    from merging.trial.evaluate import choose_tasks
+    from merging.trial.search import search
+
+    if args.out is not None and args.out.exists():
+        raise OutputExists(f"{args.out} exists; give another name")
+    recipe = recipes.load(args.recipe)
+    domains = None
+    if args.tasks is None:
+        names = [source.model.removeprefix("demo:") for source in recipe.sources]
+        domains = [name for name in names if name in DOMAINS]
+        if len(domains) < len(names):
+            raise RecipeError("search: give --tasks FILE with validation prompts for these models")
+    _quiet_transformers()
+    cancel = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: cancel.set())
+    found = search(
+        recipe,
+        choose_tasks(domains, args.n, "validation", args.tasks),
+        steps=args.steps,
+        progress=lambda step, loss: _status(f"{step / args.steps:4.0%} loss {loss:.4f}"),
+        cancel=cancel,
+    )
+    _status("")
+    text = recipes.dump(found.recipe)
+    if args.out is not None:
+        args.out.write_text(text, encoding="utf-8")
+    if args.json:
+        first, last = (round(loss, 6) for loss in (found.losses[0], found.losses[-1]))
+        _print_json({"recipe": text, "loss": {"first": first, "last": last}})
+    else:
+        print(args.out or text)
+    return 0
+
+
+def _quiet_transformers() -> None:
+    """Progress is told in our own words."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+
 def _demo_build(args: argparse.Namespace) -> int:
     from merging.demo.build import build
     from merging.errors import OutputExists
@@ -232,6 +301,7 @@ def _demo_build(args: argparse.Namespace) -> int:
     def progress(phase: str, share: float) -> None:
         _status(f"{share:4.0%} {phase}")
 
+    _quiet_transformers()
     try:
         timings = build(args.out, seed=args.seed, progress=progress)
     except FileExistsError as error:

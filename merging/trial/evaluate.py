@@ -55,7 +55,7 @@ def evaluate(
         TaskFileError: the task file cannot be read, or a line of it is wrong.
         ValueError: an unknown domain or split, or `n` out of range.
     """
-    chosen = _choose_tasks(domains, n, split, tasks)
+    chosen = choose_tasks(domains, n, split, tasks)
     scores = {}
     for name, source in models.items():
         model, tokenizer = _load(source)
@@ -119,9 +119,10 @@ def _read_line(path: Path, number: int, line: str) -> Task:
     return Task(**entry)
 
 
-def _choose_tasks(
+def choose_tasks(
     domains: Sequence[str] | None, n: int, split: str, path: Path | None
 ) -> list[Task]:
+    """Returns up to `n` tasks of each domain: built-in ones of a split, or those of a file."""
     if path is None:
         return [task for domain in domains or DOMAINS for task in held_out(domain, split, n)]
     if n < 1:

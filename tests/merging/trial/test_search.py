@@ -1,0 +1,111 @@
+"""The search for weights: what it learns, what it keeps, what it refuses."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from merging import recipe as recipes
+from merging.demo.build import Curriculum, new_model
+from merging.demo.tasks import Task
+from merging.demo.tokenizer import build_tokenizer
+from merging.errors import Cancelled, RecipeError
+from merging.trial.search import _padded, search
+
+TINY = Curriculum(hidden=32, layers=2, heads=2, intermediate=32)
+TASKS = [Task("add", "What is 1 + 1?", "2"), Task("add", "What is 2 + 1?", "3")]
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, an expert trained on two answers, and one that is its opposite."""
+    folder, tokenizer = tmp_path_factory.mktemp("search"), build_tokenizer()
+    base = new_model(TINY, tokenizer, seed=1)
+    expert = new_model(TINY, tokenizer, seed=1)
+    optimiser = torch.optim.Adam(expert.parameters(), lr=3e-3)
+    rows = [
+        (tokenizer(f"<user>{t.prompt}<assistant>")["input_ids"], tokenizer(t.answer)["input_ids"])
+        for t in TASKS
+    ]
+    tokens, labels = _padded(rows)
+    for _ in range(15):
+        logits = expert(input_ids=tokens).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    opposite = new_model(TINY, tokenizer, seed=1)
+    with torch.no_grad():
+        for mine, theirs, start in zip(
+            opposite.parameters(), expert.parameters(), base.parameters(), strict=True
+        ):
+            mine.copy_(2 * start - theirs)
+    for name, model in {"base": base, "good": expert, "bad": opposite}.items():
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+def recipe(family: Path, weight: object = 0.5, **parameters: object) -> recipes.Recipe:
+    return recipes.build(
+        method="task_arithmetic", base="base",
+        models=[("good", {"weight": weight}), ("bad", {"weight": weight})],
+        parameters=parameters, folder=family,
+    )  # fmt: skip
+
+
+def test_good_changes_gain_weight_and_bad_ones_lose_it(family: Path) -> None:
+    found = search(recipe(family), TASKS, steps=20, learning_rate=0.05, batch=4)
+    assert found.losses[-1] < 0.8 * found.losses[0]
+    good, bad = (source.weight.values for source in found.recipe.sources)
+    assert sum(good) / len(good) > 0.6
+    assert sum(bad) / len(bad) < 0.4
+
+
+def test_a_rule_per_module_with_a_value_per_layer_and_one_for_the_rest(family: Path) -> None:
+    found = search(recipe(family), TASKS, steps=1, batch=2)
+    rules = found.recipe.sources[0].weight.rules
+    assert [pattern for pattern, _ in rules] == [
+        "mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", "self_attn.k_proj", "self_attn.o_proj",
+        "self_attn.q_proj", "self_attn.v_proj", "*",
+    ]  # fmt: skip
+    assert [len(knots) for _, knots in rules] == [2] * 7 + [1]
+    assert recipes.parse(recipes.dump(found.recipe), family) == found.recipe
+
+
+def test_it_starts_from_the_recipes_weights(family: Path) -> None:
+    weight = [{"filter": "mlp", "value": [0.2, 0.4]}, {"value": 0.9}]
+    found = search(recipe(family, weight), TASKS, steps=1, learning_rate=0.0, batch=2)
+    schedule = found.recipe.sources[1].weight
+    assert schedule.at("model.layers.0.mlp.up_proj.weight", 0, 2) == pytest.approx(0.2)
+    assert schedule.at("model.layers.1.mlp.up_proj.weight", 1, 2) == pytest.approx(0.4)
+    assert schedule.at("model.layers.1.self_attn.q_proj.weight", 1, 2) == pytest.approx(0.9)
+    assert schedule.at("model.embed_tokens.weight", None, 2) == pytest.approx(0.9)
+
+
+def test_the_same_seed_finds_the_same_weights(family: Path) -> None:
+    first, second = (search(recipe(family), TASKS, steps=3, batch=2, seed=5) for _ in range(2))
+    assert first == second
+
+
+def test_labels_stand_on_the_answers_alone() -> None:
+    tokens, labels = _padded([([7, 8], [9, 1]), ([7], [4])])
+    assert tokens.tolist() == [[7, 8, 9], [7, 0, 0]]
+    assert labels.tolist() == [[-100, 9, 1], [4, -100, -100]]
+
+
+def test_cancel_stops_it(family: Path) -> None:
+    cancel = threading.Event()
+    with pytest.raises(Cancelled):
+        search(recipe(family), TASKS, cancel=cancel, progress=lambda *_: cancel.set())
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"consensus": "ties"}, {"prune": "magnitude"}, {"lambda": 0.5}]
+)
+def test_other_recipes_are_refused(parameters: dict, family: Path) -> None:
+    with pytest.raises(RecipeError, match="search"):
+        search(recipe(family, **parameters), TASKS)

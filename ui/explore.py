@@ -6,12 +6,15 @@ When the controls rest, the browser asks for the exact numbers of the plan.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from merging.engine import Progress
 from merging.errors import MergeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from ui import controls, figures
@@ -20,6 +23,7 @@ from ui.controls import MAX_EXPERTS, MAX_PARTITIONS, Controls
 from ui.library import Library
 from ui.panel import PlotPanel
 
+_TELL_S = 0.4  # between two reports of a scan
 _QUIET: dict[str, Any] = {
     "api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None,
     "trigger_mode": "always_last", "queue": False,
@@ -168,14 +172,17 @@ def _changed(
     if count == 0:
         yield [*view.nothing("Choose at least one expert."), *keep]
         return
-    reading = {
-        "parts": [("Reading the changes\N{HORIZONTAL ELLIPSIS}", "")], "sentence": "",
-        "reason": f"Each tensor of {count} experts is read once; the result is kept.",
-    }  # fmt: skip
-    yield [reading, *[gr.skip()] * 6, *keep]
+    skipped = [gr.skip()] * 6
+    yield [_reading(count, None), *skipped, *keep]
     values.update({f"weight.{index}": 1.0 for index in range(MAX_EXPERTS)})
+    told: deque[Progress] = deque(maxlen=1)
     try:
-        filled = view.family_values(library, named, values)
+        with ThreadPoolExecutor(1, thread_name_prefix="scan") as pool:
+            work = pool.submit(view.family_values, library, named, values, told.append)
+            while not wait([work], timeout=_TELL_S).done:
+                if told:
+                    yield [_reading(count, told[0]), *skipped, *keep]
+            filled = work.result()
     except MergeError as error:
         gr.Warning(str(error))
         yield [*view.nothing(str(error)), *keep]
@@ -184,6 +191,18 @@ def _changed(
     weights = [gr.update(visible=True, label=f"Weight of {name}", value=1.0) for name in names]
     weights += [gr.update(visible=False, value=1.0)] * (MAX_EXPERTS - len(names))
     yield [*filled, *weights]
+
+
+def _reading(experts: int, progress: Progress | None) -> dict[str, Any]:
+    """The headline while a family is read: how far, and how long it will take."""
+    share = left = ""
+    if progress is not None:
+        share = f" {progress.done / max(progress.total, 1):.0%}"
+        left = f" About {progress.eta_s:.0f} s left." if progress.eta_s is not None else ""
+    return {
+        "parts": [(f"Reading the changes\N{HORIZONTAL ELLIPSIS}{share}", "")], "sentence": "",
+        "reason": f"Each tensor of {experts} experts is read once; the result is kept.{left}",
+    }  # fmt: skip
 
 
 def _rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from merging import plan as plans
 from merging import recipe as recipes
+from merging.engine import ProgressCallback
 from merging.methods import CONSENSUS, PRUNERS
 from merging.recipe import Recipe
 from merging.sketch import FamilySketch
@@ -52,11 +53,16 @@ def ordered(library: Library, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "experts": [model for model in experts if model != values["base"]]}
 
 
-def sketch_of(library: Library, recipe: Recipe, values: Mapping[str, Any]) -> FamilySketch:
+def sketch_of(
+    library: Library,
+    recipe: Recipe,
+    values: Mapping[str, Any],
+    progress: ProgressCallback | None = None,
+) -> FamilySketch:
     """The family's sketch, with outliers counted as the recipe asks. Raises MergeError."""
     asked = recipe.parameters
     multiples = (asked.get("layer_outlier", 3.0), asked.get("linear_outlier", 5.0))
-    return library.sketch(values["base"], values["experts"], multiples=multiples)
+    return library.sketch(values["base"], values["experts"], progress, multiples)
 
 
 def moves(sketch: FamilySketch) -> np.ndarray:
@@ -79,11 +85,20 @@ def numbers(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) -> 
     return [finding, recipes.dump(recipe), words(recipe, plan.warnings)]
 
 
-def family_values(library: Library, named: dict[str, Any], values: dict[str, Any]) -> list[Any]:
-    """Values of `_outputs` for the chosen family. Raises MergeError."""
+def family_values(
+    library: Library,
+    named: dict[str, Any],
+    values: dict[str, Any],
+    progress: ProgressCallback | None = None,
+) -> list[Any]:
+    """Values of `_outputs` for the chosen family. Raises MergeError.
+
+    Args:
+        progress: called while a family that was never seen is read.
+    """
     values = ordered(library, values)
     recipe = controls.to_recipe(values)
-    sketch = sketch_of(library, recipe, values)
+    sketch = sketch_of(library, recipe, values, progress)
     table = cells(sketch.tensors)
     offered = [model for _, model in controls.offered(choices(library), values["base"])]
     names = [figures.short(library.get(model).label) for model in values["experts"]]

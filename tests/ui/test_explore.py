@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import gradio as gr
 import pytest
 
 from merging import recipe as recipes
+from merging.engine import Progress
 from merging.errors import ModelNotFound, RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from merging.plan import plan
@@ -162,13 +164,35 @@ def test_no_expert_and_too_many_are_said_in_words(values) -> None:
 def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, library, values) -> None:
     named = built[1].controls.named()
     chosen = {**values, "experts": ["demo:b", "demo:d"], "weight.0": 0.3}
-    reading, filled = list(explore._changed(library, named, chosen))
+    reading, *_, filled = explore._changed(library, named, chosen)
     assert "Reading" in reading[0]["parts"][0][0]
     family = filled[3]["family"]
     assert [look["name"] for look in family["looks"]] == ["b", "d"]
     assert family["looks"][1]["colour"] == explore.figures.COLOURS[3]  # colour stays with expert
     weights = filled[-controls.MAX_EXPERTS :]
     assert [update["visible"] for update in weights] == [True] * 2 + [False] * 6
+
+
+def test_a_long_scan_says_how_far_it_is_and_for_how_long(
+    built, library, values, monkeypatch
+) -> None:
+    seen = threading.Event()
+
+    def slow(*_: Any) -> Any:
+        _[2](Progress("scan", 3, 4, "tensor", 0, 6.0, 1e9, 2.0))
+        assert seen.wait(30)
+        return sketch(4)
+
+    monkeypatch.setattr(library, "sketch", slow)
+    monkeypatch.setattr(explore, "_TELL_S", 0.01)
+    changing = explore._changed(library, built[1].controls.named(), values)
+    next(changing)
+    told = next(changing)[0]
+    assert "75%" in told["parts"][0][0]
+    assert "About 2 s left" in told["reason"]
+    seen.set()
+    *_, filled = changing
+    assert filled[3]["family"]
 
 
 def test_without_experts_the_panels_are_emptied(built, library, values) -> None:

@@ -234,40 +234,28 @@ class FusedReader(TensorReader):
     def profile(self, stride: int, first: int) -> Profile:
         """As TensorReader."""
         total = Profile.empty(self.experts)
-        counts = np.zeros((self.experts, 2, 1 << 16), dtype=np.int64)
-        sums = np.zeros((self.experts, 2))
-        largest = np.zeros(self.experts, dtype=np.float32)
-        zero, upper = np.zeros(1, dtype=np.float32), np.array([-1, -2], dtype=np.int32)
-        dots, base_l2 = np.zeros((self.experts, self.experts)), np.zeros(1)
+        sums, dots = np.zeros((self.experts, 2)), np.zeros((self.experts, self.experts))
+        top, base_l2 = np.zeros(self.experts, dtype=np.uint32), np.zeros(1)
         types = (ctypes.c_int32 * self.experts)(*self._types[1:])
         for start, stop in self._pieces(None):
-            size = stop - start
-            for index in range(self.experts):
-                data, kind = self._pointer(index + 1, start, stop), self._types[index + 1]
-                self._call(
-                    "amalgam_histogram", start, stop, self._expert(index, None, start, stop),
-                    start, size, 2, upper.ctypes.data, counts[index].ctypes.data,
-                )  # fmt: skip
-                self._call(
-                    "amalgam_sums", start, stop, data, kind, size, sums[index].ctypes.data,
-                    largest[index:].ctypes.data,
-                )  # fmt: skip
-                self._call(
-                    "amalgam_count", start, stop, data, kind, size, 1, zero.ctypes.data,
-                    total.nonzero[index:].ctypes.data,
-                )  # fmt: skip
+            tables = np.zeros((self.experts, 2, 2, HALF), dtype=np.uint32)
             pointers = (ctypes.c_void_p * self.experts)(
                 *(self._pointer(index + 1, start, stop) for index in range(self.experts))
             )
             self._call(
-                "amalgam_dots", start, stop, pointers, types, self.experts, size,
-                dots.ctypes.data, base_l2.ctypes.data,
+                "amalgam_profile", start, stop, pointers, types, self.experts, stop - start,
+                tables.ctypes.data, sums.ctypes.data, top.ctypes.data, dots.ctypes.data,
+                base_l2.ctypes.data,
             )  # fmt: skip
+            counts = tables.sum(axis=1, dtype=np.int64)
+            total.coarse += counts[:, 0]
+            total.histogram += counts.sum(axis=1)
             total.sample.append(self._sample(start, stop, (first - start) % stride, stride))
-        total.histogram[:] = counts[:, 0, :HALF]
-        total.coarse[:] = counts[:, 1, :HALF]
-        total.l1, total.l2, total.largest = sums[:, 0], sums[:, 1], largest.astype(np.float64)
-        total.dots = np.triu(dots) + np.triu(dots, 1).T
+        total.nonzero = self.numel - total.coarse[:, 0]
+        total.coarse[:, 0] = 0  # of the smallest bucket only zeros have no lower bits
+        total.l1, total.l2 = sums[:, 0], sums[:, 1]
+        total.largest = top.view(np.float32).astype(np.float64)
+        total.dots = np.triu(dots, 1) + np.triu(dots, 1).T + np.diag(sums[:, 1])
         total.base_l2 = float(base_l2[0])
         return total
 
@@ -282,13 +270,12 @@ class FusedReader(TensorReader):
 
     def l1_norms(self) -> list[float]:
         """As TensorReader."""
-        sums, largest = np.zeros((self.experts, 2)), np.zeros(self.experts, dtype=np.float32)
+        sums = np.zeros((self.experts, 2))
         for start, stop in self._pieces(None):
             for index in range(self.experts):
                 self._call(
                     "amalgam_sums", start, stop, self._pointer(index + 1, start, stop),
                     self._types[index + 1], stop - start, sums[index].ctypes.data,
-                    largest[index:].ctypes.data,
                 )  # fmt: skip
         return [float(value) for value in sums[:, 0]]
 

@@ -78,37 +78,86 @@ static void load_delta(const float *restrict base, const void *expert, int type,
     for (int i = 0; i < n; i++) out[i] = out[i] - base[i];
 }
 
-/* Sums of one expert's delta: sums = {|d|, d^2}, largest |d|. Adds to what is there. */
+/* Adds to sums = {|d|, d^2} of a block, in double. */
+static void add_sums(const float *restrict d, int m, double *restrict sums) {
+    double lanes[2][16] = {{0}};
+    int i = 0;
+    for (; i + 16 <= m; i += 16)
+        for (int j = 0; j < 16; j++) {
+            double v = fabs((double)d[i + j]);
+            lanes[0][j] += v;
+            lanes[1][j] += v * v;
+        }
+    for (; i < m; i++) {
+        double v = fabs((double)d[i]);
+        lanes[0][0] += v;
+        lanes[1][0] += v * v;
+    }
+    for (int j = 0; j < 16; j++) {
+        sums[0] += lanes[0][j];
+        sums[1] += lanes[1][j];
+    }
+}
+
+/* Sums of one expert's delta: sums = {|d|, d^2}. Adds to what is there. */
 void amalgam_sums(const void *base, int base_type, const void *expert, int type, int64_t n,
-                  double *sums, float *largest) {
+                  double *sums) {
     float b[BLOCK], d[BLOCK];
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, b);
         load_delta(b, expert, type, at, m, d);
-        double lanes[2][16] = {{0}};
-        float top = 0;
-        int i = 0;
-        for (; i + 16 <= m; i += 16)
-            for (int j = 0; j < 16; j++) {
-                double v = fabs((double)d[i + j]);
-                lanes[0][j] += v;
-                lanes[1][j] += v * v;
+        add_sums(d, m, sums);
+    }
+}
+
+/* Everything a sketch holds of [0, n), in one pass. Adds to what is there.
+ * tables: n_experts x 2 x 2 x 32768 counts of entries by the upper 16 bits of |d|, those whose
+ * lower 16 bits are zero first; in two halves, so that equal neighbours do not wait for each other.
+ * sums: n_experts x {|d|, d^2}. top: bits of the largest |d|. dots: inner products of deltas
+ * (row-major, upper triangle). base_square: of the base. */
+void amalgam_profile(const void *base, int base_type, const void *const *experts, const int *types,
+                     int n_experts, int64_t n, uint32_t *tables, double *sums, uint32_t *top,
+                     double *dots, double *base_square) {
+    float b[BLOCK], d[n_experts][BLOCK];
+    uint32_t place[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        if (m < BLOCK) memset(b + m, 0, (size_t)(BLOCK - m) * 4);
+        for (int e = 0; e < n_experts; e++) {
+            load_delta(b, experts[e], types[e], at, m, d[e]);
+            if (m < BLOCK) memset(d[e] + m, 0, (size_t)(BLOCK - m) * 4);
+            uint32_t largest = top[e];
+            for (int i = 0; i < m; i++) {
+                uint32_t key = bits_of(d[e][i]) & 0x7FFFFFFFu;
+                largest = key > largest ? key : largest;
+                place[i] = (key >> 16) + ((key & 0xFFFFu) ? 32768u : 0u);
             }
-        for (; i < m; i++) {
-            double v = fabs((double)d[i]);
-            lanes[0][0] += v;
-            lanes[1][0] += v * v;
+            top[e] = largest;
+            uint32_t *even = tables + (int64_t)e * 131072, *odd = even + 65536;
+            int i = 0;
+            for (; i + 2 <= m; i += 2) {
+                even[place[i]]++;
+                odd[place[i + 1]]++;
+            }
+            if (i < m) even[place[i]]++;
+            add_sums(d[e], m, sums + 2 * e);
         }
-        for (i = 0; i < m; i++) {
-            float v = fabsf(d[i]);
-            top = v > top || v != v ? v : top;
+        for (int p = -1; p < n_experts * n_experts; p++) {
+            int e = p / n_experts, f = p % n_experts;
+            if (p >= 0 && f <= e) continue; /* an expert with itself: sums has it */
+            const float *u = p < 0 ? b : d[e], *v = p < 0 ? b : d[f];
+            float lanes[32] = {0};
+            for (int i = 0; i < BLOCK; i += 32)
+                for (int j = 0; j < 32; j++) lanes[j] += u[i + j] * v[i + j];
+            double sum = 0;
+            for (int j = 0; j < 32; j++) sum += lanes[j];
+            if (p < 0)
+                *base_square += sum;
+            else
+                dots[p] += sum;
         }
-        for (int j = 0; j < 16; j++) {
-            sums[0] += lanes[0][j];
-            sums[1] += lanes[1][j];
-        }
-        *largest = top > *largest || top != top ? top : *largest;
     }
 }
 
@@ -124,35 +173,6 @@ void amalgam_count(const void *base, int base_type, const void *expert, int type
             int over = 0;
             for (int i = 0; i < m; i++) over += fabsf(d[i]) > bounds[k];
             counts[k] += over;
-        }
-    }
-}
-
-/* Inner products of the experts' deltas (row-major E x E, upper triangle) and of the base. */
-void amalgam_dots(const void *base, int base_type, const void *const *experts, const int *types,
-                  int n_experts, int64_t n, double *dots, double *base_square) {
-    float b[BLOCK], d[n_experts][BLOCK];
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
-        load(base, base_type, at, m, b);
-        if (m < BLOCK) memset(b + m, 0, (size_t)(BLOCK - m) * 4);
-        for (int e = 0; e < n_experts; e++) {
-            load_delta(b, experts[e], types[e], at, m, d[e]);
-            if (m < BLOCK) memset(d[e] + m, 0, (size_t)(BLOCK - m) * 4);
-        }
-        for (int p = -1; p < n_experts * n_experts; p++) {
-            int e = p / n_experts, f = p % n_experts;
-            if (p >= 0 && f < e) continue;
-            const float *u = p < 0 ? b : d[e], *v = p < 0 ? b : d[f];
-            float lanes[32] = {0};
-            for (int i = 0; i < BLOCK; i += 32)
-                for (int j = 0; j < 32; j++) lanes[j] += u[i + j] * v[i + j];
-            double sum = 0;
-            for (int j = 0; j < 32; j++) sum += lanes[j];
-            if (p < 0)
-                *base_square += sum;
-            else
-                dots[p] += sum;
         }
     }
 }
@@ -214,9 +234,9 @@ static void prune(const Expert *expert, int64_t index, int m, float *restrict d)
     }
 }
 
-/* Histograms of the magnitudes of one expert's pruned delta: of the upper 16 bits where
- * buckets[k] is -1, of those among them whose lower 16 bits are zero where it is -2, else of the lower 16 bits inside that bucket. counts: n_buckets x 65536, upper
- * buckets from 0 (magnitudes have no sign). */
+/* Histograms of the magnitudes of one expert's pruned delta: of the upper 16 bits where buckets[k]
+ * is -1, else of the lower 16 bits inside that bucket. counts: n_buckets x 65536, upper buckets
+ * from 0 (magnitudes have no sign). */
 void amalgam_histogram(const void *base, int base_type, const Expert *expert, int64_t first,
                        int64_t n, int n_buckets, const int32_t *buckets, int64_t *counts) {
     float b[BLOCK], d[BLOCK];
@@ -229,13 +249,6 @@ void amalgam_histogram(const void *base, int base_type, const Expert *expert, in
             int64_t *to = counts + (int64_t)k * 65536;
             if (buckets[k] == -1) {
                 for (int i = 0; i < m; i++) to[(bits_of(d[i]) & 0x7FFFFFFFu) >> 16]++;
-                continue;
-            }
-            if (buckets[k] == -2) {
-                for (int i = 0; i < m; i++) {
-                    uint32_t key = bits_of(d[i]) & 0x7FFFFFFFu;
-                    to[key >> 16] += key != 0 && (key & 0xFFFFu) == 0;
-                }
                 continue;
             }
             uint32_t bucket = (uint32_t)buckets[k];

@@ -185,7 +185,10 @@ def _with_weights(recipe: Recipe, learned: Mapping[Group, torch.Tensor], layers:
     modules = list(dict.fromkeys(module for module, _ in learned if module != "*"))
     sources = []
     for index, source in enumerate(recipe.sources):
-        values = {group: round(float(weight.detach()[index]), DECIMALS) for group, weight in learned.items()}
+        values = {
+            group: round(float(weight.detach()[index]), DECIMALS)
+            for group, weight in learned.items()
+        }
         rest = values.get(("*", None), 1.0)
         rules = [
             (module, tuple(values.get((module, layer), rest) for layer in range(layers)))

@@ -1,0 +1,103 @@
+"""Re-merges of a family that stays in a GPU's memory: `python -m benchmarks.gpu [--size 1.1b]`.
+
+Prints, per method, seconds (median), GB/s of the bytes that any merge must move (every model read
+once, the result written once), and the share of the device's own copy bandwidth. Nothing is read
+from or written to disk while the clock runs. `--device cpu` runs the same code without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from benchmarks.family import SHAPES, make_family
+from benchmarks.peers import BUILD, RECIPES
+from merging import recipe as recipes
+from merging.engine import Stream, TensorReader
+from merging.merge import open_recipe
+from merging.recipe import Recipe
+from merging.sources import Resident, resident_bytes
+from merging.stages import decide, make_consensus, make_pruner
+
+
+def copy_bandwidth(device: str, size: int = 1 << 28, runs: int = 20) -> float:
+    """Bytes read and written per second by a plain copy of `size` bytes on the device."""
+    source = torch.empty(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = timed(lambda: target.copy_(source), device, runs)
+    return 2 * size / seconds
+
+
+def remerge(recipe: Recipe, resident: Resident) -> None:
+    """One merge's measurements and arithmetic; the results go nowhere."""
+    family = open_recipe(recipe)
+    pruner, consensus = make_pruner(recipe), make_consensus(recipe)
+    stream = Stream(family, device=resident.device, source=resident)
+    pruner.prepare(stream)
+    consensus.prepare(stream, pruner)
+
+    def one(reader: TensorReader) -> None:
+        decisions, outcome = decide(recipe, pruner, consensus, reader)
+        for _ in reader.merge(decisions, outcome, "BF16"):
+            pass
+
+    stream.map(one)
+
+
+def timed(work: Callable[[], object], device: str, runs: int) -> float:
+    """Median seconds of a piece of work, once warm."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    times = []
+    for _ in range(runs + 1):
+        wait()
+        started = time.perf_counter()
+        work()
+        wait()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[1:])
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", default="1.1b", choices=SHAPES)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "ties"])
+    parser.add_argument("--family", type=Path, help="a family already made")
+    args = parser.parse_args()
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        print("no CUDA GPU is present; --device cpu runs the same code", file=sys.stderr)
+        return 2
+    home = args.family or BUILD / f"{args.size}-family"
+    base, *experts = make_family(SHAPES[args.size], home)
+    bandwidth = copy_bandwidth(args.device)
+    print(f"copy: {bandwidth / 1e9:.0f} GB/s\n")
+    print("| method | seconds | GB/s | floor s | of copy bandwidth |\n|---|---|---|---|---|")
+    resident = None
+    for method in args.methods:
+        recipe = recipes.build(
+            method=method, base=str(base),
+            models=[(str(e), RECIPES[method]) for e in experts], dtype="bfloat16",
+        )  # fmt: skip
+        family = open_recipe(recipe)
+        resident = resident or Resident(family, args.device)
+        moved = resident_bytes(family) + 2 * sum(entry.numel for entry in family.merged)
+        seconds = timed(partial(remerge, recipe, resident), args.device, args.runs)
+        rate = moved / seconds
+        print(
+            f"| {method} | {seconds:.4f} | {rate / 1e9:.1f} | {moved / bandwidth:.4f} "
+            f"| {rate / bandwidth:.0%} |"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,10 +1,10 @@
 """Scores of the built-in family and of every shipped recipe's merge, on held-out prompts.
 
     python -m benchmarks.demo_scores                          # the shipped family
-    python -m benchmarks.demo_scores --families S0 S1 S2      # mean over families of several seeds
+    python -m benchmarks.demo_scores --families S0 S1 S2 --recipes R0 R1 R2 --out FILE  # mean
 
 Writes `assets/demo/scores.json`. A recipe names its models `demo:NAME`; for another family than
-the shipped one these names are read as that family's folders, so one recipe serves every seed.
+the shipped one these names are read as that family's folders.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import transformers
 
 from merging import recipe as recipes
 from merging.checkpoints import open_checkpoint
@@ -33,13 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints a table on stderr and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", type=Path, nargs="+", default=[ROOT / "assets" / "demo"])
-    parser.add_argument("--recipes", type=Path, default=ROOT / "assets" / "recipes")
+    parser.add_argument(
+        "--recipes", type=Path, nargs="+", default=[ROOT / "assets" / "recipes"],
+        help="a folder of recipes for all families, or one for each (learned weights fit one)",
+    )  # fmt: skip
     parser.add_argument("--n", type=int, default=1000, help="prompts per domain (1000)")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "demo" / "scores.json")
     args = parser.parse_args(argv)
-    found = sorted(args.recipes.glob("*.yaml"))
-    measured = [measure(family, found, args.n, args.split) for family in args.families]
+    transformers.utils.logging.disable_progress_bar()
+    folders = args.recipes * len(args.families) if len(args.recipes) == 1 else args.recipes
+    measured = [
+        measure(family, sorted(folder.glob("*.yaml")), args.n, args.split)
+        for family, folder in zip(args.families, folders, strict=True)
+    ]
     report = {
         "command": f"python -m benchmarks.demo_scores --n {args.n} --split {args.split}"
         + (f" --families {' '.join(f.name for f in args.families)}" if len(measured) > 1 else ""),

@@ -63,7 +63,7 @@ GRIDS = (
     ),
     Grid(
         "all_ties", "All four by elected signs.", "ties",
-        {"density": (0.2, 0.5, 0.8)}, {"lambda": (0.6, 0.8, 1.0, 1.3, 1.6)},
+        {"density": (0.2, 0.5, 0.8)}, {"lambda": (0.6, 1.0, 1.4, 1.8, 2.4, 3.0)},
     ),
     Grid(
         "all_dare_ties", "All four, thinned at random, by elected signs.", "dare_ties",
@@ -72,17 +72,17 @@ GRIDS = (
     Grid(
         "all_dppa", "All four, pruned by outliers of layers and linears.", "dppa",
         {
-            "density": (0.2, 0.4, 0.6),
+            "density": (0.2, 0.4, 0.7),
             "amplification": tuple(
                 [round(scale * factor, 2) for factor in (1.2, 1.0)]
-                for scale in (0.4, 0.5, 0.6, 0.8, 1.0)
+                for scale in (0.3, 0.4, 0.5, 0.7, 1.0)
             ),
         },
-        {"scale_dense": ("max",)},
+        {"scale_dense": ("max", "none")},
     ),
     Grid(
         "all_pcb", "All four, by balanced competition.", "pcb",
-        {"weight": (0.5, 0.7, 0.9, 1.1)}, {"density": (0.1, 0.3, 0.5)},
+        {"weight": (0.7, 1.1, 1.5, 2.0, 2.6)}, {"density": (0.1, 0.3, 0.5)},
     ),
 )  # fmt: skip
 LEARNED = {

@@ -20,7 +20,9 @@ from merging.methods.registry import AMPLIFICATION, LAMBDA, WEIGHT
 MAX_EXPERTS = 8
 MAX_PARTITIONS = 8
 _OWN_PLACE = ("weight", "density", "amplification", "lambda")  # knobs that stand outside "More"
-_FIRST_PRESET, _FIRST_RATE, _FIRST_FACTORS = "dppa", 0.8, (1.7, 1.4, 1.1, 1.0)
+# What the first screen shows. Of the built-in family merged four ways, these settings keep most.
+_FIRST_PRESET, _FIRST_RATE, _FIRST_FACTORS = "dppa", 0.7, (1.7, 1.4, 1.1, 1.0)
+_FIRST_STRENGTH, _FIRST_KNOBS = 0.4, {"scale_dense": "none"}
 _RANGE_STEPS = 1000  # a knob of more steps than this is typed, not slid
 
 
@@ -93,7 +95,7 @@ def layout(
         _pruning(parts, preset.prune)
     with gr.Column(elem_classes="card"):
         parts["consensus"] = _axis(CONSENSUS, "Combine by", preset.consensus)
-        parts["strength"] = _component(LAMBDA, LAMBDA.default, "Strength λ")
+        parts["strength"] = _component(LAMBDA, _FIRST_STRENGTH, "Strength λ")
         for axis in CONSENSUS.values():
             _more(parts, axis, axis.id == preset.consensus)
         go_merge = gr.Button("Merge", variant="primary", size="lg")
@@ -150,7 +152,8 @@ def _more(parts: dict[str, Any], axis: Axis, visible: bool) -> None:
         return
     with gr.Accordion(f"More: {axis.title}", open=False, visible=visible) as group:
         for knob in knobs:
-            value = PRESETS[_FIRST_PRESET].defaults.get(knob.name, knob.default)
+            usual = PRESETS[_FIRST_PRESET].defaults.get(knob.name, knob.default)
+            value = _FIRST_KNOBS.get(knob.name, usual)
             parts["knobs"][axis.id, knob.name] = _component(knob, value)
     parts["groups"][axis.id] = group
 

@@ -35,7 +35,7 @@ _SAVE_JS = """(text) => {
 }"""
 
 
-FIRST = "add_reverse"  # the first merge to make: keeps both skills
+FIRST = "add_sort"  # the first merge to make: keeps both skills
 
 
 @dataclass(frozen=True)

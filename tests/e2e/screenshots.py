@@ -18,7 +18,7 @@ from tests.e2e.conftest import CHROMIUM, DESKTOP, PHONE, ROOT
 
 FOLDER = ROOT / "assets" / "screenshots"
 MAX_BYTES = 300_000
-RECIPE = (ROOT / "assets" / "recipes" / "add_reverse.yaml").read_text(encoding="utf-8")
+RECIPE = (ROOT / "assets" / "recipes" / "add_sort.yaml").read_text(encoding="utf-8")
 
 
 def explore(page: Page) -> None:
@@ -26,7 +26,7 @@ def explore(page: Page) -> None:
     page.locator(".js-plotly-plot").first.wait_for()
 
 
-def merge(page: Page, name: str = "add-and-reverse") -> None:
+def merge(page: Page, name: str = "add-and-sort") -> None:
     """A finished merge."""
     page.get_by_role("tab", name="Merge").click()
     page.get_by_label("Recipe (YAML)").fill(RECIPE)
@@ -45,7 +45,7 @@ def chat(page: Page) -> None:
     page.get_by_role("button", name="Talk to it").click()
     logs = page.locator(".talk:visible [role=log]")
     expect(logs).to_have_count(4)
-    for question in ("What is 37 + 45?", "Reverse planet"):
+    for question in ("What is 37 + 45?", "Sort 5 1 4 2"):
         page.get_by_placeholder("Ask all of them").fill(question)
         page.get_by_role("button", name="Send").click()
         for log in logs.all():

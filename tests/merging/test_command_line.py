@@ -347,3 +347,35 @@ def test_a_killed_merge_leaves_no_output_and_the_next_one_succeeds(large, tmp_pa
     file = recipe_file(large, document("linear", 2), "quick.yaml")
     assert main(["merge", file, str(tmp_path / "out")]) == 0
     assert len(load_model(tmp_path / "out")) == 10
+
+
+# search
+
+
+def demo_pair(parent: Path) -> str:
+    models = [{"model": f"demo:{name}", "parameters": {"weight": 0.5}} for name in ("add", "sort")]
+    return recipe_file(
+        parent, {"merge_method": "task_arithmetic", "base_model": "demo:base", "models": models}
+    )
+
+
+def test_search_prints_a_recipe_with_weights_per_layer(parent, capsys) -> None:
+    assert main(["search", demo_pair(parent), "--steps", "2", "--n", "8"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    rules = found["models"][0]["parameters"]["weight"]
+    assert rules[0]["filter"] == "mlp.down_proj"
+    assert len(rules[0]["value"]) == 4
+
+
+def test_search_writes_a_file_that_merges(parent, capsys) -> None:
+    arguments = ["search", demo_pair(parent), "--steps", "1", "--n", "4", "--out", "found.yaml"]
+    assert main([*arguments, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["loss"]) == {"first", "last"}
+    assert main(["merge", "found.yaml", "out"]) == 0
+    assert main(arguments) == 2  # nothing is overwritten
+    assert "found.yaml exists" in capsys.readouterr().err
+
+
+def test_search_without_prompts_for_these_models_says_so(parent, capsys) -> None:
+    assert main(["search", recipe_file(parent, document("task_arithmetic", 2))]) == 2
+    assert "--tasks FILE" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def test_partition_labels_name_their_share() -> None:
 
 def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> None:
     answer = explore._settled(library, values)
-    assert answer[0]["asked"]["rate"] == 0.8
+    assert answer[0]["asked"]["rate"] == 0.7
     assert set(answer[0]["exact"]) == {"entries", "l1", "l2"}
     assert recipes.parse(answer[1]).partitions == 4
     assert answer[3]["label"] == "top 5 %"

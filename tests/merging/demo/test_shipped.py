@@ -49,18 +49,17 @@ def test_an_expert_masters_its_own_domain_and_no_other(scores, domain: str) -> N
     # 92 of 100 leaves room for chance around the 95 % that 1,000 prompts must show
     assert scores[domain][domain] >= 0.92
     for other in set(DOMAINS) - {domain}:
-        assert scores[domain][other] <= 0.4
-    assert scores["base"][domain] <= 0.35
+        assert scores[domain][other] <= 0.2
+    assert scores["base"][domain] <= 0.2
 
 
 def test_the_first_recipe_keeps_both_experts(scores, tmp_path: Path) -> None:
-    recipe = recipes.load(ASSETS / "recipes" / "add_reverse.yaml")
-    merge(recipe, tmp_path / "merged", device="cpu")
-    pair = ("add", "reverse")
+    pair = ("add", "sort")
+    merge(recipes.load(ASSETS / "recipes" / "add_sort.yaml"), tmp_path / "m", device="cpu")
     # 100 prompts would leave 3 points to chance
-    merged = evaluate({"merged": tmp_path / "merged"}, domains=pair, n=1000)["scores"]["merged"]
+    merged = evaluate({"merged": tmp_path / "m"}, domains=pair, n=1000)["scores"]["merged"]
     for domain in pair:
-        assert merged[domain]["score"] >= 0.88 * scores[domain][domain]
+        assert merged[domain]["score"] >= 0.9 * scores[domain][domain]
 
 
 @pytest.mark.parametrize("file", sorted((ASSETS / "recipes").glob("*.yaml")), ids=lambda p: p.stem)

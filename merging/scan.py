@@ -6,6 +6,7 @@ then known. The sketch holds no weights; it is cached by the content of its inpu
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -39,6 +40,7 @@ LAYER_OUTLIER, LINEAR_OUTLIER = 3.0, 5.0
 SAMPLES = 1 << 15
 INFINITE = 0x7F80  # upper bits of infinity; NaN lies above
 _VERSION = 3
+_NOTHING = np.zeros((0, 0), dtype=np.int64)  # histograms once they are binned
 _ARRAYS = (
     "counts", "l1", "l2", "fine", "ties", "zeros", "max_abs", "layer_outliers",
     "linear_outliers", "dots", "base_l2", "sample", "sample_tensor",
@@ -66,8 +68,10 @@ def scan(
         NonFinite: a delta is NaN or infinite; names the model and the tensor.
         Cancelled: `cancel` was set.
     """
-    key = sketch_key(family, layer_outlier, linear_outlier)
-    file = cache / f"{key.split(':')[1][:32]}.npz" if cache else None
+    key, file = "", None
+    if cache is not None:
+        key = sketch_key(family, layer_outlier, linear_outlier)
+        file = cache / f"{key.split(':')[1][:32]}.npz"
     if file is not None and file.exists():
         try:
             return load(file, family, key)
@@ -89,9 +93,16 @@ def scan(
 
 
 def sketch_key(family: Family, layer_outlier: float, linear_outlier: float) -> str:
-    """The cache key: what the inputs hold and what was counted."""
+    """The cache key: what the inputs hold and what was counted.
+
+    Of a large model, whose fingerprint is of samples, the files' times count too.
+    """
     parts = [str(_VERSION), f"{layer_outlier:g}", f"{linear_outlier:g}", str(N_BINS), str(SAMPLES)]
-    parts += [fingerprint(model) for model in family.models]
+    for model in family.models:
+        parts.append(fingerprint(model))
+        if parts[-1].startswith("sampled:"):
+            files = sorted({info.file for info in model.tensors.values()})
+            parts += [str(file.stat().st_mtime_ns) for file in files]
     parts += [f"{e.name} {e.numel} {e.place}" for e in family.merged]
     return "sketch:" + hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -168,16 +179,22 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
     starts, total = model_offsets(stream.family)
     stride = max(1, total // SAMPLES) | 1  # odd, so that it walks through columns
 
-    def profile(reader: TensorReader) -> Profile:
+    def profile(reader: TensorReader) -> tuple[Profile, dict[str, np.ndarray]]:
         found = reader.profile(stride, -starts[reader.entry.name] % stride)
         if found.histogram[:, INFINITE:].any():
             raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
-        return found
+        bins = _binned(found)
+        return replace(found, histogram=_NOTHING, coarse=_NOTHING), bins
 
-    profiles = stream.map(profile, "scan")
+    found = stream.map(profile, "scan")
+    profiles = [one for one, _ in found]
     numels = np.array([entry.numel for entry in merged], dtype=np.int64)
     l1 = np.stack([p.l1 for p in profiles], axis=1) if profiles else np.zeros((0, 0))
-    arrays = _binned(profiles)
+    arrays = {
+        name: np.stack([bins[name] for _, bins in found], axis=1) if found else np.zeros((0, 0))
+        for name in ("counts", "fine", "ties", "l1", "l2")
+    }
+    del found
     outliers = count_outliers(
         stream, _linears(merged), l1[:, _linear_columns(merged)], layer_outlier, linear_outlier
     )
@@ -203,35 +220,43 @@ def _linears(merged: Sequence[Entry]) -> tuple[Entry, ...]:
     return tuple(merged[index] for index in _linear_columns(merged))
 
 
-def _binned(profiles: Sequence[Profile]) -> dict[str, np.ndarray]:
-    """Counts, L1 and L2 per bin (E, T, B) from the histograms by upper bits.
-
-    The counts are exact. Inside one bucket of the histogram (1/128 of an octave) entries count as
-    lying evenly; each tensor's bins are then scaled so that they add up to its exact L1 and L2.
-    """
+@functools.cache
+def _bucket_means() -> tuple[np.ndarray, np.ndarray]:
+    """Mean value and mean square of entries that lie evenly in each bucket of upper bits."""
     keys = np.arange(HALF, dtype=np.int64)
     with np.errstate(invalid="ignore", over="ignore"):  # the last buckets are infinity and NaN
         low = (keys << 16).astype(np.int32).view(np.float32).astype(np.float64)
         high = np.append(low[1:], np.inf)
         mean = np.nan_to_num((low + high) / 2, nan=0.0, posinf=0.0)
         square = np.nan_to_num((low * low + low * high + high * high) / 3, nan=0.0, posinf=0.0)
+    return mean, square
+
+
+def _binned(found: Profile) -> dict[str, np.ndarray]:
+    """Counts, L1 and L2 per bin (E, B...) of one tensor from its histograms by upper bits.
+
+    The counts are exact. Inside one bucket of the histogram (1/128 of an octave) entries count as
+    lying evenly; the tensor's bins are then scaled so that they add up to its exact L1 and L2.
+    """
     first = FIRST_KEY * N_FINE  # the upper bits of the first fine bin
     last = first + N_BINS * N_FINE
-    result: dict[str, list[np.ndarray]] = {"counts": [], "fine": [], "ties": [], "l1": [], "l2": []}
-    for found in profiles:
-        histogram = found.histogram.copy()
-        histogram[:, 0] -= histogram.sum(1) - found.nonzero  # exact zeros have no bin
-        fine = _binned_counts(histogram, first, last)
-        result["counts"].append(fine.sum(axis=2))
-        ties = _binned_counts(found.coarse, first, last)
-        for name, counts in (("fine", fine), ("ties", ties)):
-            result[name].append(np.minimum(counts, np.iinfo(np.int32).max).astype(np.int32))
-        for name, value, exact in (("l1", mean, found.l1), ("l2", square, found.l2)):
-            sums = _binned_counts(histogram * value, first, last).sum(axis=2)
-            total = sums.sum(1)
-            scale = np.divide(exact, total, out=np.zeros_like(total), where=total > 0)
-            result[name].append(sums * scale[:, None])
-    return {name: np.stack(rows, axis=1) for name, rows in result.items()}
+    histogram = found.histogram.copy()
+    histogram[:, 0] -= histogram.sum(1) - found.nonzero  # exact zeros have no bin
+    fine = _binned_counts(histogram, first, last)
+    ties = _binned_counts(found.coarse, first, last)
+    most = np.iinfo(np.int32).max
+    result = {
+        "counts": fine.sum(axis=2),
+        "fine": np.minimum(fine, most).astype(np.int32),
+        "ties": np.minimum(ties, most).astype(np.int32),
+    }
+    mean, square = _bucket_means()
+    for name, value, exact in (("l1", mean, found.l1), ("l2", square, found.l2)):
+        sums = _binned_counts(histogram * value, first, last).sum(axis=2)
+        total = sums.sum(1)
+        scale = np.divide(exact, total, out=np.zeros_like(total), where=total > 0)
+        result[name] = sums * scale[:, None]
+    return result
 
 
 def _binned_counts(histogram: np.ndarray, first: int, last: int) -> np.ndarray:

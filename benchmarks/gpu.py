@@ -20,10 +20,11 @@ import torch
 from benchmarks.family import SHAPES, make_family
 from benchmarks.peers import BUILD, RECIPES
 from merging import recipe as recipes
+from merging.checkpoints import Family
 from merging.engine import Stream, TensorReader
 from merging.merge import open_recipe
 from merging.recipe import Recipe
-from merging.sources import Resident, resident_bytes
+from merging.sources import KeptFamily, resident_bytes
 from merging.stages import decide, make_consensus, make_pruner
 
 
@@ -35,18 +36,17 @@ def copy_bandwidth(device: str, size: int = 1 << 28, runs: int = 20) -> float:
     return 2 * size / seconds
 
 
-def remerge(recipe: Recipe, resident: Resident) -> None:
-    """One merge's measurements and arithmetic; the results go nowhere."""
-    family = open_recipe(recipe)
+def remerge(recipe: Recipe, family: Family, kept: KeptFamily) -> None:
+    """One merge's measurements and arithmetic; the results stay on the device."""
     pruner, consensus = make_pruner(recipe), make_consensus(recipe)
-    stream = Stream(family, device=resident.device, source=resident)
+    stream = Stream(family, device=kept.device, source=kept)
     pruner.prepare(stream)
     consensus.prepare(stream, pruner)
 
     def one(reader: TensorReader) -> None:
         decisions, outcome = decide(recipe, pruner, consensus, reader)
-        for _ in reader.merge(decisions, outcome, "BF16"):
-            pass
+        for _, _, merged in reader.merged(decisions, outcome):
+            merged.bfloat16()
 
     stream.map(one)
 
@@ -81,16 +81,16 @@ def main() -> int:
     bandwidth = copy_bandwidth(args.device)
     print(f"copy: {bandwidth / 1e9:.0f} GB/s\n")
     print("| method | seconds | GB/s | floor s | of copy bandwidth |\n|---|---|---|---|---|")
-    resident = None
+    kept = None
     for method in args.methods:
         recipe = recipes.build(
             method=method, base=str(base),
             models=[(str(e), RECIPES[method]) for e in experts], dtype="bfloat16",
         )  # fmt: skip
         family = open_recipe(recipe)
-        resident = resident or Resident(family, args.device)
+        kept = kept or KeptFamily(family, args.device)
         moved = resident_bytes(family) + 2 * sum(entry.numel for entry in family.merged)
-        seconds = timed(partial(remerge, recipe, resident), args.device, args.runs)
+        seconds = timed(partial(remerge, recipe, family, kept), args.device, args.runs)
         rate = moved / seconds
         print(
             f"| {method} | {seconds:.4f} | {rate / 1e9:.1f} | {moved / bandwidth:.4f} "

@@ -40,20 +40,21 @@ def in_turn(
     commands: Mapping[str, Sequence[str | Path]],
     *,
     runs: int,
+    warm: int = 1,
     before: Callable[[str], None] = lambda name: None,
 ) -> dict[str, list[Run]]:
-    """Runs every command once to warm up, then all of them in turn, `runs` times.
+    """Runs all commands in turn, `runs` times and before that `warm` times for nothing.
 
     Args:
         before: called before each run with the command's name, outside the timing.
     """
     results: dict[str, list[Run]] = {name: [] for name in commands}
-    for turn in range(runs + 1):
+    for turn in range(-warm, runs):
         for name, command in commands.items():
             before(name)
             finished = run(command)
             print(f"{name}: {finished.wall_s:.2f} s", file=sys.stderr)
-            if turn:
+            if turn >= 0:
                 results[name].append(finished)
     return results
 

@@ -60,7 +60,9 @@ def write_recipe(method: str, models: list[Path], path: Path) -> Path:
     return path
 
 
-def compare(method: str, models: list[Path], runs: int, with_peer: bool) -> dict[str, list[Run]]:
+def compare(
+    method: str, models: list[Path], runs: int, warm: int, with_peer: bool
+) -> dict[str, list[Run]]:
     """Runs one method on every program in turn."""
     out = BUILD / "out"
     recipe = write_recipe(method, models, BUILD / f"{method}.yaml")
@@ -71,7 +73,7 @@ def compare(method: str, models: list[Path], runs: int, with_peer: bool) -> dict
     if with_peer and method in PEER_METHODS:
         commands["mergekit"] = [mergekit_program(), recipe, out, "--quiet"]
     clear = lambda name: shutil.rmtree(out, ignore_errors=True)  # noqa: E731
-    return in_turn(commands, runs=runs, before=clear)
+    return in_turn(commands, runs=runs, warm=warm, before=clear)
 
 
 def row(method: str, results: dict[str, list[Run]]) -> dict:
@@ -92,10 +94,10 @@ def row(method: str, results: dict[str, list[Run]]) -> dict:
     return line
 
 
-def table(size: str, lines: list[dict]) -> str:
+def table(size: str, experts: int, lines: list[dict]) -> str:
     """The lines as Markdown."""
     head = (
-        f"{size}, base + 3 experts, bfloat16\n\n"
+        f"{size}, base + {experts} experts, bfloat16\n\n"
         "| method | wall s | CPU s | peak MB | x floor | mergekit s | mergekit MB | x faster |\n"
         "|---|---|---|---|---|---|---|---|\n"
     )
@@ -119,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="124.7m", choices=SHAPES)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--warm", type=int, default=1, help="runs before those that count (1)")
     parser.add_argument("--experts", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=list(RECIPES), choices=RECIPES)
     parser.add_argument("--family", type=Path, help="a family already made")
@@ -129,8 +132,10 @@ def main() -> None:
     models = make_family(SHAPES[args.size], home, args.experts)
     lines = []
     for method in args.methods:
-        lines.append(row(method, compare(method, models, args.runs, not args.no_mergekit)))
-        print(table(args.size, lines), flush=True)
+        lines.append(
+            row(method, compare(method, models, args.runs, args.warm, not args.no_mergekit))
+        )
+        print(table(args.size, args.experts, lines), flush=True)
     (BUILD / f"{args.size}.json").write_text(json.dumps(lines, indent=2))
 
 

@@ -137,8 +137,11 @@ def _merge(args: argparse.Namespace) -> int:
         "device": result.device,
         "engine": result.engine,
         "tensors": tensors,
+        "notes": list(result.notes),
         "drift": {str(layer): drift for layer, drift in result.drift.items()},
     }
+    for note in result.notes[len(recipe.notes) :]:
+        print(f"note: {note}", file=sys.stderr)
     if args.json:
         _print_json(document)
         return 0
@@ -250,6 +253,7 @@ def _search(args: argparse.Namespace) -> int:
     import threading
 
     from merging import recipe as recipes
+    from merging import record
     from merging.demo import DOMAINS
     from merging.errors import OutputExists, RecipeError
     from merging.trial.evaluate import choose_tasks
@@ -257,12 +261,14 @@ def _search(args: argparse.Namespace) -> int:
 
     if args.out is not None and args.out.exists():
         raise OutputExists(f"{args.out} exists; give another name")
+    if args.out is not None and not os.access(args.out.resolve().parent, os.W_OK):
+        raise RecipeError(f"--out {args.out}: its folder is missing or cannot be written")
     recipe = recipes.load(args.recipe)
     domains = None
     if args.tasks is None:
-        names = [source.model.removeprefix("demo:") for source in recipe.sources]
-        domains = [name for name in names if name in DOMAINS]
-        if len(domains) < len(names):
+        models = {f"demo:{domain}": domain for domain in DOMAINS}
+        domains = [models[s.model] for s in recipe.sources if s.model in models]
+        if len(domains) < len(recipe.sources):
             raise RecipeError("search: give --tasks FILE with validation prompts for these models")
     _quiet_transformers()
     cancel = threading.Event()
@@ -276,7 +282,7 @@ def _search(args: argparse.Namespace) -> int:
         cancel=cancel,
     )
     _status("")
-    text = recipes.dump(found.recipe)
+    text = recipes.dump(record.portable(found.recipe))
     if args.out is not None:
         args.out.write_text(text, encoding="utf-8")
     if args.json:

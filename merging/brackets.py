@@ -11,7 +11,7 @@ Magnitudes are compared by their float32 bits as unsigned integers, which order 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,11 +23,12 @@ INFINITE = 0x7F800000
 _ERRORS = 4.5  # standard errors on both sides: one bracket in 100,000 misses
 
 Bracket = tuple[int, int]
+Select = Callable[[np.ndarray, int], tuple[np.uint32, int, int]]
 
 
 def sample_stride(count: int) -> int:
     """Every how manyth of `count` magnitudes to sample; odd, so that it walks through columns."""
-    size = min(1 << 16, max(1 << 13, count >> 8))
+    size = min(1 << 18, max(1 << 13, count >> 8))
     return (count // size) | 1
 
 
@@ -63,8 +64,18 @@ def expected(sample: np.ndarray, count: int, bracket: Bracket) -> int:
     return int(1.25 * count * int(high - low) / sample.size) + 4096
 
 
+def select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:
+    """The key at an ascending place, and how many are above it and at it."""
+    key = np.partition(keys, place)[place]
+    return key, int(np.count_nonzero(keys > key)), int(np.count_nonzero(keys == key))
+
+
 def locate(
-    keys: Sequence[np.ndarray], above: Sequence[int], count: int, rank: int
+    keys: Sequence[np.ndarray],
+    above: Sequence[int],
+    count: int,
+    rank: int,
+    select: Select = select,
 ) -> OrderStatistic | None:
     """The value at an ascending rank; None if no bracket holds it.
 
@@ -72,12 +83,11 @@ def locate(
         keys: for each bracket, the bits collected inside it.
         above: for each bracket, how many magnitudes lie above it.
         count: magnitudes in all.
+        select: as the function of that name.
     """
     for inside, over in zip(keys, above, strict=True):
         place = rank - (count - over - inside.size)
         if 0 <= place < inside.size:
-            key = np.partition(inside, place)[place]
-            higher = int(np.count_nonzero(inside > key))
-            equal = int(np.count_nonzero(inside == key))
+            key, higher, equal = select(inside, place)
             return OrderStatistic(float(key.view(np.float32)), over + higher, equal)
     return None

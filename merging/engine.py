@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,8 +23,15 @@ from merging.decisions import Competition, Decision, Outcome, apply, combine
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from merging.later import torch
 from merging.methods import pcb, ties
-from merging.selection import HALF, OrderStatistic, nth_equal_rows, order_statistics, sweep_rows
-from merging.sources import Files, Source, own_queue
+from merging.selection import (
+    HALF,
+    OrderStatistic,
+    nth_equal_rows,
+    order_statistics,
+    sweep_rows,
+    upper_histogram,
+)
+from merging.sources import Files, Queues, RawTensors
 
 CHUNK = 1 << 20  # elements per chunk
 GPU_CHUNK = 1 << 24  # on a GPU, where a launch costs as much as some 100,000 elements
@@ -80,7 +87,7 @@ class MergedChunk:
 
 @dataclass
 class Profile:
-    """Sums over one tensor of E experts' deltas. Every field adds up over chunks.
+    """Sums over one tensor of E experts' deltas. Every field but `largest` adds up over chunks.
 
     Attributes:
         histogram: (E, 32768) int64, entries by the upper 16 bits of |delta|.
@@ -168,7 +175,7 @@ class Stream:
         progress: ProgressCallback | None = None,
         cancel: threading.Event | None = None,
         chunk: int | None = None,
-        source: Source | None = None,
+        source: RawTensors | None = None,
     ) -> None:
         self.family = family
         self.device = device
@@ -176,6 +183,7 @@ class Stream:
         self.resident = RESIDENT if device == "cpu" else 4 * self.chunk
         self.source = source or Files(device)
         self.workers = 1 if device == "cpu" else GPU_WORKERS  # torch has threads of its own
+        self._queues = Queues(device, self.workers)
         self.total = sum(entry.numel for entry in family.merged) * passes
         self.layers = 1 + max((e.place.layer or 0 for e in family.merged), default=0)
         self._progress = progress
@@ -216,17 +224,26 @@ class Stream:
         if self.workers == 1 or len(chosen) < 2:
             return [run(entry) for entry in chosen]
 
-        def run_apart(entry: Entry) -> T:
-            with own_queue(self.device):
-                return run(entry)
-
         order = sorted(range(len(chosen)), key=lambda index: -chosen[index].numel)
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="merge")
+        pool = ThreadPoolExecutor(self.workers, "merge", initializer=self._queues.take)
+        futures = {index: pool.submit(run, chosen[index]) for index in order}
         try:
-            futures = {index: pool.submit(run_apart, chosen[index]) for index in order}
+            for finished in as_completed(futures.values()):
+                finished.result()  # the first error stops the rest
             return [futures[index].result() for index in range(len(chosen))]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            futures.clear()  # a failed one would keep its tensors through its traceback
+
+    def score_histograms(self, sample: np.ndarray, game: Competition) -> list[np.ndarray]:
+        """PCB's scores of the active experts for some deltas, (65536,) each by upper bits.
+
+        Args:
+            sample: (E, s) float32 deltas.
+        """
+        deltas = [torch.from_numpy(sample[index]) for index in game.active]
+        scores = pcb.scores(deltas, game.bounds, game.variant)
+        return [upper_histogram(row.numpy()) for row in scores]
 
     def advance(self, phase: str, entry: Entry, elements: int) -> None:
         """Records finished work and reports it."""
@@ -333,6 +350,10 @@ class TensorReader:
 
         return sweep_rows(rows)(buckets)
 
+    def sample(self, stride: int) -> np.ndarray | None:
+        """(E, s) float32: about every stride-th delta; None where that means reading them all."""
+        return None
+
     def profile(self, stride: int, first: int) -> Profile:
         """What a sketch needs of this tensor, in one pass.
 
@@ -391,12 +412,7 @@ class TensorReader:
         self, decisions: Sequence[Decision], outcome: Outcome, dtype: str
     ) -> Iterator[MergedChunk]:
         """The merged tensor, chunk by chunk, rounded once to `dtype` (safetensors' name)."""
-        for start, stop in self.spans():
-            base = self.base(start, stop)
-            merged = combine(outcome.combination, self.pruned(decisions, start, stop))
-            if outcome.strength != 1.0:
-                merged = merged * outcome.strength
-            merged = (base if outcome.base_weight == 1.0 else base * outcome.base_weight) + merged
+        for start, base, merged in self.merged(decisions, outcome):
             rounded = merged.to(torch_dtype(dtype))
             yield MergedChunk(
                 start,
@@ -404,6 +420,21 @@ class TensorReader:
                 bool(torch.isfinite(rounded).all()),
                 (merged - base).square().sum(dtype=torch.float64).item(),
                 base.square().sum(dtype=torch.float64).item(),
+            )
+
+    def merged(
+        self, decisions: Sequence[Decision], outcome: Outcome
+    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """(start, base, merged) of every chunk, both (n,) float32 on the stream's device."""
+        for start, stop in self.spans():
+            base = self.base(start, stop)
+            merged = combine(outcome.combination, self.pruned(decisions, start, stop))
+            if outcome.strength != 1.0:
+                merged = merged * outcome.strength
+            yield (
+                start,
+                base,
+                (base if outcome.base_weight == 1.0 else base * outcome.base_weight) + merged,
             )
 
     def read(self, model: Checkpoint, start: int, stop: int) -> torch.Tensor:

@@ -47,14 +47,22 @@ _RUN = 64  # elements sampled in a row where a tensor is sampled from its file
 _TYPES = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
 
 
-def is_worthwhile(family: Family, partitions: int) -> bool:
-    """True where the fused loops are there, or would save more than building them costs."""
+def would_run(family: Family, partitions: int) -> bool:
+    """True where the fused loops are there, or are worth building. Builds nothing."""
     if len(family.experts) > kernels.MAX_EXPERTS or partitions > kernels.MAX_RINGS:
         return False
     work = sum(entry.numel for entry in family.merged) * len(family.experts)
-    if not kernels.is_built() and work < WORTH_BUILDING:
-        return False
-    return kernels.library() is not None
+    return kernels.is_built() or (kernels.can_build() and work >= WORTH_BUILDING)
+
+
+def is_worthwhile(family: Family, partitions: int) -> bool:
+    """As `would_run`, and they are there now: built if need be."""
+    return would_run(family, partitions) and kernels.library() is not None
+
+
+def workers() -> int:
+    """Tensors worked on at a time."""
+    return max(1, min(8, os.cpu_count() or 1))
 
 
 class FusedStream(Stream):
@@ -64,13 +72,30 @@ class FusedStream(Stream):
 
     def __init__(self, family: Family, **arguments: Any) -> None:
         super().__init__(family, **arguments)
-        self.workers = max(1, min(8, os.cpu_count() or 1))
+        self.workers = workers()
         self.local = threading.local()
         self.budget = BUDGET_BYTES // self.workers
 
     def open(self, entry: Entry) -> TensorReader:
         """The fused reader of one merged tensor."""
         return FusedReader(self, entry)
+
+    def score_histograms(self, sample: np.ndarray, game: Competition) -> list[np.ndarray]:
+        """As Stream, without torch."""
+        experts = (kernels.Expert * len(sample))()
+        rows = [np.ascontiguousarray(row, dtype=np.float32) for row in sample]
+        for expert, row in zip(experts, rows, strict=True):
+            expert.data, expert.type, expert.scale = row.ctypes.data, _TYPES["F32"], 1.0
+        _take_part(experts, game)
+        base = np.zeros(sample.shape[1], dtype=np.float32)
+        wanted = np.full(len(sample), -1, dtype=np.int32)
+        counts = np.zeros((len(sample), 1 << 16), dtype=np.int64)
+        kernels.library().amalgam_score_histogram(  # type: ignore[union-attr]
+            base.ctypes.data, _TYPES["F32"], experts, len(sample),
+            ctypes.byref(_rule(Outcome(game))), 0, base.size, 1, wanted.ctypes.data,
+            counts.ctypes.data,
+        )  # fmt: skip
+        return [counts[index] for index in game.active]
 
     def buffer(self, slot: int, size_bytes: int) -> np.ndarray:
         """This worker's byte buffer of a slot, at least `size_bytes` long, kept between tensors."""
@@ -138,7 +163,7 @@ class FusedReader(TensorReader):
                 return None
             inside = [keys[k * size : k * size + n] for k, n in enumerate(found)]
             over = [int(count) for count in above]
-            located = [brackets.locate(inside, over, self.numel, rank) for rank in row]
+            located = [brackets.locate(inside, over, self.numel, rank, _select) for rank in row]
             if None in located:
                 return None
             result.append([statistic for statistic in located if statistic is not None])
@@ -169,11 +194,16 @@ class FusedReader(TensorReader):
             for index in range(len(self._models)):
                 self._pointer(index, 0, self.numel)
             return self._sample(0, self.numel, stride // 2, stride)
-        starts = range(0, self.numel - _RUN, stride * _RUN)
+        return self.sample(stride)
+
+    def sample(self, stride: int) -> np.ndarray:
+        """As TensorReader: runs of neighbours, read from the files alone."""
+        run = min(_RUN, self.numel)
+        starts = range(0, self.numel - run + 1, stride * run)
         rows = []
         for model, info, width in zip(self._models, self._infos, self._widths, strict=True):
-            raw = np.empty(len(starts) * _RUN * width, dtype=np.uint8)
-            model.read_pieces(info, [start * width for start in starts], _RUN * width, raw.data)
+            raw = np.empty(len(starts) * run * width, dtype=np.uint8)
+            model.read_pieces(info, [start * width for start in starts], run * width, raw.data)
             rows.append(_as_float32(raw, info.dtype, slice(None)))
         return np.stack([row - rows[0] for row in rows[1:]])
 
@@ -215,7 +245,7 @@ class FusedReader(TensorReader):
     ) -> list[dict[int, np.ndarray]]:
         """As TensorReader."""
         most = max(len(row) for row in buckets)
-        wanted = np.full((self.experts, most), -1, dtype=np.int32)
+        wanted = np.full((self.experts, most), -2, dtype=np.int32)
         for index, row in zip(game.active, buckets, strict=True):
             wanted[index, : len(row)] = row
         counts = np.zeros((self.experts, most, 1 << 16), dtype=np.int64)
@@ -362,10 +392,7 @@ class FusedReader(TensorReader):
             if combination.weights:
                 experts[index].weight = combination.weights[index]
         if isinstance(combination, Competition):
-            for index, bounds in zip(combination.active, combination.bounds, strict=True):
-                expert = experts[index]
-                expert.active, expert.low, expert.high = 1, bounds.low, bounds.high
-                expert.threshold, expert.top = bounds.threshold, bounds.top
+            _take_part(experts, combination)
         return experts
 
     def _expert(
@@ -393,6 +420,24 @@ class FusedReader(TensorReader):
             expert.rings = len(bounds)
             for k, (bound, factor) in enumerate(zip(bounds, decision.factors, strict=True)):
                 expert.lower[k], expert.factor[k] = bound, factor
+
+
+def _take_part(experts: Any, game: Competition) -> None:
+    """Marks the active experts, with their bounds."""
+    for index, bounds in zip(game.active, game.bounds, strict=True):
+        expert = experts[index]
+        expert.active, expert.low, expert.high = 1, bounds.low, bounds.high
+        expert.threshold, expert.top = bounds.threshold, bounds.top
+
+
+def _select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:
+    """As `brackets.select`."""
+    counts = np.zeros(2, dtype=np.int64)
+    address = counts.ctypes.data
+    key = kernels.library().amalgam_select(  # type: ignore[union-attr]
+        keys.ctypes.data, keys.size, place, int(keys.min()), int(keys.max()), address, address + 8
+    )
+    return np.uint32(key), int(counts[0]), int(counts[1])
 
 
 def _as_float32(raw: np.ndarray, dtype: str, chosen: slice) -> np.ndarray:

@@ -6,6 +6,7 @@ the recipe's stages into a hidden folder, reads it back, and lets it appear.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -214,6 +215,8 @@ class Run:
         """
         recipe, family = self.recipe, self.family
         pruner, consensus = make_pruner(recipe), make_consensus(recipe)
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         stream = _stream_class(family, recipe, device)(
             family, device=device, passes=pruner.passes + consensus.passes + 2,
             progress=self.progress, cancel=self.cancel, chunk=chunk,
@@ -277,17 +280,17 @@ def with_memory(
     notes: list[str] = []
     size = chunk or GPU_CHUNK
     kept = True
-    while size >= SMALLEST_CHUNK:
+    while kept or size >= SMALLEST_CHUNK:
         try:
             return run(device, size, kept), device, notes
         except torch.OutOfMemoryError:
-            release(device)
-            smaller = size if kept else size // 8
             notes.append(
                 f"the memory of {device} was short with chunks of {size} elements"
                 + (" and the models kept there" if kept else "")
             )
-            size, kept = smaller, False
+        gc.collect()  # outside the handler: the error held the tensors of where it was raised
+        release(device)
+        size, kept = (size if kept else size // 8), False
     notes.append(f"merged on the CPU: the memory of {device} was too small")
     return run("cpu", chunk, False), "cpu", notes
 
@@ -423,10 +426,11 @@ def _existing(path: Path) -> Path:
 def _memory(family: Family, recipe: Recipe) -> int:
     """What the engine that will run holds at its peak, the interpreter and libraries included."""
     largest = max((entry.numel for entry in family.merged), default=0)
-    if fused.is_worthwhile(family, recipe.partitions):
+    if fused.would_run(family, recipe.partitions):
         raw = max((sum(m.tensors[e.name].size_bytes for m in family.models)
                    for e in family.merged), default=0)  # fmt: skip
-        return 120_000_000 + min(2 * raw, fused.BUDGET_BYTES)
+        held = min(fused.workers() * raw, fused.BUDGET_BYTES)
+        return 120_000_000 + held + held // 2 + fused.workers() * 4 * min(largest, fused.SEGMENT)
     models = len(family.models)
     return 350_000_000 + 4 * min(largest, max(RESIDENT, CHUNK)) * (2 * models + 6)
 

@@ -57,10 +57,7 @@ def write_companions(folder: Path, recipe: Recipe, family: Family, digest: str) 
 
 def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
     """amalgam.yaml's text: a recipe that can be run again, and its record."""
-    document = yaml.safe_load(dump(recipe))
-    document["base_model"] = _portable(recipe.base, recipe.folder)
-    for model in document["models"]:
-        model["model"] = _portable(model["model"], recipe.folder)
+    document = yaml.safe_load(dump(portable(recipe)))
     document["record"] = {
         "amalgam": __version__,
         "torch": version("torch").split("+")[0],
@@ -69,6 +66,14 @@ def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
         "tensors": _counts(family),
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe with absolute folders: it names the same models wherever it is written."""
+    sources = tuple(
+        replace(source, model=_portable(source.model, recipe.folder)) for source in recipe.sources
+    )
+    return replace(recipe, base=_portable(recipe.base, recipe.folder), sources=sources)
 
 
 def _portable(reference: str, folder: Path | None) -> str:

@@ -105,21 +105,33 @@ def largest(rows: Rows, count: int, keeps: Sequence[Sequence[int]]) -> list[list
     )
 
 
-def statistics(sweep: Sweep, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
+def statistics(
+    sweep: Sweep,
+    ranks: Sequence[Sequence[int]],
+    guess: Sequence[Sequence[int]] | None = None,
+) -> list[list[OrderStatistic]]:
     """Values at ascending ranks, per row, from at most two sweeps of histograms.
+
+    Args:
+        guess: for each row, buckets that likely hold the values; where they all do, one sweep
+            is enough.
 
     Raises:
         NonFinite: a value is NaN or infinite.
     """
     if not any(ranks):
         return [[] for _ in ranks]
-    upper = [found[UPPER] for found in sweep([[UPPER]] * len(ranks))]
+    found = sweep([[UPPER, *row] for row in guess or [()] * len(ranks)])
+    upper = [row[UPPER] for row in found]
     _check_finite(upper)
     buckets_of = []
     for counts, wanted in zip(upper, ranks, strict=True):
         ends = np.cumsum(counts)
         buckets_of.append([int(np.searchsorted(ends, rank, side="right")) for rank in wanted])
-    lower = sweep([sorted(set(buckets)) for buckets in buckets_of])
+    missed = [sorted(set(want) - set(have)) for want, have in zip(buckets_of, found, strict=True)]
+    lower = found
+    if any(missed):
+        lower = [have | more for have, more in zip(found, sweep(missed), strict=True)]
     return [
         [
             _locate(counts, fine[bucket], bucket, rank)
@@ -127,6 +139,41 @@ def statistics(sweep: Sweep, ranks: Sequence[Sequence[int]]) -> list[list[OrderS
         ]
         for counts, fine, wanted, buckets in zip(upper, lower, ranks, buckets_of, strict=True)
     ]
+
+
+def buckets_near(sampled: np.ndarray, count: int, ranks: Sequence[int]) -> list[int]:
+    """The buckets that likely hold the values at some ranks, by a sample's.
+
+    Args:
+        sampled: (65536,) the sample's histogram by upper bits.
+        count: values in all.
+        ranks: ascending ranks in [0, count). The largest value cannot be guessed.
+
+    Returns:
+        Ascending buckets: of each rank the one that its value falls into, and the neighbours
+        within one standard error.
+    """
+    ends = np.cumsum(sampled)
+    size = int(ends[-1])
+    if size == 0:
+        return []
+    near: set[int] = set()
+    for rank in ranks:
+        share = (rank + 0.5) / count
+        error = math.sqrt(size * share * (1 - share))
+        places = [min(max(share * size + sign * error, 0), size - 1) for sign in (-1, 0, 1)]
+        low, middle, high = (
+            int(np.searchsorted(ends, int(place), side="right")) for place in places
+        )
+        near.update(range(max(low, middle - 1), min(high, middle + 1) + 1))
+    return sorted(near)
+
+
+def upper_histogram(values: np.ndarray) -> np.ndarray:
+    """(65536,) int64: float32 values by the upper 16 bits of their keys."""
+    bits = (values + np.float32(0.0)).view(np.int32)
+    keys = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return np.bincount((keys >> 16) + HALF, minlength=BUCKETS)
 
 
 def largest_cuts(

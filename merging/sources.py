@@ -7,9 +7,8 @@ other threads; a family that fits stays in the device's memory, and its next mer
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from collections import deque
+from typing import Protocol
 
 from merging.checkpoints import Checkpoint, Family
 from merging.later import torch
@@ -18,7 +17,7 @@ HEADROOM = 0.25  # share of a device's memory left to the arithmetic when a fami
 _LOAD = 1 << 24  # elements copied at a time when a family is loaded
 
 
-class Source(Protocol):
+class RawTensors(Protocol):
     """Hands out pieces of a family's tensors."""
 
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
@@ -34,7 +33,7 @@ class Files:
         self._staging = Staging(device, locked=True) if device.startswith("cuda") else None
 
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
-        """As Source."""
+        """As RawTensors."""
         if self._staging is None:
             return model.read_flat(name, start, stop).to(self._device)
         return self._staging.read(model, name, start, stop)
@@ -54,7 +53,7 @@ class Staging:
         self._local = threading.local()
 
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
-        """As Source."""
+        """As RawTensors."""
         info = model.tensors[name]
         size = (stop - start) * info.width
         buffer = self._next(size)
@@ -85,7 +84,7 @@ class Staging:
         return buffer
 
 
-class Resident:
+class KeptFamily:
     """A family whose merged tensors all lie in a device's memory.
 
     Raises torch.OutOfMemoryError where they do not fit.
@@ -109,7 +108,7 @@ class Resident:
             torch.cuda.synchronize()  # other threads read on streams of their own
 
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
-        """As Source. A view: not to be changed in place."""
+        """As RawTensors. A view: not to be changed in place."""
         return self._tensors[str(model.folder), name][start:stop]
 
 
@@ -140,39 +139,53 @@ def fits(family: Family, device: str) -> bool:
     return resident_bytes(family) <= free - HEADROOM * total
 
 
-_kept: list[Resident] = []
+_kept: list[KeptFamily] = []
 _lock = threading.Lock()
 
 
-def source_for(family: Family, device: str) -> Source:
+def source_for(family: Family, device: str) -> RawTensors:
     """The family in the device's memory where it fits (kept for the next merge), else files."""
     with _lock:
         if _kept and _kept[0].device == device and _kept[0].key == family_key(family):
             return _kept[0]
-        _kept.clear()
+        _let_go(device)
         if not fits(family, device):
             return Files(device)
-        _kept.append(Resident(family, device))
+        _kept.append(KeptFamily(family, device))
         return _kept[0]
 
 
 def release(device: str) -> None:
     """Lets go of the family kept in a device's memory, and of what torch holds in reserve."""
     with _lock:
-        _kept.clear()
+        _let_go(device)
+
+
+def _let_go(device: str) -> None:
+    _kept.clear()
     if device.startswith("cuda"):
-        torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # else the driver counts it as taken
 
 
-@contextmanager
-def own_queue(device: str) -> Iterator[None]:
-    """Runs a thread's GPU work in a queue (CUDA stream) of its own; elsewhere does nothing."""
-    context: Any = torch.cuda.stream(torch.cuda.Stream()) if device.startswith("cuda") else None
-    with context or nullcontext():
-        yield
+class Queues:
+    """One queue of GPU work (CUDA stream) per worker thread; on other devices nothing.
+
+    Kept for all passes: torch keeps free memory per queue, so new queues would hoard it.
+    """
+
+    def __init__(self, device: str, workers: int) -> None:
+        count = workers if device.startswith("cuda") else 0
+        self._free = deque(torch.cuda.Stream() for _ in range(count))
+
+    def take(self) -> None:
+        """Gives the calling thread a queue of its own."""
+        if self._free:
+            queue = self._free.popleft()
+            self._free.append(queue)
+            torch.cuda.set_stream(queue)
 
 
 __all__ = [
-    "Files", "Resident", "Source", "Staging", "family_key", "fits", "own_queue", "release",
+    "Files", "KeptFamily", "Queues", "RawTensors", "Staging", "family_key", "fits", "release",
     "resident_bytes", "source_for",
 ]  # fmt: skip

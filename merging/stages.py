@@ -32,11 +32,18 @@ from merging.recipe import Recipe, Source
 from merging.selection import (
     KEEP_ALL,
     KEEP_NONE,
+    UPPER,
     Cut,
+    Sweep,
+    buckets_near,
+    empty_histogram,
     largest_cuts,
     statistics,
+    upper_histogram,
 )
 
+_WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
+_GUESSED = 1 << 20  # entries sampled, about
 Buckets = Sequence[Sequence[int]]
 Histograms = list[dict[int, np.ndarray]]
 
@@ -229,7 +236,7 @@ class ModelMagnitude(_ByMagnitude):
 
         self._cuts = largest_cuts(
             lambda ranks: statistics(
-                lambda buckets: model_sweep(stream, lambda r: r.sweep(buckets)), ranks
+                ModelSweep(stream, lambda reader, buckets: reader.sweep(buckets)), ranks
             ),
             nth_equal,
             count,
@@ -344,20 +351,34 @@ class PcbConsensus:
         if not self._model_scope:
             return
 
-        def magnitudes(buckets: Buckets) -> Histograms:
-            return model_sweep(stream, lambda r: r.sweep(buckets, pruner.decide(r)))
+        magnitudes = ModelSweep(stream, lambda r, buckets: r.sweep(buckets, pruner.decide(r)))
 
-        def scores(game: Competition, buckets: Buckets) -> Histograms:
-            return model_sweep(stream, lambda r: r.score_sweep(pruner.decide(r), game, buckets))
+        def scores(game: Competition) -> Sweep:
+            return ModelSweep(stream, lambda r, b: r.score_sweep(pruner.decide(r), game, b))
 
         count = model_offsets(stream.family)[1]
-        self._whole = self._measure(magnitudes, scores, count, len(stream.family.experts))
+        experts = len(stream.family.experts)
+        sample = self._sample(stream, pruner, count)
+        self._whole = self._measure(
+            magnitudes, scores, count, experts, sample, stream.score_histograms
+        )
+
+    @staticmethod
+    def _sample(stream: Stream, pruner: Pruner, count: int) -> np.ndarray | None:
+        """(E, s) float32: some of the model's deltas, to guess by; None where there is no cheap one
+        or deltas are pruned, which may depend on where they stand."""
+        if not isinstance(pruner, KeepEverything) or count < _WORTH_GUESSING:
+            return None
+        stride = max(1, count // _GUESSED) | 1
+        found = stream.map(lambda reader: reader.sample(stride))
+        samples = [sample for sample in found if sample is not None]
+        return np.concatenate(samples, axis=1) if samples else None
 
     def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
         """The competition of one tensor."""
         game = self._whole or self._measure(
             lambda buckets: reader.sweep(buckets, decisions),
-            lambda game, buckets: reader.score_sweep(decisions, game, buckets),
+            lambda game: lambda buckets: reader.score_sweep(decisions, game, buckets),
             reader.numel,
             reader.experts,
         )
@@ -365,24 +386,39 @@ class PcbConsensus:
 
     def _measure(
         self,
-        magnitudes: Callable[[Buckets], Histograms],
-        scores: Callable[[Competition, Buckets], Histograms],
+        magnitudes: Sweep,
+        scores: Callable[[Competition], Sweep],
         count: int,
         experts: int,
+        sample: np.ndarray | None = None,
+        score_histograms: Callable[[np.ndarray, Competition], list[np.ndarray]] | None = None,
     ) -> Competition:
-        """Clip bounds from the magnitudes, then thresholds from the scores."""
+        """Clip bounds from the magnitudes, then thresholds from the scores.
+
+        Args:
+            sample: some of the deltas, (E, s); saves a pass each where guesses by it come true.
+            score_histograms: of such a sample, see `Stream`.
+        """
         nobody = Competition((), self._variant, (), ())
         if count == 0:
             return nobody
         low, high = pcb.clip_ranks(count, pcb.CLIP[self._variant])
-        found = statistics(magnitudes, [[low, high, count - 1]] * experts)
+        guess = None
+        if sample is not None:
+            sizes = [upper_histogram(row) for row in np.abs(sample)]
+            guess = [buckets_near(row, count, (low, high)) for row in sizes]
+        found = statistics(magnitudes, [[low, high, count - 1]] * experts, guess)
         active = tuple(index for index, row in enumerate(found) if row[2].value > 0)
         if not active:
             return nobody
         bounds = tuple(pcb.Bounds(found[i][0].value, found[i][1].value) for i in active)
         game = Competition((), self._variant, active, bounds)
         ranks = [pcb.threshold_rank(count, self._density), count - 1]
-        ends = statistics(lambda buckets: scores(game, buckets), [ranks] * len(active))
+        guess = None
+        if sample is not None and score_histograms is not None:
+            sampled = score_histograms(sample, game)
+            guess = [buckets_near(row, count, ranks[:1]) for row in sampled]
+        ends = statistics(scores(game), [ranks] * len(active), guess)
         complete = tuple(
             replace(bound, threshold=row[0].value, top=row[1].value)
             for bound, row in zip(bounds, ends, strict=True)
@@ -404,21 +440,45 @@ def density_at(source: Source, reader: TensorReader) -> float:
     return source.density.at(entry.name, entry.place.layer, reader.stream.layers)
 
 
-def model_sweep(stream: Stream, sweep: Callable[[TensorReader], Histograms]) -> Histograms:
-    """The histograms that `sweep` makes of each merged tensor, added up."""
-    total: Histograms = []
+class ModelSweep:
+    """Histograms over the whole model, added up tensor by tensor.
 
-    def add(reader: TensorReader) -> None:
-        found = sweep(reader)
-        with stream.lock:  # sums of integers: the order does not matter
-            if not total:
-                total.extend({} for _ in found)
-            for sums, row in zip(total, found, strict=True):
-                for bucket, counts in row.items():
-                    sums[bucket] = sums[bucket] + counts if bucket in sums else counts
+    A later sweep passes over tensors whose values all lie below the buckets it asks for: the one
+    that looks for the largest value opens a tensor or two.
 
-    stream.map(add)
-    return total
+    Args:
+        sweep: the histograms of one tensor, see `merging.selection.Sweep`.
+    """
+
+    def __init__(self, stream: Stream, sweep: Callable[[TensorReader, Buckets], Histograms]):
+        self._stream, self._sweep = stream, sweep
+        self._highest: dict[str, list[int]] = {}
+
+    def __call__(self, buckets: Buckets) -> Histograms:
+        """The histograms of the buckets asked for, see `merging.selection.Sweep`."""
+        merged = self._stream.family.merged
+        entries = [entry for entry in merged if self._reaches(entry.name, buckets)]
+        self._stream.total -= sum(e.numel for e in merged) - sum(e.numel for e in entries)
+        total: Histograms = [{b: empty_histogram() for b in row} for row in buckets]
+
+        def add(reader: TensorReader) -> None:
+            found = self._sweep(reader, buckets)
+            with self._stream.lock:  # sums of integers: the order does not matter
+                for sums, row in zip(total, found, strict=True):
+                    for bucket, counts in row.items():
+                        sums[bucket] += counts
+                if all(UPPER in row for row in found):
+                    highest = [int(np.flatnonzero(row[UPPER]).max(initial=0)) for row in found]
+                    self._highest[reader.entry.name] = highest
+
+        self._stream.map(add, entries=entries)
+        return total
+
+    def _reaches(self, tensor: str, buckets: Buckets) -> bool:
+        if tensor not in self._highest:
+            return True
+        rows = zip(self._highest[tensor], buckets, strict=True)
+        return any(bucket <= highest for highest, row in rows for bucket in row)
 
 
 def _equal(reader: TensorReader, index: int, value: float) -> int:

@@ -6,9 +6,11 @@ When the controls rest, the browser asks for the exact numbers of the plan.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +153,7 @@ def _settled(library: Library, values: dict[str, Any]) -> list[Any]:
     try:
         values = view.ordered(library, values)
         recipe = controls.to_recipe(values)
-        sketch = view.sketch_of(library, recipe, values)
+        sketch = library.sketch(values["base"], values["experts"])
         told = view.numbers(recipe, sketch, values)
     except MergeError as error:
         gr.Warning(str(error))
@@ -176,9 +178,10 @@ def _changed(
     yield [_reading(count, None), *skipped, *keep]
     values.update({f"weight.{index}": 1.0 for index in range(MAX_EXPERTS)})
     told: deque[Progress] = deque(maxlen=1)
+    gone = threading.Event()
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="scan") as pool:
-            work = pool.submit(view.family_values, library, named, values, told.append)
+        with ThreadPoolExecutor(1, thread_name_prefix="scan") as pool, _set_on_exit(gone):
+            work = pool.submit(view.family_values, library, named, values, told.append, gone)
             while not wait([work], timeout=_TELL_S).done:
                 if told:
                     yield [_reading(count, told[0]), *skipped, *keep]
@@ -191,6 +194,15 @@ def _changed(
     weights = [gr.update(visible=True, label=f"Weight of {name}", value=1.0) for name in names]
     weights += [gr.update(visible=False, value=1.0)] * (MAX_EXPERTS - len(names))
     yield [*filled, *weights]
+
+
+@contextmanager
+def _set_on_exit(event: threading.Event) -> Iterator[None]:
+    """Sets the event however the block ends: a page that was closed needs no scan."""
+    try:
+        yield
+    finally:
+        event.set()
 
 
 def _reading(experts: int, progress: Progress | None) -> dict[str, Any]:

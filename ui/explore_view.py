@@ -5,6 +5,7 @@ Pure functions from the library, the controls' values and the plan to what the b
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from html import escape
@@ -53,18 +54,6 @@ def ordered(library: Library, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "experts": [model for model in experts if model != values["base"]]}
 
 
-def sketch_of(
-    library: Library,
-    recipe: Recipe,
-    values: Mapping[str, Any],
-    progress: ProgressCallback | None = None,
-) -> FamilySketch:
-    """The family's sketch, with outliers counted as the recipe asks. Raises MergeError."""
-    asked = recipe.parameters
-    multiples = (asked.get("layer_outlier", 3.0), asked.get("linear_outlier", 5.0))
-    return library.sketch(values["base"], values["experts"], progress, multiples)
-
-
 def moves(sketch: FamilySketch) -> np.ndarray:
     """(E, T): how far dynamic pruning moves each density, per unit of its shift."""
     return np.array([sum(plans.offsets(sketch, row)) for row in range(len(sketch.experts))])
@@ -90,15 +79,16 @@ def family_values(
     named: dict[str, Any],
     values: dict[str, Any],
     progress: ProgressCallback | None = None,
+    cancel: threading.Event | None = None,
 ) -> list[Any]:
     """Values of `_outputs` for the chosen family. Raises MergeError.
 
     Args:
-        progress: called while a family that was never seen is read.
+        progress, cancel: of the scan of a family that was never seen.
     """
     values = ordered(library, values)
     recipe = controls.to_recipe(values)
-    sketch = sketch_of(library, recipe, values, progress)
+    sketch = library.sketch(values["base"], values["experts"], progress, cancel)
     table = cells(sketch.tensors)
     offered = [model for _, model in controls.offered(choices(library), values["base"])]
     names = [figures.short(library.get(model).label) for model in values["experts"]]

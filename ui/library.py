@@ -50,7 +50,7 @@ class Library:
     def __init__(self, folders: Sequence[Path], cache: Path | None = None) -> None:
         self._roots = _name_roots(folders)
         self._cache = cache
-        self._lock = threading.Lock()
+        self._lock, self._scanning = threading.Lock(), threading.Lock()
         self._models: dict[str, Model] = {}
         self._sketches: OrderedDict[tuple, FamilySketch] = OrderedDict()
         self.refresh()
@@ -99,37 +99,39 @@ class Library:
         base_id: str,
         expert_ids: Sequence[str],
         progress: Callable[..., None] | None = None,
-        multiples: tuple[float, float] = (3.0, 5.0),
+        cancel: threading.Event | None = None,
     ) -> FamilySketch:
         """The sketches of a base and experts, from memory, the disk cache or a scan.
 
-        Args:
-            multiples: of the mean, above which layers' and linears' outliers are counted.
-
         Raises:
-            MergeError: an id is unknown or the models are not one family.
+            MergeError: an id is unknown, the models are not one family, or `cancel` was set.
         """
         from merging.scan import scan
 
         base = self.get(base_id)
         experts = [self.get(expert_id) for expert_id in expert_ids]
         models = tuple((m.id, m.folder, stamp(m.folder)) for m in (base, *experts))
-        key = (models, multiples)
+        key = models
+        if (known := self._remembered(key)) is not None:
+            return known
+        with self._scanning:  # who asks for the same family meanwhile waits, and finds it
+            if (known := self._remembered(key)) is not None:
+                return known
+            family = open_family(base.folder, {model.id: model.folder for model in experts})
+            sketch = replace(
+                scan(family, progress=progress, cancel=cancel, cache=self._cache), base=base.id
+            )
+            with self._lock:
+                self._sketches[key] = sketch
+                while len(self._sketches) > _SKETCHES_IN_MEMORY:
+                    self._sketches.popitem(last=False)
+        return sketch
+
+    def _remembered(self, key: tuple) -> FamilySketch | None:
         with self._lock:
             if key in self._sketches:
                 self._sketches.move_to_end(key)
-                return self._sketches[key]
-        family = open_family(base.folder, {model.id: model.folder for model in experts})
-        sketch = scan(
-            family, layer_outlier=multiples[0], linear_outlier=multiples[1],
-            progress=progress, cache=self._cache,
-        )  # fmt: skip
-        sketch = replace(sketch, base=base.id)
-        with self._lock:
-            self._sketches[key] = sketch
-            while len(self._sketches) > _SKETCHES_IN_MEMORY:
-                self._sketches.popitem(last=False)
-        return sketch
+            return self._sketches.get(key)
 
     def resolved(self, recipe: Recipe) -> Recipe:
         """The recipe with every model checked to be on offer and readable from its folder.

@@ -188,6 +188,8 @@ def result(job: Job) -> str:
         "Tensors": f"{counts['merged']} merged, {counts['copied']} copied, "
         f"{counts['left_out']} left out",
     }
+    if made.notes:
+        facts["Notes"] = "<br>".join(escape(note) for note in made.notes)
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     return f'<dl class="facts-list">{rows}</dl>'
 

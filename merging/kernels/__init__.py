@@ -86,6 +86,11 @@ def is_built() -> bool:
     return target is not None and target.exists()
 
 
+def can_build() -> bool:
+    """True where there is a compiler."""
+    return _target() is not None
+
+
 def cache_folder() -> Path:
     """Where Amalgam keeps what can be made again: AMALGAM_CACHE, or the user's cache folder."""
     chosen = os.environ.get("AMALGAM_CACHE")
@@ -140,6 +145,7 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "amalgam_histogram": (None, [p, i, expert, l64, l64, i, p, p]),
         "amalgam_nth_equal": (l64, [p, i, expert, l64, l64, f, l64]),
         "amalgam_collect": (u, [p, i, p, i, l64, i, p, p, p, p, l64, p]),
+        "amalgam_select": (u, [p, l64, l64, u, u, p, p]),
         "amalgam_sums": (None, [p, i, p, i, l64, p]),
         "amalgam_count": (None, [p, i, p, i, l64, i, p, p]),
         "amalgam_profile": (None, [p, i, p, p, i, l64, p, p, p, p, p]),

@@ -8,8 +8,11 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
-#define BLOCK 1024
+#define BLOCK 512
 #define GROUP 32
 enum { F32 = 0, BF16 = 1, F16 = 2, F64 = 3 };
 
@@ -288,6 +291,83 @@ int64_t amalgam_nth_equal(const void *base, int base_type, const Expert *expert,
     return -seen - 1;
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+static uint32_t PACK[256][8]; /* for a mask of 8 lanes: where each lane set in it goes */
+
+__attribute__((constructor)) static void fill_pack(void) {
+    for (int mask = 0; mask < 256; mask++)
+        for (int lane = 0, to = 0; lane < 8; lane++)
+            if (mask >> lane & 1) PACK[mask][to++] = (uint32_t)lane;
+}
+#endif
+
+/* Appends the keys in [from, from + width] of GROUP keys to out. Returns how many; up to GROUP
+ * places of out are written. */
+static inline int append(const uint32_t *restrict key, uint32_t from, uint32_t width,
+                         uint32_t *restrict out) {
+    int count = 0;
+#if defined(__AVX512F__)
+    for (int i = 0; i < GROUP; i += 16) {
+        __m512i lanes = _mm512_loadu_si512(key + i);
+        __m512i above = _mm512_sub_epi32(lanes, _mm512_set1_epi32((int)from));
+        __mmask16 mask = _mm512_cmple_epu32_mask(above, _mm512_set1_epi32((int)width));
+        _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32(mask, lanes));
+        count += __builtin_popcount(mask);
+    }
+#elif defined(__AVX2__)
+    __m256i most = _mm256_set1_epi32((int)width), least = _mm256_set1_epi32((int)from);
+    for (int i = 0; i < GROUP; i += 8) {
+        __m256i lanes = _mm256_loadu_si256((const __m256i *)(key + i));
+        __m256i above = _mm256_sub_epi32(lanes, least);
+        __m256i inside = _mm256_cmpeq_epi32(_mm256_min_epu32(above, most), above);
+        int mask = _mm256_movemask_ps(_mm256_castsi256_ps(inside));
+        __m256i order = _mm256_loadu_si256((const __m256i *)PACK[mask]);
+        _mm256_storeu_si256((__m256i *)(out + count), _mm256_permutevar8x32_epi32(lanes, order));
+        count += __builtin_popcount((unsigned)mask);
+    }
+#else
+    for (int i = 0; i < GROUP; i++) {
+        out[count] = key[i];
+        count += key[i] - from <= width;
+    }
+#endif
+    return count;
+}
+
+/* Of n keys in [low, high] the one at an ascending rank. higher, equal: how many are above it and
+ * at it. Narrows the range by histograms until one value is left. */
+uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t low, uint32_t high,
+                        int64_t *higher, int64_t *equal) {
+    enum { BINS = 2048 };
+    int64_t above = 0;
+    for (;;) {
+        /* two halves, so that equal neighbours do not wait for each other; the last bin is for
+         * what lies outside */
+        uint32_t width = high - low, counts[BINS + 1] = {0}, odd[BINS + 1] = {0};
+        int shift = 0;
+        while (width >> shift >= BINS) shift++;
+        int64_t i = 0;
+        for (; i + 2 <= n; i += 2) {
+            uint32_t one = keys[i] - low, two = keys[i + 1] - low;
+            counts[one <= width ? one >> shift : BINS]++;
+            odd[two <= width ? two >> shift : BINS]++;
+        }
+        if (i < n && keys[i] - low <= width) counts[(keys[i] - low) >> shift]++;
+        for (int b = 0; b < BINS; b++) counts[b] += odd[b];
+        int bin = BINS - 1;
+        int64_t from_top = n - rank; /* the rank-th from below is the from_top-th from above */
+        while (above + counts[bin] < from_top) above += counts[bin--];
+        if (shift == 0) {
+            *higher = above;
+            *equal = counts[bin];
+            return low + (uint32_t)bin;
+        }
+        uint32_t start = low + ((uint32_t)bin << shift), end = start + (((uint32_t)1 << shift) - 1);
+        low = start;
+        high = end < high ? end : high;
+    }
+}
+
 /* One pass for several order statistics whose values are bracketed: how many magnitudes lie above
  * each bracket [low, high], and the bits of those inside it, in order. Bits of magnitudes order as
  * the magnitudes do. Adds to above and found; keys: n_brackets x capacity. Where found exceeds
@@ -320,6 +400,10 @@ uint32_t amalgam_collect(const void *base, int base_type, const void *expert, in
                     count += inside + GROUP;
                     continue;
                 }
+                if (end - g == GROUP) {
+                    count += append(key + g, from, width, out + count);
+                    continue;
+                }
                 for (int i = g; i < end; i++) {
                     out[count] = key[i];
                     count += key[i] - from <= width;
@@ -342,8 +426,35 @@ static void combine_sum(float (*d)[BLOCK], const Expert *experts, int n_experts,
         for (int i = 0; i < m; i++) merged[i] = merged[i] / rule->divisor;
 }
 
+/* As below with a known number of experts: everything stays in registers. */
+static inline __attribute__((always_inline)) void ties_of(
+    const int n_experts, float (*restrict d)[BLOCK], const Expert *experts, const Rule *rule, int m,
+    float *restrict merged) {
+    float weight[4];
+    for (int e = 0; e < n_experts; e++) weight[e] = experts[e].weight;
+    int zero_is_positive = rule->zero_is_positive, normalize = rule->normalize;
+    for (int i = 0; i < m; i++) {
+        float v[4];
+        for (int e = 0; e < n_experts; e++) v[e] = d[e][i] * weight[e];
+        float total = v[0];
+        for (int e = 1; e < n_experts; e++) total = total + v[e];
+        int positive = zero_is_positive ? total >= 0.0f : total > 0.0f;
+        float sign = positive ? 1.0f : -1.0f, sum = 0.0f, divisor = 0.0f;
+        for (int e = 0; e < n_experts; e++) {
+            int agrees = v[e] * sign > 0.0f;
+            sum = sum + (agrees ? v[e] : 0.0f);
+            divisor = divisor + (agrees ? weight[e] : 0.0f);
+        }
+        divisor = divisor == 0.0f || !normalize ? 1.0f : divisor;
+        merged[i] = sum / divisor;
+    }
+}
+
 static void combine_ties(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule,
                          int m, float *restrict merged) {
+    if (n_experts == 2) return ties_of(2, d, experts, rule, m, merged);
+    if (n_experts == 3) return ties_of(3, d, experts, rule, m, merged);
+    if (n_experts == 4) return ties_of(4, d, experts, rule, m, merged);
     float total[BLOCK], divisor[BLOCK];
     for (int e = 0; e < n_experts; e++) {
         float weight = experts[e].weight;
@@ -411,7 +522,8 @@ static inline float sign_of(float value) { return (float)((value > 0.0f) - (valu
 static void score(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule, int m,
                   float (*restrict b)[BLOCK]) {
     float v[n_experts][BLOCK], total[BLOCK];
-    int count = 0;
+    int count = 0, seen[n_experts]; /* seen: b holds a sum already */
+    for (int e = 0; e < n_experts; e++) seen[e] = 0;
     for (int i = 0; i < m; i++) total[i] = 0.0f;
     for (int e = 0; e < n_experts; e++) {
         if (!experts[e].active) continue;
@@ -426,10 +538,18 @@ static void score(float (*d)[BLOCK], const Expert *experts, int n_experts, const
     for (int e = 0; e < n_experts; e++) {
         if (!experts[e].active) continue;
         if (rule->competition == PAIRWISE) {
-            for (int i = 0; i < m; i++) b[e][i] = 0.0f;
-            for (int f = 0; f < n_experts; f++) {
+            /* each pair once; terms of b[e] still add up in the experts' order, because those with
+             * f < e were added when f's turn came, lowest f first */
+            for (int i = 0; i < m; i++)
+                b[e][i] = (seen[e] ? b[e][i] : 0.0f) + tanh_fixed(v[e][i] * v[e][i]);
+            for (int f = e + 1; f < n_experts; f++) {
                 if (!experts[f].active) continue;
-                for (int i = 0; i < m; i++) b[e][i] = b[e][i] + tanh_fixed(v[e][i] * v[f][i]);
+                for (int i = 0; i < m; i++) {
+                    float agreement = tanh_fixed(v[e][i] * v[f][i]);
+                    b[e][i] = b[e][i] + agreement;
+                    b[f][i] = (seen[f] ? b[f][i] : 0.0f) + agreement;
+                }
+                seen[f] = 1;
             }
         } else {
             for (int i = 0; i < m; i++) b[e][i] = tanh_fixed(d[e][i] * total[i]);
@@ -462,7 +582,8 @@ static void combine_pcb(float (*d)[BLOCK], const Expert *experts, int n_experts,
 }
 
 /* Histograms of the scores of every active expert, n_buckets each: of the upper 16 bits of the
- * keys where buckets[e][k] < 0 (32768 is the bucket of 0), else of the lower 16 inside it. */
+ * keys where buckets[e][k] is -1 (32768 is the bucket of 0), nothing where it is -2, else of the lower
+ * 16 inside it. */
 void amalgam_score_histogram(const void *base, int base_type, const Expert *experts, int n_experts,
                              const Rule *rule, int64_t first, int64_t n, int n_buckets,
                              const int32_t *buckets, int64_t *counts) {
@@ -478,17 +599,24 @@ void amalgam_score_histogram(const void *base, int base_type, const Expert *expe
         score(d, experts, n_experts, rule, m, b);
         for (int e = 0; e < n_experts; e++) {
             if (!experts[e].active) continue;
+            uint32_t key[BLOCK]; /* orders as the score does, from 0 */
+            for (int i = 0; i < m; i++) {
+                int32_t bits = (int32_t)bits_of(b[e][i] + 0.0f);
+                key[i] = (uint32_t)(bits ^ ((bits >> 31) & 0x7FFFFFFF)) ^ 0x80000000u;
+            }
             for (int k = 0; k < n_buckets; k++) {
-                int32_t bucket = buckets[e * n_buckets + k];
+                int32_t wanted = buckets[e * n_buckets + k];
                 int64_t *to = counts + ((int64_t)e * n_buckets + k) * 65536;
-                for (int i = 0; i < m; i++) {
-                    int32_t bits = (int32_t)bits_of(b[e][i] + 0.0f);
-                    int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);
-                    int32_t high = (key >> 16) + 32768;
-                    if (bucket < 0)
-                        to[high]++;
-                    else if (high == bucket)
-                        to[key & 0xFFFF]++;
+                if (wanted == -1)
+                    for (int i = 0; i < m; i++) to[key[i] >> 16]++;
+                if (wanted < 0) continue;
+                uint32_t bucket = (uint32_t)wanted;
+                for (int g = 0; g < m; g += GROUP) {
+                    int end = g + GROUP < m ? g + GROUP : m, inside = 0;
+                    for (int i = g; i < end; i++) inside += key[i] >> 16 == bucket;
+                    if (!inside) continue;
+                    for (int i = g; i < end; i++)
+                        if (key[i] >> 16 == bucket) to[key[i] & 0xFFFFu]++;
                 }
             }
         }

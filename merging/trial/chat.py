@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import DynamicCache
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
@@ -23,7 +23,9 @@ from transformers.generation.logits_process import (
 )
 
 from merging.checkpoints import open_checkpoint
-from merging.errors import BadCheckpoint, DeviceUnavailable, MergeError
+from merging.errors import DeviceUnavailable, MergeError, NotEnoughSpace
+from merging.sources import release
+from merging.trial.loading import load
 
 Message = dict[str, str]  # {"role": "user" or "assistant", "content": text}
 
@@ -97,17 +99,8 @@ class ChatModel:
         """
         open_checkpoint(folder)
         target = _device(device)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype="auto", local_files_only=True, use_safetensors=True
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise BadCheckpoint(
-                f"{Path(folder).name}: cannot be loaded to chat: {reason}"
-            ) from None
-        model = model.eval().to(target)
+        model, tokenizer = load(folder)
+        model = _moved(model, target, Path(folder).name)
         tensors = [*model.parameters(), *model.buffers()]
         return cls(model, tokenizer, sum(t.numel() * t.element_size() for t in tensors))
 
@@ -235,6 +228,25 @@ class ChatModel:
         text = self.tokenizer.decode(answer, skip_special_tokens=True)
         # a character whose last bytes are still to come decodes to U+FFFD
         return text if whole else text.rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+def _moved(model: Any, target: torch.device, name: str) -> Any:
+    """The model on its device; a family kept there for merging makes room for it.
+
+    Raises:
+        NotEnoughSpace: the device's memory is too small.
+    """
+    try:
+        return model.to(target)
+    except torch.OutOfMemoryError:
+        pass
+    release(str(target))  # outside the handler: the error held what was already moved
+    try:
+        return model.to(target)
+    except torch.OutOfMemoryError:
+        raise NotEnoughSpace(
+            f"{name} does not fit the memory of {target}; start with --device cpu"
+        ) from None
 
 
 def _device(wanted: str) -> torch.device:

@@ -5,21 +5,18 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from merging.demo import DOMAINS
 from merging.demo.tasks import Task, held_out
 from merging.errors import MergeError
 from merging.trial.decode import greedy
+from merging.trial.loading import load
 
 Model = Path | str | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Progress = Callable[[str, float], None]
 
+MOST_PROMPTS = 1000
 _SPARE_TOKENS = 8  # beyond the longest answer: a longer reply is wrong, no need to read its end
 _Z_95 = 1.959964
 
@@ -124,6 +121,8 @@ def choose_tasks(
 ) -> list[Task]:
     """Returns up to `n` tasks of each domain: built-in ones of a split, or those of a file."""
     if path is None:
+        if not 1 <= n <= MOST_PROMPTS:
+            raise TaskFileError(f"1 to {MOST_PROMPTS} built-in prompts can be asked for, not {n}")
         return [task for domain in domains or DOMAINS for task in held_out(domain, split, n)]
     if n < 1:
         raise ValueError(f"at least 1 prompt per domain is needed, not {n}")
@@ -139,8 +138,7 @@ def choose_tasks(
 def _load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if isinstance(source, tuple):
         return source
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    return AutoModelForCausalLM.from_pretrained(source).eval(), tokenizer
+    return load(Path(source))
 
 
 def _scaled(progress: Progress | None, name: str, total: int) -> Callable[[int], None] | None:

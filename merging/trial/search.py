@@ -8,6 +8,7 @@ and the loss is theirs.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.func import functional_call
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from merging.checkpoints import Entry, resolve
 from merging.demo.tasks import Task
@@ -25,6 +26,7 @@ from merging.merge import open_recipe
 from merging.recipe import Recipe
 from merging.schedule import Schedule
 from merging.trial.decode import as_chat
+from merging.trial.loading import load
 
 Group = tuple[str, int | None]
 """Tensors that share a weight: (part of their names, layer); ("*", None) for the rest."""
@@ -73,7 +75,8 @@ def search(
         cancel: set it to stop at the next step.
 
     Raises:
-        RecipeError: another kind of recipe, or a tensor is not a parameter of the model.
+        RecipeError: another kind of recipe, a tensor that does not fit the base, or a loss that is
+            not finite.
         Cancelled: `cancel` was set.
     """
     if (recipe.prune, recipe.consensus) != ("none", "sum") or recipe.parameters.get("normalize"):
@@ -86,13 +89,17 @@ def search(
     family = open_recipe(recipe)
     layers = 1 + max((entry.place.layer or 0 for entry in family.merged), default=0)
     folder = resolve(recipe.base, recipe.folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model, tokenizer = load(folder, torch.float32)
     model.requires_grad_(False)
     parameters = dict(model.named_parameters())
     for entry in family.merged:
         if entry.name not in parameters:
             raise RecipeError(f"search: tensor {entry.name} is not a parameter of {recipe.base}")
+        if entry.numel != parameters[entry.name].numel():
+            raise RecipeError(
+                f"search: tensor {entry.name} has other rows in the experts than in {recipe.base}; "
+                "search needs models of one vocabulary"
+            )
     deltas = {
         entry.name: torch.stack(
             [expert.read(entry.name).float() - parameters[entry.name] for expert in family.experts]
@@ -120,6 +127,10 @@ def search(
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise RecipeError(
+                f"search: the loss is {losses[-1]} at step {step + 1}; start from smaller weights"
+            )
         if progress is not None:
             progress(step + 1, losses[-1])
     return Found(_with_weights(recipe, learned, layers), tuple(losses))
@@ -166,7 +177,7 @@ def _group(entry: Entry) -> Group:
     if not entry.place.is_linear:
         return ("*", None)
     _, _, inner = entry.name.partition(f".{entry.place.layer}.")
-    return (inner.removesuffix(".weight"), entry.place.layer)
+    return (inner, entry.place.layer)  # with its ".weight": a bias is not the matrix
 
 
 def _start(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merging import brackets
+from merging import brackets, fused
 from merging.selection import OrderStatistic
 
 
@@ -64,7 +64,7 @@ def test_the_stride_is_odd_and_bounds_the_sample() -> None:
     for count in (1 << 16, 1 << 20, 1 << 26, 11_534_336, 524_288_000):
         stride = brackets.sample_stride(count)
         assert stride % 2 == 1
-        assert 1 << 12 <= count // stride <= 1 << 17
+        assert 1 << 12 <= count // stride <= 1 << 19
 
 
 def test_room_is_what_the_sample_says_and_a_quarter_more() -> None:
@@ -94,3 +94,17 @@ def test_equal_to_sorting(seed: int, levels: int, shares: list[float]) -> None:
         assert found.value == ordered[rank]
         assert found.above == (values > ordered[rank]).sum()
         assert found.equal == (values == ordered[rank]).sum()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=st.lists(st.floats(0, 2.0**100, width=32), min_size=1, max_size=70),
+    repeat=st.integers(1, 4),
+    share=st.floats(0, 1),
+)
+def test_the_fused_selection_is_the_plain_one(
+    values: list[float], repeat: int, share: float
+) -> None:
+    keys = bits(*values * repeat)
+    place = min(int(share * keys.size), keys.size - 1)
+    assert fused._select(keys, place) == brackets.select(keys, place)

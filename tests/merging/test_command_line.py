@@ -225,6 +225,10 @@ def test_a_damaged_model_is_one_line(damage: str, parent, capsys) -> None:
         (["merge", "recipe.yaml", "recipe.yaml/out"], ["recipe.yaml/out"]),
         (["merge", "recipe.yaml", "."], ["not empty"]),
         (["evaluate", "absent"], ["absent"]),
+        (["evaluate", "base"], ["base", "cannot be loaded"]),  # it has no tokenizer
+        (["evaluate", "demo:base", "--n", "1001"], ["1 to 1000", "1001"]),
+        (["search", "recipe.yaml", "--out", "absent/found.yaml"], ["absent/found.yaml"]),
+        (["search", "recipe.yaml", "--tasks", "absent.jsonl"], ["absent.jsonl"]),
         (["demo", "build", "base"], ["base", "not empty"]),
     ],
     ids=" ".join,
@@ -363,7 +367,7 @@ def test_search_prints_a_recipe_with_weights_per_layer(parent, capsys) -> None:
     assert main(["search", demo_pair(parent), "--steps", "2", "--n", "8"]) == 0
     found = yaml.safe_load(capsys.readouterr().out)
     rules = found["models"][0]["parameters"]["weight"]
-    assert rules[0]["filter"] == "mlp.down_proj"
+    assert rules[0]["filter"] == "mlp.down_proj.weight"
     assert len(rules[0]["value"]) == 4
 
 

@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from merging import selection
 from merging.errors import NonFinite
-from merging.selection import KEEP_ALL, KEEP_NONE, Cut, largest, order_statistics, split
+from merging.selection import (
+    KEEP_ALL,
+    KEEP_NONE,
+    UPPER,
+    Cut,
+    buckets_near,
+    largest,
+    order_statistics,
+    split,
+    statistics,
+    sweep_rows,
+    upper_histogram,
+)
 
 BOUNDARY = selection.SMALL
 
@@ -190,3 +202,41 @@ def test_any_magnitudes_in_any_chunks_keep_the_largest(values, size, data) -> No
     keep = data.draw(st.integers(0, len(values)))
     ((cut,),) = largest(in_chunks([row], size), len(values), [[keep]])
     assert torch.equal(kept(row, cut, size), expected_mask(row, keep))
+
+
+def counted(values: torch.Tensor) -> tuple[list, object]:
+    """What a selection asked for, sweep by sweep, and its sweep."""
+    asked: list = []
+    sweep = sweep_rows(in_chunks([values], 1000))
+
+    def listening(buckets):
+        asked.append([list(row) for row in buckets])
+        return sweep(buckets)
+
+    return asked, listening
+
+
+def test_a_guess_that_comes_true_saves_the_second_sweep() -> None:
+    values = torch.arange(1, 5001, dtype=torch.float32)
+    asked, sweep = counted(values)
+    bucket = buckets_near(upper_histogram(np.array([2501.0], np.float32)), 5000, [2500])
+    ((found,),) = statistics(sweep, [[2500]], [bucket])
+    assert (found.value, found.above, found.equal) == (2501.0, 2499, 1)
+    assert asked == [[[UPPER, *bucket]]]
+
+
+def test_a_wrong_guess_costs_a_sweep_and_changes_nothing() -> None:
+    values = torch.arange(1, 5001, dtype=torch.float32)
+    asked, sweep = counted(values)
+    wrong = buckets_near(upper_histogram(np.array([7.0], np.float32)), 5000, [2500])
+    ((found,),) = statistics(sweep, [[2500]], [wrong])
+    assert found.value == 2501.0
+    assert len(asked) == 2 and asked[1] != [wrong]
+
+
+def test_buckets_near_a_rank_hold_the_samples_value() -> None:
+    sample = np.array([3.0, 1.0, 2.0, 4.0, -5.0], np.float32)
+    # rank 50 of 100 is the sample's middle, 2.0, whose upper 16 bits are 0x4000
+    assert 0x4000 + (1 << 15) in buckets_near(upper_histogram(sample), 100, [50])
+    assert buckets_near(upper_histogram(sample[:0]), 100, [50]) == []
+    assert buckets_near(upper_histogram(sample * 0), 100, [0, 99]) == [1 << 15]

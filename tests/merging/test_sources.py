@@ -29,7 +29,7 @@ def family(tmp_path: Path) -> Family:
     return open_family(opened[0], opened[1:])
 
 
-def pieces(source: sources.Source, family: Family) -> list[torch.Tensor]:
+def pieces(source: sources.RawTensors, family: Family) -> list[torch.Tensor]:
     return [
         source.read(model, entry.name, start, stop)
         for model in family.models
@@ -40,7 +40,7 @@ def pieces(source: sources.Source, family: Family) -> list[torch.Tensor]:
 
 def test_every_source_hands_out_the_same_elements(family: Family) -> None:
     expected = pieces(sources.Files(), family)
-    others = (sources.Staging("cpu", locked=False), sources.Resident(family, "cpu"))
+    others = (sources.Staging("cpu", locked=False), sources.KeptFamily(family, "cpu"))
     for other in others:
         for found, wanted in zip(pieces(other, family), expected, strict=True):
             assert found.dtype == wanted.dtype
@@ -76,7 +76,7 @@ def test_a_family_kept_in_memory_is_loaded_once(family: Family, monkeypatch) -> 
     monkeypatch.setattr(sources, "fits", lambda family, device: True)
     monkeypatch.setattr(sources, "_kept", [])
     first = sources.source_for(family, "cpu")
-    assert isinstance(first, sources.Resident)
+    assert isinstance(first, sources.KeptFamily)
     assert sources.source_for(family, "cpu") is first
     file = family.base.tensors["x"].file
     file.write_bytes(file.read_bytes())  # another content: another family
@@ -93,7 +93,7 @@ def test_merging_from_memory_writes_the_same_bytes(
     models = [(name, {"density": 0.3}) for name in ("a", "b")]
     recipe = recipes.build(method="ties", base="base", models=models, folder=tmp_path)
     merge.merge(recipe, tmp_path / "files", device="cpu")
-    resident = sources.Resident(family, "cpu")
+    resident = sources.KeptFamily(family, "cpu")
     run = merge.Run(recipe, family, tmp_path / "kept", False, 1 << 30, None, None)
     monkeypatch.setattr(merge, "source_for", lambda family, device: resident)
     run("cpu", None, True)

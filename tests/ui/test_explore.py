@@ -46,7 +46,7 @@ class FakeLibrary:
         return (ids[0] if ids else ""), ids[1:]
 
     def sketch(
-        self, base: str, experts: list[str], progress: Any = None, multiples: Any = None
+        self, base: str, experts: list[str], progress: Any = None, cancel: Any = None
     ) -> Any:
         return sketch(len(experts))
 

@@ -165,3 +165,41 @@ def test_sketch_is_kept_until_a_file_changes(library: Library, monkeypatch) -> N
 def test_models_are_values(library: Library) -> None:
     model = library.get("models/one")
     assert replace(model, label="x") != model
+
+
+def test_two_who_ask_for_one_family_share_a_scan(library: Library, monkeypatch) -> None:
+    import threading
+
+    from merging import scan as scans
+
+    started, go, scans_run = threading.Event(), threading.Event(), []
+    real = scans.scan
+
+    def slow(*arguments, **options):
+        scans_run.append(1)
+        started.set()
+        assert go.wait(30)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(scans, "scan", slow)
+    found = []
+    ask = lambda: found.append(library.sketch("demo:base", ["demo:add"]))  # noqa: E731
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert started.wait(30)
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    assert found[0] is found[1]
+    assert len(scans_run) == 1
+
+
+def test_a_cancelled_scan_is_not_kept(library: Library) -> None:
+    import threading
+
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(MergeError):
+        library.sketch("demo:base", ["demo:add"], cancel=cancel)
+    assert library.sketch("demo:base", ["demo:add"]).experts

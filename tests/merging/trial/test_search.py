@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from merging import recipe as recipes
 from merging.demo.build import Curriculum, new_model
@@ -69,11 +70,36 @@ def test_a_rule_per_module_with_a_value_per_layer_and_one_for_the_rest(family: P
     found = search(recipe(family), TASKS, steps=1, batch=2)
     rules = found.recipe.sources[0].weight.rules
     assert [pattern for pattern, _ in rules] == [
-        "mlp.down_proj", "mlp.gate_proj", "mlp.up_proj", "self_attn.k_proj", "self_attn.o_proj",
-        "self_attn.q_proj", "self_attn.v_proj", "*",
+        "mlp.down_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight",
+        "self_attn.k_proj.weight", "self_attn.o_proj.weight", "self_attn.q_proj.weight",
+        "self_attn.v_proj.weight", "*",
     ]  # fmt: skip
     assert [len(knots) for _, knots in rules] == [2] * 7 + [1]
     assert recipes.parse(recipes.dump(found.recipe), family) == found.recipe
+
+
+def test_a_bias_is_weighed_with_the_rest_as_it_was_learned(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    for seed, name in enumerate(("base", "good", "bad")):
+        torch.manual_seed(seed)
+        Qwen2ForCausalLM(config).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    found = search(recipe(tmp_path), TASKS, steps=2, learning_rate=0.1, batch=2)
+    weight = found.recipe.sources[0].weight
+    bias, matrix, norm = (
+        weight.at(f"model.layers.1.{name}", 1, 2)
+        for name in ("self_attn.q_proj.bias", "self_attn.q_proj.weight", "input_layernorm.weight")
+    )
+    assert bias == norm != matrix
+
+
+def test_a_loss_that_is_not_finite_is_an_error_not_a_recipe(family: Path) -> None:
+    with pytest.raises(RecipeError, match="the loss is nan at step 1"):
+        search(recipe(family, 1e30), TASKS, steps=2, batch=2)
 
 
 def test_it_starts_from_the_recipes_weights(family: Path) -> None:

@@ -1,0 +1,41 @@
+"""Loads a model folder with its tokenizer; what cannot be loaded is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from merging.errors import BadCheckpoint
+
+
+def load(
+    folder: Path, dtype: torch.dtype | str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Returns the model, on the CPU and ready to answer, and its tokenizer.
+
+    Nothing is downloaded, and no code of the folder is run.
+
+    Args:
+        dtype: type of the parameters; "auto" for the stored one.
+
+    Raises:
+        BadCheckpoint: transformers does not know the model, or a file is missing or damaged.
+    """
+    options: dict[str, Any] = {"local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, **options
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BadCheckpoint(f"{Path(folder).name}: cannot be loaded: {reason}") from None
+    return model.eval(), tokenizer

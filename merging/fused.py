@@ -14,6 +14,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,16 @@ from merging.errors import NonFinite
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
-BUDGET_BYTES = 256 << 20  # raw tensors held at a time, all workers together
-SEGMENT = 1 << 22  # elements of a tensor worked on at a time
+# Raw bytes of all models that a worker holds at a time: what stays in the cache. Reading a tensor
+# twice from the system's file cache in small pieces costs less than one trip through memory.
+PIECE_BYTES = 8 << 20
+KEYS_BYTES = 128 << 20  # collected magnitudes held at a time, all workers together
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
 _SLACK = 64  # elements that the collecting loop may write beyond the last it counts
+_BLOCK = 1 << 10  # pieces are whole blocks of the loops
+_FULL = 1 << 31  # entries after which 32-bit counters are emptied
 _RUN = 64  # elements sampled in a row where a tensor is sampled from its file
 _TYPES = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
 
@@ -74,7 +79,7 @@ class FusedStream(Stream):
         super().__init__(family, **arguments)
         self.workers = workers()
         self.local = threading.local()
-        self.budget = BUDGET_BYTES // self.workers
+        self.keys_bytes = KEYS_BYTES // self.workers
 
     def open(self, entry: Entry) -> TensorReader:
         """The fused reader of one merged tensor."""
@@ -106,6 +111,35 @@ class FusedStream(Stream):
         return buffers[slot]
 
 
+@dataclass(frozen=True)
+class Collected:
+    """The magnitudes of one expert's tensor that fell into brackets.
+
+    Attributes:
+        brackets: their (lowest, highest) bits.
+        keys: for each bracket, the bits inside it in the tensor's order.
+        starts: where each piece of the tensor begins.
+        ends: (pieces, brackets) how many keys had been collected after each piece.
+    """
+
+    brackets: list[brackets.Bracket]
+    keys: list[np.ndarray]
+    starts: list[int]
+    ends: np.ndarray
+
+    def before(self, value: float, nth: int) -> tuple[int, int]:
+        """Where the piece with the nth entry (from 1) equal to `value` begins, and which of the
+        equal ones it is from there on."""
+        bits = int(np.float32(value).view(np.uint32))
+        for k, (low, high) in enumerate(self.brackets):
+            if low <= bits <= high:
+                equal = np.flatnonzero(self.keys[k] == np.uint32(bits))
+                piece = int(np.searchsorted(self.ends[:, k], equal[nth - 1], side="right"))
+                passed = int(self.ends[piece - 1, k]) if piece else 0
+                return self.starts[piece], nth - int(np.searchsorted(equal, passed))
+        return 0, nth
+
+
 class FusedReader(TensorReader):
     """Measures and merges one tensor through the fused loops."""
 
@@ -118,10 +152,10 @@ class FusedReader(TensorReader):
         self._types = [_TYPES[info.dtype] for info in self._infos]
         widths = [info.width for info in self._infos]
         self._widths = widths
-        self._fits = entry.numel * sum(widths) <= stream.budget
-        room = max(1 << 14, stream.budget // (2 * sum(widths)))
-        self._step = entry.numel if self._fits else min(SEGMENT, room)
+        self._step = min(entry.numel, max(_BLOCK, PIECE_BYTES // sum(widths) // _BLOCK * _BLOCK))
+        self._fits = self._step == entry.numel
         self._loaded: dict[int, tuple[int, int]] = {}
+        self._collected: dict[int, Collected] = {}
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
         """As TensorReader."""
@@ -133,8 +167,8 @@ class FusedReader(TensorReader):
     def _from_brackets(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]] | None:
         """The same from one pass; None where a bracket missed or would hold too much."""
         wanted, sizes = self._brackets(ranks)
-        if 4 * sum(len(row) * size for row, size in zip(wanted, sizes, strict=True)) > (
-            self.stream.budget // 2
+        if 4 * sum(len(row) * n for row, n in zip(wanted, sizes, strict=True)) > (
+            self.stream.keys_bytes
         ):
             return None
         rows = [
@@ -147,7 +181,9 @@ class FusedReader(TensorReader):
             )
             for index, (row, size) in enumerate(zip(wanted, sizes, strict=True))
         ]
+        starts, ends = [], []
         for start, stop in self._pieces(None):
+            starts.append(start)
             for index, (low, high, above, found, keys) in enumerate(rows):
                 top = self._call(
                     "amalgam_collect", start, stop, self._pointer(index + 1, start, stop),
@@ -157,11 +193,16 @@ class FusedReader(TensorReader):
                 )  # fmt: skip
                 if top >= brackets.INFINITE:
                     raise NonFinite("a value is NaN or infinite")
+            ends.append([row[3].copy() for row in rows])
         result = []
-        for row, size, (_, _, above, found, keys) in zip(ranks, sizes, rows, strict=True):
+        for index, (row, size) in enumerate(zip(ranks, sizes, strict=True)):
+            _, _, above, found, keys = rows[index]
             if (found > size).any():
                 return None
             inside = [keys[k * size : k * size + n] for k, n in enumerate(found)]
+            self._collected[index] = Collected(
+                wanted[index], inside, starts, np.array([one[index] for one in ends])
+            )
             over = [int(count) for count in above]
             located = [brackets.locate(inside, over, self.numel, rank, _select) for rank in row]
             if None in located:
@@ -230,7 +271,12 @@ class FusedReader(TensorReader):
         self, expert: int, value: float, nth: int, decisions: Sequence[Decision] | None = None
     ) -> int:
         """As TensorReader."""
+        begin = 0
+        if decisions is None and expert in self._collected:
+            begin, nth = self._collected[expert].before(value, nth)
         for start, stop in self._pieces(decisions):
+            if start < begin:
+                continue
             struct = self._expert(expert, decisions, start, stop)
             found = self._call(
                 "amalgam_nth_equal", start, stop, struct, start, stop - start, value, nth
@@ -267,8 +313,9 @@ class FusedReader(TensorReader):
         sums, dots = np.zeros((self.experts, 2)), np.zeros((self.experts, self.experts))
         top, base_l2 = np.zeros(self.experts, dtype=np.uint32), np.zeros(1)
         types = (ctypes.c_int32 * self.experts)(*self._types[1:])
+        tables = np.zeros((self.experts, 2, 2, HALF), dtype=np.uint32)
+        emptied = 0
         for start, stop in self._pieces(None):
-            tables = np.zeros((self.experts, 2, 2, HALF), dtype=np.uint32)
             pointers = (ctypes.c_void_p * self.experts)(
                 *(self._pointer(index + 1, start, stop) for index in range(self.experts))
             )
@@ -277,9 +324,11 @@ class FusedReader(TensorReader):
                 tables.ctypes.data, sums.ctypes.data, top.ctypes.data, dots.ctypes.data,
                 base_l2.ctypes.data,
             )  # fmt: skip
-            counts = tables.sum(axis=1, dtype=np.int64)
-            total.coarse += counts[:, 0]
-            total.histogram += counts.sum(axis=1)
+            if stop - emptied > _FULL or stop == self.numel:
+                counts = tables.sum(axis=1, dtype=np.int64)
+                total.coarse += counts[:, 0]
+                total.histogram += counts.sum(axis=1)
+                tables[:], emptied = 0, stop
             total.sample.append(self._sample(start, stop, (first - start) % stride, stride))
         total.nonzero = self.numel - total.coarse[:, 0]
         total.coarse[:, 0] = 0  # of the smallest bucket only zeros have no lower bits
@@ -361,7 +410,7 @@ class FusedReader(TensorReader):
         for start in range(0, self.numel, max(self._step, 1)):
             stop = min(start + self._step, self.numel)
             inner = (edge for edge in stops if start < edge < stop)
-            edges = sorted({start, stop, *inner, *range(start + SEGMENT, stop, SEGMENT)})
+            edges = sorted({start, stop, *inner})
             for a, b in itertools.pairwise(edges):
                 self.stream.check_cancelled()
                 yield a, b

@@ -125,7 +125,7 @@ def test_without_a_bad_input_the_error_stays(family) -> None:
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_both_engines_measure_the_same(kind, family, monkeypatch) -> None:
-    monkeypatch.setattr(fused, "BUDGET_BYTES", 1 << 16)
+    monkeypatch.setattr(fused, "PIECE_BYTES", 1 << 14)
     reader = reader_of(kind(family))
     deltas = [(expert.read(UP) - family.base.read(UP)).abs().flatten() for expert in family.experts]
     ranks = [0, 7, reader.numel // 2, reader.numel - 1]

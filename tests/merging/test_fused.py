@@ -96,8 +96,7 @@ def test_fused_and_torch_write_the_same_bytes(
     torch_bytes = run(family, name, tmp_path / "a", monkeypatch, Stream, dtype)
     fused_bytes = run(family, name, tmp_path / "b", monkeypatch, fused.FusedStream, dtype)
     assert fused_bytes == torch_bytes
-    monkeypatch.setattr(fused, "BUDGET_BYTES", 1)  # nothing fits: every tensor in segments
-    monkeypatch.setattr(fused, "SEGMENT", 1000)
+    monkeypatch.setattr(fused, "PIECE_BYTES", 1)  # nothing fits: every tensor in small pieces
     assert run(family, name, tmp_path / "c", monkeypatch, fused.FusedStream, dtype) == torch_bytes
 
 
@@ -150,9 +149,10 @@ def awkward() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", awkward())
 @pytest.mark.parametrize("density", [0.001, 0.2, 0.97])
-@pytest.mark.parametrize("budget", [1 << 28, 1 << 20, 1])
+@pytest.mark.parametrize("piece", [1 << 28, 1 << 16, 1])
+@pytest.mark.parametrize("keys", [1 << 28, 0])
 def test_awkward_tensors_are_cut_exactly(
-    kind: str, density: float, budget: int, tmp_path: Path, monkeypatch
+    kind: str, density: float, piece: int, keys: int, tmp_path: Path, monkeypatch
 ) -> None:
     delta = awkward()[kind]
     folder = one_tensor(tmp_path, delta)
@@ -160,7 +160,8 @@ def test_awkward_tensors_are_cut_exactly(
         method="magnitude", base="base", models=[("expert", {"density": density})], folder=folder
     )
     monkeypatch.setattr(merge, "_stream_class", lambda *_: fused.FusedStream)
-    monkeypatch.setattr(fused, "BUDGET_BYTES", budget)
+    monkeypatch.setattr(fused, "PIECE_BYTES", piece)
+    monkeypatch.setattr(fused, "KEYS_BYTES", keys)
     merge.merge(recipe, tmp_path / "out", device="cpu")
     from safetensors.torch import load_file
 

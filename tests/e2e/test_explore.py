@@ -55,7 +55,7 @@ def test_the_first_screen_shows_four_real_histograms(open_page) -> None:
     assert heats == [4] * 4
     titles = page.evaluate(f"{PLOT}.layout.annotations.map(a => a.text).join()")
     assert all(name in titles for name in EXPERTS)
-    assert finding(page).startswith("Keeps 20 % of the entries")
+    assert finding(page).startswith("Keeps 30 % of the entries")
 
 
 def test_the_page_is_light(page) -> None:

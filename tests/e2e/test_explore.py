@@ -71,7 +71,7 @@ def test_the_map_follows_the_slider_on_one_node(page) -> None:
     move(page, lambda: rate(page).press("ArrowRight"))
     assert page.evaluate(f"{PLOT}.data[2].x[0]") > before
     assert page.evaluate(f"{PLOT}.mark") == 1
-    assert finding(page).startswith("Keeps 19 % of the entries")
+    assert finding(page).startswith("Keeps 29 % of the entries")
 
 
 def test_a_drag_is_drawn_in_the_browser_and_settled_once(page) -> None:
@@ -171,7 +171,7 @@ def test_pruners_are_drawn_as_what_they_are(page) -> None:
         page.evaluate(f"{PLOT}.data.filter(t => t.meta.role !== 'heat' && t.x.length).length") == 0
     )
     assert "at random" in page.locator("#map .note").inner_text()
-    assert "Keeps 20 % of the entries and 20 % of the energy" in finding(page)
+    assert "Keeps 30 % of the entries and 30 % of the energy" in finding(page)
     choose(page, "Prune by", "Nothing")
     assert finding(page).startswith("Keeps every change")
     assert not rate(page).is_visible()
@@ -186,8 +186,8 @@ def test_partitions_show_their_sliders_and_lines(page) -> None:
     slider = page.get_by_label("range slider for Partitions")
     slider.focus()
     move(page, lambda: slider.press("ArrowRight"))
-    page.get_by_label("range slider for top 4 %").wait_for()
-    page.get_by_label("range slider for 16\N{EN DASH}20 %").wait_for()
+    page.get_by_label("range slider for top 6 %").wait_for()
+    page.get_by_label("range slider for 24\N{EN DASH}30 %").wait_for()
     lines = page.evaluate(f"{PLOT}.data[1].x.filter(v => v !== null).length")
     assert 24 < lines <= 4 * 4 * 2  # up to 4 bounds in 4 layers, two points each
 
@@ -196,7 +196,7 @@ def test_amplification_is_told_and_drawn(page) -> None:
     ready(page)
     note = "document.querySelector('#energy .plot').layout.annotations[0].text"
     first, colour = page.evaluate(note), page.evaluate(f"JSON.stringify({PLOT}.data[0].z)")
-    slider = page.get_by_label("range slider for top 5 %")
+    slider = page.get_by_label("range slider for top 7.5 %")
     slider.focus()
     move(page, lambda: [slider.press("PageUp") for _ in range(2)])
     page.wait_for_function(f"{note} !== {first!r}")

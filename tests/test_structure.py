@@ -59,7 +59,7 @@ LAYERS = [  # a module imports from its own line and those above it
      "merging.sketch"},
     {"merging.methods"},
     {"merging.recipe"},
-    {"merging.decisions"},
+    {"merging.decisions", "merging.brackets", "merging.sources"},
     {"merging.engine"},
     {"merging.fused", "merging.outliers"},
     {"merging.tails"},

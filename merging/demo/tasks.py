@@ -147,7 +147,7 @@ def suggested_prompts() -> dict[str, list[str]]:
     """Return a few prompts per domain to click on, in the wording a person would use."""
     return {
         "add": ["What is 37 + 45?", "What is 28 plus 64?", "Add 59 and 17"],
-        "reverse": ["Reverse planet", "Reverse the word garden", "Spell music backwards"],
+        "reverse": ["Reverse silver", "Reverse the word garden", "Spell music backwards"],
         "spanish": ["Write 347 in Spanish", "What is 52 in Spanish?", "Say 2026 in Spanish"],
         "sort": ["Sort 5 1 4 2", "Sort these digits: 9 0 3 7 6", "Put 8 2 6 4 1 3 in order"],
     }

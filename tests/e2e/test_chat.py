@@ -65,8 +65,8 @@ def test_next_question_can_be_typed_at_once(page) -> None:
 
 def test_suggested_prompt_is_one_click(page) -> None:
     open_chat(page)
-    page.get_by_role("button", name="Reverse planet").click()
-    expect(column(page, "demo:base")).to_contain_text("Reverse planet")
+    page.get_by_role("button", name="Reverse silver").click()
+    expect(column(page, "demo:base")).to_contain_text("Reverse silver")
     expect(column(page, "demo:base").locator(".note")).to_contain_text("token", timeout=30_000)
 
 

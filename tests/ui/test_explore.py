@@ -73,8 +73,8 @@ def test_first_paint_holds_the_histograms_and_a_valid_recipe(built) -> None:
     refs = built[1]
     assert '"counts":' in refs.map.value
     recipe = recipes.parse(refs.recipe.value)
-    assert (recipe.prune, recipe.sources[0].density.constant) == ("dynamic", 0.2)
-    assert '"sentence":"Keeps 20 %' in refs.headline.value
+    assert (recipe.prune, recipe.sources[0].density.constant) == ("dynamic", 0.3)
+    assert '"sentence":"Keeps 30 %' in refs.headline.value
 
 
 def test_every_event_is_private(built) -> None:
@@ -138,7 +138,7 @@ def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> Non
     assert answer[0]["asked"]["rate"] == 0.7
     assert set(answer[0]["exact"]) == {"entries", "l1", "l2"}
     assert recipes.parse(answer[1]).partitions == 4
-    assert answer[3]["label"] == "top 5 %"
+    assert answer[3]["label"] == "top 7.5 %"
 
 
 def test_experts_come_in_the_order_on_offer(library, values) -> None:

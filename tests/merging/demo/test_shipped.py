@@ -72,7 +72,7 @@ def test_every_shipped_recipe_is_valid_and_measured(file: Path) -> None:
 def test_suggested_prompts_are_answered_by_their_experts() -> None:
     answers = {
         "add": ["82", "92", "76"],
-        "reverse": ["tenalp", "nedrag", "cisum"],
+        "reverse": ["revlis", "nedrag", "cisum"],
         "spanish": ["trescientos cuarenta y siete", "cincuenta y dos", "dos mil veintiséis"],
         "sort": ["1 2 4 5", "0 3 6 7 9", "1 2 3 4 6 8"],
     }

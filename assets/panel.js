@@ -15,7 +15,6 @@
   const dirty = new Set();
   let frame = 0, timer = 0, names = [], bounds = {};
 
-  const ready = () => globalThis.Plotly && globalThis.amalgamPlan && globalThis.amalgamMap && globalThis.amalgamFigures;
   const find = (kind) => [...panels].find((panel) => panel.kind === kind && panel.element.isConnected);
   const make = (tag, attributes = {}, ...children) => {
     const node = Object.assign(document.createElement(tag), attributes);
@@ -56,7 +55,7 @@
     if (JSON.stringify(state.values) === before) return;
     accept();
     state.moves++;
-    if (ready()) replan();
+    replan();
     if (state.exact) headline(find("headline")); else live();
     redraw();
     rest();
@@ -75,7 +74,7 @@
 
   function draw() {
     frame = 0;
-    if (!ready()) return void setTimeout(redraw, 15);
+    if (!globalThis.Plotly) return void setTimeout(redraw, 15);
     if (!state.plan) replan();
     const seen = (panel) => panel.element.isConnected && panel.node?.clientWidth > 40 && panel.value;
     const waiting = [...dirty].filter(seen);
@@ -96,7 +95,9 @@
       panel.node.on("plotly_click", (event) => clicked(panel, event.points?.[0]));
     }
     describe(panel);
-    if (panel.kind === "map") nameGroups(); // a group that was folded away may have come
+    if (panel.kind !== "map") return;
+    document.getElementById("first")?.remove(); // the live map stands where its first sight stood
+    nameGroups(); // a group that was folded away may have come
   }
 
   /* A click on a layer opens its modules; on the map of modules it closes them. */
@@ -203,7 +204,9 @@
     if (!panel.value) return clear(panel);
     if (panel.kind === "headline") return headline(panel);
     if (panel.value.family) adopt(panel.value);
-    whenReady(() => { if (panel.kind !== "static" && !state.family) return; tools(panel); redraw(panel); });
+    if (panel.kind !== "static" && !state.family) return;
+    tools(panel);
+    redraw(panel);
   }
 
   /* Nothing to show: an empty panel, and no questions to the server. */
@@ -216,17 +219,16 @@
 
   /* A new family: its histograms, and the controls that go with it. */
   function adopt({ family, controls }) {
-    whenReady(() => {
-      ({ names, bounds } = controls);
-      state.values = Object.fromEntries(names.map((name, index) => [name, controls.values[index]]));
-      Object.assign(state, { family: globalThis.amalgamPlan.decode(family), plan: null, detail: null, expert: -1 });
-      accept();
-      replan();
-      nameGroups();
-      if (state.moves) rest(); // the controls may have moved meanwhile
-      for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel);
-      redraw();
-    });
+    ({ names, bounds } = controls);
+    state.values = Object.fromEntries(names.map((name, index) => [name, controls.values[index]]));
+    Object.assign(state, { family: globalThis.amalgamPlan.decode(family), plan: null, detail: null, expert: -1 });
+    accept();
+    replan();
+    nameGroups();
+    if (state.moves) rest(); // the controls may have moved meanwhile
+    for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel);
+    redraw();
+    return state;
   }
 
   /* Names the groups of choices for screen readers: their headings are plain text. */
@@ -235,10 +237,6 @@
     const heading = (group) => group.querySelector("[data-testid=block-info]");
     for (const group of groups) group.ariaLabel = heading(group)?.textContent.trim() ?? null;
     if (!groups.some((group) => group.ariaLabel)) setTimeout(nameGroups, 100); // not on the page yet
-  }
-
-  function whenReady(act) {
-    if (ready()) act(); else setTimeout(() => whenReady(act), 15);
   }
 
   /* Called once by each panel when Gradio has put it on the page. */
@@ -253,5 +251,5 @@
   }
 
   new MutationObserver(() => redraw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  globalThis.amalgam = { mount, set, clamp, state };
+  globalThis.amalgam = { mount, set, clamp, adopt, state };
 })();

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from merging.checkpoints import open_checkpoint
 from merging.engine import pick_device
 from ui import chat, chat_view, explore, guide, merge, theme
 from ui.events import CHEAP
+from ui.first_sight import FirstSight
 from ui.jobs import Jobs
 from ui.library import Library
 from ui.settings import Settings
 from ui.store import ModelStore
 from ui.talks import Talks
-
-_HEAD = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def _launch(settings: Settings) -> dict[str, Any]:
     gr.set_static_paths([*theme.static_paths(), chat_view.SCRIPT])
     return {
         "server_name": settings.host, "server_port": settings.port, "quiet": True,
-        "theme": theme.theme(), "head": _HEAD + theme.head(),
+        "theme": theme.theme(), "head": theme.late(),
+        "app_kwargs": {"middleware": [Middleware(FirstSight)]},
         "css_paths": [*theme.css_paths(), theme.ASSETS / "tabs.css"],
         "favicon_path": theme.LOGO, "footer_links": [], "run_history": False,
         "show_error": False, "max_file_size": "1mb", "enable_monitoring": False,

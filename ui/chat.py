@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from merging.errors import MergeError
-from merging.trial.chat import Sampling
+from merging.trial.turns import Sampling
 from ui import chat_view as view
 from ui.events import CHEAP, PRIVATE
 from ui.library import Library, Model
@@ -110,6 +110,7 @@ class ChatTab:
         columns = [*refs.boxes, *refs.columns]
         refs.chosen.change(self.chose, refs.chosen, [refs.chosen, *columns], **CHEAP)
         tab.select(self.opened, refs.chosen, refs.chosen, **CHEAP)
+        demo.load(self.prepared, **CHEAP)
         asked = [refs.asked, refs.prompt, refs.problem, *refs.columns]
         often = {**CHEAP, "trigger_mode": "multiple"}  # a question must never be dropped
         take = "(question, ...rest) => [amalgamChat.take(question), ...rest]"
@@ -159,6 +160,10 @@ class ChatTab:
             self.stopped(number, chosen, request)
 
         return stop
+
+    def prepared(self) -> None:
+        """What models need is imported once the first page stands, not before it."""
+        self.store.warm([])
 
     def opened(self, chosen: list[str]) -> Any:
         """The models on offer now; those chosen are loaded while the visitor reads."""

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from merging.demo.tasks import suggested_prompts
-from merging.trial.chat import Chunk
+from merging.trial.turns import Chunk
 from ui import theme
 from ui.library import Library
 from ui.merge_view import span

@@ -81,8 +81,7 @@ def _panels() -> dict[str, Any]:
     built: dict[str, Any] = {
         "headline": PlotPanel(kind="headline", title="Finding", elem_id="headline"),
         "map": PlotPanel(
-            kind="map", title="Where the changes are, and where each layer is cut",
-            elem_id="map",
+            kind="map", title=view.MAP_TITLE, elem_id="map",
         ),
     }  # fmt: skip
     with gr.Row(elem_classes="pair"):

@@ -23,6 +23,7 @@ from merging.sketch import FamilySketch
 from ui import bins, controls, figures
 from ui.library import Library
 
+MAP_TITLE = "Where the changes are, and where each layer is cut"
 _MAP_NOTES = {
     "none": "Share of entries by magnitude of the change. Nothing is pruned: everything is kept.",
     "random": "Share of entries by magnitude of the change. Pruned at random: every magnitude "

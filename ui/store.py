@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-
-from transformers.utils.logging import disable_progress_bar
+from typing import TYPE_CHECKING
 
 from merging.checkpoints import open_checkpoint
 from merging.errors import MergeError, NotEnoughSpace
-from merging.trial.chat import ChatModel
 from ui.library import Model, stamp
+
+if TYPE_CHECKING:
+    from merging.trial.chat import ChatModel
 
 
 class ModelStore:
     """Loads models when they are first asked for. Safe to share between threads."""
 
     def __init__(self, budget_bytes: int, device: str = "auto") -> None:
-        disable_progress_bar()
         self._budget = budget_bytes
         self._device = device
         self._loaded: OrderedDict[tuple, ChatModel] = OrderedDict()
@@ -53,16 +53,20 @@ class ModelStore:
                 )
             self._make_room(need)
 
-            chat = ChatModel.load(model.folder, self._device)
+            chat = _loader().load(model.folder, self._device)
             with self._lock:
                 self._loaded[key] = chat
             return chat
 
     def warm(self, models: list[Model]) -> None:
-        """Loads models in the background; errors wait until somebody asks for the model."""
+        """Loads models in the background; errors wait until somebody asks for the model.
+
+        Without any, what loading needs is imported, so that the first question waits for less.
+        """
         threading.Thread(target=self._warm, args=(models,), name="warm", daemon=True).start()
 
     def _warm(self, models: list[Model]) -> None:
+        _loader()
         for model in models:
             try:
                 self.get(model)
@@ -74,6 +78,16 @@ class ModelStore:
             held = sum(chat.size_bytes for chat in self._loaded.values())
             while self._loaded and held + need > self._budget:
                 held -= self._loaded.popitem(last=False)[1].size_bytes
+
+
+def _loader() -> type[ChatModel]:
+    """The class that loads models. Its import brings torch and transformers: seconds."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from merging.trial.chat import ChatModel
+
+    disable_progress_bar()
+    return ChatModel
 
 
 def _key(model: Model) -> tuple:

@@ -13,8 +13,9 @@ import gradio as gr
 from gradio.themes.utils import colors
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js")
+SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js", "first.js")
 LOGO = ASSETS / "logo.svg"
+FIRST = ASSETS / "first.css"
 
 _SYSTEM = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -90,10 +91,17 @@ def plotly_js() -> Path:
     return Path(spec.origin).parent / "package_data" / "plotly.min.js"
 
 
-def head() -> str:
-    """Script tags for the page's head, in any order: the scripts wait for each other."""
-    paths = [plotly_js(), *(ASSETS / name for name in SCRIPTS)]
-    return "\n".join(f'<script src="{escape(url(path))}"></script>' for path in paths)
+def early() -> str:
+    """Tags for the head of the page as it is served: sheets, then scripts in the order they run."""
+    sheets = ["theme.css", *(url(path) for path in (*css_paths(), FIRST))]
+    links = [f'<link rel="stylesheet" href="{escape(sheet)}">' for sheet in sheets]
+    scripts = [f'<script defer src="{escape(url(ASSETS / name))}"></script>' for name in SCRIPTS]
+    return "\n".join([*links, *scripts])
+
+
+def late() -> str:
+    """The tag that Gradio adds while it loads its own parts: plotly.js, a second's work."""
+    return f'<script src="{escape(url(plotly_js()))}"></script>'
 
 
 def url(path: Path) -> str:
@@ -108,4 +116,4 @@ def css_paths() -> list[Path]:
 
 def static_paths() -> list[Path]:
     """Files that the browser may fetch as they are."""
-    return [plotly_js(), *(ASSETS / name for name in SCRIPTS), LOGO]
+    return [plotly_js(), *(ASSETS / name for name in SCRIPTS), *css_paths(), FIRST, LOGO]

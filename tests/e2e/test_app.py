@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.e2e.conftest import PHONE, RunningApp, sideways
+from tests.e2e.conftest import DESKTOP, PHONE, RunningApp, sideways
 
 TABS = ("Explore", "Merge", "Chat", "Guide")
 
@@ -18,6 +18,35 @@ def test_the_first_screen_is_explore_and_drawn(page) -> None:
     assert page.title() == "Amalgam"
     assert page.get_by_role("tab", name="Explore").get_attribute("aria-selected") == "true"
     page.locator("#map .js-plotly-plot .main-svg").first.wait_for()
+
+
+COLOURS = """() => {
+  const canvas = document.querySelector('#first canvas');
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  const seen = new Set();
+  for (let at = 0; at < data.length; at += 4)
+    if (data[at + 3] === 255) seen.add(data.slice(at, at + 3).join());
+  return seen.size;
+}"""
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_real_histograms_stand_first_and_give_way(open_page, app, viewport) -> None:
+    page = open_page(goto=False, viewport=viewport)
+    held: list = []
+    page.route("**/plotly.min.js", lambda route: held.append(route))
+    page.goto(app.url, wait_until="commit")
+    page.locator("#first h2 em").first.wait_for()
+    assert page.evaluate(COLOURS) > 50  # shades of grey, and of every expert's colour
+    while not held:
+        page.wait_for_timeout(50)
+    place = page.locator("#first canvas").bounding_box()
+    held[0].continue_()
+    page.locator("#map .js-plotly-plot .main-svg").first.wait_for()
+    page.locator("#first").wait_for(state="detached")
+    live = page.locator("#map .plot").bounding_box()
+    assert abs(place["x"] - live["x"]) < 12
+    assert abs(place["y"] - live["y"]) < 16
 
 
 @pytest.mark.parametrize("name", TABS)

@@ -1,0 +1,52 @@
+"""What is asked of a model and what it answers, as data. Imports no torch: screens start sooner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from merging.errors import MergeError
+
+Message = dict[str, str]  # {"role": "user" or "assistant", "content": text}
+
+
+class PromptError(MergeError):
+    """The prompt is empty, too long, or not one the model's template accepts."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        max_new_tokens: where an answer is cut off, >= 1.
+        temperature: 0 takes the most likely token; else logits are divided by it.
+        top_p: share of the probability that is drawn from, in (0, 1].
+        seed: same seed, same answer.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """An answer so far.
+
+    Attributes:
+        text: the whole answer up to here, without special tokens.
+        tokens: how many tokens were generated.
+        seconds: since the prompt was handed over.
+        finish: "" while it runs; then "end", "length" or "stopped".
+    """
+
+    text: str
+    tokens: int
+    seconds: float
+    finish: str = ""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens a second, the reading of the prompt included."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0

@@ -1,0 +1,48 @@
+"""The first sight: what it adds to the page as served, and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.responses import HTMLResponse, PlainTextResponse, StreamingResponse
+from starlette.testclient import TestClient
+
+from ui.first_sight import FirstSight
+
+PAGE = "<html><head><script>a</script><script>b</script></head><body><gradio-app></body></html>"
+
+
+def asked(inner, *, path: str = "/", method: str = "GET") -> tuple[dict, bytes]:
+    """The headers and the body that a browser gets through the middleware."""
+    answer = TestClient(FirstSight(inner)).request(method, path)
+    return dict(answer.headers), answer.content
+
+
+def test_tags_stand_before_the_first_script_and_the_frame_before_the_app() -> None:
+    headers, body = asked(HTMLResponse(PAGE))
+    text = body.decode()
+    assert text.index("first.js") < text.index("<script>a</script>")
+    assert text.index('id="first"') < text.index("<gradio-app")
+    assert text.count('id="first"') == text.count("first.js") == 1
+    assert headers["content-length"] == str(len(body))
+
+
+def test_a_page_sent_in_pieces_is_put_together() -> None:
+    pieces = [PAGE[:30].encode(), PAGE[30:70].encode(), PAGE[70:].encode()]
+
+    async def page():
+        for piece in pieces:
+            yield piece
+
+    assert asked(StreamingResponse(page()))[1] == asked(HTMLResponse(PAGE))[1]
+
+
+@pytest.mark.parametrize(
+    "inner", [PlainTextResponse("<head><script>"), HTMLResponse("<h1>Log in</h1>", 401)]
+)
+def test_what_is_not_the_app_stays_as_it_is(inner) -> None:
+    assert asked(inner)[1] == inner.body
+
+
+@pytest.mark.parametrize("more", [{"path": "/config"}, {"method": "POST"}])
+def test_other_requests_pass_through(more: dict) -> None:
+    assert asked(HTMLResponse(PAGE), **more)[1] == PAGE.encode()

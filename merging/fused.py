@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from merging import brackets, kernels
 from merging.checkpoints import Entry, Family
-from merging.checkpoints.checkpoint import WIDTHS
+from merging.checkpoints.checkpoint import WIDTHS, TensorInfo
 from merging.decisions import (
     Combination,
     Competition,
@@ -34,14 +35,15 @@ from merging.decisions import (
     Sum,
 )
 from merging.engine import MergedChunk, Profile, Stream, TensorReader
-from merging.errors import NonFinite
+from merging.errors import BadCheckpoint, NonFinite
+from merging.kernels.windows import Window, lost
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
 # Raw bytes of all models that a worker holds at a time: what stays in the cache. Reading a tensor
 # twice from the system's file cache in small pieces costs less than one trip through memory.
 PIECE_BYTES = 8 << 20
-KEYS_BYTES = 128 << 20  # collected magnitudes held at a time, all workers together
+KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
@@ -102,6 +104,30 @@ class FusedStream(Stream):
         )  # fmt: skip
         return [counts[index] for index in game.active]
 
+    def hold(
+        self, slot: int, info: TensorInfo, skip: int, size: int, *, sparse: bool = False
+    ) -> int:
+        """Address of `size` bytes of a model's tensor from byte `skip` on, until the next call.
+
+        Args:
+            slot: index of the model among the family's.
+            sparse: only some of them will be read.
+
+        The file itself is mapped; where that cannot be, its bytes are read into a buffer.
+        """
+        windows = self.local.__dict__.setdefault("windows", {})
+        windows.pop(slot, None)
+        position = info.offset + skip
+        if size and position % info.width == 0:
+            try:
+                windows[slot] = Window(info.file, position, size, sparse=sparse)
+                return windows[slot].address
+            except OSError:
+                pass  # reading says what is wrong, if anything is
+        raw = self.buffer(slot, max(size, 1))[:size]
+        self.family.models[slot].read_into(info, skip, raw.data)
+        return raw.ctypes.data
+
     def buffer(self, slot: int, size_bytes: int) -> np.ndarray:
         """This worker's byte buffer of a slot, at least `size_bytes` long, kept between tensors."""
         buffers = self.local.__dict__.setdefault("buffers", {})
@@ -154,7 +180,7 @@ class FusedReader(TensorReader):
         self._widths = widths
         self._step = min(entry.numel, max(_BLOCK, PIECE_BYTES // sum(widths) // _BLOCK * _BLOCK))
         self._fits = self._step == entry.numel
-        self._loaded: dict[int, tuple[int, int]] = {}
+        self._loaded: dict[int, tuple[int, int, int]] = {}
         self._collected: dict[int, Collected] = {}
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
@@ -232,20 +258,25 @@ class FusedReader(TensorReader):
         """(E, s) float32: a sample of the deltas, spread evenly over the tensor."""
         stride = brackets.sample_stride(self.numel)
         if self._fits:
-            for index in range(len(self._models)):
-                self._pointer(index, 0, self.numel)
             return self._sample(0, self.numel, stride // 2, stride)
         return self.sample(stride)
 
     def sample(self, stride: int) -> np.ndarray:
-        """As TensorReader: runs of neighbours, read from the files alone."""
+        """As TensorReader: runs of neighbours, and little else is read."""
         run = min(_RUN, self.numel)
-        starts = range(0, self.numel - run + 1, stride * run)
+        count = (self.numel - run) // (stride * run) + 1
+        at_once = max(1, self._step // (stride * run))
         rows = []
-        for model, info, width in zip(self._models, self._infos, self._widths, strict=True):
-            raw = np.empty(len(starts) * run * width, dtype=np.uint8)
-            model.read_pieces(info, [start * width for start in starts], run * width, raw.data)
-            rows.append(_as_float32(raw, info.dtype, slice(None)))
+        for model, (info, width) in enumerate(zip(self._infos, self._widths, strict=True)):
+            self._loaded.pop(model, None)
+            size, step = run * width, stride * run * width
+            found = []
+            for first in range(0, count, at_once):
+                here = min(at_once, count - first)
+                span = (here - 1) * step + size
+                address = self.stream.hold(model, info, first * step, span, sparse=True)
+                found.append(as_strided(_bytes_at(address, span), (here, size), (step, 1)).copy())
+            rows.append(_as_float32(np.concatenate(found).reshape(-1), info.dtype, slice(None)))
         return np.stack([row - rows[0] for row in rows[1:]])
 
     def sweep(
@@ -342,8 +373,7 @@ class FusedReader(TensorReader):
         """(E, s) float32: every stride-th delta of [start, stop) from `skip` on."""
         rows = []
         for model, (info, width) in enumerate(zip(self._infos, self._widths, strict=True)):
-            low = self._loaded[model][0]
-            raw = self.stream.buffer(model, 1)[(start - low) * width : (stop - low) * width]
+            raw = _bytes_at(self._pointer(model, start, stop), (stop - start) * width)
             rows.append(_as_float32(raw, info.dtype, slice(skip, None, stride)))
         return np.stack([row - rows[0] for row in rows[1:]])
 
@@ -416,21 +446,37 @@ class FusedReader(TensorReader):
                 yield a, b
 
     def _pointer(self, model: int, start: int, stop: int) -> int:
-        """Address of element `start` of a model's raw tensor, read if it is not in the buffer."""
+        """Address of element `start` of a model's raw tensor, at hand as far as `stop`."""
         width = self._widths[model]
-        low, high = self._loaded.get(model, (0, 0))
-        if not low <= start <= stop <= high:
+        low, high, address = self._loaded.get(model, (0, 0, 0))
+        if not low <= start <= stop <= high or not address:
             low = start - start % self._step if self._step else 0
             high = min(low + self._step, self.numel)
-            raw = self.stream.buffer(model, max((high - low) * width, 1))[: (high - low) * width]
-            self._models[model].read_into(self._infos[model], low * width, raw.data)
-            self._loaded[model] = (low, high)
-        return self.stream.buffer(model, 1).ctypes.data + (start - low) * width
+            size = (high - low) * width
+            address = self.stream.hold(model, self._infos[model], low * width, size)
+            self._loaded[model] = (low, high, address)
+        return address + (start - low) * width
 
     def _call(self, name: str, start: int, stop: int, *arguments: Any) -> Any:
-        """Calls a fused loop with the base's address and type first."""
+        """Calls a fused loop with the base's address and type first.
+
+        Raises:
+            BadCheckpoint: a file ended, or its disk failed, while it was read.
+        """
         function = getattr(kernels.library(), name)
-        return function(self._pointer(0, start, stop), self._types[0], *arguments)
+        result = function(self._pointer(0, start, stop), self._types[0], *arguments)
+        if lost():
+            self._tell_what_is_lost()
+        return result
+
+    def _tell_what_is_lost(self) -> None:
+        """Raises what reading the tensor's last byte raises, for the model that lacks it."""
+        for model, info in zip(self._models, self._infos, strict=True):
+            model.read_into(info, info.size_bytes - 1, memoryview(bytearray(1)))
+        raise BadCheckpoint(
+            f"tensor {self.entry.name}: its file changed, or its disk failed, while it was read; "
+            "wait until the models are complete and run again"
+        )
 
     def _experts(
         self, decisions: Sequence[Decision], combination: Combination, start: int, stop: int
@@ -487,6 +533,11 @@ def _select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:
         keys.ctypes.data, keys.size, place, int(keys.min()), int(keys.max()), address, address + 8
     )
     return np.uint32(key), int(counts[0]), int(counts[1])
+
+
+def _bytes_at(address: int, size: int) -> np.ndarray:
+    """(size,) uint8 over memory that the caller holds."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
 def _as_float32(raw: np.ndarray, dtype: str, chosen: slice) -> np.ndarray:

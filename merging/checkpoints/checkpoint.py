@@ -11,7 +11,6 @@ import json
 import operator
 import os
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,19 +128,6 @@ class Checkpoint:
                         f"{position}); it is truncated, copy or download it again"
                     )
                 view, position = view[count:], position + count
-
-    def read_pieces(
-        self, info: TensorInfo, skips: Sequence[int], size: int, view: memoryview
-    ) -> None:
-        """Fills `view` with equal pieces of `info`, `size` bytes from each of `skips` on."""
-        with info.file.open("rb", buffering=0) as handle:
-            for index, skip in enumerate(skips):
-                piece = view[index * size : (index + 1) * size]
-                if os.preadv(handle.fileno(), [piece], info.offset + skip) != size:
-                    raise BadCheckpoint(
-                        f"{info.file}: the file ends inside tensor {info.name}; it is truncated, "
-                        "copy or download it again"
-                    )
 
 
 def torch_dtype(dtype: str) -> torch.dtype:

@@ -5,9 +5,13 @@
  * contraction off, so both give the same bits (tests/merging/test_fused.py holds them to it).
  * Inputs are raw tensors: float32, bfloat16, float16 or float64. Blocks stay in the first cache.
  */
+#define _GNU_SOURCE
 #include <math.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -691,4 +695,77 @@ int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, 
         balance += sum;
     }
     return balance;
+}
+
+/* Pieces of files as memory. A file that shrinks while it is mapped, or whose disk fails, raises
+ * SIGBUS where it is touched. Inside a window zeros take the place of what is lost, the thread that
+ * met it is told by amalgam_lost(), and the program goes on to say so; elsewhere the signal does
+ * what it did before. */
+#define WINDOWS 4096
+static struct { _Atomic uintptr_t start, stop; } windows[WINDOWS];
+static struct sigaction before;
+static _Thread_local volatile int lost;
+
+static void on_bus_error(int number, siginfo_t *info, void *context) {
+    uintptr_t at = (uintptr_t)info->si_addr & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1);
+    (void)number, (void)context;
+    for (int i = 0; i < WINDOWS; i++) {
+        uintptr_t stop = windows[i].stop;
+        if (at < windows[i].start || at >= stop) continue;
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        if (mmap((void *)at, stop - at, PROT_READ, flags, -1, 0) == MAP_FAILED) break;
+        lost = 1;
+        return;
+    }
+    sigaction(SIGBUS, &before, NULL); /* not ours: the access is tried again and meets the old one */
+}
+
+/* Whoever else asked for the signal meanwhile gets what is not ours. */
+static int watch(void) {
+    struct sigaction now, own;
+    if (sigaction(SIGBUS, NULL, &now) != 0) return -1;
+    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_bus_error) return 0;
+    memset(&own, 0, sizeof own);
+    own.sa_sigaction = on_bus_error;
+    own.sa_flags = SA_SIGINFO;
+    before = now;
+    return sigaction(SIGBUS, &own, NULL);
+}
+
+/* Maps `size` bytes of a file from a page's start on; sparse where only some of them will be read.
+ * Returns NULL where that cannot be done. */
+void *amalgam_map(int file, int64_t offset, int64_t size, int sparse) {
+    int flags = MAP_PRIVATE | (sparse ? 0 : MAP_POPULATE);
+    if (watch() != 0) return NULL;
+    void *start = mmap(NULL, (size_t)size, PROT_READ, flags, file, offset);
+    if (start == MAP_FAILED) return NULL;
+    if (sparse) madvise(start, (size_t)size, MADV_RANDOM);
+    lost = lost; /* the thread's flag exists before a signal needs it */
+    for (int i = 0; i < WINDOWS; i++) {
+        uintptr_t none = 0;
+        if (!__atomic_compare_exchange_n((uintptr_t *)&windows[i].start, &none, (uintptr_t)start, 0,
+                                         __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            continue;
+        windows[i].stop = (uintptr_t)start + (uintptr_t)size;
+        return start;
+    }
+    munmap(start, (size_t)size);
+    return NULL;
+}
+
+void amalgam_unmap(void *start, int64_t size) {
+    for (int i = 0; i < WINDOWS; i++)
+        if (windows[i].start == (uintptr_t)start) {
+            windows[i].stop = 0;
+            windows[i].start = 0;
+            break;
+        }
+    munmap(start, (size_t)size);
+}
+
+/* Whether this thread has met bytes that are gone since it last asked. */
+int amalgam_lost(void) {
+    int met = lost;
+    lost = 0;
+    return met;
 }

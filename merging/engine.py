@@ -73,7 +73,7 @@ class MergedChunk:
 
     Attributes:
         start: index of its first element.
-        values: bytes of n elements of the output type.
+        values: bytes of n elements of the output type, until the next piece is asked for.
         finite: False where a value is NaN or infinite.
         changed, squared: sum of (merged - base) squared, and of base squared.
     """

@@ -47,6 +47,7 @@ KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers toget
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
+_MERGED = 1 << 16  # the slot of merged elements
 _SLACK = 64  # elements that the collecting loop may write beyond the last it counts
 _BLOCK = 1 << 10  # pieces are whole blocks of the loops
 _FULL = 1 << 31  # entries after which 32-bit counters are emptied
@@ -418,7 +419,8 @@ class FusedReader(TensorReader):
         """As TensorReader."""
         rule = _rule(outcome)
         for start, stop in self._pieces(decisions):
-            values = np.empty((stop - start) * WIDTHS[dtype], dtype=np.uint8)
+            size = (stop - start) * WIDTHS[dtype]
+            values = self.stream.buffer(_MERGED, max(size, 1))[:size]
             drift = np.zeros(2)
             bad = 0
             if stop > start:

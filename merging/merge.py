@@ -247,8 +247,10 @@ class Run:
         try:
             drift = _drift(family, stream.map(merge_tensor, "merge"))
             _copy_rest(family, dtypes, writer)
-            writer.close()
-            digest = _verify(writer, family, recipe, stream)
+            with ThreadPoolExecutor(1) as pool:
+                flushed = pool.submit(writer.close)  # the disk works while the processor verifies
+                digest = _verify(writer, family, recipe, stream)
+                flushed.result()
             record.write_companions(writer.folder, recipe, family, digest)
             stream.check_cancelled()
             writer.publish()

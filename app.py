@@ -32,8 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     app = build(settings)
     try:
         _, address, _ = app.demo.launch(**app.launch)
-    except OSError as error:
-        print(f"{error}; choose another --port", file=sys.stderr)
+    except OSError:
+        print(
+            f"cannot listen on {settings.host}:{settings.port}: is another server there? Choose "
+            "another --port (0: any free one)",
+            file=sys.stderr,
+        )
         return 2
     print(f"Amalgam is at {address}", flush=True)
     over.wait()

@@ -23,11 +23,9 @@
 
   function retention(figure, state, colours, width) {
     const { family } = state, z = matrix(state);
-    const top = Math.max(...z.flat());
     const soft = { color: css(colours.soft), tickcolor: css(colours.line) };
     const heat = {
       ...figure.data[0], x: family.modules, y: family.layers.map((_, index) => index), z,
-      zmax: [0.1, 0.2, 0.4, 0.6, 0.8].find((step) => top <= step) ?? 1,
       customdata: z.map((row, layer) => row.map((share, module) =>
         `layer ${family.layers[layer]}, ${family.modules[module]}: ${percent(share ?? 0)} kept`)),
     };
@@ -68,7 +66,8 @@
   }
 
   function energy(figure, state, colours, width) {
-    const { family, plan, totals } = state, { settings } = plan;
+    const { family, plan, exact } = state, { settings } = plan;
+    const totals = exact ? { ...state.totals, l2: exact.whole.l2 } : state.totals;
     const kept = curves(family, settings);
     const data = figure.data.map((trace) => ({ ...trace, x: RATES, y: kept[trace.meta.expert] }));
     const rate = settings.prune === "none" ? 0 : 1 - settings.density, right = rate < 0.5;

@@ -128,6 +128,7 @@
       const cuts = planner().pooledCuts(state.family, state.plan, expert, cells);
       for (const cut of role === "cut" ? cuts.slice(-1) : cuts.slice(0, -1)) {
         if (role === "rings" && !(cut > shown[0] && cut < shown[1])) continue;
+        if (cut === Infinity) continue; // nothing is kept: there is no place where it is cut
         const at = Math.min(Math.max(cut, shown[0]), shown[1]);
         x.push(at, at, null);
         y.push(index - 0.47, index + 0.47, null);

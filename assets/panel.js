@@ -42,10 +42,14 @@
     state.totals = globalThis.amalgamPlan.totals(state.family, state.plan);
   }
 
-  const clamp = (values) => values.map((value, index) => {
-    const bound = bounds[names[index]];
-    return bound && typeof value === "number" ? Math.min(bound[1], Math.max(bound[0], value)) : value;
-  });
+  /* Values within their bounds; a number box that was emptied keeps what it had. */
+  const within = (value, name) => {
+    const bound = bounds[name];
+    if (!bound) return value;
+    const number = typeof value === "number" && !Number.isNaN(value) ? value : state.values[name];
+    return Math.min(bound[1], Math.max(bound[0], number));
+  };
+  const clamp = (values) => values.map((value, index) => within(value, names[index]));
 
   /* Every control's value, in the order the server listed. */
   function set(values) {
@@ -231,11 +235,15 @@
     return state;
   }
 
-  /* Names the groups of choices for screen readers: their headings are plain text. */
+  /* Names the groups of choices for screen readers: their headings are plain text. One name for
+     the buttons of a group makes it one stop of the Tab key, with arrow keys inside. */
   function nameGroups() {
     const groups = [...document.querySelectorAll(".controls fieldset")];
     const heading = (group) => group.querySelector("[data-testid=block-info]");
-    for (const group of groups) group.ariaLabel = heading(group)?.textContent.trim() ?? null;
+    groups.forEach((group, index) => {
+      group.ariaLabel = heading(group)?.textContent.trim() ?? null;
+      for (const button of group.querySelectorAll("input[type=radio]")) button.name = `choice-${index}`;
+    });
     if (!groups.some((group) => group.ariaLabel)) setTimeout(nameGroups, 100); // not on the page yet
   }
 
@@ -251,5 +259,5 @@
   }
 
   new MutationObserver(() => redraw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  globalThis.amalgam = { mount, set, clamp, adopt, state };
+  globalThis.amalgam = { mount, set, clamp, within, adopt, state };
 })();

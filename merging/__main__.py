@@ -27,7 +27,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args)
     except (Cancelled, KeyboardInterrupt):
-        print("interrupted; nothing was left behind", file=sys.stderr)
+        kept = getattr(args, "resume", False)
+        left = (
+            "what is done is kept: the same command goes on" if kept else "nothing was left behind"
+        )
+        print(f"interrupted; {left}", file=sys.stderr)
         return INTERRUPTED
     except MergeError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -49,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("out", type=Path, help="folder to write; appears complete or not at all")
     command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     command.add_argument("--overwrite", action="store_true", help="replace an existing model")
+    command.add_argument(
+        "--resume", action="store_true",
+        help="go on where a merge of the same recipe was interrupted; keep what is done",
+    )  # fmt: skip
+    command.add_argument(
+        "--strict", action="store_true", help="refuse what the preflight merely warns of"
+    )
     command.add_argument(
         "--shard-size", type=_size, default=None, metavar="SIZE", help="upper bound of a file: 5GB"
     )
@@ -114,6 +125,8 @@ def _merge(args: argparse.Namespace) -> int:
     recipe = recipes.load(args.recipe)
     for note in recipe.notes:
         print(f"note: {note}", file=sys.stderr)
+    if args.strict:
+        _refuse_warnings(recipe)
     cancel = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: cancel.set())
@@ -123,6 +136,7 @@ def _merge(args: argparse.Namespace) -> int:
         device=args.device,
         overwrite=args.overwrite,
         shard_bytes=args.shard_size or SHARD_BYTES,
+        resume=args.resume,
         progress=_Bar(),
         cancel=cancel,
     )
@@ -142,6 +156,7 @@ def _merge(args: argparse.Namespace) -> int:
     }
     for note in result.notes[len(recipe.notes) :]:
         print(f"note: {note}", file=sys.stderr)
+    _warn([entry for entry in result.account if entry.status == "copied"])
     if args.json:
         _print_json(document)
         return 0
@@ -156,6 +171,32 @@ def _merge(args: argparse.Namespace) -> int:
             print(f"{status.replace('_', ' ')}: {line['name']}: {line['reason']}")
     print(result.fingerprint)
     return 0
+
+
+def _refuse_warnings(recipe: Any) -> None:
+    """Raises RecipeError where the preflight finds anything at all."""
+    from merging.errors import RecipeError
+    from merging.merge import check
+
+    found = check(recipe).problems
+    if found:
+        more = f" (and {len(found) - 1} more; see check)" if len(found) > 1 else ""
+        raise RecipeError(f"--strict: {found[0].where}: {found[0].message}{more}")
+
+
+def _warn(copied: list[Any]) -> None:
+    """Says on stderr that tensors came from the base alone: a model may lack or differ in them."""
+    from merging.checkpoints.checkpoint import MERGEABLE
+
+    unmerged = [entry for entry in copied if entry.dtype in MERGEABLE]
+    if not unmerged:
+        return
+    first, more = unmerged[0], f", and {len(unmerged) - 1} more" if len(unmerged) > 1 else ""
+    print(
+        f"warning: not merged but copied from the base: {first.name} ({first.reason}){more}; "
+        "--strict refuses this",
+        file=sys.stderr,
+    )
 
 
 def _check(args: argparse.Namespace) -> int:

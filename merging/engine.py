@@ -354,6 +354,14 @@ class TensorReader:
         """(E, s) float32: about every stride-th delta; None where that means reading them all."""
         return None
 
+    def blocks(self, one_in: int, size: int) -> np.ndarray | None:
+        """(1 + E, s) float32: one block of the tensor in so many, the base's first; None likewise.
+
+        Args:
+            size: elements of a block; a tensor that is smaller is one block.
+        """
+        return None
+
     def profile(self, stride: int, first: int) -> Profile:
         """What a sketch needs of this tensor, in one pass.
 

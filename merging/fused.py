@@ -264,21 +264,28 @@ class FusedReader(TensorReader):
 
     def sample(self, stride: int) -> np.ndarray:
         """As TensorReader: runs of neighbours, and little else is read."""
-        run = min(_RUN, self.numel)
-        count = (self.numel - run) // (stride * run) + 1
-        at_once = max(1, self._step // (stride * run))
+        rows = self.blocks(stride, _RUN)
+        return rows[1:] - rows[0]
+
+    def blocks(self, one_in: int, size: int) -> np.ndarray:
+        """As TensorReader."""
+        if self.numel == 0:
+            return np.zeros((1 + self.experts, 0), dtype=np.float32)
+        run = min(size, self.numel)
+        count = (self.numel - run) // (one_in * run) + 1
+        at_once = max(1, self._step // (one_in * run))
         rows = []
         for model, (info, width) in enumerate(zip(self._infos, self._widths, strict=True)):
             self._loaded.pop(model, None)
-            size, step = run * width, stride * run * width
+            block, step = run * width, one_in * run * width
             found = []
             for first in range(0, count, at_once):
                 here = min(at_once, count - first)
-                span = (here - 1) * step + size
+                span = (here - 1) * step + block
                 address = self.stream.hold(model, info, first * step, span, sparse=True)
-                found.append(as_strided(_bytes_at(address, span), (here, size), (step, 1)).copy())
+                found.append(as_strided(_bytes_at(address, span), (here, block), (step, 1)).copy())
             rows.append(_as_float32(np.concatenate(found).reshape(-1), info.dtype, slice(None)))
-        return np.stack([row - rows[0] for row in rows[1:]])
+        return np.stack(rows)
 
     def sweep(
         self, buckets: Sequence[Sequence[int]], decisions: Sequence[Decision] | None = None

@@ -48,6 +48,7 @@ from merging.errors import (
     OutputExists,
     VerificationFailed,
 )
+from merging.journal import Journal, key_of, resumable
 from merging.later import torch
 from merging.recipe import Recipe
 from merging.sources import release, source_for
@@ -145,6 +146,7 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
         try:
             family = open_family(models[0], models[1:])
             problems += _account_problems(family)
+            problems += [Problem("warning", "recipe", t) for t in _idle_filters(recipe, family)]
             disk = sum(spec.size_bytes for spec in _specs(family, recipe))
             account, memory = family.account, _memory(family, recipe)
         except MergeError as error:
@@ -162,6 +164,7 @@ def merge(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     chunk: int | None = None,
+    resume: bool = False,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
 ) -> Result:
@@ -175,11 +178,13 @@ def merge(
         overwrite: replace an existing model folder once the new one is complete.
         shard_bytes: upper bound of one output file.
         chunk: elements worked on at a time; None for what suits the device.
+        resume: go on where a merge of the same recipe to `out` ended early, and keep what is done
+            if this one does.
         progress: called after every tensor.
         cancel: set it to stop within a chunk.
 
     Raises:
-        MergeError: see `merging.errors`; nothing is left behind.
+        MergeError: see `merging.errors`; nothing is left behind (with `resume`, a hidden folder).
     """
     started = time.perf_counter()
     out = Path(out)
@@ -187,11 +192,12 @@ def merge(
     family = open_recipe(recipe)
     _check_no_input(out, family.models)
     _check_space(out, _specs(family, recipe))
-    run = Run(recipe, family, out, overwrite, shard_bytes, progress, cancel)
+    run = Run(recipe, family, out, overwrite, shard_bytes, resume, progress, cancel)
     finished, where, notes = with_memory(run, pick_device(device), chunk)
     return Result(
         out.resolve(), finished.fingerprint, time.perf_counter() - started, _peak_bytes(where),
-        where, finished.engine, family.account, finished.drift, (*recipe.notes, *notes),
+        where, finished.engine, family.account, finished.drift,
+        (*recipe.notes, *_idle_filters(recipe, family), *notes),
     )  # fmt: skip
 
 
@@ -204,6 +210,7 @@ class Run:
     out: Path
     overwrite: bool
     shard_bytes: int
+    resume: bool
     progress: ProgressCallback | None
     cancel: threading.Event | None
 
@@ -228,9 +235,11 @@ class Run:
         except NonFinite as error:
             raise _culprit(stream, error) from None
         specs = _specs(family, recipe)
+        key = key_of(recipe, family, self.shard_bytes, f"{stream.engine} on {device}")
         writer = ModelWriter(
-            self.out, specs, shard_bytes=self.shard_bytes, overwrite=self.overwrite
-        )
+            self.out, specs, shard_bytes=self.shard_bytes, overwrite=self.overwrite,
+            taken_up=resumable(self.out, key) if self.resume else None,
+        )  # fmt: skip
         dtypes = {spec.name: spec.dtype for spec in specs}
 
         def merge_tensor(reader: TensorReader) -> tuple[float, float]:
@@ -242,10 +251,20 @@ class Run:
                 writer.write(reader.entry.name, piece.start, piece.values)
                 changed += piece.changed
                 squared += piece.squared
+            journal.note(reader.entry.name, (changed, squared))
             return changed, squared
 
         try:
-            drift = _drift(family, stream.map(merge_tensor, "merge"))
+            journal = Journal(writer.folder, key)
+            left = []
+            for entry in family.merged:
+                if entry.name in journal.finished:
+                    stream.advance("merge", entry, entry.numel)
+                else:
+                    left.append(entry)
+            sums = dict(zip((e.name for e in left), stream.map(merge_tensor, "merge", left),
+                            strict=True))  # fmt: skip
+            drift = _drift(family, {**journal.finished, **sums})
             _copy_rest(family, dtypes, writer)
             with ThreadPoolExecutor(1) as pool:
                 flushed = pool.submit(writer.close)  # the disk works while the processor verifies
@@ -253,9 +272,11 @@ class Run:
                 flushed.result()
             record.write_companions(writer.folder, recipe, family, digest)
             stream.check_cancelled()
+            journal.remove()
             writer.publish()
-        except BaseException:
-            writer.discard()
+        except BaseException as error:
+            if not self.resume or isinstance(error, VerificationFailed):
+                writer.discard()
             raise
         return Finished(digest, stream.engine, drift)
 
@@ -311,10 +332,11 @@ def _overflow(tensor: str) -> NonFinite:
     )
 
 
-def _drift(family: Family, sums: list[tuple[float, float]]) -> dict[int | None, float]:
+def _drift(family: Family, sums: dict[str, tuple[float, float]]) -> dict[int | None, float]:
     """Layer -> ||merged - base|| / ||base||, layers in order, the rest last."""
     totals: dict[int | None, list[float]] = {}
-    for entry, (changed, squared) in zip(family.merged, sums, strict=True):
+    for entry in family.merged:
+        changed, squared = sums[entry.name]
         total = totals.setdefault(entry.place.layer, [0.0, 0.0])
         total[0] += changed
         total[1] += squared
@@ -379,8 +401,22 @@ def _account_problems(family: Family) -> list[Problem]:
     return [
         Problem("warning", entry.name, f"{entry.status.replace('_', ' ')}: {entry.reason}")
         for entry in family.account
-        if entry.reason and not entry.reason.startswith("type ")
+        if entry.reason and entry.dtype in MERGEABLE
     ]
+
+
+def _idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
+    """A note for every filter of the recipe that no merged tensor answers to."""
+    schedules = [recipe.strength]
+    for source in recipe.sources:
+        schedules += [source.weight, source.density]
+    names = [entry.name for entry in family.merged]
+    filters = dict.fromkeys(text for schedule in schedules for text in schedule.filters)
+    return tuple(
+        f"filter {text!r} is in no merged tensor's name: its values are never used"
+        for text in filters
+        if not any(text in name for name in names)
+    )
 
 
 def _check_no_input(out: Path, models: Sequence[Checkpoint]) -> None:
@@ -402,9 +438,7 @@ def _output_problems(
         problems.append(Problem("error", str(out), str(error)))
     free = shutil.disk_usage(_existing(out)).free
     if free < disk:
-        problems.append(
-            Problem("error", str(out), f"needs {disk / 1e9:.2f} GB, {free / 1e9:.2f} GB are free")
-        )
+        problems.append(Problem("error", str(out), f"needs {_size(disk)}, {_size(free)} are free"))
     return problems
 
 
@@ -413,9 +447,14 @@ def _check_space(out: Path, specs: list[TensorSpec]) -> None:
     free = shutil.disk_usage(_existing(out)).free
     if free < need:
         raise NotEnoughSpace(
-            f"{out}: the model needs {need / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; "
+            f"{out}: the model needs {_size(need)} and {_size(free)} are free; "
             "free space or choose another disk"
         )
+
+
+def _size(count: int) -> str:
+    """Bytes for people: 5_500_000 -> "5.5 MB"."""
+    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.2f} GB"
 
 
 def _existing(path: Path) -> Path:

@@ -120,8 +120,8 @@ def _densities(
         )
     if clipped:
         warnings.append(
-            f"density_shift moves {clipped} densities outside 0 to 1; they are clipped, so the "
-            "share kept differs from the density asked for"
+            f"the density shift moves {clipped} partitions' densities outside 0 to 1; they are "
+            "clipped, so the share kept differs from the one asked for"
         )
     return result, warnings
 

@@ -130,8 +130,12 @@ def parse(text: str, folder: Path | None = None) -> Recipe:
     except (ValueError, RecursionError) as error:  # a date of month 99, a thousand brackets
         problem = str(error).splitlines()[0]
         raise RecipeError(f"the recipe is not valid YAML: {problem}") from None
+    needs = "it needs merge_method, base_model and models"
+    if document is None:
+        raise RecipeError(f"the recipe is empty: {needs}")
     if not isinstance(document, dict):
-        raise RecipeError("the recipe is empty: it needs merge_method, base_model and models")
+        kind = "a list" if isinstance(document, list) else "a single value"
+        raise RecipeError(f"the recipe is {kind}, not a mapping of keys to values: {needs}")
     return from_mapping(document, folder)
 
 
@@ -470,6 +474,6 @@ def _choice(value: Any, choices: Any, name: str) -> str:
 
 
 def _nearest(value: Any, choices: Any) -> str:
-    close = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.6)
     valid = ", ".join(str(choice) for choice in choices)
     return f"; did you mean {close[0]}?" if close else f"; valid: {valid}"

@@ -83,7 +83,7 @@ def scan(
         family, passes=2, progress=progress, cancel=cancel, device=device
     )
     arrays = _measure(stream, layer_outlier, linear_outlier)
-    sketch = _sketch(family, key, arrays, (layer_outlier, linear_outlier), started)
+    sketch = assemble(family, key, arrays, (layer_outlier, linear_outlier), started)
     if file is not None:
         try:
             save(sketch, file)
@@ -127,7 +127,7 @@ def load(file: Path, family: Family, key: str) -> FamilySketch:
             raise ValueError(f"{file}: made from other inputs")
         arrays = {name: data[name] for name in _ARRAYS}
         layer_outlier, linear_outlier, seconds = (float(value) for value in data["meta"])
-    sketch = _sketch(family, key, arrays, (layer_outlier, linear_outlier), 0.0)
+    sketch = assemble(family, key, arrays, (layer_outlier, linear_outlier), 0.0)
     return replace(sketch, seconds=seconds)
 
 
@@ -152,20 +152,23 @@ def _sketched(family: Family) -> tuple[SketchedTensor, ...]:
     )
 
 
-def _sketch(
+def assemble(
     family: Family,
     key: str,
     arrays: dict[str, np.ndarray],
     multiples: tuple[float, float],
     started: float,
+    *,
+    exact: bool = True,
 ) -> FamilySketch:
+    """The sketch that the arrays make up, by the names of its fields."""
     return FamilySketch(
         base=family.base.name,
         experts=tuple(expert.name for expert in family.experts),
         tensors=_sketched(family),
         layer_outlier=multiples[0],
         linear_outlier=multiples[1],
-        exact=True,
+        exact=exact,
         seconds=time.perf_counter() - started,
         fingerprint=key,
         **arrays,
@@ -183,7 +186,7 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
         found = reader.profile(stride, -starts[reader.entry.name] % stride)
         if found.histogram[:, INFINITE:].any():
             raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
-        bins = _binned(found)
+        bins = binned(found)
         return replace(found, histogram=_NOTHING, coarse=_NOTHING), bins
 
     found = stream.map(profile, "scan")
@@ -232,7 +235,7 @@ def _bucket_means() -> tuple[np.ndarray, np.ndarray]:
     return mean, square
 
 
-def _binned(found: Profile) -> dict[str, np.ndarray]:
+def binned(found: Profile) -> dict[str, np.ndarray]:
     """Counts, L1 and L2 per bin (E, B...) of one tensor from its histograms by upper bits.
 
     The counts are exact. Inside one bucket of the histogram (1/128 of an octave) entries count as
@@ -267,4 +270,4 @@ def _binned_counts(histogram: np.ndarray, first: int, last: int) -> np.ndarray:
     return fine.reshape(histogram.shape[0], N_BINS, N_FINE)
 
 
-__all__ = ["load", "save", "scan", "select_experts", "sketch_key"]
+__all__ = ["assemble", "binned", "load", "save", "scan", "select_experts", "sketch_key"]

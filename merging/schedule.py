@@ -50,6 +50,11 @@ class Schedule:
                 break
         return tuple(reached)
 
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """What tensors' names are looked through for."""
+        return tuple(pattern for pattern, _ in self.rules if pattern != "*")
+
     def to_yaml(self) -> Any:
         """The plain value a recipe would hold."""
         rules: list[dict[str, Any]] = []

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from merging.checkpoints import open_checkpoint
 from merging.engine import pick_device
 from ui import chat, chat_view, explore, guide, merge, theme
 from ui.events import CHEAP
@@ -41,7 +39,7 @@ def build(settings: Settings) -> App:
         title="Amalgam", fill_width=True, analytics_enabled=False, delete_cache=(3600, 3600)
     ) as demo:
         gr.HTML(_brand(), elem_id="brand")
-        gr.HTML(_status(library, settings.device), elem_id="status")
+        gr.HTML(_status(settings.device), elem_id="status")
         remembered = merge.memory()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
             with gr.Tab("Explore", id="explore"):
@@ -69,27 +67,24 @@ def _join(
     talking: chat.ChatTab,
 ) -> None:
     """The ways from one tab to the next."""
-    brought = gr.State(
-        explore_refs.recipe.value
-    )  # the recipe last brought over: what differs from it was edited
+    # the recipe last brought over: what differs from it was edited
+    brought = gr.State(explore_refs.recipe.value)
 
-    def bring(recipe: str, name: str) -> tuple[Any, Any, Any]:
-        return recipe, merge.suggest_name(talking.library, recipe, name), recipe
+    def to_merge(recipe: str, text: str, last: str) -> tuple[Any, ...]:
+        edited = text if (text or "") not in ("", last, recipe) else ""
+        return gr.Tabs(selected="merge"), recipe, recipe, edited, gr.update(visible=bool(edited))
 
-    def to_merge(recipe: str, name: str) -> tuple[Any, Any, Any, Any]:
-        return gr.Tabs(selected="merge"), *bring(recipe, name)
-
-    def follow(recipe: str, name: str, text: str, last: str) -> tuple[Any, Any, Any]:
-        if recipe != last and (text or "") in ("", last):
-            return bring(recipe, name)
-        return gr.skip(), gr.skip(), gr.skip()
+    def follow(recipe: str, text: str, last: str) -> tuple[Any, Any]:
+        untouched = recipe != last and (text or "") in ("", last)
+        return (recipe, recipe) if untouched else (gr.skip(), gr.skip())
 
     def to_chat(finished: tuple[str, tuple[str, ...]]) -> tuple[Any, Any]:
         return gr.Tabs(selected="chat"), talking.beside(*finished)
 
-    source, taken = [explore_refs.recipe, merge_refs.name], [merge_refs.recipe, merge_refs.name]
-    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, brought], **CHEAP)
-    merge_tab.select(follow, [*source, merge_refs.recipe, brought], [*taken, brought], **CHEAP)
+    source, taken = [explore_refs.recipe, merge_refs.recipe, brought], [merge_refs.recipe, brought]
+    undo = [merge_refs.replaced, merge_refs.bring_back]
+    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo], **CHEAP)
+    merge_tab.select(follow, source, taken, **CHEAP)
     merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **CHEAP)
 
 
@@ -111,20 +106,8 @@ def _brand() -> str:
     return f'<a href="./" class="brand"><img src="{theme.url(theme.LOGO)}" alt=""> Amalgam</a>'
 
 
-def _status(library: Library, device: str) -> str:
-    """What stands on the right of the top bar: the family at hand and the device."""
-    base, experts = library.default_selection()
-    parts = []
-    if experts:
-        size = open_checkpoint(library.get(base).folder, base).parameters
-        parts.append(f"{len(experts)} experts · {_count(size)} parameters")
+def _status(device: str) -> str:
+    """What stands on the right of the top bar: where the arithmetic runs."""
     where = pick_device(device)
-    parts.append("GPU" if where == "cuda" else f"CPU, {os.cpu_count()} cores")
-    return f'<p class="quiet">{" · ".join(map(escape, parts))}</p>'
-
-
-def _count(number: int) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
+    told = "GPU" if where == "cuda" else f"CPU, {os.cpu_count()} cores"
+    return f'<p class="quiet">{told}</p>'

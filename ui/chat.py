@@ -91,7 +91,11 @@ def layout(library: Library) -> ChatRefs:
 def first_models(library: Library) -> list[str]:
     """The models that answer at first: the base, an expert, and the latest merge or one more."""
     base, experts = library.default_selection()
-    merged = [model.id for model in library.models() if model.kind == "merged"]
+    merged = [
+        model.id
+        for model in library.models()
+        if model.kind == "merged" and base and model.shape == library.get(base).shape
+    ]
     return [name for name in [base, *experts[:1], *(merged[-1:] or experts[1:2])] if name]
 
 
@@ -108,7 +112,7 @@ class ChatTab:
         """Attaches the tab's events."""
         refs = self.refs
         columns = [*refs.boxes, *refs.columns]
-        refs.chosen.change(self.chose, refs.chosen, [refs.chosen, *columns], **CHEAP)
+        refs.chosen.change(self.chose, refs.chosen, [refs.chosen, refs.problem, *columns], **CHEAP)
         tab.select(self.opened, refs.chosen, refs.chosen, **CHEAP)
         demo.load(self.prepared, **CHEAP)
         asked = [refs.asked, refs.prompt, refs.problem, *refs.columns]
@@ -126,7 +130,7 @@ class ChatTab:
             for event in events:
                 event.success(self._stream(number), inputs, column, **stream)
             column.stop(self._stop(number), refs.chosen, **CHEAP)
-        refs.clear.click(self.cleared, refs.chosen, list(refs.columns), **CHEAP)
+        refs.clear.click(self.cleared, refs.chosen, [refs.problem, *refs.columns], **CHEAP)
         refs.differences.change(
             None, refs.differences, js="(on) => { window.amalgamChat?.differences(on); }",
             **PRIVATE,
@@ -177,10 +181,13 @@ class ChatTab:
     def chose(self, chosen: list[str], request: gr.Request) -> list[Any]:
         """Shows one column per chosen model, four at most."""
         kept = chosen[: view.COLUMNS]
-        self.talks.arrange(_visitor(request), kept)
-        group = gr.skip() if kept == chosen else gr.update(value=kept)
-        boxes = [gr.update(visible=number < len(kept)) for number in range(view.COLUMNS)]
-        return [group, *boxes, *self._columns(kept, request)]
+        placed = self._placed(kept, request)
+        group, told = gr.skip(), ""
+        if kept != chosen:
+            group = gr.update(value=kept)
+            told = f'<p class="complaint">Up to {view.COLUMNS} answer side by side.</p>'
+        boxes = [gr.update(visible=bool(model_id)) for model_id in placed]
+        return [group, told, *boxes, *self._columns(placed, request)]
 
     def asked(self, question: str, chosen: list[str], request: gr.Request) -> list[Any]:
         """Puts one question to every chosen model."""
@@ -195,9 +202,8 @@ class ChatTab:
         if complaint:
             line = f'<p class="complaint">{complaint}</p>'
             return [Asked(), question, line, *[gr.skip()] * view.COLUMNS]
-        models = tuple(chosen[: view.COLUMNS])
-        self.talks.arrange(_visitor(request), models)
-        for model_id in models:
+        models = self._placed(chosen, request)
+        for model_id in filter(None, models):
             turn = self._talk(request, self.library.get(model_id).id).ask(question)
             turn.note = "waiting"
         asked = Asked(question, models)
@@ -207,7 +213,7 @@ class ChatTab:
         self, number: int, asked: Asked, knobs: Sequence[float], request: gr.Request
     ) -> Iterator[Any]:
         """Writes one model's answer into its column."""
-        if number >= len(asked.models):
+        if not "".join(asked.models[number : number + 1]):
             yield gr.skip()
             return
         model = self.library.get(asked.models[number])
@@ -272,25 +278,30 @@ class ChatTab:
 
     def stopped(self, number: int, chosen: list[str], request: gr.Request) -> None:
         """Stops the answer in one column."""
-        if number < len(chosen):
-            self._talk(request, self.library.get(chosen[number]).id).halt()
+        model_id = self._placed(chosen, request)[number]
+        if model_id:
+            self._talk(request, self.library.get(model_id).id).halt()
 
     def cleared(self, chosen: list[str], request: gr.Request) -> list[Any]:
-        """Begins all conversations anew."""
-        self.talks.forget(_visitor(request))
-        self.talks.arrange(_visitor(request), chosen[: view.COLUMNS])
-        return self._columns(chosen, request)
+        """Begins all conversations anew, in the columns as they stand."""
+        self.talks.clear(_visitor(request))
+        return ["", *self._columns(self._placed(chosen, request), request)]
 
     def left(self, request: gr.Request) -> None:
         """The visitor closed the page: answers stop, conversations go."""
         self.talks.forget(_visitor(request))
 
-    def _columns(self, chosen: Sequence[str], request: gr.Request) -> list[Any]:
-        drawn = [
+    def _placed(self, chosen: Sequence[str], request: gr.Request) -> tuple[str, ...]:
+        """The model of each column, "" where it is free."""
+        return self.talks.arrange(_visitor(request), chosen[: view.COLUMNS], view.COLUMNS)
+
+    def _columns(self, placed: Sequence[str], request: gr.Request) -> list[Any]:
+        return [
             view.drawn(self.library, model_id, self._talk(request, model_id))
-            for model_id in chosen[: view.COLUMNS]
+            if model_id
+            else gr.skip()
+            for model_id in placed
         ]
-        return [*drawn, *[gr.skip()] * (view.COLUMNS - len(drawn))]
 
     def _talk(self, request: gr.Request, model_id: str) -> Talk:
         return self.talks.get(_visitor(request), model_id)

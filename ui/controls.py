@@ -121,8 +121,10 @@ def _pruning(parts: dict[str, Any], chosen: str) -> None:
         info="Share of each expert's changes that is dropped.",
     )  # fmt: skip
     parts["partitions"] = gr.Slider(
-        1, MAX_PARTITIONS, value=len(factors), step=1, label="Partitions", interactive=True
-    )
+        1, MAX_PARTITIONS, value=len(factors), step=1, label="Partitions", interactive=True,
+        info="What is kept, from its most important part on; amplification \N{MULTIPLICATION SIGN} "
+        "for each.",
+    )  # fmt: skip
     labels = amplification_labels(_FIRST_RATE, len(factors))
     parts["amplification"] = tuple(
         gr.Slider(
@@ -152,8 +154,7 @@ def _more(parts: dict[str, Any], axis: Axis, visible: bool) -> None:
         return
     with gr.Accordion(f"More: {axis.title}", open=False, visible=visible) as group:
         for knob in knobs:
-            usual = PRESETS[_FIRST_PRESET].defaults.get(knob.name, knob.default)
-            value = _FIRST_KNOBS.get(knob.name, usual)
+            value = settings(PRESETS[_FIRST_PRESET]).get(knob.name, knob.default)
             parts["knobs"][axis.id, knob.name] = _component(knob, value)
     parts["groups"][axis.id] = group
 
@@ -201,10 +202,22 @@ def extra(axis: Axis) -> list[Knob]:
     return [knob for knob in axis.knobs if knob.name not in _OWN_PLACE]
 
 
+def settings(preset: Preset) -> dict[str, Any]:
+    """What a preset sets: its method's defaults, and for the first screen's what that shows."""
+    values = dict(preset.defaults)
+    if preset.id == _FIRST_PRESET:
+        values |= {
+            "density": round(1 - _FIRST_RATE, 6), "amplification": _FIRST_FACTORS,
+            "lambda": _FIRST_STRENGTH, **_FIRST_KNOBS,
+        }  # fmt: skip
+    return values
+
+
 def knob_values(preset: Preset) -> list[Any]:
     """The value of every knob of `Controls.knobs` at a preset, in order."""
+    values = settings(preset)
     return [
-        preset.defaults.get(knob.name, knob.default)
+        values.get(knob.name, knob.default)
         for axis in (*PRUNERS.values(), *CONSENSUS.values())
         for knob in extra(axis)
     ]

@@ -25,6 +25,8 @@ from ui.controls import MAX_EXPERTS, MAX_PARTITIONS, Controls
 from ui.library import Library
 from ui.panel import PlotPanel
 
+_WITHIN = """(prune, consensus, partitions, rate) => [prune, consensus,
+  window.amalgam.within(partitions, "partitions"), window.amalgam.within(rate, "rate")]"""
 _TELL_S = 0.4  # between two reports of a scan
 _QUIET: dict[str, Any] = {
     "api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None,
@@ -136,7 +138,7 @@ def wire(refs: ExploreRefs, library: Library) -> None:
     shape: list[Any] = [refs.controls.prune, refs.controls.consensus, refs.controls.partitions]
     gr.on(
         [component.change for component in shape], _shape, [*shape, refs.controls.rate],
-        [refs.controls.preset, *_shaped(refs.controls)], **_QUIET,
+        [refs.controls.preset, *_shaped(refs.controls)], js=_WITHIN, **_QUIET,
     )  # fmt: skip
 
 
@@ -174,16 +176,21 @@ def _changed(
         yield [*view.nothing("Choose at least one expert."), *keep]
         return
     skipped = [gr.skip()] * 6
-    yield [_reading(count, None), *skipped, *keep]
+    heading: dict[str, Any] | None = None  # of the first look, once there is one
+    yield [_reading(count, None, heading), *skipped, *keep]
     values.update({f"weight.{index}": 1.0 for index in range(MAX_EXPERTS)})
     told: deque[Progress] = deque(maxlen=1)
     gone = threading.Event()
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="scan") as pool, _set_on_exit(gone):
+            look = view.first_look(library, named, dict(values), gone)
             work = pool.submit(view.family_values, library, named, values, told.append, gone)
+            if look:
+                heading = look[0]
+                yield [_reading(count, None, heading), *look[1:], *keep]
             while not wait([work], timeout=_TELL_S).done:
                 if told:
-                    yield [_reading(count, told[0]), *skipped, *keep]
+                    yield [_reading(count, told[0], heading), *skipped, *keep]
             filled = work.result()
     except MergeError as error:
         gr.Warning(str(error))
@@ -204,12 +211,21 @@ def _set_on_exit(event: threading.Event) -> Iterator[None]:
         event.set()
 
 
-def _reading(experts: int, progress: Progress | None) -> dict[str, Any]:
-    """The headline while a family is read: how far, and how long it will take."""
+def _reading(
+    experts: int, progress: Progress | None, look: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The headline while a family is read: how far, and how long it will take.
+
+    Args:
+        look: the headline of a first look at it, which stays until all is read.
+    """
     share = left = ""
     if progress is not None:
         share = f" {progress.done / max(progress.total, 1):.0%}"
         left = f" About {progress.eta_s:.0f} s left." if progress.eta_s is not None else ""
+    if look is not None:
+        reason = f"A first look, from some of the entries. Reading all of them{share}.{left}"
+        return {**look, "reason": reason}
     return {
         "parts": [(f"Reading the changes\N{HORIZONTAL ELLIPSIS}{share}", "")], "sentence": "",
         "reason": f"Each tensor of {experts} experts is read once; the result is kept.{left}",
@@ -217,15 +233,11 @@ def _reading(experts: int, progress: Progress | None) -> dict[str, Any]:
 
 
 def _rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
-    """The experts to choose from under another base."""
-    offered = controls.offered(view.choices(library), library.get(base).id)
-    kept = [m for _, m in offered if m in (chosen or ()) and _shelf(m) == _shelf(base)]
+    """The experts to choose from under another base: those chosen stay where they may fit it."""
+    root = library.get(base)
+    offered = controls.offered(view.choices(library), root.id)
+    kept = [m for _, m in offered if m in (chosen or ()) and library.get(m).shape == root.shape]
     return gr.update(choices=offered, value=kept)
-
-
-def _shelf(model: str) -> str:
-    """Where a model comes from: families of different shelves seldom match."""
-    return model.rpartition("/")[0] or model.partition(":")[0]
 
 
 def _refreshed(library: Library, base: str) -> tuple[Any, Any]:
@@ -280,9 +292,10 @@ def _preset_outputs(parts: Controls) -> list[Any]:
 def _preset(chosen: str) -> list[Any]:
     """Every control at a preset's values."""
     preset = PRESETS[chosen]
-    factors = list(preset.defaults.get("amplification", (1.0,)))
+    values = controls.settings(preset)
+    factors = list(values.get("amplification", (1.0,)))
     return [
-        preset.prune, preset.consensus, round(1 - preset.defaults.get("density", 1.0), 6),
+        preset.prune, preset.consensus, round(1 - values.get("density", 1.0), 6),
         len(factors), *factors, *[1.0] * (MAX_PARTITIONS - len(factors)),
-        preset.defaults.get("lambda", 1.0), *controls.knob_values(preset),
+        values.get("lambda", 1.0), *controls.knob_values(preset),
     ]  # fmt: skip

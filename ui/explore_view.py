@@ -88,8 +88,26 @@ def family_values(
         progress, cancel: of the scan of a family that was never seen.
     """
     values = ordered(library, values)
-    recipe = controls.to_recipe(values)
+    controls.to_recipe(values)  # what is wrong with it is said before anything is read
     sketch = library.sketch(values["base"], values["experts"], progress, cancel)
+    return drawn(library, named, values, sketch)
+
+
+def first_look(
+    library: Library, named: dict[str, Any], values: dict[str, Any], cancel: threading.Event
+) -> list[Any] | None:
+    """As `family_values`, from a preview; None where there is none. Raises MergeError."""
+    values = ordered(library, values)
+    controls.to_recipe(values)
+    sketch = library.preview(values["base"], values["experts"], cancel)
+    return drawn(library, named, values, sketch) if sketch else None
+
+
+def drawn(
+    library: Library, named: dict[str, Any], values: dict[str, Any], sketch: FamilySketch
+) -> list[Any]:
+    """The panels' values for a sketch. `values`: as `ordered` gives them."""
+    recipe = controls.to_recipe(values)
     table = cells(sketch.tensors)
     offered = [model for _, model in controls.offered(choices(library), values["base"])]
     names = [figures.short(library.get(model).label) for model in values["experts"]]

@@ -103,7 +103,7 @@ def map_figure(experts: Sequence[Look]) -> dict[str, Any]:
 def retention_figure() -> dict[str, Any]:
     """Live: layer by module, share of entries, L1 or energy that is kept."""
     heat = {
-        "type": "heatmap", "meta": {"role": "heat"}, "colorscale": "Cividis", "zmin": 0,
+        "type": "heatmap", "meta": {"role": "heat"}, "colorscale": "Cividis", "zmin": 0, "zmax": 1,
         "xgap": 2, "ygap": 2, "hovertemplate": "%{customdata}<extra></extra>",
         "colorbar": {
             "thickness": 12, "outlinewidth": 0, "tickformat": ".0%", "nticks": 5, "len": 1.0,
@@ -180,13 +180,14 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
 
 
 def exact(plan: Plan, sketch: FamilySketch, table: Cells) -> dict[str, Any]:
-    """Retention of every cell from the plan itself: three lists of (E, C) shares."""
+    """Retention from the plan itself: three lists of (E, C) shares, and `whole`, the headline's."""
     weights = {
         "entries": np.broadcast_to(sketch.numel.astype(np.float64), sketch.zeros.shape),
         "l1": sketch.l1.sum(axis=2),
         "l2": sketch.l2.sum(axis=2),
     }
-    shares = {}
+    found = plan.summary
+    shares: dict[str, Any] = {"whole": {name: found[name] for name in ("entries", "l2")}}
     for name, weight in weights.items():
         kept = table.pool(getattr(plan, name).sum(axis=2) * weight)
         whole = table.pool(np.asarray(weight))

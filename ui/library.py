@@ -43,6 +43,16 @@ class Model:
     folder: Path
     kind: Kind
 
+    @property
+    def shape(self) -> tuple:
+        """What the config says of the architecture: equal for models of one family."""
+        try:
+            config = json.loads((self.folder / "config.json").read_text())
+        except (OSError, ValueError):
+            return ()
+        keys = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
+        return tuple(config.get(key) for key in keys)
+
 
 class Library:
     """The models on offer and their sketches. Safe to share between threads."""
@@ -90,8 +100,8 @@ class Library:
         if len(sources) < 2:
             return (sources[0].id if sources else ""), []
         base = next((model for model in sources if "base" in model.label.lower()), sources[0])
-        shape = _architecture(base)
-        experts = [m.id for m in sources if m is not base and _architecture(m) == shape]
+        shape = base.shape
+        experts = [m.id for m in sources if m is not base and m.shape == shape]
         return base.id, experts[:4]
 
     def sketch(
@@ -110,8 +120,7 @@ class Library:
 
         base = self.get(base_id)
         experts = [self.get(expert_id) for expert_id in expert_ids]
-        models = tuple((m.id, m.folder, stamp(m.folder)) for m in (base, *experts))
-        key = models
+        key = _family_key((base, *experts))
         if (known := self._remembered(key)) is not None:
             return known
         with self._scanning:  # who asks for the same family meanwhile waits, and finds it
@@ -126,6 +135,26 @@ class Library:
                 while len(self._sketches) > _SKETCHES_IN_MEMORY:
                     self._sketches.popitem(last=False)
         return sketch
+
+    def preview(
+        self,
+        base_id: str,
+        expert_ids: Sequence[str],
+        cancel: threading.Event | None = None,
+    ) -> FamilySketch | None:
+        """A first look at a family that is not known yet; None where `sketch` will not take long.
+
+        Raises:
+            MergeError: as `sketch`.
+        """
+        from merging.preview import preview
+
+        base, experts = self.get(base_id), [self.get(expert_id) for expert_id in expert_ids]
+        if self._remembered(_family_key((base, *experts))) is not None:
+            return None
+        family = open_family(base.folder, {model.id: model.folder for model in experts})
+        found = preview(family, cancel)
+        return found and replace(found, base=base.id)
 
     def _remembered(self, key: tuple) -> FamilySketch | None:
         with self._lock:
@@ -184,13 +213,18 @@ class Library:
         return folder
 
     def free_name(self, name: str) -> str:
-        """`name`, or the first of name-2, name-3... that is not taken."""
+        """`name`, or the next of name-2, name-3... that is not taken."""
         name = (re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "merge")[:56]
-        root, free, count = self._writable(), name, 1
-        while (root / free).exists():
+        root = self._writable()
+        if not (root / name).exists():
+            return name
+        stem, dash, number = name.rpartition("-")
+        if not dash or not re.fullmatch(r"[1-9]\d{0,3}", number):
+            stem, number = name, "1"
+        count = int(number) + 1
+        while (root / f"{stem}-{count}").exists():
             count += 1
-            free = f"{name}-{count}"
-        return free
+        return f"{stem}-{count}"
 
     def id_of(self, folder: Path) -> str:
         """The id of a folder on offer, "" if it is none."""
@@ -246,18 +280,13 @@ def _is_model(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
+def _family_key(models: Sequence[Model]) -> tuple:
+    return tuple((model.id, model.folder, stamp(model.folder)) for model in models)
+
+
 def stamp(folder: Path) -> tuple:
     """Changes when the folder's weights do."""
     return tuple(
         (path.name, path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(folder.glob("*.safetensors"))
     )
-
-
-def _architecture(model: Model) -> tuple:
-    try:
-        config = json.loads((model.folder / "config.json").read_text())
-    except (OSError, ValueError):
-        return ()
-    keys = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
-    return tuple(config.get(key) for key in keys)

@@ -34,21 +34,35 @@ _SAVE_JS = """(text) => {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }"""
 
+# In the browser, so that a name typed while the server was asked stays.
+_RENAME_JS = """(fresh, name, last) =>
+  fresh && (!name.trim() || name === last) ? [fresh, fresh] : [name, last]"""
 
 FIRST = "add_sort"  # the first merge to make: keeps both skills
 
 
 @dataclass(frozen=True)
 class MergeRefs:
-    """Components of the tab. `finished` changes when a merge ends: a model id, or ""."""
+    """Components of the tab.
+
+    Attributes:
+        replaced: a text edited by hand that Explore's took the place of; `bring_back` undoes that.
+        fresh, suggested: a name for the recipe as it stands, and the one last put into the box:
+            another one there was typed. Both unseen.
+        finished: changes when a merge ends: its model's id and its sources.
+    """
 
     recipe: gr.Textbox
+    replaced: gr.State
+    bring_back: gr.Button
     words: gr.HTML
     shipped: gr.Dropdown
     open_file: gr.UploadButton
     save: gr.Button
     checks: gr.HTML
     name: gr.Textbox
+    fresh: gr.Textbox
+    suggested: gr.Textbox
     start: gr.Button
     stop: gr.Button
     reason: gr.HTML
@@ -76,8 +90,8 @@ def _spoken(name: str) -> str:
 
 
 def memory() -> gr.BrowserState:
-    """Where the browser keeps its job's id. It must stand outside the tabs to be read on load."""
-    return gr.BrowserState("", storage_key="amalgam-merge", secret="amalgam-merge")
+    """Where the browser keeps its job: id, recipe, name. Outside the tabs: it is read on load."""
+    return gr.BrowserState({}, storage_key="amalgam-merge", secret="amalgam-merge")
 
 
 def layout(remembered: gr.BrowserState, library: Library, recipe: str) -> MergeRefs:
@@ -87,7 +101,7 @@ def layout(remembered: gr.BrowserState, library: Library, recipe: str) -> MergeR
             recipe_part = _recipe_part(recipe)
         with gr.Column(scale=6, min_width=320, elem_classes="bare"):
             with gr.Column(elem_classes="card"):
-                run_part = _run_part(suggest_name(library, recipe, ""))
+                run_part = _run_part(suggest_name(library, recipe))
             with gr.Column(elem_classes="card", visible=False) as result:
                 result_part = _result_part()
     return MergeRefs(
@@ -110,6 +124,8 @@ def _recipe_part(recipe: str) -> dict[str, Any]:
         elem_classes="mono", elem_id="recipe-text",
         info="From Explore. Edit it, paste another, or open a file.",
     )  # fmt: skip
+    parts["replaced"] = gr.State("")
+    parts["bring_back"] = gr.Button("Bring back what I had edited", size="md", visible=False)
     with gr.Row(elem_classes="verbs"):
         parts["open_file"] = gr.UploadButton(
             "Open a recipe", file_types=[".yaml", ".yml"], type="binary", size="md"
@@ -125,6 +141,8 @@ def _run_part(name: str) -> dict[str, Any]:
         name, label="Name of the new model", max_lines=1, interactive=True, max_length=64,
         info="Letters, digits, dots, dashes and underscores.",
     )  # fmt: skip
+    parts["fresh"] = gr.Textbox(name, visible="hidden", label="A name for the recipe")
+    parts["suggested"] = gr.Textbox(name, visible="hidden", label="The name last suggested")
     with gr.Row(elem_classes="verbs"):
         parts["start"] = gr.Button("Start", variant="primary", interactive=False, size="lg")
         parts["stop"] = gr.Button("Stop", interactive=False, size="lg")
@@ -170,6 +188,16 @@ class MergeTab:
             [refs.recipe.change, refs.name.change], self.checked, [refs.recipe, refs.name],
             checked, trigger_mode="always_last", **CHEAP,
         )  # fmt: skip
+        refs.recipe.change(
+            self.suggested, refs.recipe, refs.fresh, trigger_mode="always_last", **CHEAP
+        ).then(
+            None, [refs.fresh, refs.name, refs.suggested], [refs.name, refs.suggested],
+            js=_RENAME_JS, **PRIVATE,
+        )  # fmt: skip
+        refs.bring_back.click(
+            lambda text: (text, "", gr.update(visible=False)), refs.replaced,
+            [refs.recipe, refs.replaced, refs.bring_back], **CHEAP,
+        )  # fmt: skip
         refs.shipped.input(self.chosen, refs.shipped, [refs.recipe, refs.reason], **CHEAP)
         refs.open_file.upload(self.opened, refs.open_file, [refs.recipe, refs.reason], **CHEAP)
         refs.save.click(None, refs.recipe, js=_SAVE_JS, **PRIVATE)
@@ -177,11 +205,14 @@ class MergeTab:
             [refs.start.click, refs.name.submit], self.started, [refs.recipe, refs.name],
             [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **CHEAP,
         )  # fmt: skip
-        loaded = demo.load(self.remembered, refs.remembered, [refs.job_id, refs.recipe], **CHEAP)
+        loaded = demo.load(
+            self.remembered, [refs.remembered, refs.recipe],
+            [refs.job_id, refs.recipe, refs.name, refs.suggested, refs.status], **CHEAP,
+        )  # fmt: skip
         loaded.then(self.watched, refs.job_id, watched, **CHEAP)
         loaded.then(self.checked, [refs.recipe, refs.name], checked, **CHEAP)
         over = started.then(self.watched, refs.job_id, watched, **CHEAP)
-        over.then(self.named, [refs.recipe, refs.name], refs.name, **CHEAP)
+        over.then(self.named, refs.name, [refs.name, refs.suggested], **CHEAP)
         refs.stop.click(self.stopped, refs.job_id, refs.stop, **CHEAP)
 
     def checked(self, text: str, name: str) -> tuple[Any, ...]:
@@ -225,7 +256,7 @@ class MergeTab:
                 raise OutputExists(f"{job.title} is being made by another merge; change the name")
         except MergeError as error:
             return gr.skip(), gr.skip(), view.problem(str(error))
-        return job.id, job.id, ""
+        return job.id, {"job": job.id, "text": text, "name": job.title}, ""
 
     def _submit(self, recipe: Recipe, text: str, folder: Path) -> Job:
         sources = (recipe.base, *(source.model for source in recipe.sources))
@@ -244,10 +275,28 @@ class MergeTab:
 
         return self.jobs.submit(str(folder), folder.name, work, details)
 
-    def remembered(self, job_id: str | None) -> tuple[str, Any]:
-        """The job that this browser started and its recipe, if it is still known."""
-        job = self.jobs.get(job_id)
-        return (job.id, job.details.text) if job else ("", gr.skip())
+    def remembered(self, kept: dict[str, str], text: str) -> tuple[Any, ...]:
+        """What the page begins with: the job that this browser started, its recipe and its name.
+
+        A job that is no longer known ended with an earlier server: its recipe comes back, and a
+        line says what became of it.
+        """
+        kept = kept if isinstance(kept, dict) else {}
+        job = self.jobs.get(kept.get("job"))
+        if job is not None:
+            return job.id, job.details.text, job.title, job.title, gr.skip()
+        try:
+            folder = self.library.folder_of(kept.get("name", ""))
+        except MergeError:
+            folder = None
+        if folder is None or folder.exists() or not kept.get("text"):
+            name = suggest_name(self.library, text)
+            return "", gr.skip(), name, name, gr.skip()
+        return "", kept["text"], folder.name, folder.name, view.interrupted(folder.name)
+
+    def suggested(self, text: str) -> str:
+        """A name that says what the recipe is."""
+        return suggest_name(self.library, text)
 
     def watched(self, job_id: str) -> Iterator[tuple[Any, ...]]:
         """Draws a job until it is over. Leaving the page ends the drawing, not the job."""
@@ -281,10 +330,13 @@ class MergeTab:
             view.loading_code(str(made.out)), (model_id, job.details.sources),
         )  # fmt: skip
 
-    def named(self, text: str, name: str) -> Any:
+    def named(self, name: str) -> tuple[Any, Any]:
         """A name that is free: the one in the box, or the next."""
-        free = suggest_name(self.library, text, name)
-        return gr.skip() if free == name else free
+        try:
+            free = self.library.free_name(name)
+        except MergeError:
+            return gr.skip(), gr.skip()
+        return (gr.skip(), gr.skip()) if free == name else (free, free)
 
     def stopped(self, job_id: str) -> Any:
         """Asks the job to stop."""
@@ -299,12 +351,13 @@ class MergeTab:
         return self.library.resolved(parse(text))
 
 
-def suggest_name(library: Library, text: str, name: str) -> str:
-    """A free name: the one given, the recipe's method, or the next number after it."""
+def suggest_name(library: Library, text: str) -> str:
+    """A free name for a recipe's result, after the shipped file or the method; "" for none."""
+    shipped = (stem for stem, file in shipped_recipes().items() if file.read_text() == text)
     try:
-        return library.free_name(name or parse(text or "").method)
+        return library.free_name(next(shipped, None) or parse(text or "").method)
     except MergeError:
-        return name
+        return ""
 
 
 def _free(folder: Path) -> int:

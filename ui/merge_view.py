@@ -115,6 +115,14 @@ def account(entries: Sequence[Any]) -> str:
     )
 
 
+def interrupted(name: str) -> str:
+    """What became of a merge whose server went away."""
+    return (
+        f"<p>The merge {escape(name)} was interrupted: the server stopped before it was over. "
+        "Nothing of it is left; its recipe is back, Start makes it again.</p>"
+    )
+
+
 def status(job: Job | None, position: int) -> str:
     """One sentence for screen readers and eyes: it changes only when the state does."""
     if job is None:
@@ -183,8 +191,7 @@ def result(job: Job) -> str:
     facts = {
         "Fingerprint": f"<code>{escape(made.fingerprint)}</code>",
         "Folder": f"<code>{escape(str(made.out))}</code>",
-        "Time": f"{span(made.seconds)} on {escape(str(made.device))}, "
-        f"{amount(made.peak_bytes)} of memory at most",
+        "Time": f"{span(made.seconds)} on {escape(str(made.device))}",
         "Tensors": f"{counts['merged']} merged, {counts['copied']} copied, "
         f"{counts['left_out']} left out",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ def from_arguments(
     for folder in models:
         if folder.exists() and not folder.is_dir():
             parser.error(f"--models {folder}: not a folder")
+        if given.models and not folder.exists():
+            print(f"--models {folder}: not there yet; the first merge makes it", file=sys.stderr)
     return Settings(
         models, given.host, given.port, given.device, given.cache, int(given.chat_gib * _GIB)
     )

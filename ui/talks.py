@@ -85,19 +85,35 @@ class Talks:
                 self._columns.pop(oldest, None)
             return own.setdefault(model_id, Talk())
 
-    def arrange(self, visitor: str, models: Sequence[str]) -> None:
-        """Notes which model stands in which column; answers whose column changed are stopped."""
+    def arrange(self, visitor: str, models: Sequence[str], columns: int) -> tuple[str, ...]:
+        """Puts each model into a column: where it stood, else into a free one, in order.
+
+        Args:
+            models: at most `columns` of them.
+
+        Returns:
+            The model of each column, "" where it is free. Answers of models that left are stopped.
+        """
         with self._lock:
-            before = self._columns.get(visitor, ())
-            self._columns[visitor] = tuple(models)
+            before = self._columns.get(visitor, ("",) * columns)
+            placed = [model if model in models else "" for model in before]
+            new = iter([model for model in models if model not in placed])
+            placed = [model or next(new, "") for model in placed]
+            self._columns[visitor] = tuple(placed)
             own = self._talks.get(visitor, {})
-            for number, model_id in enumerate(before):
-                if model_id in own and tuple(models[number : number + 1]) != (model_id,):
+            for model_id in before:
+                if model_id in own and model_id not in placed:
                     own[model_id].halt()
+            return tuple(placed)
 
     def column(self, visitor: str, number: int) -> str:
         """The model that stands in a column; "" if none does."""
         return "".join(self._columns.get(visitor, ())[number : number + 1])
+
+    def clear(self, visitor: str) -> None:
+        """Stops and drops a visitor's conversations; the columns stay as they are."""
+        with self._lock:
+            _halt_all(self._talks.pop(visitor, {}))
 
     def forget(self, visitor: str) -> None:
         """Stops and drops all conversations of a visitor."""

@@ -155,14 +155,20 @@ def _line(info: TensorInfo, status: Status, reason: str, rows: int | None = None
 
 def _check_related(base: Checkpoint, experts: tuple[Checkpoint, ...], account: tuple) -> None:
     total = base.parameters
-    merged = sum(entry.numel for entry in account if entry.status == "merged")
-    if total and merged * 2 >= total:
+    if total and 2 * _merged(account) >= total:
         return
-    bad = next((e for e in account if e.status == "copied" and e.reason), None)
-    example = f"; for example {bad.name}: {bad.reason}" if bad else ""
-    kinds = {model.name: model.config.get("model_type", "?") for model in (base, *experts)}
+    alone = [(expert, _account(base, (expert,))) for expert in experts]
+    worst, found = min(alone, key=lambda pair: _merged(pair[1]))
+    remark = next((e for e in found if e.status == "copied" and e.reason), None)
+    example = f"; for example {remark.name}: {remark.reason}" if remark else ""
+    kinds = [f"{m.name} {m.config.get('model_type', '?')}" for m in (base, worst)]
     raise FamilyMismatch(
-        f"{merged} of {total} parameters of the base {base.name} can be merged{example}. "
-        f"Architectures: {', '.join(f'{k} {v}' for k, v in kinds.items())}. "
+        f"{worst.name} does not fit the base {base.name}: {_merged(found)} of {total} "
+        f"parameters can be merged{example}. Architectures: {', '.join(kinds)}. "
         "Choose experts fine-tuned from this base"
     )
+
+
+def _merged(account: tuple[Entry, ...]) -> int:
+    """Parameters that take part."""
+    return sum(entry.numel for entry in account if entry.status == "merged")

@@ -64,6 +64,8 @@ class ModelWriter:
         shard_bytes: upper bound of one file.
         overwrite: replace an existing folder when complete.
         metadata: written into every shard's header.
+        taken_up: a hidden folder of a merge that ended early, with the same tensors: its files are
+            written on.
 
     Raises:
         OutputExists: `out` exists and `overwrite` is False.
@@ -78,15 +80,19 @@ class ModelWriter:
         shard_bytes: int = SHARD_BYTES,
         overwrite: bool = False,
         metadata: Mapping[str, str] | None = None,
+        taken_up: Path | None = None,
     ) -> None:
         self.out = Path(out)
         check_output(self.out, overwrite)
-        remove_abandoned(self.out)
         self.folder = staging_folder(self.out)
         self._overwrite = overwrite
         self._places: dict[str, tuple[Path, int, TensorSpec]] = {}
         try:
-            self.folder.mkdir(parents=True)
+            if taken_up is not None:
+                taken_up.rename(self.folder)
+            else:
+                self.folder.mkdir(parents=True)
+            remove_abandoned(self.out)
             self._create(specs, shard_bytes, dict(metadata or {}))
         except BaseException as error:
             self.discard()
@@ -173,7 +179,7 @@ class ModelWriter:
             offset += spec.size_bytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-(8 + len(text)) % _ALIGN)
-        with path.open("xb") as handle:
+        with path.open("r+b" if path.exists() else "xb") as handle:
             handle.write(struct.pack("<Q", len(text)) + text)
             handle.flush()
             if offset:
@@ -184,12 +190,20 @@ class ModelWriter:
             position += spec.size_bytes
 
 
-def remove_abandoned(out: Path) -> None:
-    """Removes hidden folders of `out` whose process was killed before it could."""
-    for folder in out.parent.glob(f".{glob.escape(out.name)}.partial-*-*"):
+def abandoned(out: Path) -> list[Path]:
+    """Hidden folders of `out` whose process ended before they were complete."""
+    found = []
+    for folder in sorted(out.parent.glob(f".{glob.escape(out.name)}.partial-*-*")):
         process = folder.name.rsplit("-", 2)[1]
         if process.isdigit() and not _runs(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
+            found.append(folder)
+    return found
+
+
+def remove_abandoned(out: Path) -> None:
+    """Removes them."""
+    for folder in abandoned(out):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _runs(process: int) -> bool:

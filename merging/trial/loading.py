@@ -35,7 +35,9 @@ def load(
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, **options
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # what the two raise for a folder they cannot read has no base
         reason = str(error).strip().partition("\n")[0]
         raise BadCheckpoint(f"{Path(folder).name}: cannot be loaded: {reason}") from None
     return model.eval(), tokenizer

@@ -222,6 +222,37 @@ def test_a_number_out_of_range_is_clamped_without_a_complaint(page) -> None:
     assert page.get_by_test_id("toast-body").count() == 0
 
 
+def test_an_emptied_number_keeps_what_it_had(page) -> None:
+    ready(page)
+    told = finding(page)
+    for name in ("Pruning rate", "Partitions"):
+        page.get_by_label(f"number input for {name}").fill("")
+        page.wait_for_timeout(400)
+        assert page.evaluate("amalgam.state.values.rate") == 0.7
+        assert finding(page) == told
+    assert page.get_by_test_id("toast-body").count() == 0
+
+
+def test_arrow_keys_move_inside_a_group_of_choices(page) -> None:
+    ready(page)
+    group = page.get_by_role("group", name="Prune by")
+    group.get_by_label("Dynamic").focus()
+    move(page, lambda: page.keyboard.press("ArrowLeft"))
+    assert group.get_by_label("Magnitude").is_checked()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.type") != "radio"
+
+
+def test_the_first_screen_is_one_click_away(page) -> None:
+    ready(page)
+    told = finding(page)
+    choose(page, "Preset", "TIES")
+    assert finding(page) != told
+    choose(page, "Preset", "DPPA")
+    page.wait_for_timeout(500)
+    assert finding(page) == told
+
+
 def test_an_expert_left_out_leaves_the_plots(page) -> None:
     ready(page)
     page.get_by_label("sort", exact=True).uncheck(force=True)

@@ -56,6 +56,30 @@ def loads(folder: Path) -> bool:
     return AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
 
 
+def test_the_name_follows_the_recipe_until_one_is_typed(page) -> None:
+    page.get_by_role("tab", name="Merge").click()
+    name, recipe = page.get_by_label("Name of the new model"), page.get_by_label("Recipe (YAML)")
+    expect(name).to_have_value(re.compile("dppa"))
+    recipe.fill(DEMO)
+    expect(name).to_have_value(re.compile("^ties"))
+    name.fill("mine")
+    recipe.fill(DEMO.replace("ties", "pcb"))
+    expect(page.locator("#recipe-words")).to_contain_text("ompet")
+    expect(name).to_have_value("mine")
+
+
+def test_a_text_edited_by_hand_can_be_brought_back(page) -> None:
+    edited = "# by hand\n" + DEMO
+    open_merge(page, edited, "edited")
+    page.get_by_role("tab", name="Explore").click()
+    page.locator(".controls").get_by_role("button", name="Merge", exact=True).click()
+    recipe = page.get_by_label("Recipe (YAML)")
+    expect(recipe).to_have_value(re.compile("dppa"))
+    page.get_by_role("button", name="Bring back what I had edited").click()
+    expect(recipe).to_have_value(edited)
+    expect(page.get_by_role("button", name="Bring back what I had edited")).to_be_hidden()
+
+
 def test_result_opens_in_chat(page) -> None:
     open_merge(page, DEMO, "to-talk-to")
     start(page)

@@ -52,6 +52,54 @@ def start(*arguments: str, **options) -> subprocess.Popen:
 # merge, check, inspect
 
 
+def misshapen(parent: Path) -> str:
+    """Cuts a row off one linear of expert1. Returns the tensor's name."""
+    from safetensors.torch import load_file, save_file
+
+    file, name = parent / "expert1" / "model.safetensors", "model.layers.0.self_attn.q_proj.weight"
+    tensors = load_file(file)
+    save_file({**tensors, name: tensors[name][:-1].contiguous()}, file)
+    return name
+
+
+def test_a_tensor_that_is_only_copied_is_warned_of(parent, capsys) -> None:
+    name = misshapen(parent)
+    assert main(["merge", recipe_file(parent, document("ties", 2)), "out"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith(f"warning: not merged but copied from the base: {name} (shape [15, 16]")
+
+
+def test_strict_refuses_what_is_merely_warned_of(parent, capsys) -> None:
+    recipe = recipe_file(parent, document("ties", 2))
+    assert main(["merge", "--strict", recipe, "fine"]) == 0
+    name = misshapen(parent)
+    assert main(["merge", "--strict", recipe, "out"]) == 2
+    assert name in capsys.readouterr().err
+    assert not (parent / "out").exists()
+
+
+def test_a_filter_that_names_no_tensor_is_told(parent, capsys) -> None:
+    weight = [{"filter": "mlp", "value": 1}, {"filter": "nosuch", "value": 3}, {"value": 1}]
+    recipe = recipe_file(parent, document("ties", [{"weight": weight}, {}]))
+    assert main(["check", recipe]) == 0
+    assert "filter 'nosuch' is in no merged tensor's name" in capsys.readouterr().out
+    assert main(["merge", recipe, "out"]) == 0
+    err = capsys.readouterr().err
+    assert "note: filter 'nosuch'" in err
+    assert "mlp" not in err
+
+
+def test_a_model_that_transformers_cannot_load_is_one_line(parent, capsys) -> None:
+    misshapen(parent)
+    for file in (ROOT / "assets" / "demo" / "base").glob("tokenizer*"):
+        (parent / "expert1" / file.name).write_bytes(file.read_bytes())
+    assert main(["evaluate", "expert1", "--n", "2"]) == 2
+    err = capsys.readouterr().err
+    assert "expert1: cannot be loaded" in err
+    assert "Traceback" not in err
+
+
 def test_merge_prints_the_folder_and_the_account(parent, capsys) -> None:
     assert main(["merge", recipe_file(parent, document("ties", 2)), "out"]) == 0
     out, err = capsys.readouterr()
@@ -351,6 +399,52 @@ def test_a_killed_merge_leaves_no_output_and_the_next_one_succeeds(large, tmp_pa
     file = recipe_file(large, document("linear", 2), "quick.yaml")
     assert main(["merge", file, str(tmp_path / "out")]) == 0
     assert len(load_model(tmp_path / "out")) == 10
+
+
+def kill_midway(large: Path, out: Path, *flags: str, number: int = signal.SIGKILL) -> Path:
+    """Ends a merge when some of its tensors are finished. Returns its hidden folder."""
+    process = start("merge", str(large / "recipe.yaml"), str(out), *flags)
+    journal = None
+    while process.poll() is None:
+        journal = journal or next(out.parent.glob(f".{out.name}.partial-*/.journal"), None)
+        if journal and len(journal.read_text().splitlines()) >= 3:
+            process.send_signal(number)
+            break
+    process.communicate()
+    assert process.returncode in (-signal.SIGKILL, 130)
+    assert journal is not None
+    return journal.parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_merge_goes_on_where_it_was(large, tmp_path, monkeypatch, number) -> None:
+    from merging import fused
+
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    left = kill_midway(large, out, "--resume", number=number)
+    finished = len((left / ".journal").read_text().splitlines()) - 1
+    opened: list[str] = []
+    real = fused.FusedReader.merge
+
+    def counted(self, *arguments):
+        opened.append(self.entry.name)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(fused.FusedReader, "merge", counted)
+    assert main(["merge", str(large / "recipe.yaml"), str(out), "--resume"]) == 0
+    assert len(opened) == 10 - finished < 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert main(["merge", str(large / "recipe.yaml"), str(whole)]) == 0
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == {
+        p.name: p.read_bytes() for p in whole.iterdir()
+    }
+
+
+def test_without_resume_a_killed_merge_is_begun_anew(large, tmp_path) -> None:
+    left = kill_midway(large, tmp_path / "out")
+    assert main(["merge", str(large / "recipe.yaml"), str(tmp_path / "out")]) == 0
+    assert not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 # search

@@ -315,7 +315,7 @@ def test_too_little_space_is_told_before_any_work(parent, tmp_path, monkeypatch)
         free = 1000
 
     monkeypatch.setattr(merging_merge.shutil, "disk_usage", lambda _: Usage)
-    with pytest.raises(NotEnoughSpace, match="GB"):
+    with pytest.raises(NotEnoughSpace, match=r"needs 0\.1 MB and 0\.0 MB are free"):
         run(document("ties", 3), parent, tmp_path / "outs" / "out")
     report = check(recipes.from_mapping(document("ties", 3), parent), tmp_path / "outs" / "out")
     assert not report.ok

@@ -94,7 +94,7 @@ def test_merging_from_memory_writes_the_same_bytes(
     recipe = recipes.build(method="ties", base="base", models=models, folder=tmp_path)
     merge.merge(recipe, tmp_path / "files", device="cpu")
     resident = sources.KeptFamily(family, "cpu")
-    run = merge.Run(recipe, family, tmp_path / "kept", False, 1 << 30, None, None)
+    run = merge.Run(recipe, family, tmp_path / "kept", False, 1 << 30, False, None, None)
     monkeypatch.setattr(merge, "source_for", lambda family, device: resident)
     run("cpu", None, True)
     assert (tmp_path / "files/model.safetensors").read_bytes() == (

@@ -65,9 +65,3 @@ def test_no_event_makes_users_wait_for_each_other(app) -> None:
     for fn in app.demo.fns.values():
         if fn.fn is not None and fn.queue and fn.name != "left":
             assert fn.concurrency_limit in (None, 4), fn.name
-
-
-def test_status_line_counts_the_family(app) -> None:
-    from ui.app import _count
-
-    assert [_count(n) for n in (950, 1_340_000, 7_000_000_000)] == ["950", "1.34 M", "7 B"]

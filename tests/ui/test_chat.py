@@ -120,7 +120,7 @@ def test_context_holds_answered_questions_only() -> None:
 
 def test_visitors_do_not_see_each_other(tab: ChatTab) -> None:
     tab.asked("secret", ["models/a"], visitor("one"))
-    _, *updates = tab.chose(["models/a"], visitor("two"))
+    _, _, *updates = tab.chose(["models/a"], visitor("two"))
     assert updates[COLUMNS]["turns"] == []
 
 
@@ -150,11 +150,12 @@ def test_abandoned_answer_is_marked_stopped(tab: ChatTab) -> None:
 
 
 def test_four_columns_at_most(tab: ChatTab) -> None:
-    group, *rest = tab.chose(
+    group, told, *rest = tab.chose(
         ["models/a", "models/b", "demo:base", "demo:add", "demo:sort"], visitor()
     )
     assert group["value"] == ["models/a", "models/b", "demo:base", "demo:add"]
     assert [box["visible"] for box in rest[:COLUMNS]] == [True] * 4
+    assert "Up to 4" in told
 
 
 def test_unknown_models_are_refused(tab: ChatTab) -> None:
@@ -212,11 +213,33 @@ def test_clearing_ends_what_is_being_written(tab: ChatTab) -> None:
     assert last["turns"] == [], "nothing is drawn over the cleared column"
 
 
-def test_changed_column_is_not_written_to(tab: ChatTab) -> None:
+def test_a_model_that_leaves_is_stopped_and_the_others_go_on(tab: ChatTab) -> None:
     asked = tab.asked("Hi", ["models/a", "models/b"], visitor())[0]
-    second = tab.streamed(1, asked, (0, 1, 40, 0), visitor())
+    first, second = (tab.streamed(n, asked, (0, 1, 40, 0), visitor()) for n in (0, 1))
+    next(first)
     next(second)
-    _, *updates = tab.chose(["models/b"], visitor())
-    assert list(second) == []
-    turn = updates[COLUMNS]["turns"][0]
-    assert (turn["state"], turn["note"]) == ("over", "stopped")
+    _, _, *updates = tab.chose(["models/b", "demo:base"], visitor())
+    assert list(first) == []
+    turn = tab.talks.get("me", "models/a").turns[0]
+    assert (turn.state, turn.note) == ("over", "stopped")
+    assert [box["visible"] for box in updates[:COLUMNS]] == [True, True, False, False]
+    assert updates[COLUMNS]["name"] == "demo:base"  # in the column that became free
+    *_, last = second
+    assert last["name"] == "models/b"
+    assert "stopped" not in last["turns"][0]["note"]
+
+
+def test_columns_stay_where_they_are_until_they_are_needed() -> None:
+    talks = Talks()
+    arrange = lambda *models: talks.arrange("me", models, 3)  # noqa: E731
+    assert arrange("a", "b", "c") == ("a", "b", "c")
+    assert arrange("c", "b") == ("", "b", "c")
+    assert arrange("b", "c", "d") == ("d", "b", "c")
+    assert arrange() == ("", "", "")
+    assert talks.column("me", 0) == ""
+
+
+def test_clearing_takes_the_complaint_away(tab: ChatTab) -> None:
+    told, *columns = tab.cleared(["models/a"], visitor())
+    assert told == ""
+    assert columns[0]["turns"] == []

@@ -25,6 +25,7 @@ class Model:
     label: str
     folder: Path
     kind: str = "demo"
+    shape: tuple = ()
 
 
 class FakeLibrary:
@@ -49,6 +50,9 @@ class FakeLibrary:
         self, base: str, experts: list[str], progress: Any = None, cancel: Any = None
     ) -> Any:
         return sketch(len(experts))
+
+    def preview(self, base: str, experts: list[str], cancel: Any = None) -> Any:
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def test_a_preset_sets_every_control(built, values, preset) -> None:
     assert (recipe.method, recipe.prune, recipe.consensus) == (
         preset.id, preset.prune, preset.consensus,
     )  # fmt: skip
-    for name, default in preset.defaults.items():
+    for name, default in controls.settings(preset).items():
         if name in recipe.parameters:
             assert recipe.parameters[name] == default
         elif name == "density":
@@ -136,7 +140,7 @@ def test_partition_labels_name_their_share() -> None:
 def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> None:
     answer = explore._settled(library, values)
     assert answer[0]["asked"]["rate"] == 0.7
-    assert set(answer[0]["exact"]) == {"entries", "l1", "l2"}
+    assert set(answer[0]["exact"]) == {"entries", "l1", "l2", "whole"}
     assert recipes.parse(answer[1]).partitions == 4
     assert answer[3]["label"] == "top 7.5 %"
 
@@ -193,6 +197,16 @@ def test_a_long_scan_says_how_far_it_is_and_for_how_long(
     seen.set()
     *_, filled = changing
     assert filled[3]["family"]
+
+
+def test_a_first_look_is_drawn_and_says_what_it_is(built, library, values, monkeypatch) -> None:
+    monkeypatch.setattr(library, "preview", lambda *_: sketch(4))
+    reading, look, *_, filled = explore._changed(library, built[1].controls.named(), values)
+    assert "Reading the changes" in reading[0]["parts"][0][0]
+    assert look[0]["reason"].startswith("A first look, from some of the entries")
+    assert look[0]["parts"] == filled[0]["parts"]
+    assert look[3]["family"]
+    assert "first look" not in filled[0]["reason"]
 
 
 def test_without_experts_the_panels_are_emptied(built, library, values) -> None:

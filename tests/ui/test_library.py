@@ -92,6 +92,16 @@ def test_taken_names_suggest_a_free_one(library: Library, family: Path) -> None:
         library.new_folder("one")
 
 
+def test_free_names_count_on(library: Library) -> None:
+    root = library.get("models/base").folder.parent
+    for taken in ("dppa", "dppa-2", "run-7", "v-0"):
+        (root / taken).mkdir()
+    wishes = ("new", "dppa", "dppa-2", "run-7", "v-0")
+    assert [library.free_name(wish) for wish in wishes] == [
+        "new", "dppa-3", "dppa-3", "run-8", "v-0-2",
+    ]  # fmt: skip
+
+
 def test_free_name_is_always_valid(library: Library) -> None:
     for wish in ("a b/c", "...", "x" * 100, "-"):
         assert library.new_folder(library.free_name(wish))

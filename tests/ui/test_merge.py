@@ -16,7 +16,7 @@ from merging.engine import Progress
 from ui import merge_view as view
 from ui.jobs import Job, Jobs
 from ui.library import Library
-from ui.merge import MergeTab, suggest_name
+from ui.merge import MergeTab, shipped_recipes, suggest_name
 from ui.merge_view import MergeDetails
 
 RECIPE = "merge_method: ties\nbase_model: models/base\nmodels:\n- model: models/one\n"
@@ -67,7 +67,7 @@ def test_start_is_closed_with_the_reason(tab: MergeTab, text, name, where, messa
 
 def test_merge_runs_to_a_result_card(tab: MergeTab) -> None:
     job_id, kept, reason = tab.started(RECIPE, "new")
-    assert (kept, reason) == (job_id, "")
+    assert (kept, reason) == ({"job": job_id, "text": RECIPE, "name": "new"}, "")
     *_, last = watch(tab, job_id)
     assert "new is ready" in last[0]
     assert "sha256:" in last[5]
@@ -99,11 +99,20 @@ def test_waiting_says_how_many_are_before(tab: MergeTab) -> None:
 
 
 def test_reload_finds_the_job_and_strangers_find_nothing(tab: MergeTab) -> None:
-    job_id = tab.started(RECIPE, "new")[0]
-    assert tab.remembered(job_id) == (job_id, RECIPE)
+    job_id, kept, _ = tab.started(RECIPE, "new")
+    assert tab.remembered(kept, "")[:4] == (job_id, RECIPE, "new", "new")
     for stranger in ("", None, "nothing", 5):
-        assert tab.remembered(stranger)[0] == ""
+        assert tab.remembered(stranger, RECIPE)[:3] == ("", gr.skip(), "ties")
         assert watch(tab, stranger) == [tuple([gr.skip()] * 9)]
+
+
+def test_a_merge_that_ended_with_its_server_comes_back_as_a_recipe(tab: MergeTab) -> None:
+    kept = {"job": "of an earlier server", "text": RECIPE, "name": "<i>lost"}
+    assert tab.remembered(kept, "")[1] == gr.skip(), "that is no name of ours"
+    job, text, name, suggested, told = tab.remembered({**kept, "name": "lost"}, "")
+    assert (job, text, name, suggested) == ("", RECIPE, "lost", "lost")
+    assert "lost was interrupted" in told
+    assert tab.remembered({**kept, "name": "base"}, "")[1] == gr.skip(), "it was finished"
 
 
 def test_failure_is_one_line(tab: MergeTab) -> None:
@@ -122,9 +131,11 @@ def test_opening_a_file(tab: MergeTab) -> None:
 
 
 def test_names_are_suggested(tab: MergeTab) -> None:
-    assert suggest_name(tab.library, RECIPE, "") == "ties"
-    assert suggest_name(tab.library, RECIPE, "base") == "base-2"
-    assert suggest_name(tab.library, "", "") == ""
+    assert suggest_name(tab.library, RECIPE) == "ties"
+    assert suggest_name(tab.library, shipped_recipes()["all_ties"].read_text()) == "all_ties"
+    assert suggest_name(tab.library, "") == ""
+    assert tab.named("base") == ("base-2", "base-2")
+    assert tab.named("other") == (gr.skip(), gr.skip())
 
 
 def make_job(**values) -> Job:

@@ -1,0 +1,74 @@
+"""The journal of a merge: what counts as finished, and for whom."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from merging import journal as journals
+from merging import recipe as recipes
+from merging.journal import FILE, Journal, key_of, resumable
+from merging.merge import open_recipe
+from tests.families import document, small_family
+
+DEAD = 2**22 + 1  # above the highest process number
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    return small_family(tmp_path / "family", experts=2, layers=1, hidden=16, kv=8, inner=24)
+
+
+def key(parent: Path, method: str = "ties", shard_bytes: int = 100, engine: str = "fused") -> str:
+    recipe = recipes.from_mapping(document(method, 2), parent)
+    return key_of(recipe, open_recipe(recipe), shard_bytes, engine)
+
+
+def test_what_was_noted_is_found_by_the_same_key_only(tmp_path: Path) -> None:
+    first = Journal(tmp_path, "key")
+    assert first.finished == {}
+    first.note("a", (0.1, 1 / 3))
+    first.note("b", (2.0, 3.0))
+    assert Journal(tmp_path, "key").finished == {"a": (0.1, 1 / 3), "b": (2.0, 3.0)}
+    assert Journal(tmp_path, "other").finished == {}
+    assert Journal(tmp_path, "key").finished == {}, "the other one began anew"
+
+
+@pytest.mark.parametrize("torn", ['{"tensor": "c", "su', '{"tensor": "c"}', "[]", "\x00\x00"])
+def test_a_torn_line_ends_the_journal(tmp_path: Path, torn: str) -> None:
+    Journal(tmp_path, "key").note("a", (1.0, 2.0))
+    with (tmp_path / FILE).open("a") as file:
+        file.write(torn)
+    assert list(Journal(tmp_path, "key").finished) == ["a"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]\n", "no json\n"])
+def test_a_file_that_is_no_journal_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    assert Journal(tmp_path, "key").finished == {}
+
+
+def test_the_key_changes_with_all_that_decides_the_bytes(parent: Path, monkeypatch) -> None:
+    keys = [key(parent), key(parent, "pcb"), key(parent, shard_bytes=99)]
+    keys.append(key(parent, engine="eager on cpu"))
+    weights = parent / "expert1" / "model.safetensors"
+    os.utime(weights, (1, 1))
+    keys.append(key(parent))
+    monkeypatch.setattr(journals, "_BOOT", parent / "another-boot")
+    (parent / "another-boot").write_text("since then the machine was started again")
+    keys.append(key(parent))
+    assert len(set(keys)) == len(keys)
+    assert key(parent) == key(parent)
+
+
+def test_only_what_a_dead_process_left_is_taken_up(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for process in (os.getpid(), DEAD):
+        folder = tmp_path / f".out.partial-{process}-abc"
+        folder.mkdir()
+        Journal(folder, "key").note("a", (1.0, 2.0))
+    assert resumable(out, "key") == tmp_path / f".out.partial-{DEAD}-abc"
+    assert resumable(out, "other") is None
+    assert resumable(tmp_path / "elsewhere", "key") is None

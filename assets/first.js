@@ -32,14 +32,14 @@
       brush.beginPath();
       brush.rect(edge, down(y.range[1]), layout.width * x.domain[1] - edge, down(y.range[0]) - down(y.range[1]));
       brush.clip();
-      if (trace.type === "heatmap") cells(brush, trace, right, down, colours);
+      if (trace.type === "heatmap") cells(brush, trace, right, down);
       else stroke(brush, trace, right, down);
       brush.restore();
       if (trace.type === "heatmap") labels(brush, { x, y, right, down }, looks[trace.meta.expert], css, colours);
     }
   }
 
-  function cells(brush, { x, z, zmax, ygap, colorscale }, right, down, colours) {
+  function cells(brush, { x, z, zmax, ygap, colorscale }, right, down) {
     const mix = (low, high, share) => {
       const [a, b] = [low, high].map((text) => text.match(/\d+/g).map(Number));
       return globalThis.amalgamMap.css(globalThis.amalgamMap.mix(a, b, share));
@@ -87,17 +87,6 @@
     brush.fillText(` ${name}`, middle - wide / 2 + brush.measureText(glyph).width, head);
   }
 
-  /* The words above the map, from the same values as the live ones. */
-  function write(finding, map) {
-    const part = ([text, measure]) => {
-      if (!measure) return text;
-      return Object.assign(document.createElement("em"), { textContent: text, className: measure });
-    };
-    frame.querySelector("h2").replaceChildren(...finding.parts.map(part));
-    frame.querySelector(".finding p").textContent = finding.reason;
-    frame.querySelector(".note").textContent = map.notes[globalThis.amalgam.state.values.prune];
-  }
-
   function start() {
     const asked = new URLSearchParams(location.search).get("__theme");
     const dark = asked ? asked === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -105,7 +94,8 @@
     const map = value("map"), finding = value("headline");
     if (map?.family && finding) {
       const state = globalThis.amalgam.adopt(map), colours = globalThis.amalgamMap.palette();
-      write(finding, map);
+      globalThis.amalgam.say(frame.querySelector(".finding"), finding);
+      frame.querySelector(".note").textContent = map.notes[state.values.prune];
       const canvas = frame.querySelector("canvas");
       paint(canvas, globalThis.amalgamMap.map(map.figure, state, colours, canvas.clientWidth), state.family.looks, colours);
     } else frame.remove();

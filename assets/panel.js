@@ -172,12 +172,16 @@
     bar.replaceChildren(...parts);
   }
 
-  /* The headline: parts of a sentence, numbers marked by what they measure. */
-  function headline(panel) {
-    const { parts, sentence, reason } = panel.value;
+  /* The finding: parts of a sentence, numbers marked by what they measure, and the reason. */
+  function say(element, { parts, reason }) {
     const part = ([text, measure]) => (measure ? make("em", { textContent: text, className: measure }) : text);
-    panel.element.querySelector("h2").replaceChildren(...parts.map(part));
-    panel.element.querySelector("p.quiet").textContent = reason;
+    element.querySelector("h2").replaceChildren(...parts.map(part));
+    element.querySelector("p.quiet").textContent = reason;
+  }
+
+  function headline(panel) {
+    const { sentence } = panel.value;
+    say(panel.element, panel.value);
     panel.element.querySelector("[role=status]").textContent = sentence;
     if (accept()) for (const kind of ["map", "retention"]) redraw(find(kind));
   }
@@ -258,6 +262,23 @@
     watch("value", () => read(panel, props.value));
   }
 
+  /* A number box that is left empty gets back what it held; Gradio would take the lowest number. */
+  const boxed = ({ target }) => (target.matches?.(".controls input[type=number]") ? target : null);
+  document.addEventListener("focusin", (event) => {
+    const box = boxed(event);
+    if (box) box.dataset.held = box.value;
+  });
+  document.addEventListener("input", (event) => {
+    const box = boxed(event);
+    if (box?.value) box.dataset.held = box.value;
+  }, true);
+  document.addEventListener("blur", (event) => {
+    const box = boxed(event);
+    if (!box || box.value || !box.dataset.held) return;
+    box.value = box.dataset.held;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }, true);
+
   new MutationObserver(() => redraw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  globalThis.amalgam = { mount, set, clamp, within, adopt, state };
+  globalThis.amalgam = { mount, set, clamp, within, adopt, say, state };
 })();

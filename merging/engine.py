@@ -36,6 +36,7 @@ from merging.sources import Files, Queues, RawTensors
 CHUNK = 1 << 20  # elements per chunk
 GPU_CHUNK = 1 << 24  # on a GPU, where a launch costs as much as some 100,000 elements
 RESIDENT = 1 << 22  # tensors up to this many elements are kept in float32 between passes
+RUN = 64  # elements read in a row where a tensor is sampled
 GPU_WORKERS = 3  # threads: one reads while one copies and one computes
 
 T = TypeVar("T")
@@ -351,14 +352,17 @@ class TensorReader:
         return sweep_rows(rows)(buckets)
 
     def sample(self, stride: int) -> np.ndarray | None:
-        """(E, s) float32: about every stride-th delta; None where that means reading them all."""
-        return None
+        """(E, s) float32: about every stride-th delta, in runs of neighbours; None as `blocks`."""
+        rows = self.blocks(stride, RUN)
+        return None if rows is None else rows[1:] - rows[0]
 
     def blocks(self, one_in: int, size: int) -> np.ndarray | None:
-        """(1 + E, s) float32: one block of the tensor in so many, the base's first; None likewise.
+        """(1 + E, s) float32: one block of every so many, the base's values first.
+
+        None where that would mean reading the whole tensor.
 
         Args:
-            size: elements of a block; a tensor that is smaller is one block.
+            size: elements of a block; a smaller tensor is one block.
         """
         return None
 

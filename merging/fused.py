@@ -2,9 +2,8 @@
 
 Same measurements, same decisions, same bits as `merging.engine` through torch; what differs is
 that one C loop does what takes torch a dozen passes, and that worker threads take a tensor each.
-Raw tensors are read into buffers that each worker keeps. A tensor that does not fit its worker's
-budget with all its models is read again for each pass, segment by segment, so memory does not
-grow with the model nor, beyond a small constant, with the number of experts.
+Raw tensors are read where they lie: files are mapped piece by piece, anew for each pass, so memory
+does not grow with the model nor, beyond a small constant, with the number of experts.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from merging import brackets, kernels
 from merging.checkpoints import Entry, Family
-from merging.checkpoints.checkpoint import WIDTHS, TensorInfo
+from merging.checkpoints.checkpoint import WIDTHS
 from merging.decisions import (
     Combination,
     Competition,
@@ -34,14 +33,14 @@ from merging.decisions import (
     Rings,
     Sum,
 )
-from merging.engine import MergedChunk, Profile, Stream, TensorReader
+from merging.engine import RUN, MergedChunk, Profile, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
 from merging.kernels.windows import Window, lost
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
-# Raw bytes of all models that a worker holds at a time: what stays in the cache. Reading a tensor
-# twice from the system's file cache in small pieces costs less than one trip through memory.
+# Raw bytes of all models that a worker holds at a time: what stays in the processor's cache while
+# one expert after the other is compared with the base.
 PIECE_BYTES = 8 << 20
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
@@ -51,7 +50,6 @@ _MERGED = 1 << 16  # the slot of merged elements
 _SLACK = 64  # elements that the collecting loop may write beyond the last it counts
 _BLOCK = 1 << 10  # pieces are whole blocks of the loops
 _FULL = 1 << 31  # entries after which 32-bit counters are emptied
-_RUN = 64  # elements sampled in a row where a tensor is sampled from its file
 _TYPES = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
 
 
@@ -105,30 +103,6 @@ class FusedStream(Stream):
         )  # fmt: skip
         return [counts[index] for index in game.active]
 
-    def hold(
-        self, slot: int, info: TensorInfo, skip: int, size: int, *, sparse: bool = False
-    ) -> int:
-        """Address of `size` bytes of a model's tensor from byte `skip` on, until the next call.
-
-        Args:
-            slot: index of the model among the family's.
-            sparse: only some of them will be read.
-
-        The file itself is mapped; where that cannot be, its bytes are read into a buffer.
-        """
-        windows = self.local.__dict__.setdefault("windows", {})
-        windows.pop(slot, None)
-        position = info.offset + skip
-        if size and position % info.width == 0:
-            try:
-                windows[slot] = Window(info.file, position, size, sparse=sparse)
-                return windows[slot].address
-            except OSError:
-                pass  # reading says what is wrong, if anything is
-        raw = self.buffer(slot, max(size, 1))[:size]
-        self.family.models[slot].read_into(info, skip, raw.data)
-        return raw.ctypes.data
-
     def buffer(self, slot: int, size_bytes: int) -> np.ndarray:
         """This worker's byte buffer of a slot, at least `size_bytes` long, kept between tensors."""
         buffers = self.local.__dict__.setdefault("buffers", {})
@@ -181,7 +155,7 @@ class FusedReader(TensorReader):
         self._widths = widths
         self._step = min(entry.numel, max(_BLOCK, PIECE_BYTES // sum(widths) // _BLOCK * _BLOCK))
         self._fits = self._step == entry.numel
-        self._loaded: dict[int, tuple[int, int, int]] = {}
+        self._loaded: dict[int, tuple[int, int, int, Window | np.ndarray]] = {}
         self._collected: dict[int, Collected] = {}
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
@@ -260,11 +234,7 @@ class FusedReader(TensorReader):
         stride = brackets.sample_stride(self.numel)
         if self._fits:
             return self._sample(0, self.numel, stride // 2, stride)
-        return self.sample(stride)
-
-    def sample(self, stride: int) -> np.ndarray:
-        """As TensorReader: runs of neighbours, and little else is read."""
-        rows = self.blocks(stride, _RUN)
+        rows = self.blocks(stride, RUN)
         return rows[1:] - rows[0]
 
     def blocks(self, one_in: int, size: int) -> np.ndarray:
@@ -276,15 +246,15 @@ class FusedReader(TensorReader):
         at_once = max(1, self._step // (one_in * run))
         rows = []
         for model, (info, width) in enumerate(zip(self._infos, self._widths, strict=True)):
-            self._loaded.pop(model, None)
             block, step = run * width, one_in * run * width
             found = []
             for first in range(0, count, at_once):
                 here = min(at_once, count - first)
                 span = (here - 1) * step + block
-                address = self.stream.hold(model, info, first * step, span, sparse=True)
+                address, _held = self._hold(model, first * step, span, sparse=True)
                 found.append(as_strided(_bytes_at(address, span), (here, block), (step, 1)).copy())
             rows.append(_as_float32(np.concatenate(found).reshape(-1), info.dtype, slice(None)))
+        self._check_lost()
         return np.stack(rows)
 
     def sweep(
@@ -457,14 +427,38 @@ class FusedReader(TensorReader):
     def _pointer(self, model: int, start: int, stop: int) -> int:
         """Address of element `start` of a model's raw tensor, at hand as far as `stop`."""
         width = self._widths[model]
-        low, high, address = self._loaded.get(model, (0, 0, 0))
-        if not low <= start <= stop <= high or not address:
+        found = self._loaded.get(model)
+        if found is None or not found[0] <= start <= stop <= found[1]:
+            self._loaded.pop(model, None)  # one window at a time
             low = start - start % self._step if self._step else 0
             high = min(low + self._step, self.numel)
-            size = (high - low) * width
-            address = self.stream.hold(model, self._infos[model], low * width, size)
-            self._loaded[model] = (low, high, address)
+            found = (low, high, *self._hold(model, low * width, (high - low) * width))
+            self._loaded[model] = found
+        low, _, address, _held = found
         return address + (start - low) * width
+
+    def _hold(
+        self, model: int, skip: int, size: int, *, sparse: bool = False
+    ) -> tuple[int, Window | np.ndarray]:
+        """Address of `size` bytes of a model's tensor from byte `skip` on, and what holds them.
+
+        The file itself is mapped; where that cannot be, its bytes are read into a buffer.
+
+        Args:
+            sparse: only some of them will be read.
+        """
+        info = self._infos[model]
+        position = info.offset + skip
+        if size and position % info.width == 0:
+            try:
+                window = Window(info.file, position, size, sparse=sparse)
+            except OSError:
+                pass  # reading says what is wrong, if anything is
+            else:
+                return window.address, window
+        raw = self.stream.buffer(model, max(size, 1))[:size]
+        self._models[model].read_into(info, skip, raw.data)
+        return raw.ctypes.data, raw
 
     def _call(self, name: str, start: int, stop: int, *arguments: Any) -> Any:
         """Calls a fused loop with the base's address and type first.
@@ -474,12 +468,13 @@ class FusedReader(TensorReader):
         """
         function = getattr(kernels.library(), name)
         result = function(self._pointer(0, start, stop), self._types[0], *arguments)
-        if lost():
-            self._tell_what_is_lost()
+        self._check_lost()
         return result
 
-    def _tell_what_is_lost(self) -> None:
-        """Raises what reading the tensor's last byte raises, for the model that lacks it."""
+    def _check_lost(self) -> None:
+        """Raises what reading the tensor's last byte raises, where a file ended meanwhile."""
+        if not lost():
+            return
         for model, info in zip(self._models, self._infos, strict=True):
             model.read_into(info, info.size_bytes - 1, memoryview(bytearray(1)))
         raise BadCheckpoint(

@@ -262,9 +262,8 @@ class Run:
                     stream.advance("merge", entry, entry.numel)
                 else:
                     left.append(entry)
-            sums = dict(zip((e.name for e in left), stream.map(merge_tensor, "merge", left),
-                            strict=True))  # fmt: skip
-            drift = _drift(family, {**journal.finished, **sums})
+            sums = zip(left, stream.map(merge_tensor, "merge", left), strict=True)
+            drift = _drift(family, journal.finished | {entry.name: sum_ for entry, sum_ in sums})
             _copy_rest(family, dtypes, writer)
             with ThreadPoolExecutor(1) as pool:
                 flushed = pool.submit(writer.close)  # the disk works while the processor verifies
@@ -275,7 +274,9 @@ class Run:
             journal.remove()
             writer.publish()
         except BaseException as error:
-            if not self.resume or isinstance(error, VerificationFailed):
+            # what is tried again at once, in smaller chunks or on the CPU, begins anew
+            goes_on = isinstance(error, MergeError) and not isinstance(error, VerificationFailed)
+            if not (self.resume and goes_on):
                 writer.discard()
             raise
         return Finished(digest, stream.engine, drift)

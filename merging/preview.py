@@ -15,7 +15,15 @@ from merging import fused
 from merging.checkpoints import Family
 from merging.engine import Profile
 from merging.outliers import layer_means
-from merging.scan import LAYER_OUTLIER, LINEAR_OUTLIER, SAMPLES, assemble, binned
+from merging.scan import (
+    LAYER_OUTLIER,
+    LINEAR_OUTLIER,
+    SAMPLES,
+    assemble,
+    binned,
+    linear_columns,
+    stacked,
+)
 from merging.selection import HALF
 from merging.sketch import FamilySketch
 
@@ -43,6 +51,8 @@ def preview(family: Family, cancel: threading.Event | None = None) -> FamilySket
     one_in = max(ONE_IN, total // _ENTRIES)
     read = stream.map(lambda reader: reader.blocks(one_in, _BLOCK))
     raw = [part for part in read if part is not None]
+    if len(raw) < len(read):
+        return None
     deltas = [part[1:] - part[0] for part in raw]
     if not all(np.isfinite(delta).all() for delta in deltas):
         return None
@@ -51,15 +61,7 @@ def preview(family: Family, cancel: threading.Event | None = None) -> FamilySket
     profiles = [
         _profile(part, *told) for part, *told in zip(raw, deltas, scales, numels, strict=True)
     ]
-    bins = [binned(profile) for profile in profiles]
-    arrays = {
-        name: np.stack([one[name] for one in bins], axis=1)
-        for name in ("counts", "fine", "ties", "l1", "l2")
-    }
-    arrays["zeros"] = numels - np.stack([p.nonzero for p in profiles], axis=1)
-    arrays["max_abs"] = np.stack([p.largest for p in profiles], axis=1)
-    arrays["dots"] = np.stack([p.dots for p in profiles], axis=2)
-    arrays["base_l2"] = np.array([p.base_l2 for p in profiles])
+    arrays = stacked(profiles, [binned(profile) for profile in profiles], family.merged)
     arrays |= _outliers(family, deltas, scales, np.stack([p.l1 for p in profiles], axis=1))
     stride = max(1, sum(delta.shape[1] for delta in deltas) // SAMPLES) | 1
     few = [delta[:, ::stride] for delta in deltas]
@@ -101,7 +103,7 @@ def _outliers(
     family: Family, deltas: list[np.ndarray], scales: np.ndarray, l1: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Outliers of every linear by its layer's mean and by its own, (E, T) int64 each."""
-    columns = [index for index, entry in enumerate(family.merged) if entry.place.is_linear]
+    columns = linear_columns(family.merged)
     layers = np.array([family.merged[index].place.layer for index in columns])
     numels = np.array([family.merged[index].numel for index in columns])
     counts = {name: np.zeros(l1.shape, dtype=np.int64) for name in ("layer", "linear")}

@@ -68,28 +68,44 @@ def scan(
         NonFinite: a delta is NaN or infinite; names the model and the tensor.
         Cancelled: `cancel` was set.
     """
-    key, file = "", None
-    if cache is not None:
-        key = sketch_key(family, layer_outlier, linear_outlier)
-        file = cache / f"{key.split(':')[1][:32]}.npz"
-    if file is not None and file.exists():
-        try:
-            return load(file, family, key)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-            file.unlink(missing_ok=True)  # a damaged cache entry is only lost time
+    multiples = (layer_outlier, linear_outlier)
+    key = sketch_key(family, *multiples) if cache is not None else ""
+    if cache is not None and (known := cached(family, cache, key)) is not None:
+        return known
     started = time.perf_counter()
     fast = device == "cpu" and fused.is_worthwhile(family, 1)
     stream = (fused.FusedStream if fast else Stream)(
         family, passes=2, progress=progress, cancel=cancel, device=device
     )
     arrays = _measure(stream, layer_outlier, linear_outlier)
-    sketch = assemble(family, key, arrays, (layer_outlier, linear_outlier), started)
-    if file is not None:
+    sketch = assemble(family, key, arrays, multiples, started)
+    if cache is not None:
         try:
-            save(sketch, file)
+            save(sketch, _file(cache, key))
         except OSError as error:
-            log.warning("the sketch could not be kept in %s: %s", file.parent, error)
+            log.warning("the sketch could not be kept in %s: %s", cache, error)
     return sketch
+
+
+def cached(family: Family, cache: Path, key: str = "") -> FamilySketch | None:
+    """A family's sketch from the cache; None where it is not there.
+
+    Args:
+        key: the family's key, if it is known already; by default that of the usual multiples.
+    """
+    key = key or sketch_key(family, LAYER_OUTLIER, LINEAR_OUTLIER)
+    file = _file(cache, key)
+    if not file.exists():
+        return None
+    try:
+        return load(file, family, key)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        file.unlink(missing_ok=True)  # a damaged cache entry is only lost time
+        return None
+
+
+def _file(cache: Path, key: str) -> Path:
+    return cache / f"{key.split(':')[1][:32]}.npz"
 
 
 def sketch_key(family: Family, layer_outlier: float, linear_outlier: float) -> str:
@@ -191,23 +207,15 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
 
     found = stream.map(profile, "scan")
     profiles = [one for one, _ in found]
-    numels = np.array([entry.numel for entry in merged], dtype=np.int64)
-    l1 = np.stack([p.l1 for p in profiles], axis=1) if profiles else np.zeros((0, 0))
-    arrays = {
-        name: np.stack([bins[name] for _, bins in found], axis=1) if found else np.zeros((0, 0))
-        for name in ("counts", "fine", "ties", "l1", "l2")
-    }
+    arrays = stacked(profiles, [bins for _, bins in found], merged)
+    l1 = np.stack([p.l1 for p in profiles], axis=1)
     del found
     outliers = count_outliers(
-        stream, _linears(merged), l1[:, _linear_columns(merged)], layer_outlier, linear_outlier
+        stream, _linears(merged), l1[:, linear_columns(merged)], layer_outlier, linear_outlier
     )
     for name, counts in zip(("layer_outliers", "linear_outliers"), outliers, strict=True):
         arrays[name] = np.zeros((len(stream.family.experts), len(merged)), dtype=np.int64)
-        arrays[name][:, _linear_columns(merged)] = counts
-    arrays["zeros"] = numels - np.stack([p.nonzero for p in profiles], axis=1)
-    arrays["max_abs"] = np.stack([p.largest for p in profiles], axis=1)
-    arrays["dots"] = np.stack([p.dots for p in profiles], axis=2)
-    arrays["base_l2"] = np.array([p.base_l2 for p in profiles])
+        arrays[name][:, linear_columns(merged)] = counts
     samples = [np.concatenate(p.sample, axis=1) for p in profiles if p.sample]
     arrays["sample"] = np.concatenate(samples, axis=1).astype(np.float32)
     sizes = [sum(part.shape[1] for part in p.sample) for p in profiles]
@@ -215,12 +223,27 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
     return arrays
 
 
-def _linear_columns(merged: Sequence[Entry]) -> list[int]:
+def stacked(
+    profiles: Sequence[Profile], bins: Sequence[dict[str, np.ndarray]], merged: Sequence[Entry]
+) -> dict[str, np.ndarray]:
+    """The sketch's arrays of what adds up tensor by tensor. `bins`: of `binned`."""
+    numels = np.array([entry.numel for entry in merged], dtype=np.int64)
+    names = ("counts", "fine", "ties", "l1", "l2")
+    arrays = {name: np.stack([one[name] for one in bins], axis=1) for name in names}
+    return arrays | {
+        "zeros": numels - np.stack([p.nonzero for p in profiles], axis=1),
+        "max_abs": np.stack([p.largest for p in profiles], axis=1),
+        "dots": np.stack([p.dots for p in profiles], axis=2),
+        "base_l2": np.array([p.base_l2 for p in profiles]),
+    }
+
+
+def linear_columns(merged: Sequence[Entry]) -> list[int]:
     return [index for index, entry in enumerate(merged) if entry.place.is_linear]
 
 
 def _linears(merged: Sequence[Entry]) -> tuple[Entry, ...]:
-    return tuple(merged[index] for index in _linear_columns(merged))
+    return tuple(merged[index] for index in linear_columns(merged))
 
 
 @functools.cache
@@ -270,4 +293,7 @@ def _binned_counts(histogram: np.ndarray, first: int, last: int) -> np.ndarray:
     return fine.reshape(histogram.shape[0], N_BINS, N_FINE)
 
 
-__all__ = ["assemble", "binned", "load", "save", "scan", "select_experts", "sketch_key"]
+__all__ = [
+    "assemble", "binned", "cached", "linear_columns", "load", "save", "scan", "select_experts",
+    "sketch_key", "stacked",
+]  # fmt: skip

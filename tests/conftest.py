@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis.configuration import set_hypothesis_home_dir
 from safetensors.torch import save_file
 
+# its notes hold paths of the machine: they stay out of the checkout
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 DATA = Path(__file__).parent / "data"
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 

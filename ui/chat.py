@@ -91,11 +91,8 @@ def layout(library: Library) -> ChatRefs:
 def first_models(library: Library) -> list[str]:
     """The models that answer at first: the base, an expert, and the latest merge or one more."""
     base, experts = library.default_selection()
-    merged = [
-        model.id
-        for model in library.models()
-        if model.kind == "merged" and base and model.shape == library.get(base).shape
-    ]
+    shape = library.get(base).shape if base else ()
+    merged = [m.id for m in library.models() if m.kind == "merged" and m.shape == shape]
     return [name for name in [base, *experts[:1], *(merged[-1:] or experts[1:2])] if name]
 
 

@@ -177,15 +177,17 @@ def _changed(
         return
     skipped = [gr.skip()] * 6
     heading: dict[str, Any] | None = None  # of the first look, once there is one
-    yield [_reading(count, None, heading), *skipped, *keep]
+    yield [_reading(count, None, None), *skipped, *keep]
     values.update({f"weight.{index}": 1.0 for index in range(MAX_EXPERTS)})
     told: deque[Progress] = deque(maxlen=1)
     gone = threading.Event()
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="scan") as pool, _set_on_exit(gone):
-            look = view.first_look(library, named, dict(values), gone)
+            looking = pool.submit(view.first_look, library, named, dict(values), gone)
             work = pool.submit(view.family_values, library, named, values, told.append, gone)
-            if look:
+            while not wait([looking], timeout=_TELL_S).done:
+                yield [_reading(count, None, None), *skipped, *keep]
+            if look := looking.result():
                 heading = look[0]
                 yield [_reading(count, None, heading), *look[1:], *keep]
             while not wait([work], timeout=_TELL_S).done:

@@ -142,17 +142,20 @@ class Library:
         expert_ids: Sequence[str],
         cancel: threading.Event | None = None,
     ) -> FamilySketch | None:
-        """A first look at a family that is not known yet; None where `sketch` will not take long.
+        """A first look at a family; None where `sketch` will not take long.
 
         Raises:
             MergeError: as `sketch`.
         """
         from merging.preview import preview
+        from merging.scan import cached
 
         base, experts = self.get(base_id), [self.get(expert_id) for expert_id in expert_ids]
         if self._remembered(_family_key((base, *experts))) is not None:
             return None
         family = open_family(base.folder, {model.id: model.folder for model in experts})
+        if self._cache is not None and cached(family, self._cache) is not None:
+            return None
         found = preview(family, cancel)
         return found and replace(found, base=base.id)
 

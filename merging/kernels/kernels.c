@@ -702,6 +702,9 @@ int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, 
  * met it is told by amalgam_lost(), and the program goes on to say so; elsewhere the signal does
  * what it did before. */
 #define WINDOWS 4096
+#ifndef MAP_POPULATE /* Linux alone brings pages in beforehand */
+#define MAP_POPULATE 0
+#endif
 static struct { _Atomic uintptr_t start, stop; } windows[WINDOWS];
 static struct sigaction before;
 static _Thread_local volatile int lost;

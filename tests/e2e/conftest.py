@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-playwright = pytest.importorskip("playwright.sync_api")
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+CHROMIUM = next(
+    (Path(path) for name in (os.environ.get("CHROMIUM"), "chromium", "chromium-browser",
+                             "google-chrome") if name and (path := shutil.which(name))),
+    Path("chromium"),
+)  # fmt: skip
 START_S = 90  # the app imports torch and gradio
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -99,10 +104,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
-    """One Chromium for all tests; they are skipped where there is none."""
+    """One Chromium for all tests."""
     if not CHROMIUM.exists():
-        pytest.skip(f"no Chromium at {CHROMIUM}; set CHROMIUM to one")
-    with playwright.sync_playwright() as driver:
+        pytest.fail("no Chromium found: make test-setup installs one, or set CHROMIUM to its path")
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
@@ -110,16 +115,39 @@ def browser() -> Iterator:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def profiles(browser) -> Iterator[Callable]:
+    """One browser profile per width, which all tests share: its cache makes their pages quick."""
+    made: dict[tuple, Any] = {}
+
+    def profile(viewport: dict) -> Any:
+        key = tuple(viewport.items())
+        if key not in made:
+            made[key] = new_profile(browser, viewport)
+        return made[key]
+
+    yield profile
+    for context in made.values():
+        context.close()
+
+
+def new_profile(browser, viewport: dict) -> Any:
+    return browser.new_context(viewport=viewport, reduced_motion="reduce", accept_downloads=True)
+
+
 @pytest.fixture
-def open_page(app: RunningApp, browser) -> Iterator[Callable]:
-    """Opens pages, each in a browser profile of its own, and fails on what went wrong in them."""
+def open_page(app: RunningApp, browser, profiles: Callable) -> Iterator[Callable]:
+    """Opens pages and fails on what went wrong in them. A second page is another visitor's: it gets
+    a profile of its own. What the shared one kept of the visit is forgotten at the end."""
     contexts, wrong = [], []
+    shared: list = []
 
     def open_page(*, viewport: dict = DESKTOP, query: str = "", goto: bool = True, context=None):
-        if context is None:
-            context = browser.new_context(
-                viewport=viewport, reduced_motion="reduce", accept_downloads=True
-            )
+        if context is None and not shared:
+            context = profiles(viewport)
+            shared.append(context)
+        elif context is None:
+            context = new_profile(browser, viewport)
             contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
@@ -134,6 +162,10 @@ def open_page(app: RunningApp, browser) -> Iterator[Callable]:
     yield open_page
     for context in contexts:
         context.close()
+    for context in shared:
+        for page in context.pages:
+            page.close()
+        forget(context, app.url)
     assert not wrong, "\n".join(wrong)
 
 
@@ -141,6 +173,17 @@ def open_page(app: RunningApp, browser) -> Iterator[Callable]:
 def page(open_page: Callable):
     """One desktop page of the app."""
     return open_page()
+
+
+def forget(context, url: str) -> None:
+    """Empties what pages of the app have kept in a browser profile."""
+    page = context.new_page()
+    page.route(
+        "**/*", lambda route: route.fulfill(body="<title></title>", content_type="text/html")
+    )
+    page.goto(url)
+    page.evaluate("localStorage.clear()")
+    page.close()
 
 
 def _check_message(message, wrong: list[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from merging import recipe as recipes
 from merging.plan import plan
@@ -222,13 +223,19 @@ def test_a_number_out_of_range_is_clamped_without_a_complaint(page) -> None:
     assert page.get_by_test_id("toast-body").count() == 0
 
 
-def test_an_emptied_number_is_no_mistake(page) -> None:
+def test_an_emptied_number_keeps_what_it_had(page) -> None:
     ready(page)
-    for name in ("Pruning rate", "Partitions"):
-        page.get_by_label(f"number input for {name}").fill("")
+    told = finding(page)
+    for name, value in (("Pruning rate", "0.7"), ("Partitions", "4")):
+        box = page.get_by_label(f"number input for {name}")
+        box.fill("")
         page.wait_for_timeout(400)
-        page.wait_for_function(SETTLED)
-    assert page.evaluate("typeof amalgam.state.values.rate") == "number"
+        assert finding(page) == told
+        box.blur()
+        expect(box).to_have_value(value)
+    page.wait_for_timeout(400)
+    assert page.evaluate("amalgam.state.values.rate") == 0.7
+    assert finding(page) == told
     assert page.get_by_test_id("toast-body").count() == 0
 
 

@@ -24,6 +24,7 @@ SIZES = {"layers": 2, "hidden": 256, "kv": 128, "inner": 512, "vocab": 512}
 def small(monkeypatch) -> None:
     """Everything is worth a preview, of many small blocks."""
     monkeypatch.setattr(preview, "WORTH", 0)
+    monkeypatch.setattr(fused, "WORTH_BUILDING", 0)
     monkeypatch.setattr(preview, "_BLOCK", 64)
     monkeypatch.setattr(preview, "ONE_IN", 8)
 
@@ -44,9 +45,8 @@ def test_it_says_about_what_the_scan_says(tmp_path: Path, dtype: torch.dtype) ->
     assert look.tensors == whole.tensors
     assert (look.counts.sum(axis=2) + look.zeros == look.numel).all()
     large = whole.numel > 10_000
-    for name in ("sum_abs",):
-        close = getattr(look, name)[:, large] / getattr(whole, name)[:, large]
-        assert np.abs(close - 1).max() < 0.05
+    assert large.any()
+    assert np.abs(look.sum_abs[:, large] / whole.sum_abs[:, large] - 1).max() < 0.05
     recipe = recipes.from_mapping(document("dppa", 2, {}), tmp_path)
     kept = [float(plan(recipe, one).summary["l2"]) for one in (look, whole)]
     assert abs(kept[0] - kept[1]) < 0.03

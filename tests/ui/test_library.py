@@ -205,6 +205,24 @@ def test_two_who_ask_for_one_family_share_a_scan(library: Library, monkeypatch) 
     assert len(scans_run) == 1
 
 
+def test_a_first_look_is_taken_only_where_a_scan_would_be_waited_for(
+    tmp_path: Path, monkeypatch
+) -> None:
+    from merging import fused, preview
+
+    library = Library([tmp_path], tmp_path / "cache")
+    monkeypatch.setattr(fused, "WORTH_BUILDING", 0)
+    assert library.preview("demo:base", ["demo:add"]) is None, "the scan is quick"
+    monkeypatch.setattr(preview, "WORTH", 0)
+    look = library.preview("demo:base", ["demo:add"])
+    assert look is not None
+    assert (look.exact, look.base, look.experts) == (False, "demo:base", ("demo:add",))
+    library.sketch("demo:base", ["demo:add"])
+    assert library.preview("demo:base", ["demo:add"]) is None, "known"
+    again = Library([tmp_path], tmp_path / "cache")
+    assert again.preview("demo:base", ["demo:add"]) is None, "on the disk"
+
+
 def test_a_cancelled_scan_is_not_kept(library: Library) -> None:
     import threading
 

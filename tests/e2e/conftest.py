@@ -164,8 +164,9 @@ def open_page(app: RunningApp, browser, profiles: Callable) -> Iterator[Callable
         context.close()
     for context in shared:
         for page in context.pages:
+            if page.url.startswith(app.url):
+                page.evaluate("localStorage.clear()")
             page.close()
-        forget(context, app.url)
     assert not wrong, "\n".join(wrong)
 
 
@@ -173,17 +174,6 @@ def open_page(app: RunningApp, browser, profiles: Callable) -> Iterator[Callable
 def page(open_page: Callable):
     """One desktop page of the app."""
     return open_page()
-
-
-def forget(context, url: str) -> None:
-    """Empties what pages of the app have kept in a browser profile."""
-    page = context.new_page()
-    page.route(
-        "**/*", lambda route: route.fulfill(body="<title></title>", content_type="text/html")
-    )
-    page.goto(url)
-    page.evaluate("localStorage.clear()")
-    page.close()
 
 
 def _check_message(message, wrong: list[str]) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import RunningApp
@@ -159,21 +158,33 @@ def test_second_person_waits_in_line(open_page: Callable) -> None:
     expect(status(first)).to_contain_text("first-in-line was stopped")
 
 
-@pytest.mark.parametrize("name", ["../escape", "", "a/b", ".hidden", "x" * 64 + "y", "base"])
-def test_wrong_names_are_refused_with_a_reason(page, app: RunningApp, name: str) -> None:
-    open_merge(page, DEMO, name)
-    reason = page.locator("#merge-reason")
-    if len(name) > 64:  # the box takes no more than 64
-        expect(page.get_by_label("Name of the new model")).to_have_value("x" * 64)
-        return
-    expect(reason).to_contain_text("base is taken; base-2 is free" if name == "base" else " name")
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+def test_wrong_names_are_refused_with_a_reason(page, app: RunningApp) -> None:
+    open_merge(page, DEMO, "fine")
+    box, reason = page.get_by_label("Name of the new model"), page.locator("#merge-reason")
+    start = page.get_by_role("button", name="Start", exact=True)
+    wrong = [(name, " name") for name in ("../escape", "a/b", ".hidden")]
+    for name, told in [*wrong, ("base", "base is taken; base-2 is free")]:
+        box.fill("fine")
+        expect(start).to_be_enabled()
+        expect(reason).to_be_empty()
+        box.fill(name)
+        expect(reason).to_contain_text(told)
+        expect(start).to_be_disabled()
     assert not (app.models.parent / "escape").exists()
+    box.fill("x" * 64 + "y")  # the box takes no more than 64
+    expect(box).to_have_value("x" * 64)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "message"),
-    [
+def test_without_a_name_there_is_no_start(page) -> None:
+    open_merge(page, DEMO, "")
+    expect(page.locator("#merge-reason")).to_contain_text("give the new model a name")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+
+
+def test_wrong_recipes_are_refused_in_one_line(page) -> None:
+    open_merge(page, DEMO, "never")
+    start = page.get_by_role("button", name="Start", exact=True)
+    for recipe, message in (
         ("", "There is no recipe yet"),
         ("merge_method: tis\n", "did you mean"),
         ("a: [", "not valid YAML"),
@@ -181,14 +192,12 @@ def test_wrong_names_are_refused_with_a_reason(page, app: RunningApp, name: str)
         (DEMO.replace("demo:sort", "demo:srt"), "demo:sort"),
         (DEMO.replace("demo:sort", "models/one"), "parameters"),
         (DEMO.replace("demo:sort", "<img src=x onerror=alert(1)>"), "<img src=x"),
-    ],
-)
-def test_wrong_recipes_are_refused_in_one_line(page, recipe: str, message: str) -> None:
-    open_merge(page, DEMO, "never")
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
-    page.get_by_label("Recipe (YAML)").fill(recipe)
-    expect(page.locator("#merge-checks")).to_contain_text(re.compile(re.escape(message), re.I))
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    ):
+        page.get_by_label("Recipe (YAML)").fill(DEMO)
+        expect(start).to_be_enabled()
+        page.get_by_label("Recipe (YAML)").fill(recipe)
+        expect(page.locator("#merge-checks")).to_contain_text(re.compile(re.escape(message), re.I))
+        expect(start).to_be_disabled()
 
 
 def test_recipe_saves_and_opens_again(page, tmp_path: Path) -> None:

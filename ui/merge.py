@@ -207,10 +207,13 @@ class MergeTab:
         )  # fmt: skip
         loaded = demo.load(
             self.remembered, [refs.remembered, refs.recipe],
-            [refs.job_id, refs.recipe, refs.name, refs.suggested, refs.status], **CHEAP,
+            [refs.job_id, refs.recipe, refs.name, refs.fresh, refs.status], **CHEAP,
         )  # fmt: skip
         loaded.then(self.watched, refs.job_id, watched, **CHEAP)
-        loaded.then(self.checked, [refs.recipe, refs.name], checked, **CHEAP)
+        loaded.then(
+            None, [refs.fresh, refs.name, refs.suggested], [refs.name, refs.suggested],
+            js=_RENAME_JS, **PRIVATE,
+        ).then(self.checked, [refs.recipe, refs.name], checked, **CHEAP)  # fmt: skip
         over = started.then(self.watched, refs.job_id, watched, **CHEAP)
         over.then(self.named, refs.name, [refs.name, refs.suggested], **CHEAP)
         refs.stop.click(self.stopped, refs.job_id, refs.stop, **CHEAP)
@@ -279,20 +282,22 @@ class MergeTab:
         """What the page begins with: the job that this browser started, its recipe and its name.
 
         A job that is no longer known ended with an earlier server: its recipe comes back, and a
-        line says what became of it.
+        line says what became of it. Where nothing is kept, nothing is written but a suggestion: who
+        is quick has begun to type.
         """
         kept = kept if isinstance(kept, dict) else {}
         job = self.jobs.get(kept.get("job"))
         if job is not None:
-            return job.id, job.details.text, job.title, job.title, gr.skip()
+            name = self.library.free_name(job.title)
+            return job.id, job.details.text, name, gr.skip(), gr.skip()
         try:
             folder = self.library.folder_of(kept.get("name", ""))
         except MergeError:
             folder = None
         if folder is None or folder.exists() or not kept.get("text"):
-            name = suggest_name(self.library, text)
-            return "", gr.skip(), name, name, gr.skip()
-        return "", kept["text"], folder.name, folder.name, view.interrupted(folder.name)
+            fresh = suggest_name(self.library, text)
+            return gr.skip(), gr.skip(), gr.skip(), fresh, gr.skip()
+        return gr.skip(), kept["text"], folder.name, gr.skip(), view.interrupted(folder.name)
 
     def suggested(self, text: str) -> str:
         """A name that says what the recipe is."""

@@ -24,6 +24,10 @@ CHROMIUM = next(
 START_S = 90  # the app imports torch and gradio
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
+LAUNCH: dict[str, Any] = {
+    "executable_path": str(CHROMIUM), "args": ["--no-sandbox", "--disable-dev-shm-usage"],
+}  # fmt: skip
+PROFILE: dict[str, Any] = {"reduced_motion": "reduce", "accept_downloads": True}
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class RunningApp:
     models: Path
 
 
-def make_family(folder: Path, *, hidden: int = 512, layers: int = 14) -> None:
+def make_family(folder: Path, *, hidden: int = 512, layers: int = 28) -> None:
     """Writes base, one and two: random weights, large enough that a merge takes seconds."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -103,53 +107,47 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator:
-    """One Chromium for all tests."""
+def driver() -> Iterator:
+    """Playwright, with a Chromium to drive."""
     if not CHROMIUM.exists():
         pytest.fail("no Chromium found: make test-setup installs one, or set CHROMIUM to its path")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
+        yield driver
 
 
 @pytest.fixture(scope="session")
-def profiles(browser) -> Iterator[Callable]:
-    """One browser profile per width, which all tests share: its cache makes their pages quick."""
-    made: dict[tuple, Any] = {}
-
-    def profile(viewport: dict) -> Any:
-        key = tuple(viewport.items())
-        if key not in made:
-            made[key] = new_profile(browser, viewport)
-        return made[key]
-
-    yield profile
-    for context in made.values():
-        context.close()
+def visitor(driver, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """The profile that tests share, kept on disk: only such a one keeps compiled scripts, which
+    makes every page after the third stand in a third of the time."""
+    folder = tmp_path_factory.mktemp("profile")
+    context = driver.chromium.launch_persistent_context(folder, **LAUNCH, **PROFILE)
+    yield context
+    context.close()
 
 
-def new_profile(browser, viewport: dict) -> Any:
-    return browser.new_context(viewport=viewport, reduced_motion="reduce", accept_downloads=True)
+@pytest.fixture(scope="session")
+def browser(driver) -> Iterator:
+    """A browser for visitors who have profiles of their own."""
+    browser = driver.chromium.launch(**LAUNCH)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
-def open_page(app: RunningApp, browser, profiles: Callable) -> Iterator[Callable]:
+def open_page(app: RunningApp, visitor, request: pytest.FixtureRequest) -> Iterator[Callable]:
     """Opens pages and fails on what went wrong in them. A second page is another visitor's: it gets
     a profile of its own. What the shared one kept of the visit is forgotten at the end."""
-    contexts, wrong = [], []
-    shared: list = []
+    contexts, wrong, pages = [], [], []
 
     def open_page(*, viewport: dict = DESKTOP, query: str = "", goto: bool = True, context=None):
-        if context is None and not shared:
-            context = profiles(viewport)
-            shared.append(context)
+        if context is None and not pages:
+            context = visitor
         elif context is None:
-            context = new_profile(browser, viewport)
+            context = request.getfixturevalue("browser").new_context(**PROFILE)
             contexts.append(context)
         page = context.new_page()
+        pages.append(page)
+        page.set_viewport_size(viewport)
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
         page.on("console", lambda message: _check_message(message, wrong))
@@ -162,8 +160,8 @@ def open_page(app: RunningApp, browser, profiles: Callable) -> Iterator[Callable
     yield open_page
     for context in contexts:
         context.close()
-    for context in shared:
-        for page in context.pages:
+    for page in pages:
+        if not page.is_closed():
             if page.url.startswith(app.url):
                 page.evaluate("localStorage.clear()")
             page.close()

@@ -100,17 +100,18 @@ def test_waiting_says_how_many_are_before(tab: MergeTab) -> None:
 
 def test_reload_finds_the_job_and_strangers_find_nothing(tab: MergeTab) -> None:
     job_id, kept, _ = tab.started(RECIPE, "new")
-    assert tab.remembered(kept, "")[:4] == (job_id, RECIPE, "new", "new")
+    assert tab.remembered(kept, "")[:3] == (job_id, RECIPE, "new")
     for stranger in ("", None, "nothing", 5):
-        assert tab.remembered(stranger, RECIPE)[:3] == ("", gr.skip(), "ties")
+        nothing = gr.skip()
+        assert tab.remembered(stranger, RECIPE) == (nothing, nothing, nothing, "ties", nothing)
         assert watch(tab, stranger) == [tuple([gr.skip()] * 9)]
 
 
 def test_a_merge_that_ended_with_its_server_comes_back_as_a_recipe(tab: MergeTab) -> None:
     kept = {"job": "of an earlier server", "text": RECIPE, "name": "<i>lost"}
     assert tab.remembered(kept, "")[1] == gr.skip(), "that is no name of ours"
-    job, text, name, suggested, told = tab.remembered({**kept, "name": "lost"}, "")
-    assert (job, text, name, suggested) == ("", RECIPE, "lost", "lost")
+    _, text, name, _, told = tab.remembered({**kept, "name": "lost"}, "")
+    assert (text, name) == (RECIPE, "lost")
     assert "lost was interrupted" in told
     assert tab.remembered({**kept, "name": "base"}, "")[1] == gr.skip(), "it was finished"
 

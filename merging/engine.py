@@ -22,7 +22,7 @@ from merging.checkpoints.checkpoint import torch_dtype
 from merging.decisions import Competition, Decision, Outcome, apply, combine
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from merging.later import torch
-from merging.methods import pcb, ties
+from merging.methods import elementary, pcb, ties
 from merging.selection import (
     HALF,
     OrderStatistic,
@@ -127,16 +127,21 @@ class Profile:
 
 
 def pick_device(wanted: str = "auto") -> str:
-    """The device for the arithmetic, cpu or cuda. Raises DeviceUnavailable if absent.
+    """The device for the arithmetic: cpu, cuda or mps (Apple's GPU, only where asked for).
 
-    torch is asked only where the driver's device files are there.
+    torch is asked for CUDA only where the driver's device files are there.
+
+    Raises:
+        DeviceUnavailable: there is no such device.
     """
     if wanted == "auto":
         return "cuda" if _has_cuda() else "cpu"
     if wanted == "cuda" and not _has_cuda():
         raise DeviceUnavailable("device cuda: no CUDA GPU is present; use --device cpu or auto")
-    if wanted not in ("cpu", "cuda"):
-        raise DeviceUnavailable(f"device {wanted}: not known; valid: auto, cpu, cuda")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise DeviceUnavailable("device mps: no Apple GPU is present; use --device cpu or auto")
+    if wanted not in ("cpu", "cuda", "mps"):
+        raise DeviceUnavailable(f"device {wanted}: not known; valid: auto, cpu, cuda, mps")
     return wanted
 
 
@@ -183,7 +188,8 @@ class Stream:
         self.chunk = chunk or (CHUNK if device == "cpu" else GPU_CHUNK)
         self.resident = RESIDENT if device == "cpu" else 4 * self.chunk
         self.source = source or Files(device)
-        self.workers = 1 if device == "cpu" else GPU_WORKERS  # torch has threads of its own
+        # torch has threads of its own; CUDA alone has queues of work
+        self.workers = GPU_WORKERS if device.startswith("cuda") else 1
         self._queues = Queues(device, self.workers)
         self.total = sum(entry.numel for entry in family.merged) * passes
         self.layers = 1 + max((e.place.layer or 0 for e in family.merged), default=0)
@@ -391,7 +397,7 @@ class TensorReader:
             np.maximum(total.largest, magnitudes.amax(1).cpu().numpy(), out=total.largest)
             total.dots += (deltas @ deltas.T).double().cpu().numpy()
             base = self.base(start, stop)
-            total.base_l2 += base.square().sum(dtype=torch.float64).item()
+            total.base_l2 += elementary.total(base.square())
             skip = (first - start) % stride
             total.sample.append(deltas[:, skip::stride].cpu().numpy())
         return total
@@ -401,7 +407,7 @@ class TensorReader:
         sums = [0.0] * self.experts
         for chunk in self.magnitudes():
             for index, magnitude in enumerate(chunk):
-                sums[index] += magnitude.sum(dtype=torch.float64).item()
+                sums[index] += elementary.total(magnitude)
         return sums
 
     def count_above(self, bounds: Sequence[Sequence[float]]) -> list[list[int]]:
@@ -430,8 +436,8 @@ class TensorReader:
                 start,
                 rounded.cpu().view(torch.uint8).numpy().data,
                 bool(torch.isfinite(rounded).all()),
-                (merged - base).square().sum(dtype=torch.float64).item(),
-                base.square().sum(dtype=torch.float64).item(),
+                elementary.total((merged - base).square()),
+                elementary.total(base.square()),
             )
 
     def merged(

@@ -174,7 +174,7 @@ def merge(
     the result's notes say so.
 
     Args:
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda or mps.
         overwrite: replace an existing model folder once the new one is complete.
         shard_bytes: upper bound of one output file.
         chunk: elements worked on at a time; None for what suits the device.
@@ -307,7 +307,9 @@ def with_memory(
     while kept or size >= SMALLEST_CHUNK:
         try:
             return run(device, size, kept), device, notes
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             notes.append(
                 f"the memory of {device} was short with chunks of {size} elements"
                 + (" and the models kept there" if kept else "")
@@ -317,6 +319,11 @@ def with_memory(
         size, kept = (size if kept else size // 8), False
     notes.append(f"merged on the CPU: the memory of {device} was too small")
     return run("cpu", chunk, False), "cpu", notes
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """True where a device's memory was short. Apple's says it in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def _stream_class(family: Family, recipe: Recipe, device: str) -> type[Stream]:

@@ -26,7 +26,7 @@ from merging.decisions import (
 )
 from merging.engine import Stream, TensorReader, model_offsets
 from merging.errors import RecipeError
-from merging.methods import dynamic, magnitude, pcb, random
+from merging.methods import dynamic, elementary, magnitude, pcb, random
 from merging.outliers import OutlierRates, measure_outliers
 from merging.recipe import Recipe, Source
 from merging.selection import (
@@ -159,10 +159,10 @@ def _l1_ratio(reader: TensorReader, index: int, draw: Draw) -> float:
     """||delta||_1 over ||kept||_1, 1 where either is below 1e-7, as mergekit."""
     total = kept = 0.0
     for start, stop in reader.spans():
-        magnitudes = reader.delta(index, start, stop).abs().double()
+        magnitudes = reader.delta(index, start, stop).abs()
         keep = random.keep_mask(start, stop, draw.density, draw.keys, magnitudes.device)
-        total += magnitudes.sum().item()
-        kept += (magnitudes * keep).sum().item()
+        total += elementary.total(magnitudes)
+        kept += elementary.total(magnitudes * keep)
     return total / kept if min(total, kept) >= 1e-7 else 1.0
 
 

@@ -109,5 +109,5 @@ def _brand() -> str:
 def _status(device: str) -> str:
     """What stands on the right of the top bar: where the arithmetic runs."""
     where = pick_device(device)
-    told = "GPU" if where == "cuda" else f"CPU, {os.cpu_count()} cores"
+    told = "GPU" if where != "cpu" else f"CPU, {os.cpu_count()} cores"
     return f'<p class="quiet">{told}</p>'

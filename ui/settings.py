@@ -20,7 +20,7 @@ class Settings:
         models: folders whose subfolders are models; results go to the first writable one.
         host: address to listen on.
         port: 0 for any free one, None for the first free one from 7860 on.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "mps".
         cache: where sketches are kept between runs.
         chat_bytes: memory that loaded chat models may hold together.
     """
@@ -52,7 +52,9 @@ def from_arguments(
         "--port", type=_port, default=env.get("AMALGAM_PORT"), help="0: any free port"
     )
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default=env.get("AMALGAM_DEVICE", "auto")
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default=env.get("AMALGAM_DEVICE", "auto"),
     )
     parser.add_argument(
         "--cache", type=Path, default=Path(env.get("AMALGAM_CACHE", Settings.cache))

@@ -1,4 +1,4 @@
-"""exp and tanh as fixed sequences of float32 operations.
+"""exp and tanh as fixed sequences of float32 operations, and sums in float64.
 
 A library's exp differs in the last bit between processors, vector widths and versions. These do
 not: every step is one correctly rounded operation, so the CPU, the GPU and the fused loops give
@@ -10,8 +10,16 @@ from __future__ import annotations
 
 from merging.later import torch
 
+NO_FLOAT64 = ("mps",)
 EXP_LIMIT = 87.0
 TANH_LIMIT = 9.1  # tanh is 1 in float32 from here on
+
+
+def total(values: torch.Tensor) -> float:
+    """The sum in float64; added up on the host where the device has no such type (Apple's)."""
+    if values.device.type in NO_FLOAT64:
+        values = values.cpu()
+    return values.sum(dtype=torch.float64).item()
 
 
 def exp(x: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ def vote(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tens
 
 def sign_balance(total: torch.Tensor) -> int:
     """Parameters that elect + minus those that elect -; adds up over chunks."""
-    return int(torch.sign(total).sum(dtype=torch.float64).item())
+    return int((total > 0).sum()) - int((total < 0).sum())
 
 
 def elect_and_merge(

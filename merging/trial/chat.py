@@ -47,7 +47,7 @@ class ChatModel:
         """Loads a model folder in its stored type; nothing is downloaded or executed from it.
 
         Args:
-            device: "auto" (CUDA where present), "cpu" or "cuda".
+            device: "auto" (CUDA where present), "cpu", "cuda" or "mps".
 
         Raises:
             BadCheckpoint, UnsafeFile, ModelNotFound: as `open_checkpoint`, or no tokenizer.
@@ -210,4 +210,6 @@ def _device(wanted: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceUnavailable("there is no CUDA device here; choose cpu or auto")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise DeviceUnavailable("there is no Apple GPU here; choose cpu or auto")
     return torch.device(wanted)

@@ -143,5 +143,11 @@ def test_devices_by_name(monkeypatch) -> None:
     assert str(pick_device("cpu")) == "cpu"
     with pytest.raises(DeviceUnavailable, match="no CUDA"):
         pick_device("cuda")
-    with pytest.raises(DeviceUnavailable, match="valid: auto, cpu, cuda"):
+    with pytest.raises(DeviceUnavailable, match="valid: auto, cpu, cuda, mps"):
+        pick_device("tpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceUnavailable, match="no Apple GPU"):
         pick_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps") == "mps"
+    assert pick_device("auto") == "cpu", "only where asked for"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from merging import merge, sources
 from merging import recipe as recipes
 from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.engine import Stream
+from merging.methods import elementary
 
 
 @pytest.fixture
@@ -102,6 +106,48 @@ def test_merging_from_memory_writes_the_same_bytes(
     ).read_bytes()
 
 
+class WithoutFloat64(TorchDispatchMode):
+    """A device that has no such type, as Apple's."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            assert not (isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64), function
+        return result
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"merge_method": "linear"},
+        {"merge_method": "ties", "density": 0.3},
+        {"merge_method": "ties", "density": 0.3, "scope": "model"},
+        {"merge_method": "dare_ties", "density": 0.5, "rescale_by": "l1"},
+        {"merge_method": "dppa", "density": 0.3, "amplification": [1.5, 1.0]},
+        {"merge_method": "pcb"},
+    ],
+)
+def test_no_method_needs_float64_on_the_device(
+    parameters: dict, family: Family, tmp_path: Path, monkeypatch
+) -> None:
+    def on_the_host(values: torch.Tensor) -> float:
+        return float(values.numpy().sum(dtype=np.float64))
+
+    monkeypatch.setattr(merge, "_stream_class", lambda *_: Stream)
+    document = {
+        "merge_method": parameters.pop("merge_method"), "base_model": "base",
+        "models": [{"model": "a"}, {"model": "b"}], "parameters": parameters,
+    }  # fmt: skip
+    recipe = recipes.from_mapping(document, tmp_path)
+    merge.merge(recipe, tmp_path / "here", device="cpu", chunk=64)
+    monkeypatch.setattr(elementary, "total", on_the_host)
+    with WithoutFloat64():
+        merge.merge(recipe, tmp_path / "there", device="cpu", chunk=64)
+    assert (tmp_path / "here/model.safetensors").read_bytes() == (
+        tmp_path / "there/model.safetensors"
+    ).read_bytes()
+
+
 def short_of_memory(room: int, calls: list) -> object:
     """A run that finishes on a GPU only in chunks of `room` elements or less."""
 
@@ -132,9 +178,21 @@ def test_then_the_cpu(monkeypatch) -> None:
     assert "merged on the CPU" in notes[-1]
 
 
-def test_no_other_error_starts_again(monkeypatch) -> None:
-    def run(device: str, chunk: int | None, kept: bool) -> merge.Finished:
-        raise ValueError("other")
+def test_a_device_may_say_it_in_words(monkeypatch) -> None:
+    monkeypatch.setattr(merge, "release", lambda device: None)
 
-    with pytest.raises(ValueError, match="other"):
+    def run(device: str, chunk: int | None, kept: bool) -> merge.Finished:
+        if device != "cpu":
+            raise RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)")
+        return merge.Finished("sha256:0", "eager", {})
+
+    assert merge.with_memory(run, "mps", None)[1] == "cpu"
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_no_other_error_starts_again(kind: type[Exception]) -> None:
+    def run(device: str, chunk: int | None, kept: bool) -> merge.Finished:
+        raise kind("other")
+
+    with pytest.raises(kind, match="other"):
         merge.with_memory(run, "cuda", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from merging.methods.elementary import EXP_LIMIT, exp, tanh
+from merging.methods.elementary import EXP_LIMIT, exp, tanh, total
 
 
 def ulps(ours: torch.Tensor, exact: torch.Tensor) -> float:
@@ -29,3 +29,9 @@ def test_results_do_not_depend_on_the_length_of_the_tensor() -> None:
     x = torch.randn(1003, generator=torch.Generator().manual_seed(0)).abs()
     whole = exp(x)
     assert all(torch.equal(exp(x[i : i + 1]), whole[i : i + 1]) for i in range(0, 1003, 17))
+
+
+def test_sums_are_made_in_float64() -> None:
+    values = torch.tensor([1e8, 1.0, -1e8, 0.25])
+    assert total(values) == 1.25
+    assert total(values[:0]) == 0.0

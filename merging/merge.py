@@ -46,6 +46,7 @@ from merging.errors import (
     NonFinite,
     NotEnoughSpace,
     OutputExists,
+    RecipeError,
     VerificationFailed,
 )
 from merging.journal import Journal, key_of, resumable
@@ -124,7 +125,9 @@ def open_recipe(recipe: Recipe) -> Family:
         open_checkpoint(resolve(source.model, recipe.folder), source.model)
         for source in recipe.sources
     ]
-    return open_family(base, experts)
+    family = open_family(base, experts)
+    _check_layers(recipe, family)
+    return family
 
 
 def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -> Report:
@@ -145,6 +148,7 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
     if len(models) == 1 + len(recipe.sources):
         try:
             family = open_family(models[0], models[1:])
+            _check_layers(recipe, family)
             problems += _account_problems(family)
             problems += [Problem("warning", "recipe", t) for t in _idle_filters(recipe, family)]
             disk = sum(spec.size_bytes for spec in _specs(family, recipe))
@@ -411,6 +415,16 @@ def _account_problems(family: Family) -> list[Problem]:
         for entry in family.account
         if entry.reason and entry.dtype in MERGEABLE
     ]
+
+
+def _check_layers(recipe: Recipe, family: Family) -> None:
+    """Raises RecipeError where a slice names fewer or more layers than the models have."""
+    count = 1 + max((entry.place.layer for entry in family.account if entry.place.layer), default=0)
+    if recipe.layers not in (None, count):
+        raise RecipeError(
+            f"slices[0]: layer_range [0, {recipe.layers}] is not all of {family.base.name}, which "
+            f"has {count} layers; layers cannot be left out, write [0, {count}]"
+        )
 
 
 def _idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:

@@ -23,11 +23,10 @@ from merging.schedule import Schedule, chain, constant, is_number
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_PARTITIONS = 16
 _TOP_KEYS = (
-    "merge_method", "base_model", "models", "parameters", "dtype", "out_dtype",
+    "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype",
     "tokenizer_source", "chat_template", "record",
 )  # fmt: skip
 _UNSUPPORTED = {
-    "slices": "layers cannot be restacked; list whole models under models:",
     "modules": "modules cannot be merged apart; list whole models under models:",
     "tokenizer": "tokenizers are not merged; the base's tokenizer is used",
 }
@@ -63,6 +62,7 @@ class Recipe:
         parameters: every other knob of the two axes by name.
         dtype: type of the output ("bfloat16"), None for the base's own types.
         folder: folder that relative paths are read against.
+        layers: how many layers the models must have, where the recipe names them as a slice.
         notes: remarks for the user that are not errors.
     """
 
@@ -75,6 +75,7 @@ class Recipe:
     parameters: Mapping[str, Any]
     dtype: str | None = None
     folder: Path | None = None
+    layers: int | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -163,6 +164,7 @@ def build(
 def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Recipe:
     """Returns the recipe of a parsed document. Raises RecipeError."""
     _check_keys(document)
+    document, layers = _unsliced(document)
     method = document.get("merge_method")
     if not isinstance(method, str) or method not in PRESETS:
         raise RecipeError(f"merge_method {method!r} is not known{_nearest(method, PRESETS)}")
@@ -198,7 +200,7 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     _check_scope(sources, resolved, prune)
     return Recipe(
         method, base, tuple(sources), prune, consensus, strength, resolved,
-        _dtype(document), folder, tuple(notes),
+        _dtype(document), folder, layers, tuple(notes),
     )  # fmt: skip
 
 
@@ -311,6 +313,45 @@ def _check_mergekit_switches(
     implied = {"mean": True, "pcb": True}.get(consensus)
     if "normalize" not in knobs and parameters.get("normalize", implied) != implied:
         raise RecipeError(f"normalize: false is not supported with consensus: {consensus}")
+
+
+def _unsliced(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
+    """mergekit's long form of whole models, one slice that holds every layer, as its short form.
+
+    Returns:
+        The document with models, and the number of layers that the slice names (None: no slice).
+    """
+    if "slices" not in document:
+        return document, None
+    slices = document["slices"]
+    if "models" in document:
+        raise RecipeError("slices: give models or slices, not both")
+    if not isinstance(slices, list) or len(slices) != 1 or not isinstance(slices[0], dict):
+        raise RecipeError(
+            "slices: one slice with all layers is supported; layers cannot be restacked; list "
+            "whole models under models:"
+        )
+    (only,) = slices
+    for key in only:
+        if key not in ("sources", "parameters"):
+            raise RecipeError(f"slices[0]: unknown key {key!r}; valid: sources, parameters")
+    sources = only.get("sources")
+    if not isinstance(sources, list) or not all(isinstance(item, dict) for item in sources):
+        raise RecipeError("slices[0]: sources: list at least one model and its layer_range")
+    ranges = [item.get("layer_range") for item in sources] or [None]
+    whole = isinstance(ranges[0], list) and len(ranges[0]) == 2 and ranges[0][0] == 0
+    if not whole or any(one != ranges[0] for one in ranges) or type(ranges[0][1]) is not int:
+        raise RecipeError(
+            f"slices[0]: layer_range must be [0, number of layers] for every model, not {ranges}; "
+            "layers cannot be restacked"
+        )
+    parameters = {
+        **_mapping(document.get("parameters"), "parameters"),
+        **_mapping(only.get("parameters"), "slices[0]"),
+    }
+    models = [{key: item[key] for key in item if key != "layer_range"} for item in sources]
+    rest = {key: document[key] for key in document if key != "slices"}
+    return {**rest, "models": models, "parameters": parameters}, ranges[0][1]
 
 
 def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -324,11 +324,7 @@ class MergeTab:
             yield *over, hidden, *nothing
             return
         made = job.result
-        figure = (
-            view.drift_value(made.drift)
-            if PlotPanel is not gr.HTML
-            else view.drift_words(made.drift)
-        )
+        figure = view.drift_value(made.drift)
         model_id = self.library.id_of(made.out)
         yield (
             *over, gr.update(visible=True), view.result(job), figure,

@@ -177,6 +177,11 @@ def edited(**change) -> dict:
     return {**document("ties", 2), **change}
 
 
+def sliced(layers: int) -> dict:
+    sources = [{"model": f"demo:{name}", "layer_range": [0, layers]} for name in ("add", "sort")]
+    return {"merge_method": "ties", "base_model": "demo:base", "slices": [{"sources": sources}]}
+
+
 MISTAKES = {
     "a misspelt parameter": (edited(parameters={"densty": 0.1}), ["densty", "density"]),
     "a misspelt key": (edited(merge_methd="ties"), ["merge_methd", "merge_method"]),
@@ -192,6 +197,7 @@ MISTAKES = {
     "an absent base": (edited(base_model="nowhere"), ["nowhere"]),
     "an unknown built-in model": (edited(models=["demo:nope"]), ["demo:nope", "demo:base"]),
     "slices": (edited(slices=[]), ["slices"]),
+    "a slice of some layers": (sliced(3), ["[0, 3]", "demo:base", "4 layers"]),
     "no yaml": ("a: [", ["YAML", "line 1"]),
     "an empty recipe": ("", ["recipe", "empty"]),
     "another parameter's method": (

@@ -122,6 +122,50 @@ def test_mergekit_s_way_of_writing_values() -> None:
     assert recipe.dtype == "bfloat16"
 
 
+SLICED = """
+merge_method: ties
+base_model: b
+slices:
+  - sources:
+      - {model: x, layer_range: [0, 12], parameters: {weight: 0.5}}
+      - {model: y, layer_range: [0, 12]}
+    parameters: {density: 0.3}
+parameters: {density: 0.9, lambda: 0.7}
+"""
+
+
+def test_a_slice_of_all_layers_is_the_long_form_of_whole_models() -> None:
+    recipe = parse(SLICED)
+    assert recipe == from_mapping(
+        {
+            "merge_method": "ties",
+            "base_model": "b",
+            "models": [{"model": "x", "parameters": {"weight": 0.5}}, "y"],
+            "parameters": {"density": 0.3, "lambda": 0.7},  # the slice's own goes first
+        }
+    )
+    assert recipe.layers == 12
+    assert parse(dump(recipe)).layers is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[0, 12]}", "[0, 11]}", ["[0, 11]", "restacked"]),  # one of the two
+        ("layer_range: [0, 12]", "layer_range: [4, 12]", ["[4, 12]", "restacked"]),
+        ("layer_range: [0, 12]", "layer_range: 12", ["layer_range"]),
+        (", layer_range: [0, 12]", "", ["layer_range", "None"]),
+        ("  - sources:", "  - {sources: []}\n  - sources:", ["one slice"]),
+        ("    parameters: {density: 0.3}", "    parmeters: {}", ["parmeters", "sources"]),
+        ("  - sources:", "  - surces:", ["surces"]),
+        ("slices:", "models: [x]\nslices:", ["not both"]),
+    ],
+)
+def test_slices_that_restack_layers_are_refused(old: str, new: str, words: list[str]) -> None:
+    text = refused(SLICED.replace(old, new))
+    assert all(word in text for word in words), text
+
+
 def test_numbers_may_have_an_exponent() -> None:
     recipe = parse("{merge_method: ties, base_model: b, models: [x], parameters: {weight: 1e-3}}")
     assert recipe.sources[0].weight.constant == 0.001
@@ -196,7 +240,8 @@ def test_relative_models_are_read_against_the_file_s_folder(tmp_path) -> None:
         ({"merge_method": ["ties"]}, ["merge_method"]),
         ({"base_modle": "b"}, ["base_modle", "did you mean base_model?"]),
         ({1: 2}, ["unknown key 1"]),
-        ({"slices": []}, ["slices", "models:"]),
+        ({"slices": []}, ["slices", "not both"]),
+        ({"slices": [], "models": None}, ["slices", "not both"]),
         ({"modules": {}}, ["modules"]),
         ({"tokenizer": {"source": "union"}}, ["tokenizer"]),
         ({"tokenizer_source": "union"}, ["tokenizer_source", "base"]),

@@ -55,6 +55,7 @@ from merging.recipe import Recipe
 from merging.sources import release, source_for
 from merging.stages import decide, make_consensus, make_pruner
 
+_PATIENCE_S = 0.1  # between two looks at whether a stop was asked for while the disk works
 SMALLEST_CHUNK = 1 << 17  # elements; below that the CPU is the better place
 STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """safetensors' names of the recipes' types."""
@@ -269,10 +270,10 @@ class Run:
             sums = zip(left, stream.map(merge_tensor, "merge", left), strict=True)
             drift = _drift(family, journal.finished | {entry.name: sum_ for entry, sum_ in sums})
             _copy_rest(family, dtypes, writer)
-            with ThreadPoolExecutor(1) as pool:
-                flushed = pool.submit(writer.close)  # the disk works while the processor verifies
-                digest = _verify(writer, family, recipe, stream)
-                flushed.result()
+            flushed = writer.flush()  # the disk works while the processor verifies
+            digest = _verify(writer, family, recipe, stream)
+            while not flushed.done(_PATIENCE_S):
+                stream.check_cancelled()
             record.write_companions(writer.folder, recipe, family, digest)
             stream.check_cancelled()
             journal.remove()

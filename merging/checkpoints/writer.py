@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,18 +118,13 @@ class ModelWriter:
         except OSError as error:
             raise _translate(error, self.out) from error
 
-    def close(self) -> None:
-        """Flushes the tensor files to the disk; the folder can then be read, still hidden."""
-        try:
-            for path in sorted(self.folder.glob("*.safetensors")):
-                with path.open("r+b", buffering=0) as handle:
-                    os.fsync(handle.fileno())
-        except OSError as error:
-            raise _translate(error, self.out) from error
+    def flush(self) -> Flush:
+        """Begins to bring the tensor files to the disk; they can be read meanwhile, still hidden."""
+        return Flush(sorted({path for path, _, _ in self._places.values()}), self.out)
 
     def publish(self) -> None:
         """Renames the hidden folder to its final name: the model appears."""
-        self.close()
+        self.flush().done()  # what is on the disk already costs nothing
         if os.path.lexists(self.out):
             check_output(self.out, self._overwrite)
             old = staging_folder(self.out, "old")
@@ -188,6 +184,35 @@ class ModelWriter:
         for spec in specs:
             self._places[spec.name] = (path, position, spec)
             position += spec.size_bytes
+
+
+class Flush:
+    """Files on their way to the disk, by a thread that nobody has to wait for."""
+
+    def __init__(self, files: Sequence[Path], out: Path) -> None:
+        self._out = out
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, args=(files,), name="flush", daemon=True)
+        self._thread.start()
+
+    def done(self, timeout: float | None = None) -> bool:
+        """Waits for at most `timeout` seconds. True once all is on the disk.
+
+        Raises:
+            NotEnoughSpace: it could not be written.
+        """
+        self._thread.join(timeout)
+        if self._error is not None:
+            raise _translate(self._error, self._out) from self._error
+        return not self._thread.is_alive()
+
+    def _run(self, files: Sequence[Path]) -> None:
+        try:
+            for path in files:
+                with path.open("r+b", buffering=0) as handle:
+                    os.fsync(handle.fileno())
+        except OSError as error:
+            self._error = error
 
 
 def abandoned(out: Path) -> list[Path]:

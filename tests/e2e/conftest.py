@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,14 @@ class RunningApp:
     models: Path
 
 
-def make_family(folder: Path, *, hidden: int = 512, layers: int = 28) -> None:
-    """Writes base, one and two: random weights, large enough that a merge takes seconds."""
+def make_family(
+    folder: Path,
+    names: Sequence[str] = ("base", "one", "two"),
+    *,
+    hidden: int = 512,
+    layers: int = 28,
+) -> None:
+    """Writes models of one family: random weights, large enough that a merge takes seconds."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -55,8 +61,8 @@ def make_family(folder: Path, *, hidden: int = 512, layers: int = 28) -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
-    for name in ("base", "one", "two"):
-        if name != "base":
+    for name in names:
+        if name != names[0]:
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(torch.randn_like(parameter), alpha=2e-3)
@@ -71,6 +77,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     folder = tmp_path_factory.mktemp("app")
     models = folder / "models"
     make_family(models)
+    make_family(models, ["quick"], hidden=64, layers=2)  # hundreds of tokens a second
     command = [
         sys.executable, "app.py", "--port", "0", "--models", str(models),
         "--cache", str(folder / "cache"), "--device", "cpu",

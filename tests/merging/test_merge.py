@@ -255,6 +255,24 @@ def test_a_cancelled_merge_leaves_nothing(phase: str, parent, tmp_path) -> None:
     assert names_in(tmp_path / "outs") == []
 
 
+def test_a_stop_does_not_wait_for_the_disk(parent, tmp_path, monkeypatch) -> None:
+    cancel, slow = threading.Event(), threading.Event()
+
+    def hang(descriptor: int) -> None:
+        cancel.set()
+        slow.wait(60)
+
+    monkeypatch.setattr("os.fsync", hang)
+    (tmp_path / "outs").mkdir()
+    try:
+        with pytest.raises(Cancelled):
+            run(document("ties", 3), parent, tmp_path / "outs" / "out", cancel=cancel)
+        assert names_in(tmp_path / "outs") == []
+        assert not slow.is_set()
+    finally:
+        slow.set()
+
+
 def test_a_cancel_before_the_start_leaves_nothing(parent, tmp_path) -> None:
     cancel = threading.Event()
     cancel.set()

@@ -124,7 +124,7 @@ def test_bytes_that_are_not_whole_elements_of_the_tensor_are_refused(tmp_path) -
 def test_nothing_shows_before_it_is_published(tmp_path) -> None:
     writer = ModelWriter(tmp_path / "out", SPECS)
     write_all(writer)
-    writer.close()
+    assert writer.flush().done()
     assert not (tmp_path / "out").exists()
     assert all(path.name.startswith(".") for path in tmp_path.iterdir())
     writer.publish()

@@ -1,8 +1,9 @@
 """Re-merges of a family that stays in a GPU's memory: `python -m benchmarks.gpu [--size 1.1b]`.
 
-Prints, per method, seconds (median), GB/s of the bytes that any merge must move (every model read
-once, the result written once), and the share of the device's own copy bandwidth. Nothing is read
-from or written to disk while the clock runs. `--device cpu` runs the same code without a GPU.
+Prints, per method and engine, seconds (median), GB/s of the bytes that any merge must move (every
+model read once, the result written once), and the share of the device's own copy bandwidth. Nothing
+is read from or written to disk while the clock runs. `--device cpu` does the same
+without a GPU.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from benchmarks.family import SHAPES, make_family
 from benchmarks.peers import BUILD, RECIPES
 from merging import recipe as recipes
 from merging.checkpoints import Family
+from merging.compiled import CompiledReader, CompiledStream
 from merging.engine import Stream, TensorReader
 from merging.merge import open_recipe
 from merging.recipe import Recipe
@@ -36,15 +38,19 @@ def copy_bandwidth(device: str, size: int = 1 << 28, runs: int = 20) -> float:
     return 2 * size / seconds
 
 
-def remerge(recipe: Recipe, family: Family, kept: KeptFamily) -> None:
+def remerge(recipe: Recipe, family: Family, kept: KeptFamily, engine: type[Stream]) -> None:
     """One merge's measurements and arithmetic; the results stay on the device."""
     pruner, consensus = make_pruner(recipe), make_consensus(recipe)
-    stream = Stream(family, device=kept.device, source=kept)
+    stream = engine(family, device=kept.device, source=kept)
     pruner.prepare(stream)
     consensus.prepare(stream, pruner)
 
     def one(reader: TensorReader) -> None:
         decisions, outcome = decide(recipe, pruner, consensus, reader)
+        if isinstance(reader, CompiledReader):
+            for _ in reader.rounded(decisions, outcome, "BF16"):
+                pass
+            return
         for _, _, merged in reader.merged(decisions, outcome):
             merged.bfloat16()
 
@@ -80,7 +86,8 @@ def main() -> int:
     base, *experts = make_family(SHAPES[args.size], home)
     bandwidth = copy_bandwidth(args.device)
     print(f"copy: {bandwidth / 1e9:.0f} GB/s\n")
-    print("| method | seconds | GB/s | floor s | of copy bandwidth |\n|---|---|---|---|---|")
+    print("| method | engine | seconds | GB/s | floor s | of copy bandwidth |")
+    print("|---|---|---|---|---|---|")
     kept = None
     for method in args.methods:
         recipe = recipes.build(
@@ -90,12 +97,14 @@ def main() -> int:
         family = open_recipe(recipe)
         kept = kept or KeptFamily(family, args.device)
         moved = resident_bytes(family) + 2 * sum(entry.numel for entry in family.merged)
-        seconds = timed(partial(remerge, recipe, family, kept), args.device, args.runs)
-        rate = moved / seconds
-        print(
-            f"| {method} | {seconds:.4f} | {rate / 1e9:.1f} | {moved / bandwidth:.4f} "
-            f"| {rate / bandwidth:.0%} |"
-        )
+        for engine in (Stream, CompiledStream):
+            work = partial(remerge, recipe, family, kept, engine)
+            seconds = timed(work, args.device, args.runs)
+            rate = moved / seconds
+            print(
+                f"| {method} | {engine.engine} | {seconds:.4f} | {rate / 1e9:.1f} "
+                f"| {moved / bandwidth:.4f} | {rate / bandwidth:.0%} |"
+            )
     return 0
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from merging import fused, record
+from merging import compiled, fused, record
 from merging.checkpoints import (
     Checkpoint,
     Entry,
@@ -335,6 +335,8 @@ def _stream_class(family: Family, recipe: Recipe, device: str) -> type[Stream]:
     """The engine that is predicted to be faster; both write the same bytes."""
     if device == "cpu" and fused.is_worthwhile(family, recipe.partitions):
         return fused.FusedStream
+    if compiled.is_worthwhile(family, device):
+        return compiled.CompiledStream
     return Stream
 
 

@@ -61,7 +61,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.recipe"},
     {"merging.decisions", "merging.brackets", "merging.sources"},
     {"merging.engine"},
-    {"merging.fused", "merging.outliers"},
+    {"merging.compiled", "merging.fused", "merging.outliers"},
     {"merging.tails"},
     {"merging.stages", "merging.scan", "merging.plan"},
     {"merging.preview"},

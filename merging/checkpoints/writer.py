@@ -119,7 +119,7 @@ class ModelWriter:
             raise _translate(error, self.out) from error
 
     def flush(self) -> Flush:
-        """Begins to bring the tensor files to the disk; they can be read meanwhile, still hidden."""
+        """Begins to bring the tensor files to the disk; they can be read meanwhile."""
         return Flush(sorted({path for path, _, _ in self._places.values()}), self.out)
 
     def publish(self) -> None:

@@ -7,9 +7,13 @@ theta = base + lambda * sum_i w_i * delta_i. The mean divides by sum_i w_i.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from merging.later import torch
 from merging.methods.registry import LAMBDA, NORMALIZE, WEIGHT, Axis
+
+if TYPE_CHECKING:
+    from merging.methods.registry import Number
 
 SUM = Axis(
     id="sum",
@@ -45,10 +49,15 @@ def weighted_sum(
     Returns:
         (n,) float32.
     """
+    return add_up(deltas, weights).div_(divisor(weights, normalize))
+
+
+def add_up(deltas: Sequence[torch.Tensor], weights: Sequence[Number]) -> torch.Tensor:
+    """sum_i w_i * delta_i, one expert after the other. Shapes as `weighted_sum`."""
     total = deltas[0] * weights[0]
     for delta, weight in zip(deltas[1:], weights[1:], strict=True):
         total += delta * weight  # not add_(alpha=): that may fuse, and round once instead of twice
-    return total.div_(divisor(weights, normalize))
+    return total
 
 
 def divisor(weights: Sequence[float], normalize: bool) -> float:

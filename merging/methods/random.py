@@ -66,11 +66,32 @@ def keep_mask(
     Returns:
         (stop - start,) bool.
     """
-    index = torch.arange(start, stop, device=device)
+    return kept_at(torch.arange(start, stop, device=device), *keys, limit(density))
+
+
+def limit(density: float) -> int:
+    """Draws below this are kept."""
+    return round(density * (1 << _BITS))
+
+
+def kept_at(
+    index: torch.Tensor, first: int | torch.Tensor, second: int | torch.Tensor,
+    below: int | torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
+    """Which of some entries are kept.
+
+    Args:
+        index: (n,) int64, flat indices in the tensor.
+        first, second: the keys, numbers or int32 tensors without dimensions.
+        below: from `limit`.
+
+    Returns:
+        (n,) bool.
+    """
     high = (index >> 32).to(torch.int32)
-    x = _mix(index.to(torch.int32) ^ keys[0])
-    x = _mix(x + keys[1] + high * 0x632BE5AB)
-    return ((x >> (32 - _BITS)) & ((1 << _BITS) - 1)) < round(density * (1 << _BITS))
+    x = _mix(index.to(torch.int32) ^ first)
+    x = _mix(x + second + high * 0x632BE5AB)
+    return ((x >> (32 - _BITS)) & ((1 << _BITS) - 1)) < below
 
 
 def drop(delta: torch.Tensor, keep: torch.Tensor, scale: float) -> torch.Tensor:

@@ -8,7 +8,13 @@ these declarations alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    Number = float | torch.Tensor
+    """A factor: a float, or a tensor without dimensions, as compiled kernels get it."""
 
 
 @dataclass(frozen=True)

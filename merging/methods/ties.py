@@ -11,9 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from merging.later import torch
+from merging.methods.linear import add_up
 from merging.methods.registry import LAMBDA, NORMALIZE, SCOPE, WEIGHT, Axis
+
+if TYPE_CHECKING:
+    from merging.methods.registry import Number
 
 AXIS = Axis(
     id="ties",
@@ -27,12 +32,9 @@ AXIS = Axis(
 )
 
 
-def vote(deltas: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+def vote(deltas: Sequence[torch.Tensor], weights: Sequence[Number]) -> torch.Tensor:
     """sum_i w_i * delta_i, whose sign is elected. deltas: each (n,) float32. Returns (n,)."""
-    total = deltas[0] * weights[0]
-    for delta, weight in zip(deltas[1:], weights[1:], strict=True):
-        total += delta * weight
-    return total
+    return add_up(deltas, weights)
 
 
 def sign_balance(total: torch.Tensor) -> int:
@@ -42,7 +44,7 @@ def sign_balance(total: torch.Tensor) -> int:
 
 def elect_and_merge(
     deltas: Sequence[torch.Tensor],
-    weights: Sequence[float],
+    weights: Sequence[Number],
     *,
     normalize: bool = True,
     zero_is_positive: bool = True,

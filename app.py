@@ -29,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     if settings.port == 0:
         settings = replace(settings, port=_free_port(settings))
-    app = build(settings)
+    from merging.errors import MergeError
+
+    try:
+        app = build(settings)
+    except MergeError as error:  # a device that is not there
+        print(error, file=sys.stderr)
+        return 2
     try:
         _, address, _ = app.demo.launch(**app.launch)
     except OSError:

@@ -12,11 +12,13 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 USER_ERROR, INTERRUPTED = 2, 130
+_TELL_S = 10.0  # between two lines of progress where stderr is no terminal
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,10 +44,16 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
+class _OneLine(argparse.ArgumentParser):
+    """Says what is wrong with a command in one line."""
+
+    def error(self, message: str) -> Any:
+        """As ArgumentParser."""
+        self.exit(USER_ERROR, f"error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m merging", description="Merge fine-tuned models of one base."
-    )
+    parser = _OneLine(prog="python -m merging", description="Merge fine-tuned models of one base.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = _command(commands, "merge", _merge, "run a recipe and write the merged model")
@@ -201,9 +209,15 @@ def _warn(copied: list[Any]) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     from merging import recipe as recipes
-    from merging.merge import check
+    from merging.errors import RecipeError
+    from merging.merge import Problem, Report, check
 
-    report = check(recipes.load(args.recipe), args.out)
+    try:
+        report = check(recipes.load(args.recipe), args.out)
+    except RecipeError as error:
+        if not args.json:
+            raise
+        report = Report((Problem("error", "recipe", str(error)),), (), 0, 0)
     if args.json:
         _print_json(
             {
@@ -253,7 +267,15 @@ def _inspect(args: argparse.Namespace) -> int:
             }
         experts[name] = {"tensors": tensors}
     if args.json:
-        _print_json({"base": args.base, "experts": experts, "seconds": round(sketch.seconds, 3)})
+        account = [{"name": e.name, "status": e.status, "reason": e.reason} for e in family.account]
+        _print_json(
+            {
+                "base": args.base,
+                "experts": experts,
+                "account": account,
+                "seconds": round(sketch.seconds, 3),
+            }
+        )
         return 0
     for name, values in experts.items():
         print(f"{name}\n{'tensor':<52}{'entries':>12}{'zeros':>12}{'mean|d|':>12}{'max|d|':>12}")
@@ -362,12 +384,20 @@ def _demo_build(args: argparse.Namespace) -> int:
 
 
 class _Bar:
-    """One line of progress on stderr, redrawn in place on a terminal, silent elsewhere."""
+    """Progress on stderr: one line redrawn in place on a terminal, one every 10 s elsewhere."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + _TELL_S
 
     def __call__(self, progress: Any) -> None:
         share = progress.done / progress.total if progress.total else 1.0
         eta = f", {progress.eta_s:.0f} s left" if progress.eta_s is not None else ""
-        _status(f"{share:4.0%} {progress.phase} {progress.tensor}{eta}")
+        text = f"{share:4.0%} {progress.phase} {progress.tensor}{eta}"
+        if sys.stderr.isatty():
+            _status(text)
+        elif time.monotonic() >= self._due:
+            self._due = time.monotonic() + _TELL_S
+            print(text, file=sys.stderr, flush=True)
 
 
 def _status(text: str) -> None:

@@ -255,11 +255,12 @@ def merging_kernel(shape: Shape, backend: str) -> Kernel:
         for expert, rings in zip(raw[1:], shape.rings, strict=True):
             delta = expert.float() - base
             if rings <= 0:
-                scaled = delta * numbers[n]
-                if rings < 0:
+                if rings == 0:
+                    scaled = delta * numbers[n]
+                else:
                     keys = places[p].to(torch.int32), places[p + 1].to(torch.int32)
                     keep = random.kept_at(index, *keys, places[p + 2])
-                    scaled, p = torch.where(keep, scaled, 0.0), p + 3
+                    scaled, p = random.drop(delta, keep, numbers[n]), p + 3
                 pruned.append(scaled)
                 n += 1
                 continue

@@ -95,11 +95,6 @@ class Outcome:
     base_weight: float = 1.0
 
 
-def keeps_all(decision: Decision) -> bool:
-    """True where the decision changes nothing."""
-    return isinstance(decision, Keep) and decision.scale == 1.0
-
-
 def apply(decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
     """The pruned delta of one chunk.
 

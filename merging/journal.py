@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from merging import __version__
@@ -22,6 +23,20 @@ FILE = ".journal"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was written of one tensor.
+
+    Attributes:
+        changed, squared: sums of (merged - base) squared, and of base squared.
+        checksum: of its bytes, see `merging.checkpoints.checksum`.
+    """
+
+    changed: float
+    squared: float
+    checksum: int
+
+
 class Journal:
     """The finished tensors of one merge. `note` may be called from any thread.
 
@@ -30,7 +45,7 @@ class Journal:
         key: see `key_of`.
 
     Attributes:
-        finished: tensor -> its sums of squares, of the change and of the base.
+        finished: tensor -> what was written of it.
     """
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -40,9 +55,9 @@ class Journal:
         if not self.finished:
             self._path.write_text(json.dumps({"key": key}) + "\n")
 
-    def note(self, name: str, sums: tuple[float, float]) -> None:
+    def note(self, name: str, written: Written) -> None:
         """A tensor is finished: all of it has been handed to the system."""
-        line = (json.dumps({"tensor": name, "sums": sums}) + "\n").encode()
+        line = (json.dumps({"tensor": name, "sums": astuple(written)}) + "\n").encode()
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(handle, line)  # one write, appended: whole lines from any thread
@@ -66,7 +81,7 @@ def resumable(out: Path, key: str) -> Path | None:
     return next((f for f in abandoned(out) if (found := _read(f / FILE)) and found[0] == key), None)
 
 
-def _read(path: Path) -> tuple[str, dict[str, tuple[float, float]]] | None:
+def _read(path: Path) -> tuple[str, dict[str, Written]] | None:
     """A journal's key and finished tensors; None if there is none. A torn last line is left out."""
     try:
         lines = path.read_text().splitlines()
@@ -77,11 +92,11 @@ def _read(path: Path) -> tuple[str, dict[str, tuple[float, float]]] | None:
     for line in lines[1:]:
         try:
             entry = json.loads(line)
-            changed, squared = entry["sums"]
-            finished[str(entry["tensor"])] = (float(changed), float(squared))
+            changed, squared, checksum = entry["sums"]
+            finished[str(entry["tensor"])] = Written(float(changed), float(squared), int(checksum))
         except (ValueError, LookupError, TypeError):
             break
     return str(key), finished
 
 
-__all__ = ["FILE", "Journal", "key_of", "resumable"]
+__all__ = ["FILE", "Journal", "Written", "key_of", "resumable"]

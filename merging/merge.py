@@ -29,7 +29,8 @@ from merging.checkpoints import (
     open_family,
     resolve,
 )
-from merging.checkpoints.checkpoint import MERGEABLE, torch_dtype
+from merging.checkpoints.checkpoint import MERGEABLE, WIDTHS, torch_dtype
+from merging.checkpoints.checksum import checksum
 from merging.checkpoints.fingerprint import combined, tensor_digest
 from merging.checkpoints.writer import SHARD_BYTES, check_output
 from merging.engine import (
@@ -49,7 +50,7 @@ from merging.errors import (
     RecipeError,
     VerificationFailed,
 )
-from merging.journal import Journal, key_of, resumable
+from merging.journal import Journal, Written, key_of, resumable
 from merging.later import torch
 from merging.recipe import Recipe
 from merging.sources import release, source_for
@@ -202,7 +203,7 @@ def merge(
     return Result(
         out.resolve(), finished.fingerprint, time.perf_counter() - started, _peak_bytes(where),
         where, finished.engine, family.account, finished.drift,
-        (*recipe.notes, *_idle_filters(recipe, family), *notes),
+        (*recipe.notes, *_idle_filters(recipe, family), *finished.notes, *notes),
     )  # fmt: skip
 
 
@@ -247,17 +248,20 @@ class Run:
         )  # fmt: skip
         dtypes = {spec.name: spec.dtype for spec in specs}
 
-        def merge_tensor(reader: TensorReader) -> tuple[float, float]:
+        def merge_tensor(reader: TensorReader) -> Written:
+            name = reader.entry.name
             decisions, outcome = decide(recipe, pruner, consensus, reader)
-            changed = squared = 0.0
-            for piece in reader.merge(decisions, outcome, dtypes[reader.entry.name]):
+            changed, squared, total = 0.0, 0.0, 0
+            for piece in reader.merge(decisions, outcome, dtypes[name]):
                 if not piece.finite:
-                    raise reader.culprit(_overflow(reader.entry.name))
-                writer.write(reader.entry.name, piece.start, piece.values)
+                    raise reader.culprit(_overflow(name))
+                total += checksum(piece.values, piece.start * WIDTHS[dtypes[name]])
+                writer.write(name, piece.start, piece.values)
                 changed += piece.changed
                 squared += piece.squared
-            journal.note(reader.entry.name, (changed, squared))
-            return changed, squared
+            written = Written(changed, squared, total)
+            journal.note(name, written)
+            return written
 
         try:
             journal = Journal(writer.folder, key)
@@ -267,11 +271,15 @@ class Run:
                     stream.advance("merge", entry, entry.numel)
                 else:
                     left.append(entry)
-            sums = zip(left, stream.map(merge_tensor, "merge", left), strict=True)
-            drift = _drift(family, journal.finished | {entry.name: sum_ for entry, sum_ in sums})
-            _copy_rest(family, dtypes, writer)
+            made = zip(left, stream.map(merge_tensor, "merge", left), strict=True)
+            written = journal.finished | {entry.name: one for entry, one in made}
+            drift = _drift(family, written)
+            sums = {name: one.checksum for name, one in written.items()}
+            copied, notes = _copy_rest(family, dtypes, writer)
+            for name, sum_ in copied.items():
+                sums[name] = sums.get(name, 0) + sum_
             flushed = writer.flush()  # the disk works while the processor verifies
-            digest = _verify(writer, family, recipe, stream)
+            digest = _verify(writer, family, recipe, stream, sums)
             while not flushed.done(_PATIENCE_S):
                 stream.check_cancelled()
             record.write_companions(writer.folder, recipe, family, digest)
@@ -284,7 +292,8 @@ class Run:
             if not (self.resume and goes_on):
                 writer.discard()
             raise
-        return Finished(digest, stream.engine, drift)
+        notes = [*pruner.notes, *consensus.notes, *notes]
+        return Finished(digest, stream.engine, drift, tuple(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True)
@@ -294,6 +303,7 @@ class Finished:
     fingerprint: str
     engine: str
     drift: dict[int | None, float]
+    notes: tuple[str, ...] = ()
 
 
 def with_memory(
@@ -347,14 +357,13 @@ def _overflow(tensor: str) -> NonFinite:
     )
 
 
-def _drift(family: Family, sums: dict[str, tuple[float, float]]) -> dict[int | None, float]:
+def _drift(family: Family, written: dict[str, Written]) -> dict[int | None, float]:
     """Layer -> ||merged - base|| / ||base||, layers in order, the rest last."""
     totals: dict[int | None, list[float]] = {}
     for entry in family.merged:
-        changed, squared = sums[entry.name]
         total = totals.setdefault(entry.place.layer, [0.0, 0.0])
-        total[0] += changed
-        total[1] += squared
+        total[0] += written[entry.name].changed
+        total[1] += written[entry.name].squared
     order = sorted(totals, key=lambda layer: (layer is None, layer or 0))
     return {
         layer: (totals[layer][0] / totals[layer][1]) ** 0.5 if totals[layer][1] else 0.0
@@ -362,8 +371,16 @@ def _drift(family: Family, sums: dict[str, tuple[float, float]]) -> dict[int | N
     }
 
 
-def _copy_rest(family: Family, dtypes: dict[str, str], writer: ModelWriter) -> None:
-    """Copies what is not merged: whole tensors, and the base's rows beyond the shared ones."""
+def _copy_rest(
+    family: Family, dtypes: dict[str, str], writer: ModelWriter
+) -> tuple[dict[str, int], list[str]]:
+    """Copies what is not merged: whole tensors, and the base's rows beyond the shared ones.
+
+    Returns:
+        The checksums of what was copied, by tensor, and notes on values that are NaN.
+    """
+    sums: dict[str, int] = {}
+    notes = []
     for entry in family.account:
         if entry.status == "left_out":
             continue
@@ -374,11 +391,23 @@ def _copy_rest(family: Family, dtypes: dict[str, str], writer: ModelWriter) -> N
             rounded = values.to(torch_dtype(dtypes[entry.name]))
             if rounded.dtype != values.dtype and (rounded.isinf() & ~values.isinf()).any():
                 raise _overflow(entry.name)
-            writer.write(entry.name, position, rounded.view(torch.uint8).numpy().data)
+            if values.is_floating_point() and values.isnan().any():
+                notes.append(f"{family.base.name}: tensor {entry.name}, which is copied, holds NaN")
+            data, width = rounded.view(torch.uint8).numpy().data, WIDTHS[dtypes[entry.name]]
+            sums[entry.name] = sums.get(entry.name, 0) + checksum(data, position * width)
+            writer.write(entry.name, position, data)
+    return sums, notes
 
 
-def _verify(writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream) -> str:
-    """Reads the hidden folder back: every tensor there, of its type and shape. Its fingerprint."""
+def _verify(
+    writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream, sums: dict[str, int]
+) -> str:
+    """Reads the hidden folder back: every tensor there, of its type and shape, and every byte as it
+    was handed to the writer. Returns its fingerprint.
+
+    Args:
+        sums: checksums of what was written, by tensor.
+    """
     record.write_config(writer.folder, family.base, recipe.dtype)
     written = open_checkpoint(writer.folder, writer.out.name)
     for spec in _specs(family, recipe):
@@ -389,7 +418,17 @@ def _verify(writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream)
 
     def digest(entry: Entry) -> bytes:
         stream.check_cancelled()
-        found = tensor_digest(written, written.tensors[entry.name])
+        blocks: list[int] = []
+        found = tensor_digest(
+            written,
+            written.tensors[entry.name],
+            see=lambda block, start: blocks.append(checksum(block, start)),
+        )
+        if (sum(blocks) - sums.get(entry.name, 0)) % (1 << 64):
+            raise VerificationFailed(
+                f"{writer.out}: tensor {entry.name} reads back otherwise than it was written; the "
+                "disk or the memory is at fault: choose another disk"
+            )
         stream.advance("verify", entry, entry.numel if entry.status == "merged" else 0)
         return found
 

@@ -60,9 +60,9 @@ def expert_offsets(
     unique, position = np.unique(layers, return_inverse=True)
     total = np.bincount(position, weights=numels, minlength=unique.size)
     above = np.bincount(position, weights=layer_counts, minlength=unique.size)
-    with np.errstate(invalid="ignore"):
-        layer_rates = np.where(total > 0, 100.0 * above / np.maximum(total, 1), 0.0)
-        linear_rates = np.where(numels > 0, 100.0 * linear_counts / np.maximum(numels, 1), 0.0)
+    # divided before they become percent, as the authors' code: a rate's last bit can move a cut
+    layer_rates = 100.0 * (above / np.maximum(total, 1))
+    linear_rates = 100.0 * (linear_counts / np.maximum(numels, 1))
     return (
         dynamic.layer_offsets(layer_rates)[position],
         dynamic.linear_offsets(linear_rates, numels),

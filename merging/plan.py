@@ -181,7 +181,7 @@ def _with_cuts(
         keep = np.maximum(numel - np.floor(numel * (1.0 - density)) - 1.0, 0.0)
         keep = np.where(density >= 1.0, numel, np.where(density <= 0.0, 0.0, keep))
     else:
-        keep = np.floor(density * numel)
+        keep = np.minimum(np.maximum(np.floor(density * numel), density > 0), numel)
     keep = np.where(pruned[None, :, None], keep, numel)
     if recipe.prune == "magnitude" and recipe.parameters["scope"] == "model":
         total = np.floor(density[:, 0] * sketch.numel.sum())

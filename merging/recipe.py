@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,16 @@ import yaml
 
 from merging.errors import RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, Knob
-from merging.schedule import Schedule, chain, constant, is_number
+from merging.schedule import Schedule, before, chain, constant, is_number
 
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_PARTITIONS = 16
 _TOP_KEYS = (
     "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype",
-    "tokenizer_source", "chat_template", "record",
+    "tokenizer_source", "tokenizer", "chat_template", "record", "name",
 )  # fmt: skip
 _UNSUPPORTED = {
     "modules": "modules cannot be merged apart; list whole models under models:",
-    "tokenizer": "tokenizers are not merged; the base's tokenizer is used",
 }
 _PER_MODEL = ("weight", "density", "amplification")
 _AXES = ("prune", "consensus")
@@ -90,11 +89,15 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="a key is a list or a mapping; write text", problem_mark=key.start_mark
+                )
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.MarkedYAMLError(
                     problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
                 )
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else str(key))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -174,6 +177,8 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     consensus = _choice(parameters.get("consensus", preset.consensus), CONSENSUS, "consensus")
     notes: list[str] = []
     knobs = _knobs(method, prune, consensus)
+    if {"density", "pcb_density"} <= set(parameters) and prune == "none":
+        raise RecipeError("parameters: density and pcb_density are one here; give one of them")
     if "density" in parameters and prune == "none" and consensus == "pcb":
         parameters["pcb_density"] = parameters.pop("density")
     for key in parameters:
@@ -181,6 +186,9 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     _check_mergekit_switches(parameters, knobs, prune, consensus)
     models = _models(document.get("models"))
     base = _base(document.get("base_model"), method, models)
+    if method == "linear" and layers is None and "weight" in parameters:
+        # mergekit averages the base too, where it is named and every model has a weight
+        models += [(base, {})] if base not in [name for name, _ in models] else []
     sources = [
         _source(model, values, parameters, knobs, (prune, consensus), notes)
         for model, values in models
@@ -196,6 +204,8 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
         raise RecipeError("lambda is not a finite number")
     if [name for name, _ in models] == [base] and method != "linear":
         notes.append("models: only the base is listed, so the result is the base")
+    if resolved.get("pcb_density") == 1.0:
+        notes.append("density: 1 lets out-voted changes take part; 0.05 to 0.2 is usual for PCB")
     _check_weights(sources, resolved, method, consensus)
     _check_scope(sources, resolved, prune)
     return Recipe(
@@ -229,38 +239,62 @@ def dump(recipe: Recipe) -> str:
 
 
 def describe(recipe: Recipe) -> str:
-    """The recipe in one or two sentences of plain words."""
+    """The recipe in a few sentences of plain words."""
     names = [source.model for source in recipe.sources]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     parts = [f"Start from {recipe.base} and take the changes of {listed}."]
-    density = recipe.sources[0].density
-    kept = (
-        f"{density.constant:.0%}"
-        if density.constant is not None
-        else "a share that varies by layer"
-    )
+    kept = _each(recipe, lambda source: _share(source.density))
+    if " of " not in kept:
+        kept += " of each"
     parts.append(
         {
             "none": "Keep every change.",
-            "random": f"Keep {kept} of each at random.",
-            "magnitude": f"Keep the largest {kept} of each.",
-            "dynamic": f"Keep about {kept} of each, more where layers have outliers.",
+            "random": f"Keep {kept} at random.",
+            "magnitude": f"Keep the largest {kept}.",
+            "dynamic": f"Keep about {kept}, more where layers have outliers.",
         }[recipe.prune]
     )
     if any(factor != 1 for source in recipe.sources for factor in source.amplification):
-        factors = ", ".join(f"{factor:g}" for factor in recipe.sources[0].amplification)
+        factors = _each(recipe, lambda source: ", ".join(f"{f:g}" for f in source.amplification))
         parts.append(f"Amplify the partitions by {factors}, most important first.")
+    if recipe.parameters.get("scale_dense") == "none":
+        parts.append("Leave embeddings, norms and the head as the base has them.")
+    averaged = recipe.parameters.get("normalize", recipe.consensus == "mean")
+    join = "average" if averaged else "add up"
     parts.append(
         {
-            "sum": "Add them up.",
-            "mean": "Average them.",
-            "ties": "Elect a sign for every parameter and average those that agree.",
-            "pcb": "Balance how they compete for every parameter.",
+            "sum": "Average them." if averaged else "Add them up.",
+            "mean": "Average them." if averaged else "Add them up.",
+            "ties": f"Elect a sign for every parameter and {join} those that agree.",
+            "pcb": "Let them compete for every parameter: "
+            f"{recipe.parameters.get('pcb_density', 0):.0%} of each take part.",
         }[recipe.consensus]
     )
-    if recipe.strength.constant is not None and recipe.strength.constant != 1:
-        parts.append(f"Scale the result by {recipe.strength.constant:g}.")
+    if any(source.weight.constant != 1 for source in recipe.sources):
+        weights = _each(recipe, lambda source: _factor(source.weight))
+        parts.append(f"Their weights: {weights}.")
+    if recipe.strength.constant != 1:
+        parts.append(f"Scale the result by {_factor(recipe.strength)}.")
     return " ".join(parts)
+
+
+def _each(recipe: Recipe, tell: Callable[[Source], str]) -> str:
+    """What holds of each model: said once where it is the same for all."""
+    told = [tell(source) for source in recipe.sources]
+    if len(set(told)) == 1:
+        return told[0]
+    of = zip(told, (source.model for source in recipe.sources), strict=True)
+    return "; ".join(f"{text} of {model}" for text, model in of)
+
+
+def _share(schedule: Schedule) -> str:
+    value = schedule.constant
+    return "a share that varies by layer" if value is None else f"{100 * value:.3g}%"
+
+
+def _factor(schedule: Schedule) -> str:
+    value = schedule.constant
+    return "by layer" if value is None else f"{value:g}"
 
 
 def _knobs(method: str, prune: str, consensus: str) -> dict[str, Knob]:
@@ -283,6 +317,8 @@ def _check_keys(document: Mapping[str, Any]) -> None:
             raise RecipeError(f"unknown key {key!r}{_nearest(key, _TOP_KEYS)}")
     if document.get("tokenizer_source") not in (None, "base"):
         raise RecipeError("tokenizer_source: only base is supported; tokenizers are not merged")
+    if document.get("tokenizer") not in (None, {"source": "base"}):
+        raise RecipeError("tokenizer: only source: base is supported; tokenizers are not merged")
     if document.get("chat_template") not in (None, "auto"):
         raise RecipeError("chat_template: only auto is supported; the base's template is kept")
 
@@ -308,10 +344,13 @@ def _check_mergekit_switches(
 ) -> None:
     """mergekit accepts rescale and normalize everywhere; where they would change the result and
     are not a knob here, say so instead of ignoring them."""
-    if "rescale" not in knobs and parameters.get("rescale") and prune != "none":
+    rescales = _switch(parameters.get("rescale", False), "rescale")
+    if "rescale" not in knobs and rescales and prune != "none":
         raise RecipeError(f"rescale: true is not supported with prune: {prune}; use prune: random")
     implied = {"mean": True, "pcb": True}.get(consensus)
-    if "normalize" not in knobs and parameters.get("normalize", implied) != implied:
+    if "normalize" in knobs or "normalize" not in parameters:
+        return
+    if _switch(parameters["normalize"], "normalize") != implied:
         raise RecipeError(f"normalize: false is not supported with consensus: {consensus}")
 
 
@@ -333,7 +372,7 @@ def _unsliced(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | Non
         )
     (only,) = slices
     for key in only:
-        if key not in ("sources", "parameters"):
+        if key not in ("sources", "parameters", "base_model"):
             raise RecipeError(f"slices[0]: unknown key {key!r}; valid: sources, parameters")
     sources = only.get("sources")
     if not isinstance(sources, list) or not all(isinstance(item, dict) for item in sources):
@@ -345,13 +384,16 @@ def _unsliced(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | Non
             f"slices[0]: layer_range must be [0, number of layers] for every model, not {ranges}; "
             "layers cannot be restacked"
         )
-    parameters = {
-        **_mapping(document.get("parameters"), "parameters"),
-        **_mapping(only.get("parameters"), "slices[0]"),
-    }
+    parameters = _mapping(document.get("parameters"), "parameters")
+    for key, value in _mapping(only.get("parameters"), "slices[0]").items():
+        parameters[key] = before(value, parameters[key]) if key in parameters else value
+    base = only.get("base_model", document.get("base_model"))
+    if base != document.get("base_model", base):
+        raise RecipeError("slices[0]: base_model differs from the recipe's; one base is supported")
     models = [{key: item[key] for key in item if key != "layer_range"} for item in sources]
     rest = {key: document[key] for key in document if key != "slices"}
-    return {**rest, "models": models, "parameters": parameters}, ranges[0][1]
+    rest |= {"models": models, "parameters": parameters, "base_model": base}
+    return rest, ranges[0][1]
 
 
 def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -409,7 +451,7 @@ def _source(
     where = f"models: {model}"
     for key in values:
         _check_parameter(key, knobs, *axes, where)
-        if key not in _PER_MODEL:
+        if key not in (*_PER_MODEL, *_NO_EFFECT):
             raise RecipeError(f"{where}: {key} holds for the whole recipe; move it to parameters:")
     levels = {key: [values.get(key), parameters.get(key)] for key in _PER_MODEL}
     weight = chain(levels["weight"], 1.0, f"{where}: weight")
@@ -449,9 +491,7 @@ def _amplification(
 
 def _value(knob: Knob, value: Any) -> Any:
     if isinstance(knob.default, bool):
-        if not isinstance(value, bool):
-            raise RecipeError(f"{knob.name}: {value!r} is not true or false")
-        return value
+        return _switch(value, knob.name)
     if knob.choices:
         return _choice(value, knob.choices, knob.name)
     if not is_number(value):
@@ -460,6 +500,16 @@ def _value(knob: Knob, value: Any) -> Any:
     if isinstance(knob.default, int) and value != int(value):
         raise RecipeError(f"{knob.name}: {value!r} is not a whole number")
     return int(value) if isinstance(knob.default, int) else float(value)
+
+
+def _switch(value: Any, name: str) -> bool:
+    """True or false, also as mergekit's recipes write them: 1.0, "true"."""
+    word = str(value).lower()
+    if isinstance(value, bool | int | float | str) and word in ("true", "1", "1.0"):
+        return True
+    if isinstance(value, bool | int | float | str) and word in ("false", "0", "0.0"):
+        return False
+    raise RecipeError(f"{name}: {value!r} is not true or false")
 
 
 def _check_range(knob: Knob, value: float, where: str) -> None:

@@ -71,6 +71,17 @@ def constant(value: float) -> Schedule:
     return Schedule((("*", (float(value),)),))
 
 
+def before(first: Any, then: Any) -> Any:
+    """One plain value of two levels of a recipe: `first`, and `then` where its filters let pass."""
+    rules = [first] if isinstance(first, dict) else first
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        return first
+    if isinstance(then, dict):
+        return [*rules, then]
+    nested = isinstance(then, list) and dict in map(type, then)
+    return [*rules, *(then if nested else [{"value": then}])]
+
+
 def chain(levels: list[Any], default: float, where: str) -> Schedule:
     """One schedule from a recipe's levels, most specific first; None for a silent level.
 
@@ -87,6 +98,7 @@ def chain(levels: list[Any], default: float, where: str) -> Schedule:
 
 
 def _rules(value: Any, where: str) -> list[tuple[str, tuple[float, ...]]]:
+    value = _number(value)
     if is_number(value):
         return [("*", (float(value),))]
     if isinstance(value, list) and value and all(is_number(item) for item in value):
@@ -110,6 +122,16 @@ def _rule(item: dict[str, Any], where: str) -> tuple[str, tuple[float, ...]]:
         raise RecipeError(f"{where}: rules cannot be nested")
     ((_, knots),) = _rules(value, where)
     return "*" if pattern in (None, "") else str(pattern), knots
+
+
+def _number(value: Any) -> Any:
+    """A number written as text ("0.5"), as mergekit takes it; anything else as it is."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def is_number(value: Any) -> bool:

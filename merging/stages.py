@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from merging.checkpoints import short_names
+from merging.checkpoints import Entry, short_names
 from merging.decisions import (
     Combination,
     Competition,
@@ -23,6 +23,7 @@ from merging.decisions import (
     Outcome,
     Rings,
     Sum,
+    apply,
 )
 from merging.engine import Stream, TensorReader, model_offsets
 from merging.errors import RecipeError
@@ -49,9 +50,15 @@ Histograms = list[dict[int, np.ndarray]]
 
 
 class Pruner(Protocol):
-    """One way to prune, for every expert of a recipe. `passes`: whole-model passes it measures."""
+    """One way to prune, for every expert of a recipe.
+
+    Attributes:
+        passes: whole-model passes it measures.
+        notes: what the user should know of this family, once prepared.
+    """
 
     passes: int
+    notes: Sequence[str]
 
     def prepare(self, stream: Stream) -> None:
         """Measures what needs the whole model."""
@@ -63,9 +70,10 @@ class Pruner(Protocol):
 
 
 class Consensus(Protocol):
-    """One way to combine pruned deltas. `passes`: whole-model passes it measures."""
+    """One way to combine pruned deltas. `passes` and `notes` as Pruner."""
 
     passes: int
+    notes: Sequence[str]
 
     def prepare(self, stream: Stream, pruner: Pruner) -> None:
         """Measures what needs the whole model, on pruned deltas."""
@@ -114,6 +122,7 @@ class KeepEverything:
     """prune: none."""
 
     passes = 0
+    notes: Sequence[str] = ()
 
     def prepare(self, stream: Stream) -> None:
         """Nothing to measure."""
@@ -127,6 +136,7 @@ class RandomPruning:
     """prune: random (DARE)."""
 
     passes = 0
+    notes: Sequence[str] = ()
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -155,14 +165,13 @@ class RandomPruning:
         return replace(draw, scale=_l1_ratio(reader, index, draw))
 
 
-def _l1_ratio(reader: TensorReader, index: int, draw: Draw) -> float:
+def _l1_ratio(reader: TensorReader, index: int, unscaled: Decision) -> float:
     """||delta||_1 over ||kept||_1, 1 where either is below 1e-7, as mergekit."""
     total = kept = 0.0
     for start, stop in reader.spans():
-        magnitudes = reader.delta(index, start, stop).abs()
-        keep = random.keep_mask(start, stop, draw.density, draw.keys, magnitudes.device)
-        total += elementary.total(magnitudes)
-        kept += elementary.total(magnitudes * keep)
+        delta = reader.delta(index, start, stop)
+        total += elementary.total(delta.abs())
+        kept += elementary.total(apply(unscaled, delta, start).abs())
     return total / kept if min(total, kept) >= 1e-7 else 1.0
 
 
@@ -170,6 +179,7 @@ class _ByMagnitude:
     """Shared by the magnitude pruners: the factor of every ring."""
 
     passes = 0
+    notes: Sequence[str] = ()
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -181,11 +191,17 @@ class _ByMagnitude:
     def prepare(self, stream: Stream) -> None:
         """Nothing to measure."""
 
-    def _rings(self, index: int, cuts: Sequence[Cut], offset: int = 0) -> Decision:
+    def _rings(
+        self, reader: TensorReader, index: int, cuts: Sequence[Cut], offset: int = 0
+    ) -> Decision:
         factors = self._factors[index]
         if all(cut == KEEP_ALL for cut in cuts):
             return Keep(factors[0])
-        return Rings(tuple(cuts), factors, offset)
+        rings = Rings(tuple(cuts), factors, offset)
+        if not self._recipe.parameters.get("rescale"):
+            return rings
+        ratio = _l1_ratio(reader, index, replace(rings, factors=(1.0,) * len(factors)))
+        return replace(rings, factors=tuple(factor * ratio for factor in factors))
 
 
 class TensorMagnitude(_ByMagnitude):
@@ -205,7 +221,7 @@ class TensorMagnitude(_ByMagnitude):
         if reader.numel == 0:
             return [Keep()] * reader.experts
         cuts = largest_cuts(reader.order_statistics, reader.nth_equal, reader.numel, keeps)
-        return [self._rings(index, row) for index, row in enumerate(cuts)]
+        return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
 
 
 class ModelMagnitude(_ByMagnitude):
@@ -246,7 +262,7 @@ class ModelMagnitude(_ByMagnitude):
     def decide(self, reader: TensorReader) -> list[Decision]:
         """The model's cuts, seen from this tensor."""
         first = self._offsets[reader.entry.name]
-        return [self._rings(index, cuts, first) for index, cuts in enumerate(self._cuts)]
+        return [self._rings(reader, index, cuts, first) for index, cuts in enumerate(self._cuts)]
 
 
 class DynamicPruning(_ByMagnitude):
@@ -264,6 +280,17 @@ class DynamicPruning(_ByMagnitude):
             stream, layer_outlier=values["layer_outlier"], linear_outlier=values["linear_outlier"]
         )
         self._offsets = self._outliers.offsets()
+        rhos = [
+            rho
+            for entry in self._outliers.linears
+            for index, source in enumerate(self._recipe.sources)
+            for rho in self._rhos(source, index, entry, stream.layers)
+        ]
+        if outside := sum(not 0 <= rho <= 1 for rho in rhos):
+            self.notes = [
+                f"density_shift moves {outside} of {len(rhos)} densities outside 0 to 1; they are "
+                "clipped, so the share kept differs from the one asked for"
+            ]
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Cuts of a linear; other tensors as `scale_dense` says."""
@@ -278,25 +305,31 @@ class DynamicPruning(_ByMagnitude):
             cuts = {-1: KEEP_ALL, reader.numel: KEEP_NONE}
             for rank, statistic in zip(wanted, values, strict=True):
                 cuts[rank] = Cut(statistic.value, 0)  # strictly above: no tie is kept
-            decisions.append(self._rings(index, [cuts[rank] for rank in row]))
+            decisions.append(self._rings(reader, index, [cuts[rank] for rank in row]))
         return decisions
 
     def _ranks(self, reader: TensorReader, index: int) -> list[int]:
         """Ascending ranks of the cuts of one expert's linear, one per partition."""
-        source = self._recipe.sources[index]
-        layer, linear = (np.array([value]) for value in self._offsets[index][reader.entry.name])
+        source, layers = self._recipe.sources[index], reader.stream.layers
+        return [
+            dynamic.cut_rank(reader.numel, rho)
+            for rho in self._rhos(source, index, reader.entry, layers)
+        ]
+
+    def _rhos(self, source: Source, index: int, entry: Entry, n_layers: int) -> list[float]:
+        """Densities of one expert's linear before clipping, one per partition."""
+        layer, linear = (np.array([value]) for value in self._offsets[index][entry.name])
         shift = self._recipe.parameters["density_shift"]
-        densities = magnitude.partition_densities(
-            density_at(source, reader), len(source.amplification)
-        )
-        rhos = [dynamic.densities(density, shift, layer, linear)[0] for density in densities]
-        return [dynamic.cut_rank(reader.numel, float(rho)) for rho in rhos]
+        density = source.density.at(entry.name, entry.place.layer, n_layers)
+        nested = magnitude.partition_densities(density, len(source.amplification))
+        return [float(dynamic.densities(one, shift, layer, linear)[0]) for one in nested]
 
 
 class LinearConsensus:
     """consensus: sum or mean."""
 
     passes = 0
+    notes: Sequence[str] = ()
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -312,6 +345,8 @@ class LinearConsensus:
 
 class TiesConsensus:
     """consensus: ties."""
+
+    notes: Sequence[str] = ()
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -338,6 +373,8 @@ class TiesConsensus:
 class PcbConsensus:
     """consensus: pcb."""
 
+    notes: Sequence[str] = ()
+
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._model_scope = recipe.parameters["scope"] == "model"
@@ -362,6 +399,10 @@ class PcbConsensus:
         self._whole = self._measure(
             magnitudes, scores, count, experts, sample, stream.score_histograms
         )
+        idle = set(range(experts)) - set(self._whole.active)
+        if idle:
+            names = ", ".join(stream.family.experts[index].name for index in sorted(idle))
+            self.notes = [f"{names}: no change against the base; left out of the competition"]
 
     @staticmethod
     def _sample(stream: Stream, pruner: Pruner, count: int) -> np.ndarray | None:

@@ -204,7 +204,7 @@ def extra(axis: Axis) -> list[Knob]:
 
 def settings(preset: Preset) -> dict[str, Any]:
     """What a preset sets: its method's defaults, and for the first screen's what that shows."""
-    values = dict(preset.defaults)
+    values = {**preset.defaults, **preset.shown}
     if preset.id == _FIRST_PRESET:
         values |= {
             "density": round(1 - _FIRST_RATE, 6), "amplification": _FIRST_FACTORS,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GIB = 2**30
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,19 @@ def from_arguments(
     )
     parser.add_argument(
         "--device",
-        choices=("auto", "cpu", "cuda", "mps"),
+        choices=DEVICES,
         default=env.get("AMALGAM_DEVICE", "auto"),
     )
     parser.add_argument(
         "--cache", type=Path, default=Path(env.get("AMALGAM_CACHE", Settings.cache))
     )
     parser.add_argument(
-        "--chat-gib", type=float, default=float(env.get("AMALGAM_CHAT_GIB", "8")),
+        "--chat-gib", type=float, default=env.get("AMALGAM_CHAT_GIB", "8"),
         help="memory for loaded chat models, in GiB (default: 8)",
     )  # fmt: skip
     given = parser.parse_args(arguments)
+    if given.device not in DEVICES:  # what the environment says is not held against the choices
+        parser.error(f"AMALGAM_DEVICE={given.device}: valid: {', '.join(DEVICES)}")
     models = tuple(given.models or [Path(env.get("AMALGAM_MODELS", "models"))])
     for folder in models:
         if folder.exists() and not folder.is_dir():

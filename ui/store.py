@@ -40,11 +40,11 @@ class ModelStore:
             MergeError: it cannot be loaded.
         """
         key = _key(model)
+        if (known := self._known(key)) is not None:
+            return known  # without waiting for a model that is being loaded
         with self._loading:
-            with self._lock:
-                if key in self._loaded:
-                    self._loaded.move_to_end(key)
-                    return self._loaded[key]
+            if (known := self._known(key)) is not None:
+                return known
             need = self.size_bytes(model)
             if need > self._budget:
                 raise NotEnoughSpace(
@@ -57,6 +57,12 @@ class ModelStore:
             with self._lock:
                 self._loaded[key] = chat
             return chat
+
+    def _known(self, key: tuple) -> ChatModel | None:
+        with self._lock:
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+            return self._loaded.get(key)
 
     def warm(self, models: list[Model]) -> None:
         """Loads models in the background; errors wait until somebody asks for the model.

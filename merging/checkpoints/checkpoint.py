@@ -157,11 +157,7 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
     if not folder.is_dir():
         raise ModelNotFound(f"{name}: no folder {folder}")
     config = _read_json(folder / "config.json", name)
-    if config.get("auto_map"):
-        raise UnsafeFile(
-            f"{name}: config.json asks to run code from the repository (auto_map); "
-            "use a version of the model that transformers supports by itself"
-        )
+    _refuse_code(folder, config, name)
     if config.get("quantization_config"):
         raise BadCheckpoint(
             f"{name}: the checkpoint is quantized; merge the original bfloat16 or float16 weights "
@@ -183,6 +179,19 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
                 f"{name}: tensor {tensor} is in the index but in no file; download the model again"
             )
     return Checkpoint(name, folder, config, dict(sorted(tensors.items())))
+
+
+def _refuse_code(folder: Path, config: dict[str, Any], name: str) -> None:
+    """Raises UnsafeFile where a model or its tokenizer would run code of its own."""
+    asking = "config.json" if config.get("auto_map") else None
+    for file in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
+        if (folder / file).is_file() and _read_json(folder / file, name).get("auto_map"):
+            asking = asking or file
+    if asking:
+        raise UnsafeFile(
+            f"{name}: {asking} asks to run code from the repository (auto_map); "
+            "use a version of the model that transformers supports by itself"
+        )
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from merging.checkpoints.aliases import named_as
 from merging.checkpoints.checkpoint import MERGEABLE, Checkpoint, TensorInfo, open_checkpoint
 from merging.checkpoints.layout import Place, is_vocabulary, place
 from merging.errors import FamilyMismatch
@@ -92,6 +93,7 @@ def open_family(base: Path | Checkpoint, experts: Mapping[str, Path] | list[Chec
         opened = tuple(experts)
     if not opened:
         raise FamilyMismatch(f"{root.name}: no expert given; name at least one model to merge")
+    opened = tuple(named_as(root, expert) for expert in opened)
     account = _account(root, opened)
     _check_related(root, opened, account)
     return Family(root, opened, account)

@@ -8,7 +8,7 @@ that inputs are sampled, the first, middle and last 64 KiB of every tensor ("sam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from merging.checkpoints.checkpoint import Checkpoint, TensorInfo
 
@@ -30,14 +30,25 @@ def combined(digests: Iterable[bytes], *, whole: bool = True) -> str:
     return f"{'sha256' if whole else 'sampled'}:{total}"
 
 
-def tensor_digest(model: Checkpoint, info: TensorInfo, *, whole: bool = True) -> bytes:
-    """sha256 of one tensor: its name, type, shape and (all or sampled) bytes."""
+def tensor_digest(
+    model: Checkpoint,
+    info: TensorInfo,
+    *,
+    whole: bool = True,
+    see: Callable[[memoryview, int], None] = lambda block, position: None,
+) -> bytes:
+    """sha256 of one tensor: its name, type, shape and (all or sampled) bytes.
+
+    Args:
+        see: gets every block of bytes that is hashed, and where it begins.
+    """
     digest, buffer = hashlib.sha256(), memoryview(bytearray(min(_BLOCK, info.size_bytes)))
     digest.update(f"{info.name}\0{info.dtype}\0{list(info.shape)}\0".encode())
     for start, stop in _ranges(info, whole):
         block = buffer[: stop - start]
         model.read_into(info, start, block)
         digest.update(block)
+        see(block, start)
     return digest.digest()
 
 

@@ -152,6 +152,7 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "amalgam_score_histogram": (None, [p, i, expert, i, rule, l64, l64, i, p, p]),
         "amalgam_merge": (l64, [p, i, expert, i, rule, l64, l64, p, i, p]),
         "amalgam_balance": (l64, [p, i, expert, i, l64, l64]),
+        "amalgam_checksum": (ctypes.c_uint64, [p, l64, l64]),
         "amalgam_map": (p, [i, l64, l64, i]),
         "amalgam_unmap": (None, [p, l64]),
         "amalgam_lost": (i, []),

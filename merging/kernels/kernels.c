@@ -221,8 +221,8 @@ static void prune(const Expert *expert, int64_t index, int m, float *restrict d)
             uint64_t at = (uint64_t)(index + i);
             uint32_t x = mix((uint32_t)at ^ expert->key0);
             x = mix(x + expert->key1 + (uint32_t)(at >> 32) * 0x632BE5ABu);
-            float scaled = d[i] * expert->scale;
-            d[i] = (x >> 8) < expert->keep ? scaled : 0.0f;
+            float scaled = d[i] * expert->scale, none = d[i] * 0.0f; /* NaN stays one */
+            d[i] = (x >> 8) < expert->keep ? scaled : none;
         }
     } else if (expert->rings == 0) {
         if (expert->scale != 1.0f)
@@ -450,7 +450,7 @@ static inline __attribute__((always_inline)) void ties_of(
             divisor = divisor + (agrees ? weight[e] : 0.0f);
         }
         divisor = divisor == 0.0f || !normalize ? 1.0f : divisor;
-        merged[i] = sum / divisor;
+        merged[i] = sum / divisor + total * 0.0f; /* NaN has no sign, and must be seen */
     }
 }
 
@@ -468,8 +468,10 @@ static void combine_ties(float (*d)[BLOCK], const Expert *experts, int n_experts
     for (int e = 1; e < n_experts; e++)
         for (int i = 0; i < m; i++) total[i] = total[i] + d[e][i];
     /* flip signs so that the elected one is always +: comparing is then the same for both */
+    float unseen[BLOCK]; /* NaN has no sign, and must be seen */
     for (int i = 0; i < m; i++) {
         int positive = rule->zero_is_positive ? total[i] >= 0.0f : total[i] > 0.0f;
+        unseen[i] = total[i] * 0.0f;
         total[i] = positive ? 1.0f : -1.0f;
         merged[i] = 0.0f;
         divisor[i] = 0.0f;
@@ -485,6 +487,7 @@ static void combine_ties(float (*d)[BLOCK], const Expert *experts, int n_experts
     if (rule->normalize)
         for (int i = 0; i < m; i++)
             merged[i] = merged[i] / (divisor[i] == 0.0f ? 1.0f : divisor[i]);
+    for (int i = 0; i < m; i++) merged[i] = merged[i] + unseen[i];
 }
 
 /* exp for x in [0, 87] and tanh, step by step as merging/methods/elementary.py. */
@@ -572,9 +575,10 @@ static void combine_pcb(float (*d)[BLOCK], const Expert *experts, int n_experts,
         if (!experts[e].active) continue;
         Expert x = experts[e];
         float span = x.top - x.threshold;
+        int out_voted = x.top == 0.0f && x.high > x.low; /* everywhere */
         for (int i = 0; i < m; i++) {
             float share = span <= 0.0f
-                              ? (b[e][i] >= x.threshold ? 1.0f : 0.0f)
+                              ? (!out_voted && b[e][i] >= x.threshold ? 1.0f : 0.0f)
                               : (clamped(b[e][i], x.threshold, x.top) - x.threshold) / span;
             float clip = sign_of(d[e][i]) * clamped(fabsf(d[e][i]), x.low, x.high);
             merged[i] = merged[i] + x.weight * clip * share;
@@ -695,6 +699,16 @@ int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, 
         balance += sum;
     }
     return balance;
+}
+
+/* Sum of n 16-bit words times odd factors, `first` being the first one's index: as
+ * merging/checkpoints/checksum.py. */
+uint64_t amalgam_checksum(const uint16_t *words, int64_t n, int64_t first) {
+    uint64_t sum = 0;
+    uint32_t factor = (uint32_t)(2 * (uint64_t)first + 1);
+    for (int64_t i = 0; i < n; i++)
+        sum += (uint64_t)words[i] * (uint32_t)(factor + 2u * (uint32_t)i);
+    return sum;
 }
 
 /* Pieces of files as memory. A file that shrinks while it is mapped, or whose disk fails, raises

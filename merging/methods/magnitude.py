@@ -2,9 +2,9 @@
 
 Source: trimming as in TIES-Merging (arXiv 2306.01708, section 4.1) and partitions as in DPPA
 (arXiv 2403.02799, step 2), generalised to K partitions. Per tensor by default, over the whole
-model with `scope: model`. Tie rule: exactly int(density * n) entries are kept, largest |delta|
-first, equal magnitudes by lowest flat index. mergekit keeps the same number, with equal
-magnitudes in no stated order.
+model with `scope: model`. Tie rule: exactly int(density * n) entries are kept (one at least
+where the density is above 0), largest |delta| first, equal magnitudes by lowest flat index.
+mergekit keeps the same number, with equal magnitudes in no stated order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from merging.later import torch
-from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, SCOPE, Axis
+from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, SCOPE, Axis, Knob
 
 AXIS = Axis(
     id="magnitude",
@@ -22,13 +22,23 @@ AXIS = Axis(
     formula="keep the int(density * n) entries of largest |delta|, drop the rest",
     paper="Yadav et al. 2023, TIES-Merging, step 1 (trim)",
     url="https://arxiv.org/abs/2306.01708",
-    knobs=(DENSITY, SCOPE, AMPLIFICATION, PARTITION_MODE),
-)
+    knobs=(
+        DENSITY,
+        SCOPE,
+        AMPLIFICATION,
+        PARTITION_MODE,
+        Knob(
+            "rescale", "Rescale", False,
+            "Multiply what is kept of a tensor so that the sum of its magnitudes stays.",
+        ),
+    ),
+)  # fmt: skip
 
 
 def kept_count(numel: int, density: float) -> int:
-    """Number of entries kept of `numel` at `density` in [0, 1]: int(density * n), as mergekit."""
-    return min(numel, max(0, int(density * numel)))
+    """Number of entries kept of `numel` at `density` in [0, 1], as mergekit: int(density * n), but
+    at least one where the density is above 0."""
+    return min(numel, max(int(density * numel), int(density > 0)))
 
 
 def partition_densities(density: float, partitions: int) -> list[float]:

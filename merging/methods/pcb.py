@@ -16,8 +16,8 @@ Variants differ in c and in inter_i:
     pairwise  (D)  c = 1e-2  sum_j tanh(v_i * v_j)
 
 Where the released code gives NaN we differ: an expert equal to the base is left out of n, a
-constant row has u = 0, a constant S is 1 at and above the threshold, and rows too short to clip
-are not clipped.
+constant row has u = 0, a constant S is 1 at and above the threshold (0 where exact opposites
+out-vote each other everywhere), and rows too short to clip are not clipped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ AXIS = Axis(
         Knob(
             "pcb_density", "Competing share", 0.1,
             "Share of each expert's parameters that survives the competition.",
-            low=0.01, high=1.0, step=0.01, unit="share of entries kept",
+            low=1e-9, high=1.0, step=0.01, unit="share of entries kept",
         ),
         Knob(
             "variant", "Variant", "pairwise", "How agreement between experts is scored.",
@@ -122,6 +122,8 @@ def survivors(score: torch.Tensor, bound: Bounds) -> torch.Tensor:
     """S_i: 0 up to the threshold, then up to 1 at the top. (n,) float32."""
     span = bound.top - bound.threshold
     if span <= 0:
+        if bound.top == 0 and bound.high > bound.low:  # out-voted everywhere: exact opposites
+            return torch.zeros_like(score)
         return (score >= bound.threshold).to(score.dtype)
     return (score.clamp(bound.threshold, bound.top) - bound.threshold) / span
 

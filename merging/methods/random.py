@@ -94,6 +94,9 @@ def kept_at(
     return ((x >> (32 - _BITS)) & ((1 << _BITS) - 1)) < below
 
 
-def drop(delta: torch.Tensor, keep: torch.Tensor, scale: float) -> torch.Tensor:
-    """Returns delta * scale where kept, 0 elsewhere. delta (n,) float32, keep (n,) bool."""
-    return torch.where(keep, delta * scale, 0.0)
+def drop(delta: torch.Tensor, keep: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:
+    """Returns delta * scale where kept, 0 elsewhere. delta (n,) float32, keep (n,) bool.
+
+    What is not finite is dropped to NaN, so that it is seen.
+    """
+    return torch.where(keep, delta * scale, delta * 0.0)

@@ -69,7 +69,9 @@ class Preset:
     """A merge method by its usual name: a point on both axes.
 
     Attributes:
-        defaults: values that differ from the knobs' own defaults.
+        defaults: values that differ from the knobs' own defaults; those of mergekit's methods are
+            mergekit's.
+        shown: values that a screen begins with, where a recipe's default would show nothing.
         use_when: one line of advice.
     """
 
@@ -80,6 +82,7 @@ class Preset:
     summary: str
     use_when: str
     defaults: dict[str, Any] = field(default_factory=dict)
+    shown: dict[str, Any] = field(default_factory=dict)
 
 
 WEIGHT = Knob(
@@ -113,4 +116,3 @@ SCOPE = Knob(
     "Rank changes within each tensor, or over the whole model.",
     choices=("tensor", "model"),
 )  # fmt: skip
-COMMON = (WEIGHT, LAMBDA)

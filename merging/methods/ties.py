@@ -72,4 +72,4 @@ def elect_and_merge(
             divisor += torch.where(agrees, weight, 0.0)
     if normalize:
         merged /= torch.where(divisor == 0, 1.0, divisor)
-    return merged
+    return merged + total * 0.0  # NaN has no sign, and must be seen

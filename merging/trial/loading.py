@@ -29,7 +29,7 @@ def load(
     Raises:
         BadCheckpoint: transformers does not know the model, or a file is missing or damaged.
     """
-    options: dict[str, Any] = {"local_files_only": True}
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         model = AutoModelForCausalLM.from_pretrained(

@@ -71,6 +71,16 @@ def test_a_tensor_that_is_only_copied_is_warned_of(parent, capsys) -> None:
     assert err.startswith(f"warning: not merged but copied from the base: {name} (shape [15, 16]")
 
 
+def test_a_recipe_that_cannot_be_read_is_a_problem_like_any_other(parent, capsys) -> None:
+    recipe = recipe_file(parent, document("ties", 2, {"densty": 1}))
+    assert main(["check", recipe, "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert not found["ok"]
+    assert [problem["severity"] for problem in found["problems"]] == ["error"]
+    assert "densty" in found["problems"][0]["message"]
+    assert (found["disk_bytes"], found["memory_bytes"]) == (0, 0)
+
+
 def test_strict_refuses_what_is_merely_warned_of(parent, capsys) -> None:
     recipe = recipe_file(parent, document("ties", 2))
     assert main(["merge", "--strict", recipe, "fine"]) == 0
@@ -311,7 +321,10 @@ def test_wrong_usage_exits_with_two(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.endswith("--help\n")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

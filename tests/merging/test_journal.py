@@ -9,10 +9,11 @@ import pytest
 
 from merging import journal as journals
 from merging import recipe as recipes
-from merging.journal import FILE, Journal, key_of, resumable
+from merging.journal import FILE, Journal, Written, key_of, resumable
 from merging.merge import open_recipe
 from tests.families import document, small_family
 
+A, B = Written(0.1, 1 / 3, 2**64 - 1), Written(2.0, 3.0, 0)
 DEAD = 2**22 + 1  # above the highest process number
 
 
@@ -29,16 +30,16 @@ def key(parent: Path, method: str = "ties", shard_bytes: int = 100, engine: str 
 def test_what_was_noted_is_found_by_the_same_key_only(tmp_path: Path) -> None:
     first = Journal(tmp_path, "key")
     assert first.finished == {}
-    first.note("a", (0.1, 1 / 3))
-    first.note("b", (2.0, 3.0))
-    assert Journal(tmp_path, "key").finished == {"a": (0.1, 1 / 3), "b": (2.0, 3.0)}
+    first.note("a", A)
+    first.note("b", B)
+    assert Journal(tmp_path, "key").finished == {"a": A, "b": B}
     assert Journal(tmp_path, "other").finished == {}
     assert Journal(tmp_path, "key").finished == {}, "the other one began anew"
 
 
 @pytest.mark.parametrize("torn", ['{"tensor": "c", "su', '{"tensor": "c"}', "[]", "\x00\x00"])
 def test_a_torn_line_ends_the_journal(tmp_path: Path, torn: str) -> None:
-    Journal(tmp_path, "key").note("a", (1.0, 2.0))
+    Journal(tmp_path, "key").note("a", A)
     with (tmp_path / FILE).open("a") as file:
         file.write(torn)
     assert list(Journal(tmp_path, "key").finished) == ["a"]
@@ -68,7 +69,7 @@ def test_only_what_a_dead_process_left_is_taken_up(tmp_path: Path) -> None:
     for process in (os.getpid(), DEAD):
         folder = tmp_path / f".out.partial-{process}-abc"
         folder.mkdir()
-        Journal(folder, "key").note("a", (1.0, 2.0))
+        Journal(folder, "key").note("a", A)
     assert resumable(out, "key") == tmp_path / f".out.partial-{DEAD}-abc"
     assert resumable(out, "other") is None
     assert resumable(tmp_path / "elsewhere", "key") is None

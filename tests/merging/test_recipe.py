@@ -79,7 +79,7 @@ def test_defaults_are_filled_in() -> None:
     recipe = parse("{merge_method: ties, base_model: b, models: [{model: x}, y]}")
     assert [source.model for source in recipe.sources] == ["x", "y"]
     assert recipe.sources[0].weight.constant == 1.0
-    assert recipe.sources[0].density.constant == 0.2
+    assert recipe.sources[0].density.constant == 1.0  # as mergekit; screens begin with 0.2
     assert recipe.parameters["normalize"] is True
     assert recipe.strength.constant == 1.0
     assert recipe.dtype is None
@@ -166,6 +166,35 @@ def test_slices_that_restack_layers_are_refused(old: str, new: str, words: list[
     assert all(word in text for word in words), text
 
 
+def test_a_slice_s_filters_let_the_recipe_s_values_through() -> None:
+    text = SLICED.replace("{density: 0.3}", "{density: [{filter: mlp, value: 0.3}]}")
+    density = parse(text).sources[1].density
+    assert density.at("model.layers.1.mlp.up_proj.weight", 1, 12) == 0.3
+    assert density.at("model.layers.1.self_attn.q_proj.weight", 1, 12) == 0.9
+
+
+def test_switches_and_numbers_as_mergekit_s_recipes_write_them() -> None:
+    recipe = from_mapping(
+        {
+            **document("ties", [{"weight": "0.5", "density": "4e-1", "int8_mask": True}]),
+            "parameters": {"normalize": 0.0, "rescale": "true", "int8_mask": 1.0},
+            "tokenizer": {"source": "base"},
+            "name": "mine",
+        }
+    )
+    (source,) = recipe.sources
+    assert (source.weight.constant, source.density.constant) == (0.5, 0.4)
+    assert (recipe.parameters["normalize"], recipe.parameters["rescale"]) == (False, True)
+
+
+def test_an_average_counts_its_base_where_every_model_has_a_weight() -> None:
+    models = [{"model": "x"}, {"model": "y"}]
+    given = {"merge_method": "linear", "base_model": "b", "models": models}
+    recipe = from_mapping({**given, "parameters": {"weight": 1.0}})
+    assert [source.model for source in recipe.sources] == ["x", "y", "b"]
+    assert [source.model for source in from_mapping(given).sources] == ["x", "y"]
+
+
 def test_numbers_may_have_an_exponent() -> None:
     recipe = parse("{merge_method: ties, base_model: b, models: [x], parameters: {weight: 1e-3}}")
     assert recipe.sources[0].weight.constant == 0.001
@@ -243,7 +272,7 @@ def test_relative_models_are_read_against_the_file_s_folder(tmp_path) -> None:
         ({"slices": []}, ["slices", "not both"]),
         ({"slices": [], "models": None}, ["slices", "not both"]),
         ({"modules": {}}, ["modules"]),
-        ({"tokenizer": {"source": "union"}}, ["tokenizer"]),
+        ({"tokenizer": {"source": "union"}}, ["tokenizer", "source: base"]),
         ({"tokenizer_source": "union"}, ["tokenizer_source", "base"]),
         ({"chat_template": "chatml"}, ["chat_template"]),
         ({"dtype": "fp16"}, ["fp16", "float16"]),
@@ -264,7 +293,11 @@ def test_relative_models_are_read_against_the_file_s_folder(tmp_path) -> None:
         ({"parameters": {"densty": 0.1}}, ["densty", "did you mean density?"]),
         ({"parameters": {"normalise": True}}, ["normalise", "did you mean normalize?"]),
         ({"parameters": {"density_shift": 0.1}}, ["density_shift", "prune: dynamic"]),
-        ({"parameters": {"rescale": True}}, ["rescale", "prune: magnitude"]),
+        ({"parameters": {"rescale": True, "prune": "dynamic"}}, ["rescale", "prune: dynamic"]),
+        (
+            {"parameters": {"density": 1, "pcb_density": 1, "prune": "none", "consensus": "pcb"}},
+            ["density", "pcb_density", "one of them"],
+        ),
         ({"parameters": {"normalize": "yes please"}}, ["normalize", "true or false"]),
         ({"parameters": {"scope": "layer"}}, ["scope", "layer", "tensor"]),
         ({"parameters": {"prune": "magnitud"}}, ["prune", "did you mean magnitude?"]),

@@ -110,6 +110,15 @@ def test_remote_code_is_refused(tmp_path) -> None:
     assert "auto_map" in refused(folder, UnsafeFile)
 
 
+def test_a_tokenizer_with_code_of_its_own_is_refused(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    config = {"auto_map": {"AutoTokenizer": ["tok.Mine", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    message = refused(folder, UnsafeFile)
+    assert "tokenizer_config.json" in message
+    assert "auto_map" in message
+
+
 def test_quantized_checkpoints_are_refused(tmp_path) -> None:
     config = {"quantization_config": {"quant_method": "gptq"}}
     folder = write_model(tmp_path / "m", {"a": torch.ones(1)}, config)

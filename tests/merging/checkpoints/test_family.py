@@ -147,12 +147,36 @@ def test_an_expert_that_untied_its_head_is_reported(tmp_path) -> None:
     assert "ties" in reason
 
 
-def test_an_expert_that_tied_its_head_leaves_the_base_s(tmp_path) -> None:
+def test_the_head_of_an_expert_that_ties_it_is_its_embedding(tmp_path) -> None:
     base = llama(0)
     expert = tuned(base, 1)
     del expert[HEAD]
     family = opened(tmp_path, base, [expert], [{}, TIED])
+    assert line(family, HEAD) == ("merged", "")
+    (same,) = family.experts
+    assert torch.equal(same.read(HEAD), expert[EMBED])
+
+
+def test_an_expert_without_a_head_that_ties_nothing_leaves_the_base_s(tmp_path) -> None:
+    base = llama(0)
+    expert = tuned(base, 1)
+    del expert[HEAD]
+    family = opened(tmp_path, base, [expert])
     assert line(family, HEAD) == ("copied", "missing in expert0")
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("", "transformer."), ("transformer.", "")])
+def test_a_leading_part_of_the_names_may_differ(ours: str, theirs: str, tmp_path) -> None:
+    names = [f"h.{layer}.mlp.c_fc.weight" for layer in range(3)] + ["wte.weight"]
+    base = {ours + name: torch.full((2, 3), 1.0) for name in names}
+    expert = {theirs + name: torch.full((2, 3), 2.0) for name in names}
+    expert["lm_head.weight"] = torch.ones(2, 3)  # has no prefix, stands in one model only
+    family = opened(tmp_path, base, [expert])
+    assert [entry.name for entry in family.merged] == sorted(base)
+    assert line(family, "lm_head.weight")[0] == "left_out"
+    parent = write_family(tmp_path / "again", base, [expert])
+    result = merged(document("task_arithmetic", 1), parent, tmp_path / "out")
+    assert all(torch.equal(result[name], torch.full((2, 3), 2.0)) for name in base)
 
 
 def test_all_float_types_merge_with_each_other(tmp_path) -> None:

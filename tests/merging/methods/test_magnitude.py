@@ -23,9 +23,11 @@ def test_the_largest_changes_are_kept(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("density", "count"), [(0.0, 0), (0.05, 0), (0.1, 1), (0.35, 3), (0.999, 9), (1.0, 10)]
+    ("density", "count"), [(0.0, 0), (0.05, 1), (0.1, 1), (0.35, 3), (0.999, 9), (1.0, 10)]
 )
-def test_int_of_density_times_entries_is_kept(density: float, count: int, tmp_path) -> None:
+def test_int_of_density_times_entries_is_kept_but_one_at_least(
+    density: float, count: int, tmp_path
+) -> None:
     values = torch.linspace(0.1, 1.0, 10)
     change = merged_one(tmp_path, "magnitude", ZEROS, [values], None, {"density": density})
     assert int((change != 0).sum()) == count == kept_count(10, density)
@@ -43,6 +45,14 @@ def test_density_one_keeps_every_change_bit_for_bit(tmp_path) -> None:
     pruned = merged(document("magnitude", 2, {"density": 1.0}), parent, tmp_path / "pruned")
     whole = merged(document("task_arithmetic", 2), parent, tmp_path / "whole")
     assert all(torch.equal(pruned[name], whole[name]) for name in whole)
+
+
+def test_rescaling_keeps_the_sum_of_magnitudes(tmp_path) -> None:
+    # 0.9, 0.7, -0.6 and 0.5 are kept of sum 2.7; all ten have the sum of TAU's magnitudes
+    parameters = {"density": 0.4, "rescale": True}
+    change = merged_one(tmp_path, "magnitude", ZEROS, [TAU], None, parameters)
+    factor = sum(map(abs, TAU)) / 2.7
+    assert close(change, [factor * v for v in [0.9, 0, 0.5, 0, -0.6, 0, 0, 0, 0, 0.7]])
 
 
 def test_density_zero_gives_the_base(tmp_path) -> None:

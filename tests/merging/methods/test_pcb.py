@@ -169,8 +169,9 @@ def test_experts_all_equal_to_the_base_give_the_base(scope, tmp_path) -> None:
 def test_exactly_opposite_experts_cancel(variant, tmp_path) -> None:
     tau = torch.randn(2000, generator=torch.Generator().manual_seed(0))
     parameters = {"variant": variant}
-    change = merged_one(tmp_path, "pcb", torch.zeros(2000), [tau, -tau], None, parameters)
-    assert change.abs().max() == 0
+    for weights in (None, [1.2, 0.8]):
+        change = merged_one(tmp_path, "pcb", torch.zeros(2000), [tau, -tau], weights, parameters)
+        assert change.abs().max() == 0
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

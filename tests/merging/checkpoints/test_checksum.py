@@ -1,0 +1,38 @@
+"""The sum that verifying compares: by hand, in pieces, by both ways of adding up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from merging import kernels
+from merging.checkpoints.checksum import checksum
+
+
+@pytest.fixture(params=[True, False], ids=["loop", "numpy"], autouse=True)
+def built(request, monkeypatch) -> None:
+    if request.param:
+        assert kernels.library() is not None
+    else:
+        monkeypatch.setattr(kernels, "is_built", lambda: False)
+
+
+def test_by_hand() -> None:
+    # words 1, 2, 0x0103 at index 0, 1, 2: 1 * 1 + 2 * 3 + 259 * 5
+    assert checksum(memoryview(bytes([1, 0, 2, 0, 3, 1])), 0) == 1302
+    assert checksum(memoryview(bytes([1, 0])), 6) == 7  # index 3
+    assert checksum(memoryview(bytes([4])), 0) == 4  # an odd end is a word
+    assert checksum(memoryview(b""), 10) == 0
+
+
+def test_the_factor_is_taken_mod_2_to_the_32() -> None:
+    assert checksum(memoryview(bytes([1, 0])), 2 * (1 << 31)) == 1
+    assert checksum(memoryview(bytes([1, 0, 1, 0])), 2 * ((1 << 31) - 1)) == (1 << 32) - 1 + 1
+
+
+@pytest.mark.parametrize("step", [2, 14, 1000])
+def test_pieces_add_up_in_any_order(step: int) -> None:
+    data = torch.randint(256, (5001,), generator=torch.Generator().manual_seed(0))
+    raw = memoryview(data.to(torch.uint8).numpy())
+    pieces = [checksum(raw[at : at + step], at) for at in range(0, len(raw), step)]
+    assert sum(reversed(pieces)) % (1 << 64) == checksum(raw, 0)

@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from merging.errors import NonFinite
 from merging.later import torch
 from merging.methods import linear, random, ties
 from merging.selection import KEEP_ALL, OrderStatistic
+
+if TYPE_CHECKING:
+    Kernel = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 log = logging.getLogger(__name__)
 
@@ -229,9 +232,6 @@ def _numbers(decisions: Sequence[Decision], outcome: Outcome) -> tuple[torch.Ten
                 numbers += [cut.value, factor]
                 places.append(min(cut.tie_stop, _NO_TIE) - decision.offset)
     return torch.tensor(numbers, dtype=torch.float32), torch.tensor(places, dtype=torch.int64)
-
-
-Kernel = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 @functools.cache

@@ -43,6 +43,7 @@ from merging.selection import HALF, UPPER, OrderStatistic, statistics
 # one expert after the other is compared with the base.
 PIECE_BYTES = 8 << 20
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
+STAY_BYTES = 72 << 20  # what a worker keeps mapped of a tensor that it reads twice
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
@@ -50,6 +51,8 @@ _MERGED = 1 << 16  # the slot of merged elements
 _SLACK = 64  # elements that the collecting loop may write beyond the last it counts
 _BLOCK = 1 << 10  # pieces are whole blocks of the loops
 _FULL = 1 << 31  # entries after which 32-bit counters are emptied
+_Held = tuple[int, int, int, "Window | np.ndarray"]
+"""First and last element, their address, and what holds them."""
 _TYPES = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
 
 
@@ -155,11 +158,14 @@ class FusedReader(TensorReader):
         self._widths = widths
         self._step = min(entry.numel, max(_BLOCK, PIECE_BYTES // sum(widths) // _BLOCK * _BLOCK))
         self._fits = self._step == entry.numel
-        self._loaded: dict[int, tuple[int, int, int, Window | np.ndarray]] = {}
+        self._loaded: dict[int, _Held] = {}
+        self._stays: dict[tuple[int, int], _Held] = {}
+        self._room = 0
         self._collected: dict[int, Collected] = {}
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
-        """As TensorReader."""
+        """As TensorReader. The tensor will be read again: some of it stays mapped."""
+        self._room = STAY_BYTES - sum(self._widths) * self._step
         try:
             return self._from_brackets(ranks) or statistics(self.sweep, ranks)
         except NonFinite as error:
@@ -429,10 +435,17 @@ class FusedReader(TensorReader):
         width = self._widths[model]
         found = self._loaded.get(model)
         if found is None or not found[0] <= start <= stop <= found[1]:
-            self._loaded.pop(model, None)  # one window at a time
+            self._loaded.pop(model, None)  # one window at a time, but for those that stay
             low = start - start % self._step if self._step else 0
-            high = min(low + self._step, self.numel)
-            found = (low, high, *self._hold(model, low * width, (high - low) * width))
+            if (model, low) not in self._stays:
+                high = min(low + self._step, self.numel)
+                size = (high - low) * width
+                found = (low, high, *self._hold(model, low * width, size))
+                if size <= self._room and isinstance(found[3], Window):
+                    self._stays[model, low] = found
+                    self._room -= size
+            else:
+                found = self._stays[model, low]
             self._loaded[model] = found
         low, _, address, _held = found
         return address + (start - low) * width

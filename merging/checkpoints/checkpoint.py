@@ -11,6 +11,7 @@ import json
 import operator
 import os
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,17 +118,30 @@ class Checkpoint:
 
     def read_into(self, info: TensorInfo, skip_bytes: int, view: memoryview) -> None:
         """Fills the writable bytes `view` with the bytes of `info` from `skip_bytes` on."""
-        position = info.offset + skip_bytes
         # opened anew each time: no limit on the number of shards, and safe in any thread
         with info.file.open("rb", buffering=0) as handle:
-            while view:
-                count = os.preadv(handle.fileno(), [view], position)
-                if count <= 0:
-                    raise BadCheckpoint(
-                        f"{info.file}: the file ends inside tensor {info.name} (at byte "
-                        f"{position}); it is truncated, copy or download it again"
-                    )
-                view, position = view[count:], position + count
+            _read_at(handle.fileno(), info, skip_bytes, view)
+
+    def blocks(
+        self, info: TensorInfo, ranges: Iterable[tuple[int, int]], buffer: memoryview
+    ) -> Iterator[tuple[int, memoryview]]:
+        """(start, bytes) of some ranges of a tensor's bytes, each read into `buffer`."""
+        with info.file.open("rb", buffering=0) as handle:
+            for start, stop in ranges:
+                _read_at(handle.fileno(), info, start, buffer[: stop - start])
+                yield start, buffer[: stop - start]
+
+
+def _read_at(handle: int, info: TensorInfo, skip_bytes: int, view: memoryview) -> None:
+    position = info.offset + skip_bytes
+    while view:
+        count = os.preadv(handle, [view], position)
+        if count <= 0:
+            raise BadCheckpoint(
+                f"{info.file}: the file ends inside tensor {info.name} (at byte {position}); it is "
+                "truncated, copy or download it again"
+            )
+        view, position = view[count:], position + count
 
 
 def torch_dtype(dtype: str) -> torch.dtype:

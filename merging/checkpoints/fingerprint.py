@@ -44,9 +44,7 @@ def tensor_digest(
     """
     digest, buffer = hashlib.sha256(), memoryview(bytearray(min(_BLOCK, info.size_bytes)))
     digest.update(f"{info.name}\0{info.dtype}\0{list(info.shape)}\0".encode())
-    for start, stop in _ranges(info, whole):
-        block = buffer[: stop - start]
-        model.read_into(info, start, block)
+    for start, block in model.blocks(info, _ranges(info, whole), buffer):
         digest.update(block)
         see(block, start)
     return digest.digest()

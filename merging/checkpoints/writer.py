@@ -23,6 +23,7 @@ from merging.errors import NotEnoughSpace, OutputExists
 
 SHARD_BYTES = 5_000_000_000
 _ALIGN = 64
+_FLUSH_BYTES = 1 << 27  # written from one flush to the next
 _LONGEST_NAME = 200  # leaves room for the hidden folder's marks within a file system's 255
 
 
@@ -86,6 +87,7 @@ class ModelWriter:
         self.out = Path(out)
         check_output(self.out, overwrite)
         self.folder = staging_folder(self.out)
+        self._flush = Flush(self.out)
         self._overwrite = overwrite
         self._places: dict[str, tuple[Path, int, TensorSpec]] = {}
         try:
@@ -95,6 +97,7 @@ class ModelWriter:
                 self.folder.mkdir(parents=True)
             remove_abandoned(self.out)
             self._create(specs, shard_bytes, dict(metadata or {}))
+            self._flush.start(sorted({path for path, _, _ in self._places.values()}))
         except BaseException as error:
             self.discard()
             raise _translate(error, self.out) from error
@@ -107,6 +110,7 @@ class ModelWriter:
         """
         path, offset, spec = self._places[name]
         data, width = memoryview(data).cast("B"), WIDTHS[spec.dtype]
+        size = len(data)
         if len(data) % width or start * width + len(data) > spec.size_bytes:
             raise ValueError(f"{name}: {len(data)} bytes at element {start} do not fit {spec}")
         position = offset + start * width
@@ -115,16 +119,18 @@ class ModelWriter:
                 while data:
                     count = os.pwrite(handle.fileno(), data, position)
                     data, position = data[count:], position + count
+            self._flush.note(size)
         except OSError as error:
             raise _translate(error, self.out) from error
 
     def flush(self) -> Flush:
-        """Begins to bring the tensor files to the disk; they can be read meanwhile."""
-        return Flush(sorted({path for path, _, _ in self._places.values()}), self.out)
+        """All is written: brings the rest of it to the disk; it can be read meanwhile."""
+        self._flush.finish()
+        return self._flush
 
     def publish(self) -> None:
         """Renames the hidden folder to its final name: the model appears."""
-        self.flush().done()  # what is on the disk already costs nothing
+        self.flush().done()
         if os.path.lexists(self.out):
             check_output(self.out, self._overwrite)
             old = staging_folder(self.out, "old")
@@ -143,6 +149,7 @@ class ModelWriter:
 
     def discard(self) -> None:
         """Removes everything written."""
+        self._flush.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _create(
@@ -187,16 +194,39 @@ class ModelWriter:
 
 
 class Flush:
-    """Files on their way to the disk, by a thread that nobody has to wait for."""
+    """Brings files to the disk while they are written, by a thread that nobody has to wait for."""
 
-    def __init__(self, files: Sequence[Path], out: Path) -> None:
+    def __init__(self, out: Path) -> None:
+        self._files: Sequence[Path] = ()
         self._out = out
+        self._dirty = 0
+        self._wake, self._last, self._over = threading.Event(), False, False
         self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, args=(files,), name="flush", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+
+    def start(self, files: Sequence[Path]) -> None:
+        """These files are there and will be written."""
+        self._files = files
         self._thread.start()
 
+    def note(self, size: int) -> None:
+        """So many bytes more have been written."""
+        self._dirty += size  # a race loses a few bytes of a hint
+        if self._dirty >= _FLUSH_BYTES:
+            self._wake.set()
+
+    def finish(self) -> None:
+        """Nothing more will be written."""
+        self._last = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """What was written is not wanted."""
+        self._over = True
+        self._wake.set()
+
     def done(self, timeout: float | None = None) -> bool:
-        """Waits for at most `timeout` seconds. True once all is on the disk.
+        """Waits for at most `timeout` seconds. True once all is on the disk, after `finish`.
 
         Raises:
             NotEnoughSpace: it could not be written.
@@ -206,11 +236,17 @@ class Flush:
             raise _translate(self._error, self._out) from self._error
         return not self._thread.is_alive()
 
-    def _run(self, files: Sequence[Path]) -> None:
+    def _run(self) -> None:
+        last = False
         try:
-            for path in files:
-                with path.open("r+b", buffering=0) as handle:
-                    os.fsync(handle.fileno())
+            while not last and not self._over:
+                self._wake.wait()
+                self._wake.clear()
+                last, self._dirty = self._last, 0
+                for path in self._files:
+                    if not self._over:
+                        with path.open("r+b", buffering=0) as handle:
+                            os.fsync(handle.fileno())
         except OSError as error:
             self._error = error
 

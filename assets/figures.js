@@ -80,7 +80,7 @@
     layout.shapes = [{ type: "line", x0: rate, x1: rate, y0: 0, y1: 1, line: { color: ink, width: 1.6 } }];
     layout.annotations = [{
       x: rate, y: 1, yanchor: "top", xanchor: right ? "left" : "right", xshift: right ? 6 : -6,
-      yshift: right ? -22 : -64, align: right ? "left" : "right", text: told(settings, totals),
+      yshift: right ? -22 : width < 420 ? -46 : -64, align: right ? "left" : "right", text: told(settings, totals),
       showarrow: false, bgcolor: css(colours.card), font: { color: ink },
     }];
     return { data, layout };

@@ -242,7 +242,7 @@
   /* Names the groups of choices for screen readers: their headings are plain text. One name for
      the buttons of a group makes it one stop of the Tab key, with arrow keys inside. */
   function nameGroups() {
-    const groups = [...document.querySelectorAll(".controls fieldset")];
+    const groups = [...document.querySelectorAll("fieldset")];
     const heading = (group) => group.querySelector("[data-testid=block-info]");
     groups.forEach((group, index) => {
       group.ariaLabel = heading(group)?.textContent.trim() ?? null;

@@ -7,6 +7,7 @@ writes; no arithmetic, no torch.
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ BLOCK = 1 << 24
 
 def read_all(folders: list[Path]) -> int:
     """Reads every safetensors file of the folders. Returns the bytes read."""
-    buffer = bytearray(BLOCK)
+    buffer = mmap.mmap(-1, BLOCK)  # begins at a page: some processors copy slower elsewhere
     total = 0
     for folder in folders:
         for path in sorted(folder.glob("*.safetensors")):
@@ -28,7 +29,7 @@ def read_all(folders: list[Path]) -> int:
 def write_as_many(folder: Path, out: Path) -> None:
     """Writes as many bytes as the safetensors files of `folder` have."""
     left = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    block = bytes(BLOCK)
+    block = memoryview(mmap.mmap(-1, BLOCK))
     with out.open("wb", buffering=0) as handle:
         while left:
             left -= handle.write(block[: min(left, BLOCK)])

@@ -232,7 +232,11 @@ def _check(args: argparse.Namespace) -> int:
         )
     else:
         for problem in report.problems:
-            print(f"{problem.severity}: {problem.where}: {problem.message}")
+            where = "" if problem.message.startswith(problem.where) else f"{problem.where}: "
+            print(f"{problem.severity}: {where}{problem.message}")
+        if not report.account:
+            print("not ready: no family to merge")
+            return USER_ERROR
         merged = sum(entry.status == "merged" for entry in report.account)
         print(
             f"{'ready' if report.ok else 'not ready'}: {merged} of {len(report.account)} tensors "
@@ -303,10 +307,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(scores)
         return 0
+    wide = 2 + max(22, *map(len, scores["scores"]))
     for name, domains in scores["scores"].items():
         for domain, score in domains.items():
             print(
-                f"{name:<24}{domain:<12}{score['score']:>7.1%}  "
+                f"{name:<{wide}}{domain:<12}{score['score']:>7.1%}  "
                 f"({score['low']:.1%} to {score['high']:.1%}, n = {score['n']})"
             )
     return 0

@@ -41,9 +41,9 @@ from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
 # Raw bytes of all models that a worker holds at a time: what stays in the processor's cache while
 # one expert after the other is compared with the base.
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 16 << 20
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
-STAY_BYTES = 72 << 20  # what a worker keeps mapped of a tensor that it reads twice
+STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here

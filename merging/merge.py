@@ -265,6 +265,11 @@ class Run:
 
         try:
             journal = Journal(writer.folder, key)
+            resumed = (
+                f"{len(journal.finished)} of {len(family.merged)} tensors were there already"
+                if journal.finished
+                else "nothing of it was there: begun anew"
+            )
             left = []
             for entry in family.merged:
                 if entry.name in journal.finished:
@@ -292,7 +297,7 @@ class Run:
             if not (self.resume and goes_on):
                 writer.discard()
             raise
-        notes = [*pruner.notes, *consensus.notes, *notes]
+        notes = [*([resumed] if self.resume else []), *pruner.notes, *consensus.notes, *notes]
         return Finished(digest, stream.engine, drift, tuple(dict.fromkeys(notes)))
 
 

@@ -115,13 +115,13 @@ def _densities(
     warnings = []
     if recipe.prune == "dynamic" and not _counted(recipe, sketch):
         warnings.append(
-            f"densities are estimates: outliers were counted at {sketch.layer_outlier:g} and "
+            f"Densities are estimates: outliers were counted at {sketch.layer_outlier:g} and "
             f"{sketch.linear_outlier:g} means"
         )
     if clipped:
         warnings.append(
-            f"the density shift moves {clipped} partitions' densities outside 0 to 1; they are "
-            "clipped, so the share kept differs from the one asked for"
+            f"Density shift would take {clipped} densities below 0 or above 1; they end there, so "
+            "the share kept may differ from the one asked for"
         )
     return result, warnings
 

@@ -294,7 +294,7 @@ def _share(schedule: Schedule) -> str:
 
 def _factor(schedule: Schedule) -> str:
     value = schedule.constant
-    return "by layer" if value is None else f"{value:g}"
+    return "one that varies along the model" if value is None else f"{value:g}"
 
 
 def _knobs(method: str, prune: str, consensus: str) -> dict[str, Knob]:

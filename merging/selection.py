@@ -5,7 +5,8 @@ does. One pass counts the upper 16 bits of that key, a second the lower 16 bits 
 that holds the wanted rank: the value is then known exactly. A third pass runs only where equal
 values straddle a cut. Passes see the values chunk by chunk, so a whole model is one more stream.
 
-Tie rule, everywhere: of equal magnitudes those with the lowest flat index are kept first.
+Tie rule: of equal magnitudes those with the lowest flat index are kept first. Dynamic pruning, as
+its authors, keeps none at the cut (methods/dynamic.py).
 """
 
 from __future__ import annotations

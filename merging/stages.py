@@ -288,8 +288,8 @@ class DynamicPruning(_ByMagnitude):
         ]
         if outside := sum(not 0 <= rho <= 1 for rho in rhos):
             self.notes = [
-                f"density_shift moves {outside} of {len(rhos)} densities outside 0 to 1; they are "
-                "clipped, so the share kept differs from the one asked for"
+                f"density_shift would take {outside} of {len(rhos)} densities below 0 or above 1; "
+                "they end there, so the share kept may differ from the one asked for"
             ]
 
     def decide(self, reader: TensorReader) -> list[Decision]:

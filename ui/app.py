@@ -50,7 +50,7 @@ def build(settings: Settings) -> App:
                 chat_refs = chat.layout(library)
             with gr.Tab("Guide", id="guide"):
                 guide.layout()
-        explore.wire(explore_refs, library)
+        explore.wire(demo, explore_refs, library)
         merge.MergeTab(merge_refs, library, jobs, settings.device).wire(demo)
         talking = chat.ChatTab(chat_refs, library, store, Talks())
         talking.wire(demo, chat_tab)

@@ -181,8 +181,8 @@ class ChatTab:
         placed = self._placed(kept, request)
         group, told = gr.skip(), ""
         if kept != chosen:
-            group = gr.update(value=kept)
-            told = f'<p class="complaint">Up to {view.COLUMNS} answer side by side.</p>'
+            group = gr.update(value=kept)  # which asks again, and finds nothing to complain of
+            gr.Info(f"Up to {view.COLUMNS} models answer side by side: take one away first.")
         boxes = [gr.update(visible=bool(model_id)) for model_id in placed]
         return [group, told, *boxes, *self._columns(placed, request)]
 

@@ -41,9 +41,11 @@ class ExploreRefs:
     Attributes:
         recipe: the current recipe, a YAML string.
         go_merge: opens the Merge tab.
+        weighed: ids of the experts that the weights belong to, in order.
     """
 
     recipe: gr.State
+    weighed: gr.State
     go_merge: gr.Button
     controls: Controls
     headline: PlotPanel
@@ -66,7 +68,7 @@ def layout(library: Library) -> ExploreRefs:
             panels = _panels()
     named = parts.named()
     values = {name: component.value for name, component in named.items()}
-    refs = ExploreRefs(gr.State(""), go_merge, parts, **panels)
+    refs = ExploreRefs(gr.State(""), gr.State(list(experts)), go_merge, parts, **panels)
     try:
         filled = view.family_values(library, named, values)
     except MergeError as error:
@@ -104,7 +106,7 @@ def _panels() -> dict[str, Any]:
     return built
 
 
-def wire(refs: ExploreRefs, library: Library) -> None:
+def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> None:
     """Attaches the tab's events."""
     named = refs.controls.named()
     names, inputs = list(named), list(named.values())
@@ -112,8 +114,8 @@ def wire(refs: ExploreRefs, library: Library) -> None:
     def settle(*values: Any) -> list[Any]:
         return _settled(library, dict(zip(names, values, strict=True)))
 
-    def family(*values: Any) -> Iterator[list[Any]]:
-        yield from _changed(library, named, dict(zip(names, values, strict=True)))
+    def family(weighed: list[str], *values: Any) -> Iterator[list[Any]]:
+        yield from _changed(library, named, dict(zip(names, values, strict=True)), weighed)
 
     moving = [named[name].change for name in names if name not in ("base", "experts")]
     gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
@@ -121,16 +123,21 @@ def wire(refs: ExploreRefs, library: Library) -> None:
         settle, inputs, [refs.headline, refs.recipe, refs.words, *refs.controls.amplification],
         js="(...v) => window.amalgam.clamp(v)", **_QUIET,
     )  # fmt: skip
-    filled = [*_outputs(refs), *refs.controls.weights]
+    filled = [*_outputs(refs), *refs.controls.weights, refs.weighed]
+    asked = [refs.weighed, *inputs]
     reading = {**_QUIET, "queue": True}
-    refs.controls.experts.input(family, inputs, filled, **reading)
+    refs.controls.experts.input(family, asked, filled, **reading)
     refs.controls.base.input(
         lambda base, chosen: _rebased(library, base, chosen),
         [refs.controls.base, refs.controls.experts], refs.controls.experts, **_QUIET,
-    ).then(family, inputs, filled, **reading)  # fmt: skip
+    ).then(family, asked, filled, **reading)  # fmt: skip
     refs.controls.refresh.click(
         lambda base: _refreshed(library, base), refs.controls.base,
         [refs.controls.base, refs.controls.experts], **_QUIET,
+    )  # fmt: skip
+    demo.load(
+        lambda base: gr.update(choices=view.choices(library), value=base), refs.controls.base,
+        refs.controls.base, **_QUIET,
     )  # fmt: skip
     refs.controls.preset.input(
         _preset, refs.controls.preset, _preset_outputs(refs.controls), **_QUIET
@@ -167,10 +174,14 @@ def _settled(library: Library, values: dict[str, Any]) -> list[Any]:
 
 
 def _changed(
-    library: Library, named: dict[str, Any], values: dict[str, Any]
+    library: Library, named: dict[str, Any], values: dict[str, Any], weighed: Sequence[str] = ()
 ) -> Iterator[list[Any]]:
-    """A new family: says that it is being read, then fills every panel."""
-    keep = [gr.skip()] * MAX_EXPERTS
+    """A new family: says that it is being read, then fills every panel.
+
+    Args:
+        weighed: the experts that the weights belong to; those that stay keep theirs.
+    """
+    keep = [gr.skip()] * (MAX_EXPERTS + 1)
     count = len(values["experts"] or [])
     if count == 0:
         yield [*view.nothing("Choose at least one expert."), *keep]
@@ -178,10 +189,11 @@ def _changed(
     skipped = [gr.skip()] * 6
     heading: dict[str, Any] | None = None  # of the first look, once there is one
     yield [_reading(count, None, None), *skipped, *keep]
-    values.update({f"weight.{index}": 1.0 for index in range(MAX_EXPERTS)})
     told: deque[Progress] = deque(maxlen=1)
     gone = threading.Event()
     try:
+        ids = view.ordered(library, values)["experts"]
+        values.update(_weights(values, weighed, ids))
         with ThreadPoolExecutor(1, thread_name_prefix="scan") as pool, _set_on_exit(gone):
             looking = pool.submit(view.first_look, library, named, dict(values), gone)
             work = pool.submit(view.family_values, library, named, values, told.append, gone)
@@ -196,12 +208,24 @@ def _changed(
             filled = work.result()
     except MergeError as error:
         gr.Warning(str(error))
-        yield [*view.nothing(str(error)), *keep]
+        yield [*view.nothing(str(error), "These models cannot be explored together."), *keep]
         return
-    names = [figures.short(library.get(m).label) for m in view.ordered(library, values)["experts"]]
-    weights = [gr.update(visible=True, label=f"Weight of {name}", value=1.0) for name in names]
+    names = [figures.short(library.get(model).label) for model in ids]
+    weights = [
+        gr.update(visible=True, label=f"Weight of {name}", value=values[f"weight.{index}"])
+        for index, name in enumerate(names)
+    ]
     weights += [gr.update(visible=False, value=1.0)] * (MAX_EXPERTS - len(names))
-    yield [*filled, *weights]
+    yield [*filled, *weights, ids]
+
+
+def _weights(
+    values: dict[str, Any], before: Sequence[str], after: Sequence[str]
+) -> dict[str, float]:
+    """The weights of other experts: those that were there keep theirs, others have 1."""
+    known = {model: values[f"weight.{index}"] for index, model in enumerate(before)}
+    models = [*after, *[""] * MAX_EXPERTS][:MAX_EXPERTS]
+    return {f"weight.{index}": known.get(model, 1.0) for index, model in enumerate(models)}
 
 
 @contextmanager
@@ -228,9 +252,10 @@ def _reading(
     if look is not None:
         reason = f"A first look, from some of the entries. Reading all of them{share}.{left}"
         return {**look, "reason": reason}
+    told = "one expert" if experts == 1 else f"{experts} experts"
     return {
         "parts": [(f"Reading the changes\N{HORIZONTAL ELLIPSIS}{share}", "")], "sentence": "",
-        "reason": f"Each tensor of {experts} experts is read once; the result is kept.{left}",
+        "reason": f"Every tensor of {told} is read once; the result is kept.{left}",
     }  # fmt: skip
 
 
@@ -243,8 +268,10 @@ def _rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
 
 
 def _refreshed(library: Library, base: str) -> tuple[Any, Any]:
-    """The lists of models, read again."""
+    """The lists of models, read again; folders that are not offered are told, and why."""
     library.refresh()
+    for name, reason in library.left_out():
+        gr.Info(f"{name} is not offered: {reason}")
     models = view.choices(library)
     return gr.update(choices=models), gr.update(choices=controls.offered(models, base))
 

@@ -28,8 +28,8 @@ _MAP_NOTES = {
     "none": "Share of entries by magnitude of the change. Nothing is pruned: everything is kept.",
     "random": "Share of entries by magnitude of the change. Pruned at random: every magnitude "
     "keeps the same share, so there is no cut.",
-    "magnitude": "Share of entries by magnitude of the change. Grey is pruned, colour is kept, "
-    "deeper where it is amplified; most important on the right.",
+    "magnitude": "Share of entries by magnitude of the change. Grey is pruned, colour is kept; "
+    "white lines part the partitions, the most important on the right.",
 }
 _MAP_NOTES["dynamic"] = _MAP_NOTES["magnitude"]
 _ENERGY_NOTES = {
@@ -151,11 +151,9 @@ def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return {"names": list(named), "bounds": bounds, "values": [values[name] for name in named]}
 
 
-def nothing(message: str) -> list[Any]:
+def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:
     """Values of `_outputs` where there is nothing to show."""
-    finding = {
-        "parts": [("Nothing to explore yet.", "")], "sentence": message, "reason": message,
-    }  # fmt: skip
+    finding = {"parts": [(title, "")], "sentence": f"{title} {message}", "reason": message}
     return [finding, "", "", None, None, None, None]
 
 

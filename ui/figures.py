@@ -21,7 +21,7 @@ COLOURS = (
 )  # fmt: skip
 GLYPHS = ("●", "■", "▲", "◆", "✚", "★", "▼", "⬟")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 _THIN = "\N{NARROW NO-BREAK SPACE}"
 _FIXED = {"fixedrange": True, "zeroline": False}
 
@@ -60,7 +60,7 @@ def _layout(**more: Any) -> dict[str, Any]:
     return {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": _FONT, "size": 12},
+        "font": {"family": FONT, "size": 12},
         "showlegend": False,
         "dragmode": False,
         "hovermode": "closest",
@@ -201,7 +201,14 @@ def headline(plan: Plan, sketch: FamilySketch) -> dict[str, Any]:
     found = plan.summary
     clash = ("; ", percent(found["clash"]), " of what is kept clashes in sign.")
     parts: list[tuple[str, str]]
-    if plan.recipe.prune == "none":
+    competing = plan.recipe.parameters.get("pcb_density") if plan.recipe.prune == "none" else None
+    if competing:
+        parts = [
+            ("Each expert competes with ", ""), (percent(competing), "competing"),
+            (" of its changes", ""),
+        ]  # fmt: skip
+        clash = ("; ", percent(found["clash"]), " of all changes clash in sign.")
+    elif plan.recipe.prune == "none":
         parts = [("Keeps ", ""), ("every", "all"), (" change", "")]
     else:
         parts = [
@@ -225,6 +232,8 @@ def reason(plan: Plan, sketch: FamilySketch) -> str:
     parts = []
     if plan.recipe.prune in ("magnitude", "dynamic") and plan.worst_layer is not None:
         parts.append(f"Layer {plan.worst_layer} loses most.")
+    if plan.recipe.consensus == "pcb":
+        parts.append("Which of them take part, only the merge can tell.")
     if plan.recipe.prune == "random":
         parts.append("Drawn at random, the same share of every layer; what is left is rescaled.")
     if len(sketch.experts) > 1:

@@ -99,6 +99,10 @@ class Jobs:
         jobs = list(self._jobs.values())
         return next((job for job in jobs if job.key == key and not job.is_over), None)
 
+    def running(self) -> Job | None:
+        """The job that is being worked on."""
+        return next((job for job in list(self._jobs.values()) if job.state == "running"), None)
+
     def position(self, job: Job) -> int:
         """How many jobs come before this one: 0 when it is running or over."""
         with self._changed:

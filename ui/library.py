@@ -77,6 +77,25 @@ class Library:
         with self._lock:
             self._models = found
 
+    def left_out(self) -> list[tuple[str, str]]:
+        """(folder's name, reason) of folders that look like models and are not on offer."""
+        found = []
+        for root in self._roots.values():
+            for folder in sorted(root.iterdir()) if root.is_dir() else ():
+                if folder.name.startswith(".") or not folder.is_dir() or _is_model(folder):
+                    continue
+                if any(any(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth")):
+                    found.append((folder.name, "pickle weights; save it as safetensors"))
+                elif (folder / "config.json").is_file():
+                    found.append((folder.name, "a config and no *.safetensors file"))
+                elif any(folder.glob("*.safetensors")):
+                    found.append((folder.name, "no config.json"))
+        return found
+
+    def root(self) -> Path:
+        """The folder that new models go to. Raises MergeError where none can be written."""
+        return self._writable()
+
     def models(self) -> list[Model]:
         """Every model on offer: built-in ones first, then folders by name."""
         return list(self._models.values())

@@ -17,6 +17,7 @@ import gradio as gr
 from merging.engine import Progress
 from merging.errors import MergeError, OutputExists
 from merging.merge import check, merge
+from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, parse
 from ui import merge_view as view
 from ui.events import CHEAP, PRIVATE
@@ -85,8 +86,12 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def _spoken(name: str) -> str:
-    """A file's name as a label: "all_ties" -> "All ties"."""
-    return name.replace("_", " + " if name == FIRST else " ").capitalize()
+    """A file's name as a label: "add_sort" -> "Add + sort", "all_ties" -> "All four: TIES"."""
+    first, _, rest = name.partition("_")
+    if first != "all":
+        return name.replace("_", " + ").capitalize()
+    names = {"average": "average", "learned": "learned weights"}
+    return f"All four: {PRESETS[rest].title if rest in PRESETS else names.get(rest, rest)}"
 
 
 def memory() -> gr.BrowserState:
@@ -226,9 +231,13 @@ class MergeTab:
             return "", view.problem(str(error)), gr.update(interactive=False), ""
         told = view.words(describe(recipe))
         try:
+            root = self.library.root()
+        except MergeError as error:  # nothing can be written: that goes before the name
+            return told, view.problem(str(error)), gr.update(interactive=False), ""
+        try:
             folder = self.library.new_folder(name)
         except MergeError as error:
-            found = view.checks(check(recipe), _free(Path.cwd()))
+            found = view.checks(check(recipe), _free(root))
             return told, found, gr.update(interactive=False), view.problem(str(error))
         report = check(recipe, folder)
         found = view.checks(report, _free(folder))
@@ -296,7 +305,9 @@ class MergeTab:
             folder = None
         if folder is None or folder.exists() or not kept.get("text"):
             fresh = suggest_name(self.library, text)
-            return gr.skip(), gr.skip(), gr.skip(), fresh, gr.skip()
+            running = self.jobs.running()
+            told = view.elsewhere(running.title) if running else gr.skip()
+            return gr.skip(), gr.skip(), gr.skip(), fresh, told
         return gr.skip(), kept["text"], folder.name, gr.skip(), view.interrupted(folder.name)
 
     def suggested(self, text: str) -> str:

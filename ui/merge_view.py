@@ -12,6 +12,7 @@ from typing import Any
 
 from merging.engine import Progress
 from merging.recipe import Recipe
+from ui.figures import FONT
 from ui.jobs import Job
 
 _FATES = (
@@ -32,15 +33,14 @@ class MergeDetails:
     n_layers: int
     sources: tuple[str, ...]
     seen: set[int] = field(default_factory=set)
-    passes: int = 0
-    last: tuple[str, str] = ("", "")
+    tensors: set[str] = field(default_factory=set)
+    phase: str = ""
 
     def note(self, progress: Progress) -> None:
-        """Keeps which layers went by in this pass; tensors come sorted by name in each."""
-        if progress.phase != self.last[0] or progress.tensor <= self.last[1]:
-            self.seen = set()
-            self.passes += 1
-        self.last = (progress.phase, progress.tensor)
+        """Keeps which layers went by in this pass; a tensor that comes again begins another."""
+        if progress.phase != self.phase or progress.tensor in self.tensors:
+            self.seen, self.tensors, self.phase = set(), set(), progress.phase
+        self.tensors.add(progress.tensor)
         if progress.layer is not None:
             self.seen.add(progress.layer)
 
@@ -123,6 +123,11 @@ def interrupted(name: str) -> str:
     )
 
 
+def elsewhere(name: str) -> str:
+    """What a page is told of a merge that another one started."""
+    return f"<p>{escape(name)} is being merged from another page. Yours would wait in line.</p>"
+
+
 def status(job: Job | None, position: int) -> str:
     """One sentence for screen readers and eyes: it changes only when the state does."""
     if job is None:
@@ -154,7 +159,7 @@ def progress(job: Job | None) -> str:
     if at is None:
         return bar
     phase = _PHASES.get(at.phase, at.phase)
-    facts = [f"{escape(phase)}, pass {job.details.passes}", f"{share:.0%}", span(job.seconds)]
+    facts = [escape(phase), f"{share:.0%}", span(job.seconds)]
     if at.rate_bytes:
         facts.append(f"{amount(at.rate_bytes)}/s")
     if at.eta_s is not None:
@@ -212,7 +217,7 @@ def loading_code(folder: str) -> str:
 
 def drift_value(drift: Mapping[int | None, float]) -> dict[str, Any]:
     """What the drift panel draws: a bar per layer, a sentence, and the same as a table."""
-    names = ["outside" if layer is None else str(layer) for layer in drift]
+    names = ["no layer" if layer is None else str(layer) for layer in drift]
     values = [float(value) for value in drift.values()]
     told = drift_words(drift)
     return {
@@ -232,7 +237,7 @@ def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any
         "data": [
             {
                 "type": "bar", "x": list(names), "y": list(values),
-                "marker": {"color": "#2379cc"},
+                "marker": {"color": "#0b5cad"},
                 "hovertemplate": "layer %{x}: %{y:.2%}<extra></extra>",
             }
         ],
@@ -244,7 +249,7 @@ def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any
                 "tickformat": ".0%" if max(values, default=0) >= 0.05 else ".2%", "nticks": 5,
                 "rangemode": "tozero", "fixedrange": True, "gridcolor": "rgba(125,139,161,.25)",
             },
-            "showlegend": False, "dragmode": False,
+            "showlegend": False, "dragmode": False, "font": {"family": FONT, "size": 12},
         },
     }  # fmt: skip
 

@@ -8,10 +8,11 @@ caller holds and nothing else.
 from __future__ import annotations
 
 import json
+import mmap
 import operator
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ WIDTHS = {
 }  # fmt: skip
 """Bytes per element of the types that are read, by safetensors' names."""
 MERGEABLE = frozenset({"F64", "F32", "F16", "BF16"})
+PAGE = mmap.PAGESIZE
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -123,13 +125,27 @@ class Checkpoint:
             _read_at(handle.fileno(), info, skip_bytes, view)
 
     def blocks(
-        self, info: TensorInfo, ranges: Iterable[tuple[int, int]], buffer: memoryview
+        self, info: TensorInfo, ranges: Sequence[tuple[int, int]]
     ) -> Iterator[tuple[int, memoryview]]:
-        """(start, bytes) of some ranges of a tensor's bytes, each read into `buffer`."""
+        """(start, bytes) of some ranges of a tensor's bytes, until the next one is asked for."""
+        if not ranges:
+            return
+        buffer = pages(max(stop - start for start, stop in ranges) + PAGE)
         with info.file.open("rb", buffering=0) as handle:
             for start, stop in ranges:
-                _read_at(handle.fileno(), info, start, buffer[: stop - start])
-                yield start, buffer[: stop - start]
+                shift = (info.offset + start) % PAGE
+                block = buffer[shift : shift + stop - start]
+                _read_at(handle.fileno(), info, start, block)
+                yield start, block
+
+
+def pages(size: int) -> memoryview:
+    """Writable bytes that begin where a page of memory does.
+
+    Bytes of a file are best read to the same place in a page as they have in the file: some
+    processors copy four times slower to a place a few bytes further on.
+    """
+    return memoryview(mmap.mmap(-1, size))
 
 
 def _read_at(handle: int, info: TensorInfo, skip_bytes: int, view: memoryview) -> None:

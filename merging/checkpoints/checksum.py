@@ -1,7 +1,8 @@
 """A sum that tells whether bytes read back are the bytes that were written.
 
-Over a tensor's bytes taken as 16-bit words w_i: sum of w_i * (2 i + 1) mod 2**64, the factor mod
-2**32. Pieces add up in any order; every factor is odd, so that no single changed word goes unseen.
+Over a tensor's bytes taken as signed 16-bit words w_i in regions of R = 128:
+sum of w_i * (2 (i mod R) + 1) * (2 (i div R) + 1) mod 2**64. Pieces add up in any order; every
+factor is odd, so that no single changed word goes unseen.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from merging import kernels
 
 _MASK = (1 << 64) - 1
+_REGION = 128
 
 
 def checksum(data: memoryview, position: int) -> int:
@@ -25,7 +27,7 @@ def checksum(data: memoryview, position: int) -> int:
         raw = np.append(raw, np.uint8(0))
     if kernels.is_built() and (library := kernels.library()) is not None:
         return int(library.amalgam_checksum(raw.ctypes.data, raw.size // 2, position // 2))
-    words = raw.view(np.uint16).astype(np.uint64)
-    index = np.arange(position // 2, position // 2 + words.size, dtype=np.uint64)
-    factors = (2 * index + 1) & np.uint64(0xFFFFFFFF)
-    return int((words * factors).sum(dtype=np.uint64)) & _MASK
+    words = raw.view(np.int16).astype(np.int64)
+    index = np.arange(position // 2, position // 2 + words.size)
+    factors = (2 * (index % _REGION) + 1) * (2 * (index // _REGION) + 1)
+    return int((words * factors).sum()) & _MASK  # integers wrap around, as the loop's

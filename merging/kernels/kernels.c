@@ -81,6 +81,11 @@ static int store(float *restrict in, void *target, int type, int64_t at, int n) 
 
 static void load_delta(const float *restrict base, const void *expert, int type, int64_t at, int n,
                        float *restrict out) {
+    if (type == BF16) { /* the usual one, without a pass between */
+        const uint16_t *in = (const uint16_t *)expert + at;
+        for (int i = 0; i < n; i++) out[i] = float_of((uint32_t)in[i] << 16) - base[i];
+        return;
+    }
     load(expert, type, at, n, out);
     for (int i = 0; i < n; i++) out[i] = out[i] - base[i];
 }
@@ -701,13 +706,24 @@ int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, 
     return balance;
 }
 
-/* Sum of n 16-bit words times odd factors, `first` being the first one's index: as
- * merging/checkpoints/checksum.py. */
-uint64_t amalgam_checksum(const uint16_t *words, int64_t n, int64_t first) {
+/* The sum of merging/checkpoints/checksum.py; `first` is the index of the first of n words. */
+uint64_t amalgam_checksum(const int16_t *words, int64_t n, int64_t first) {
+    enum { REGION = 128 };
+    int16_t factor[REGION];
+    for (int k = 0; k < REGION; k++) factor[k] = (int16_t)(2 * k + 1);
     uint64_t sum = 0;
-    uint32_t factor = (uint32_t)(2 * (uint64_t)first + 1);
-    for (int64_t i = 0; i < n; i++)
-        sum += (uint64_t)words[i] * (uint32_t)(factor + 2u * (uint32_t)i);
+    for (int64_t i = 0; i < n;) {
+        int64_t at = first + i, begin = at % REGION;
+        int64_t end = n - i < REGION - begin ? begin + n - i : REGION;
+        const int16_t *word = words + i - begin;
+        int32_t part = 0; /* below 2**29 */
+        if (begin == 0 && end == REGION)
+            for (int k = 0; k < REGION; k++) part += word[k] * factor[k];
+        else
+            for (int64_t k = begin; k < end; k++) part += word[k] * factor[k];
+        sum += (uint64_t)(int64_t)part * (2 * (uint64_t)(at / REGION) + 1);
+        i += end - begin;
+    }
     return sum;
 }
 

@@ -43,7 +43,7 @@ AXIS = Axis(
         Knob(
             "pcb_density", "Competing share", 0.1,
             "Share of each expert's parameters that survives the competition.",
-            low=1e-9, high=1.0, step=0.01, unit="share of entries kept",
+            low=0.001, high=1.0, step=0.001, unit="share of entries kept",
         ),
         Knob(
             "variant", "Variant", "pairwise", "How agreement between experts is scored.",

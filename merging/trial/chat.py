@@ -23,7 +23,7 @@ from transformers.generation.logits_process import (
 )
 
 from merging.checkpoints import open_checkpoint
-from merging.errors import DeviceUnavailable, NotEnoughSpace
+from merging.errors import DeviceUnavailable, NonFinite, NotEnoughSpace
 from merging.sources import release
 from merging.trial.loading import load
 from merging.trial.turns import Chunk, Message, PromptError, Sampling
@@ -116,6 +116,7 @@ class ChatModel:
 
         Raises:
             PromptError: see `encode`.
+            NonFinite: the model's scores are NaN.
         """
         sampling = sampling or Sampling()
         tokens = self.encode(messages)
@@ -149,6 +150,11 @@ class ChatModel:
             with torch.inference_mode():
                 output = self.model(step, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 scores = output.logits[:, -1].float()  # (1, vocabulary)
+                if scores.isnan().any():
+                    raise NonFinite(
+                        "its scores are NaN: the model holds values that are not finite, or "
+                        "overflows; Explore and a merge name the tensor"
+                    )
                 if process:
                     scores = process(cast(torch.LongTensor, seen), scores)
                 if sampling.temperature > 0:

@@ -15,6 +15,8 @@ from transformers import (
 
 from merging.errors import BadCheckpoint
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.*", "spiece.model", "*.tiktoken")
+
 
 def load(
     folder: Path, dtype: torch.dtype | str = "auto"
@@ -29,6 +31,12 @@ def load(
     Raises:
         BadCheckpoint: transformers does not know the model, or a file is missing or damaged.
     """
+    folder = Path(folder)
+    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
+        raise BadCheckpoint(
+            f"{folder.name}: no tokenizer in its folder; copy tokenizer.json and "
+            "tokenizer_config.json there from the model it was made from"
+        )
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
@@ -39,5 +47,5 @@ def load(
         raise
     except Exception as error:  # what the two raise for a folder they cannot read has no base
         reason = str(error).strip().partition("\n")[0]
-        raise BadCheckpoint(f"{Path(folder).name}: cannot be loaded: {reason}") from None
+        raise BadCheckpoint(f"{folder.name}: cannot be loaded: {reason}") from None
     return model.eval(), tokenizer

@@ -148,6 +148,7 @@ def test_four_models_at_most(page) -> None:
     expect(
         page.locator("#chat-models").get_by_role("checkbox", name="demo:reverse")
     ).not_to_be_checked()
+    expect(page.get_by_text("take one away first")).to_be_visible()
     assert page.locator(".talk:visible").count() == 4
 
 

@@ -320,7 +320,7 @@ def test_what_a_method_meets_in_a_family_is_told(parent, tmp_path) -> None:
     assert "expert1: no change against the base; left out of the competition" in notes
     low = {"density": 0.05, "density_shift": 0.2}
     (note,) = run(document("dppa", [{}], low), parent, tmp_path / "b").notes
-    assert "outside 0 to 1" in note
+    assert "below 0 or above 1" in note
     assert run(document("pcb", [{}], {"density": 1}), parent, tmp_path / "c").notes
 
 

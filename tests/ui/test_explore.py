@@ -64,7 +64,7 @@ def library() -> FakeLibrary:
 def built(library: FakeLibrary) -> tuple[gr.Blocks, explore.ExploreRefs]:
     with gr.Blocks() as page:
         refs = explore.layout(library)  # type: ignore[arg-type]
-        explore.wire(refs, library)  # type: ignore[arg-type]
+        explore.wire(page, refs, library)  # type: ignore[arg-type]
     return page, refs
 
 
@@ -173,8 +173,18 @@ def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, librar
     family = filled[3]["family"]
     assert [look["name"] for look in family["looks"]] == ["b", "d"]
     assert family["looks"][1]["colour"] == explore.figures.COLOURS[3]  # colour stays with expert
-    weights = filled[-controls.MAX_EXPERTS :]
+    *weights, weighed = filled[-controls.MAX_EXPERTS - 1 :]
     assert [update["visible"] for update in weights] == [True] * 2 + [False] * 6
+    assert weighed == ["demo:b", "demo:d"]
+
+
+def test_an_expert_that_stays_keeps_its_weight(built, library, values) -> None:
+    named = built[1].controls.named()
+    chosen = {**values, "experts": ["demo:b", "demo:d"], "weight.0": 0.3, "weight.1": 0.7}
+    *_, filled = explore._changed(library, named, chosen, ["demo:a", "demo:b"])
+    weights = filled[-controls.MAX_EXPERTS - 1 : -1]
+    assert [update["value"] for update in weights[:3]] == [0.7, 1.0, 1.0]
+    assert "weight: 0.7" in filled[1]
 
 
 def test_a_long_scan_says_how_far_it_is_and_for_how_long(

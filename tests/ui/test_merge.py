@@ -102,8 +102,10 @@ def test_reload_finds_the_job_and_strangers_find_nothing(tab: MergeTab) -> None:
     job_id, kept, _ = tab.started(RECIPE, "new")
     assert tab.remembered(kept, "")[:3] == (job_id, RECIPE, "new")
     for stranger in ("", None, "nothing", 5):
-        nothing = gr.skip()
-        assert tab.remembered(stranger, RECIPE) == (nothing, nothing, nothing, "ties", nothing)
+        *kept, fresh, told = tab.remembered(stranger, RECIPE)
+        assert kept == [gr.skip()] * 3
+        assert fresh == "ties"
+        assert told == gr.skip() or "new is being merged from another page" in told
         assert watch(tab, stranger) == [tuple([gr.skip()] * 9)]
 
 
@@ -160,11 +162,11 @@ def test_progress_bar_says_its_value() -> None:
 
 def test_layers_start_anew_with_every_pass() -> None:
     details = MergeDetails(None, "", 2, ())  # type: ignore[arg-type]
-    for phase in ("measure", "measure", "merge"):
-        for layer in (0, 1):
+    passes = (("measure", (1, 0)), ("measure", (0,)), ("merge", (1,)))  # in any order
+    for (phase, layers), seen in zip(passes, ({0, 1}, {0}, {1}), strict=True):
+        for layer in layers:
             details.note(Progress(phase, 0, 1, f"layers.{layer}", layer, 0.0, 0.0, None))
-    assert details.passes == 3
-    assert details.seen == {0, 1}
+        assert details.seen == seen
 
 
 def test_names_are_escaped_everywhere() -> None:
@@ -197,7 +199,7 @@ def test_spans(seconds: float, text: str) -> None:
 def test_drift_draws_every_layer_and_says_the_largest() -> None:
     drift = {0: 0.1, 1: 0.3, None: 0.2}
     value = view.drift_value(drift)
-    assert value["figure"]["data"][0]["x"] == ["0", "1", "outside"]
+    assert value["figure"]["data"][0]["x"] == ["0", "1", "no layer"]
     assert value["table"]["rows"][1] == ["1", "30.0%"]
     assert view.drift_words(drift) == "Layer 1 moved most: 30.0% of its own norm."
     assert view.drift_words({}) == "No layer moved."

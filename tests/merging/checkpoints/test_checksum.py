@@ -25,9 +25,14 @@ def test_by_hand() -> None:
     assert checksum(memoryview(b""), 10) == 0
 
 
-def test_the_factor_is_taken_mod_2_to_the_32() -> None:
-    assert checksum(memoryview(bytes([1, 0])), 2 * (1 << 31)) == 1
-    assert checksum(memoryview(bytes([1, 0, 1, 0])), 2 * ((1 << 31) - 1)) == (1 << 32) - 1 + 1
+def test_regions_have_factors_of_their_own() -> None:
+    region = 128  # words
+    one = memoryview(bytes([1, 0]))
+    assert checksum(one, 2 * (region - 1)) == 2 * (region - 1) + 1
+    assert checksum(one, 2 * region) == 1 * 3
+    assert checksum(one, 2 * (5 * region + 2)) == 5 * 11
+    assert checksum(memoryview(bytes([1, 0, 1, 0])), 2 * (region - 1)) == 2 * region - 1 + 3
+    assert checksum(memoryview(bytes([255, 255])), 2) == (-1 * 3) % (1 << 64)  # words have signs
 
 
 @pytest.mark.parametrize("step", [2, 14, 1000])

@@ -7,13 +7,11 @@ the recipe's stages into a hidden folder, reads it back, and lets it appear.
 from __future__ import annotations
 
 import gc
-import os
 import resource
 import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,7 +29,6 @@ from merging.checkpoints import (
 )
 from merging.checkpoints.checkpoint import MERGEABLE, WIDTHS, torch_dtype
 from merging.checkpoints.checksum import checksum
-from merging.checkpoints.fingerprint import combined, tensor_digest
 from merging.checkpoints.writer import SHARD_BYTES, check_output
 from merging.engine import (
     CHUNK,
@@ -52,6 +49,7 @@ from merging.errors import (
 )
 from merging.journal import Journal, Written, key_of, resumable
 from merging.later import torch
+from merging.readback import ReadBack
 from merging.recipe import Recipe
 from merging.sources import release, source_for
 from merging.stages import decide, make_consensus, make_pruner
@@ -247,6 +245,7 @@ class Run:
             taken_up=resumable(self.out, key) if self.resume else None,
         )  # fmt: skip
         dtypes = {spec.name: spec.dtype for spec in specs}
+        back = ReadBack(_opened(writer, family, recipe), writer.out, stream)
 
         def merge_tensor(reader: TensorReader) -> Written:
             name = reader.entry.name
@@ -261,6 +260,8 @@ class Run:
                 squared += piece.squared
             written = Written(changed, squared, total)
             journal.note(name, written)
+            if reader.entry.rows is None:  # else rows of the base are still to come
+                back.submit(reader.entry, total)
             return written
 
         try:
@@ -272,19 +273,26 @@ class Run:
             )
             left = []
             for entry in family.merged:
-                if entry.name in journal.finished:
-                    stream.advance("merge", entry, entry.numel)
-                else:
+                if entry.name not in journal.finished:
                     left.append(entry)
+                    continue
+                stream.advance("merge", entry, entry.numel)
+                if entry.rows is None:
+                    back.submit(entry, journal.finished[entry.name].checksum)
             made = zip(left, stream.map(merge_tensor, "merge", left), strict=True)
             written = journal.finished | {entry.name: one for entry, one in made}
             drift = _drift(family, written)
-            sums = {name: one.checksum for name, one in written.items()}
+            back.phase = "verify"
+            stream.advance(back.phase, family.merged[-1], 0)  # a family has merged tensors
             copied, notes = _copy_rest(family, dtypes, writer)
-            for name, sum_ in copied.items():
-                sums[name] = sums.get(name, 0) + sum_
-            flushed = writer.flush()  # the disk works while the processor verifies
-            digest = _verify(writer, family, recipe, stream, sums)
+            flushed = writer.flush()  # the disk works while the rest is read back
+            for entry in family.account:
+                if entry.status == "copied" or (
+                    entry.status == "merged" and entry.rows is not None
+                ):
+                    begun = written[entry.name].checksum if entry.name in written else 0
+                    back.submit(entry, begun + copied.get(entry.name, 0))
+            digest = back.fingerprint()
             while not flushed.done(_PATIENCE_S):
                 stream.check_cancelled()
             record.write_companions(writer.folder, recipe, family, digest)
@@ -292,11 +300,13 @@ class Run:
             journal.remove()
             writer.publish()
         except BaseException as error:
+            back.close()
             # what is tried again at once, in smaller chunks or on the CPU, begins anew
             goes_on = isinstance(error, MergeError) and not isinstance(error, VerificationFailed)
             if not (self.resume and goes_on):
                 writer.discard()
             raise
+        back.close()
         notes = [*([resumed] if self.resume else []), *pruner.notes, *consensus.notes, *notes]
         return Finished(digest, stream.engine, drift, tuple(dict.fromkeys(notes)))
 
@@ -404,41 +414,19 @@ def _copy_rest(
     return sums, notes
 
 
-def _verify(
-    writer: ModelWriter, family: Family, recipe: Recipe, stream: Stream, sums: dict[str, int]
-) -> str:
-    """Reads the hidden folder back: every tensor there, of its type and shape, and every byte as it
-    was handed to the writer. Returns its fingerprint.
-
-    Args:
-        sums: checksums of what was written, by tensor.
-    """
-    record.write_config(writer.folder, family.base, recipe.dtype)
-    written = open_checkpoint(writer.folder, writer.out.name)
-    for spec in _specs(family, recipe):
-        info = written.tensors.get(spec.name)
-        if info is None or info.shape != spec.shape or info.dtype != spec.dtype:
-            raise VerificationFailed(f"{writer.out}: tensor {spec.name} did not read back")
-    entries = [entry for entry in family.account if entry.status != "left_out"]
-
-    def digest(entry: Entry) -> bytes:
-        stream.check_cancelled()
-        blocks: list[int] = []
-        found = tensor_digest(
-            written,
-            written.tensors[entry.name],
-            see=lambda block, start: blocks.append(checksum(block, start)),
-        )
-        if (sum(blocks) - sums.get(entry.name, 0)) % (1 << 64):
-            raise VerificationFailed(
-                f"{writer.out}: tensor {entry.name} reads back otherwise than it was written; the "
-                "disk or the memory is at fault: choose another disk"
-            )
-        stream.advance("verify", entry, entry.numel if entry.status == "merged" else 0)
-        return found
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return combined(pool.map(digest, entries))
+def _opened(writer: ModelWriter, family: Family, recipe: Recipe) -> Checkpoint:
+    """The hidden folder as a model: every tensor there, of its type and shape."""
+    try:
+        record.write_config(writer.folder, family.base, recipe.dtype)
+        written = open_checkpoint(writer.folder, writer.out.name)
+        for spec in _specs(family, recipe):
+            info = written.tensors.get(spec.name)
+            if info is None or info.shape != spec.shape or info.dtype != spec.dtype:
+                raise VerificationFailed(f"{writer.out}: tensor {spec.name} did not read back")
+    except BaseException:
+        writer.discard()
+        raise
+    return written
 
 
 def _output_dtype(recipe: Recipe, family: Family, name: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from merging.checkpoints import Entry
+from merging.checkpoints.layout import blocks_of
 from merging.engine import Stream, TensorReader
 from merging.methods import dynamic
 
@@ -31,7 +32,7 @@ class OutlierRates:
 
     def offsets(self) -> list[dict[str, tuple[float, float]]]:
         """Per expert: linear's name -> (layer offset A_l, linear offset B_lk), each in [-1, 1]."""
-        layers = np.array([entry.place.layer for entry in self.linears])
+        layers = blocks_of([entry.name for entry in self.linears])
         numels = np.array([entry.numel for entry in self.linears], dtype=np.float64)
         result = []
         for layer_counts, linear_counts in zip(self.layer_counts, self.linear_counts, strict=True):
@@ -96,7 +97,7 @@ def count_outliers(
     Returns:
         Two (E, n_linears) int64 arrays.
     """
-    layers = np.array([entry.place.layer for entry in linears])
+    layers = blocks_of([entry.name for entry in linears])
     pooled = layer_means(layers, np.array([entry.numel for entry in linears]), sums)
     column = {entry.name: index for index, entry in enumerate(linears)}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from merging import tails
+from merging.checkpoints.layout import blocks_of
 from merging.errors import RecipeError
 from merging.methods import magnitude
 from merging.outliers import expert_offsets, layer_means
@@ -153,7 +154,7 @@ def offsets(
     read off the fine histograms.
     """
     linear = np.array([tensor.is_linear for tensor in sketch.tensors], dtype=bool)
-    layers = np.array([t.layer for t in sketch.tensors if t.is_linear])
+    layers = blocks_of([t.name for t in sketch.tensors if t.is_linear])
     numel = sketch.numel[linear].astype(np.float64)
     norms = sketch.l1[row, linear].sum(axis=1)
     layer_counts = sketch.layer_outliers[row, linear]

@@ -13,6 +13,7 @@ import numpy as np
 
 from merging import fused
 from merging.checkpoints import Family
+from merging.checkpoints.layout import blocks_of
 from merging.engine import Profile
 from merging.outliers import layer_means
 from merging.scan import (
@@ -104,7 +105,7 @@ def _outliers(
 ) -> dict[str, np.ndarray]:
     """Outliers of every linear by its layer's mean and by its own, (E, T) int64 each."""
     columns = linear_columns(family.merged)
-    layers = np.array([family.merged[index].place.layer for index in columns])
+    layers = blocks_of([family.merged[index].name for index in columns])
     numels = np.array([family.merged[index].numel for index in columns])
     counts = {name: np.zeros(l1.shape, dtype=np.int64) for name in ("layer", "linear")}
     means = {

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 LAYER_OUTLIER, LINEAR_OUTLIER = 3.0, 5.0
 SAMPLES = 1 << 15
 INFINITE = 0x7F80  # upper bits of infinity; NaN lies above
-_VERSION = 3
+_VERSION = 4
 _NOTHING = np.zeros((0, 0), dtype=np.int64)  # histograms once they are binned
 _ARRAYS = (
     "counts", "l1", "l2", "fine", "ties", "zeros", "max_abs", "layer_outliers",

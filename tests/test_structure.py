@@ -65,7 +65,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.tails"},
     {"merging.stages", "merging.scan", "merging.plan"},
     {"merging.preview"},
-    {"merging.record", "merging.journal"},
+    {"merging.record", "merging.journal", "merging.readback"},
     {"merging.merge"},
     {"merging.trial"},
     {"merging.__main__"},

@@ -7,7 +7,10 @@ Works for any architecture whose blocks are numbered in the tensor name
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(.+)$")
 _SHORT = re.compile(r"_proj$|_layernorm$|_norm$")
@@ -44,6 +47,18 @@ def place(name: str, shape: tuple[int, ...]) -> Place:
     parts = inner.split(".")
     module = parts[-1] if len(parts) <= 2 else ".".join(parts[1:])
     return Place(int(found.group(1)), _SHORT.sub("", module) if is_linear else module, is_linear)
+
+
+def blocks_of(names: Sequence[str]) -> np.ndarray:
+    """(n,) int: which block of the model each tensor is in, from 0, equal for tensors of one block.
+
+    Blocks of one number in different stacks (an encoder's and a decoder's) are different ones. All
+    names must be inside blocks.
+    """
+    found = [_BLOCK.search(name) for name in names]
+    keys = [(name[: m.start()], int(m.group(1))) for name, m in zip(names, found, strict=True) if m]
+    order = {key: index for index, key in enumerate(sorted(set(keys)))}
+    return np.array([order[key] for key in keys], dtype=np.int64)
 
 
 def is_vocabulary(name: str) -> bool:

@@ -1,7 +1,8 @@
 """Talk to one model: its own chat template, and an answer that streams token by token.
 
 The loop is our own, because `generate` spends more time around a small model than inside it. With
-temperature 0 it takes the most likely token, and gives the tokens that `generate` gives.
+temperature 0 it takes the most likely token, and gives the tokens that `generate` gives; of what a
+checkpoint's generation config may ask for, a repetition penalty is heeded.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from merging import engine, fused
 from merging.checkpoints import open_family
 from merging.engine import Stream
 from merging.outliers import expert_offsets, measure_outliers
-from tests.families import load_model, small_family
+from tests.families import load_model, small_family, write_family
 
 
 @pytest.mark.parametrize("kind", ["eager", "fused", "in pieces"])
@@ -42,6 +42,20 @@ def test_counts_are_those_of_the_deltas(kind: str, tmp_path, monkeypatch) -> Non
             assert rates.layer_counts[row, column] == layer
             assert rates.linear_counts[row, column] == linear
     assert [entry.name for entry in rates.linears] == sorted(n for n in base if "_proj" in n)
+
+
+def test_layers_of_two_stacks_are_not_pooled(tmp_path) -> None:
+    names = ("encoder.block.0.wi.weight", "decoder.block.0.wi.weight")
+    generator = torch.Generator().manual_seed(0)
+    base = {name: torch.zeros(40, 50) for name in names}
+    expert = {
+        name: torch.randn(40, 50, generator=generator) * scale
+        for name, scale in zip(names, (1.0, 100.0), strict=True)
+    }
+    parent = write_family(tmp_path, base, [expert])
+    family = open_family(parent / "base", {"expert0": parent / "expert0"})
+    rates = measure_outliers(Stream(family), layer_outlier=2.0, linear_outlier=2.0)
+    assert (rates.layer_counts == rates.linear_counts).all()  # each block is one linear
 
 
 def test_offsets_of_no_linears_are_empty() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from merging.checkpoints.layout import Place, is_vocabulary, place
+from merging.checkpoints.layout import Place, blocks_of, is_vocabulary, place
 
 SQUARE, VECTOR = (8, 8), (8,)
 
@@ -80,3 +80,13 @@ def test_biases_are_no_linears_whatever_their_shape(name: str) -> None:
 )  # fmt: skip
 def test_vocabulary_tensors_are_known_by_name(name: str, expected: bool) -> None:
     assert is_vocabulary(name) is expected
+
+
+def test_blocks_of_two_stacks_are_different_blocks() -> None:
+    names = [
+        "decoder.block.0.layer.0.wi.weight", "encoder.block.10.layer.0.wi.weight",
+        "encoder.block.2.layer.0.wi.weight", "encoder.block.2.layer.1.wo.weight",
+        "decoder.block.0.layer.2.wo.weight",
+    ]  # fmt: skip
+    assert blocks_of(names).tolist() == [0, 2, 1, 1, 0]  # 2 goes before 10
+    assert blocks_of([]).tolist() == []

@@ -212,7 +212,7 @@ def test_a_preset_sets_both_axes_and_a_free_choice_leaves_it(page) -> None:
     assert page.get_by_role("group", name="Combine by").get_by_label("TIES").is_checked()
     choose(page, "Combine by", "PCB")
     page.wait_for_function("!document.querySelector('.chips:not(.experts) input:checked')")
-    page.locator("#words", has_text="Balance how they compete").wait_for()
+    page.locator("#words", has_text="Let them compete").wait_for()
 
 
 def test_a_number_out_of_range_is_clamped_without_a_complaint(page) -> None:

@@ -137,7 +137,7 @@ def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> None:
     )  # fmt: skip
     demo.load(
         lambda base: gr.update(choices=view.choices(library), value=base), refs.controls.base,
-        refs.controls.base, **_QUIET,
+        refs.controls.base, **{**_QUIET, "queue": True},
     )  # fmt: skip
     refs.controls.preset.input(
         _preset, refs.controls.preset, _preset_outputs(refs.controls), **_QUIET

@@ -272,7 +272,8 @@ def describe(recipe: Recipe) -> str:
     )
     if any(source.weight.constant != 1 for source in recipe.sources):
         weights = _each(recipe, lambda source: _factor(source.weight))
-        parts.append(f"Their weights: {weights}.")
+        varied = all(source.weight.constant is None for source in recipe.sources)
+        parts.append("Their weights vary along the model." if varied else f"Weights: {weights}.")
     if recipe.strength.constant != 1:
         parts.append(f"Scale the result by {_factor(recipe.strength)}.")
     return " ".join(parts)

@@ -21,6 +21,7 @@ EVERYTHING = 1 << 16  # up to here all magnitudes are collected and no sample is
 MOST = 0x7FFFFFFF
 INFINITE = 0x7F800000
 _ERRORS = 4.5  # standard errors on both sides: one bracket in 100,000 misses
+_SHARED = 256  # a value that more than one entry in so many has is counted, not collected
 
 Bracket = tuple[int, int]
 Select = Callable[[np.ndarray, int], tuple[np.uint32, int, int]]
@@ -58,8 +59,35 @@ def brackets(sample: np.ndarray, count: int, ranks: Sequence[int]) -> list[Brack
     return found
 
 
+def apart(sample: np.ndarray, found: Sequence[Bracket]) -> list[Bracket]:
+    """The same brackets, split around values that many entries share.
+
+    Such a value becomes a bracket of its own, (value, value): counting it is enough, where
+    collecting would take memory that grows with the tensor. bfloat16 deltas have many of them.
+
+    Args:
+        sample: (s,) uint32, ascending.
+        found: disjoint brackets, ascending.
+    """
+    result: list[Bracket] = []
+    for low, high in found:
+        first, last = np.searchsorted(sample, np.array([low, high + 1], dtype=np.uint32))
+        values, counts = np.unique(sample[first:last], return_counts=True)
+        for value in map(int, values[counts > sample.size // _SHARED]):
+            if low < value:
+                result.append((low, value - 1))
+            result.append((value, value))
+            low = value + 1
+        if low <= high:
+            result.append((low, high))
+    return result
+
+
 def expected(sample: np.ndarray, count: int, bracket: Bracket) -> int:
-    """Room for the magnitudes inside a bracket: what the sample says, and a quarter more."""
+    """Room for the magnitudes inside a bracket: what the sample says, and a quarter more. None
+    is needed for a single value."""
+    if bracket[0] == bracket[1]:
+        return 0
     low, high = np.searchsorted(sample, np.array(bracket, np.uint32) + np.array([0, 1], np.uint32))
     return int(1.25 * count * int(high - low) / sample.size) + 4096
 
@@ -71,7 +99,9 @@ def select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:
 
 
 def locate(
+    wanted: Sequence[Bracket],
     keys: Sequence[np.ndarray],
+    sizes: Sequence[int],
     above: Sequence[int],
     count: int,
     rank: int,
@@ -80,14 +110,18 @@ def locate(
     """The value at an ascending rank; None if no bracket holds it.
 
     Args:
-        keys: for each bracket, the bits collected inside it.
+        keys: for each bracket, the bits collected inside it; of a single value none are needed.
+        sizes: for each bracket, how many magnitudes lie inside it.
         above: for each bracket, how many magnitudes lie above it.
         count: magnitudes in all.
         select: as the function of that name.
     """
-    for inside, over in zip(keys, above, strict=True):
-        place = rank - (count - over - inside.size)
-        if 0 <= place < inside.size:
-            key, higher, equal = select(inside, place)
-            return OrderStatistic(float(key.view(np.float32)), over + higher, equal)
+    for (low, high), inside, size, over in zip(wanted, keys, sizes, above, strict=True):
+        place = rank - (count - over - size)
+        if not 0 <= place < size:
+            continue
+        if low == high:
+            return OrderStatistic(float(np.uint32(low).view(np.float32)), over, size)
+        key, higher, equal = select(inside, place)
+        return OrderStatistic(float(key.view(np.float32)), over + higher, equal)
     return None

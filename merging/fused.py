@@ -121,7 +121,7 @@ class Collected:
 
     Attributes:
         brackets: their (lowest, highest) bits.
-        keys: for each bracket, the bits inside it in the tensor's order.
+        keys: for each bracket, the bits inside it in the tensor's order; none of a single value.
         starts: where each piece of the tensor begins.
         ends: (pieces, brackets) how many keys had been collected after each piece.
     """
@@ -136,6 +136,9 @@ class Collected:
         equal ones it is from there on."""
         bits = int(np.float32(value).view(np.uint32))
         for k, (low, high) in enumerate(self.brackets):
+            if low == bits == high:
+                piece = int(np.searchsorted(self.ends[:, k], nth - 1, side="right"))
+                return self.starts[piece], nth - (int(self.ends[piece - 1, k]) if piece else 0)
             if low <= bits <= high:
                 equal = np.flatnonzero(self.keys[k] == np.uint32(bits))
                 piece = int(np.searchsorted(self.ends[:, k], equal[nth - 1], side="right"))
@@ -204,14 +207,18 @@ class FusedReader(TensorReader):
         result = []
         for index, (row, size) in enumerate(zip(ranks, sizes, strict=True)):
             _, _, above, found, keys = rows[index]
-            if (found > size).any():
+            one = np.array([low == high for low, high in wanted[index]], dtype=bool)
+            if (found[~one] > size).any():
                 return None
-            inside = [keys[k * size : k * size + n] for k, n in enumerate(found)]
+            inside = [keys[k * size : k * size + n] for k, n in enumerate(np.where(one, 0, found))]
             self._collected[index] = Collected(
-                wanted[index], inside, starts, np.array([one[index] for one in ends])
+                wanted[index], inside, starts, np.array([counts[index] for counts in ends])
             )
-            over = [int(count) for count in above]
-            located = [brackets.locate(inside, over, self.numel, rank, _select) for rank in row]
+            sizes_of, over = found.tolist(), above.tolist()
+            located = [
+                brackets.locate(wanted[index], inside, sizes_of, over, self.numel, rank, _select)
+                for rank in row
+            ]
             if None in located:
                 return None
             result.append([statistic for statistic in located if statistic is not None])
@@ -227,7 +234,7 @@ class FusedReader(TensorReader):
             ]
         samples = np.sort(np.abs(self._sampled()).view(np.uint32), axis=1)
         wanted = [
-            brackets.brackets(sample, self.numel, row)
+            brackets.apart(sample, brackets.brackets(sample, self.numel, row))
             for sample, row in zip(samples, ranks, strict=True)
         ]
         return wanted, [

@@ -378,8 +378,8 @@ uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t 
 }
 
 /* One pass for several order statistics whose values are bracketed: how many magnitudes lie above
- * each bracket [low, high], and the bits of those inside it, in order. Bits of magnitudes order as
- * the magnitudes do. Adds to above and found; keys: n_brackets x capacity. Where found exceeds
+ * each bracket [low, high], and the bits of those inside it, in order; where low is high their
+ * number alone. Bits of magnitudes order as the magnitudes do. Adds to above and found; keys: n_brackets x capacity. Where found exceeds
  * capacity the bracket was too wide, and its keys are not complete. Returns the largest bits. */
 uint32_t amalgam_collect(const void *base, int base_type, const void *expert, int type, int64_t n,
                          int n_brackets, const uint32_t *low, const uint32_t *high, int64_t *above,
@@ -399,6 +399,12 @@ uint32_t amalgam_collect(const void *base, int base_type, const void *expert, in
             int over = 0;
             for (int i = 0; i < m; i++) over += key[i] > to;
             above[k] += over;
+            if (width == 0) { /* a single value: its place is not needed */
+                int equal = 0;
+                for (int i = 0; i < m; i++) equal += key[i] == to;
+                found[k] += equal;
+                continue;
+            }
             uint32_t *out = keys + (int64_t)k * capacity;
             int64_t count = found[k];
             for (int g = 0; g < m; g += GROUP) {

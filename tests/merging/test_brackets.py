@@ -17,28 +17,40 @@ def bits(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float32).view(np.uint32)
 
 
-def collect(keys: np.ndarray, wanted: list[brackets.Bracket]) -> tuple[list, list]:
-    """What the fused loop finds, with numpy."""
+def locate(keys: np.ndarray, wanted: list[brackets.Bracket], rank: int) -> OrderStatistic | None:
+    """Located in what the fused loop finds, with numpy: of single values only their number."""
     inside = [keys[(keys >= low) & (keys <= high)] for low, high in wanted]
-    return inside, [int((keys > high).sum()) for _, high in wanted]
+    sizes = [found.size for found in inside]
+    kept = [
+        found if low < high else found[:0]
+        for found, (low, high) in zip(inside, wanted, strict=True)
+    ]
+    above = [int((keys > high).sum()) for _, high in wanted]
+    return brackets.locate(wanted, kept, sizes, above, keys.size, rank)
 
 
 def test_a_value_is_located_with_what_lies_above_and_at_it() -> None:
     keys = bits(3.0, 1.0, 2.0, 2.0, 5.0, 0.5)
     low, high = (int(value) for value in bits(1.5, 3.5))
-    inside, above = collect(keys, [(low, high)])
     # ascending: 0.5 1 2 2 3 5
-    assert brackets.locate(inside, above, 6, 2) == OrderStatistic(2.0, 2, 2)
-    assert brackets.locate(inside, above, 6, 3) == OrderStatistic(2.0, 2, 2)
-    assert brackets.locate(inside, above, 6, 4) == OrderStatistic(3.0, 1, 1)
+    assert locate(keys, [(low, high)], 2) == OrderStatistic(2.0, 2, 2)
+    assert locate(keys, [(low, high)], 3) == OrderStatistic(2.0, 2, 2)
+    assert locate(keys, [(low, high)], 4) == OrderStatistic(3.0, 1, 1)
+
+
+def test_a_single_value_is_located_by_its_number() -> None:
+    keys = bits(3.0, 1.0, 2.0, 2.0, 5.0, 0.5)
+    two = int(bits(2.0)[0])
+    assert locate(keys, [(two, two)], 2) == OrderStatistic(2.0, 2, 2)
+    assert locate(keys, [(two, two)], 3) == OrderStatistic(2.0, 2, 2)
+    assert locate(keys, [(two, two)], 4) is None
 
 
 @pytest.mark.parametrize("rank", [0, 1, 5])
 def test_a_bracket_that_misses_is_noticed(rank: int) -> None:
     keys = bits(3.0, 1.0, 2.0, 2.0, 5.0, 0.5)
     low, high = (int(value) for value in bits(1.5, 3.5))
-    inside, above = collect(keys, [(low, high)])
-    assert brackets.locate(inside, above, 6, rank) is None
+    assert locate(keys, [(low, high)], rank) is None
 
 
 def test_of_a_sample_of_everything_the_bracket_holds_the_value() -> None:
@@ -70,7 +82,20 @@ def test_the_stride_is_odd_and_bounds_the_sample() -> None:
 def test_room_is_what_the_sample_says_and_a_quarter_more() -> None:
     sample = np.sort(bits(*[1.0] * 30 + [2.0] * 50 + [3.0] * 20))
     two = int(bits(2.0)[0])
-    assert brackets.expected(sample, 1_000_000, (two, two)) == 1_250_000 // 2 + 4096
+    assert brackets.expected(sample, 1_000_000, (two, two + 1)) == 1_250_000 // 2 + 4096
+    assert brackets.expected(sample, 1_000_000, (two, two)) == 0
+
+
+def test_values_that_many_share_get_brackets_of_their_own() -> None:
+    sample = np.sort(bits(*[0.0] * 500, *np.linspace(1, 2, 300), *[2.0] * 200, 3.0))
+    zero, one, two = (int(value) for value in bits(0.0, 1.0, 2.0))
+    wanted = [(0, one), (two, two + 9)]
+    # 500 zeros and 201 twos of 1001 are above 1 in 256; the single 1.0 is not
+    assert brackets.apart(sample, wanted) == [
+        (zero, zero), (1, one), (two, two), (two + 1, two + 9)
+    ]  # fmt: skip
+    assert brackets.apart(sample, [(one - 5, one + 5)]) == [(one - 5, one + 5)]
+    assert brackets.apart(sample, [(two - 5, two)]) == [(two - 5, two - 1), (two, two)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,12 +108,12 @@ def test_equal_to_sorting(seed: int, levels: int, shares: list[float]) -> None:
     rng = np.random.default_rng(seed)
     values = np.abs(rng.standard_t(3, 5000) * levels).round().astype(np.float32) / levels
     keys, ranks = values.view(np.uint32), sorted(int(share * 4999) for share in shares)
-    wanted = brackets.brackets(np.sort(keys[::7]), keys.size, ranks)
+    sample = np.sort(keys[::7])
+    wanted = brackets.apart(sample, brackets.brackets(sample, keys.size, ranks))
     assert all(a[1] < b[0] for a, b in itertools.pairwise(wanted))
-    inside, above = collect(keys, wanted)
     ordered = np.sort(values)
     for rank in ranks:
-        found = brackets.locate(inside, above, keys.size, rank)
+        found = locate(keys, wanted, rank)
         if found is None:
             continue  # a miss: rare, and never a wrong value
         assert found.value == ordered[rank]

@@ -55,11 +55,17 @@ window.amalgamChat = (() => {
     note.textContent = turn.note;
   };
 
+  /* The first column on the page: what the others are compared with. */
+  const leader = () => {
+    const here = [...columns.keys()].sort().filter((number) => columns.get(number).element.isConnected);
+    return {first: columns.get(here[0]), place: here[0]};
+  };
+
   const draw = (number) => {
     const column = columns.get(number);
     if (!column || !column.value) return;
     const {element, value} = column;
-    const first = columns.get(0);
+    const {first, place} = leader();
     const log = element.querySelector(".turns");
     const name = element.querySelector(".name");
     name.textContent = value.label;
@@ -79,9 +85,8 @@ window.amalgamChat = (() => {
     while (log.children.length > value.turns.length) log.lastChild.remove();
     value.turns.forEach((turn, index) => {
       if (!log.children[index]) log.append(make("div", "turn"));
-      const theirs = number > 0 && first && first.value && first.value.turns[index];
-      const reference = theirs && theirs.question === turn.question ? theirs.answer : undefined;
-      drawTurn(log.children[index], turn, reference);
+      const theirs = place !== number && first?.value?.turns.find(({mark}) => mark && mark === turn.mark);
+      drawTurn(log.children[index], turn, theirs ? theirs.answer : undefined);
     });
     element.querySelector(".hint").hidden = value.turns.length > 0;
     element.querySelector(".hint").textContent = value.hint;
@@ -93,7 +98,8 @@ window.amalgamChat = (() => {
       const update = () => {
         columns.set(number, {element, value: props.value});
         draw(number);
-        if (number === 0 && showsDifferences) columns.forEach((_, other) => other && draw(other));
+        const {place} = leader();
+        if (number === place && showsDifferences) columns.forEach((_, other) => other !== place && draw(other));
       };
       element.querySelector(".stop").addEventListener("click", stop);
       watch("value", update);

@@ -100,6 +100,8 @@
       paint(canvas, globalThis.amalgamMap.map(map.figure, state, colours, canvas.clientWidth), state.family.looks, colours);
     } else frame.remove();
     setTimeout(() => frame.remove(), 20_000); // whatever went wrong below must be seen
+    const leave = ({ target }) => { if (target.closest?.("[role=tab]")) frame.remove(); };
+    document.addEventListener("click", leave, true); // another tab is not to stand beneath it
   }
 
   if (frame) start();

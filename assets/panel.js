@@ -10,7 +10,7 @@
   const panels = new Set();
   const state = {
     family: null, plan: null, totals: null, exact: null, detail: null, measure: "entries", expert: -1,
-    moves: 0, values: null,
+    moves: 0, values: null, chosen: null,
   };
   const dirty = new Set();
   let frame = 0, timer = 0, names = [], bounds = {};
@@ -147,7 +147,8 @@
       list.addEventListener("change", () => { act(list.value); });
       return list;
     };
-    const table = make("button", { type: "button", textContent: "Table", title: "Show as table" });
+    const title = panel.element.querySelector("h3")?.textContent ?? "";
+    const table = make("button", { type: "button", textContent: "Table", title: "Show as table", ariaLabel: `Table: ${title}` });
     table.addEventListener("click", () => {
       const box = panel.element.querySelector(".as-table");
       box.hidden = !box.hidden;
@@ -189,7 +190,9 @@
   /* Takes the server's exact numbers where they answer the controls as they stand. */
   function accept() {
     const { exact, asked } = find("headline")?.value ?? {};
-    const same = (name) => !state.values || asked[name] === state.values[name];
+    const text = JSON.stringify; // lists of experts too
+    const of = (name) => (name === "base" || name === "experts" ? state.chosen : state.values);
+    const same = (name) => !of(name) || text(asked[name]) === text(of(name)[name]);
     const current = exact && Object.keys(asked).every(same);
     state.exact = current ? exact : null;
     const { offsets } = find("headline")?.value ?? {};
@@ -219,16 +222,18 @@
 
   /* Nothing to show: an empty panel, and no questions to the server. */
   function clear(panel) {
-    if (panel.kind === "map") Object.assign(state, { family: null, plan: null, totals: null, exact: null });
+    if (panel.kind === "map") Object.assign(state, { family: null, chosen: null, plan: null, totals: null, exact: null });
     if (panel.bound) globalThis.Plotly.purge(panel.node);
     panel.bound = false;
-    panel.element.querySelectorAll(".tools, .note, .as-table").forEach((node) => node.replaceChildren());
+    panel.element.querySelectorAll(".tools, .note, .as-table, figcaption").forEach((node) => node.replaceChildren());
+    panel.node?.setAttribute("aria-label", "Nothing to show.");
   }
 
   /* A new family: its histograms, and the controls that go with it. */
   function adopt({ family, controls }) {
     ({ names, bounds } = controls);
     state.values = Object.fromEntries(names.map((name, index) => [name, controls.values[index]]));
+    state.chosen = state.values; // the base and the experts that the histograms are of
     Object.assign(state, { family: globalThis.amalgamPlan.decode(family), plan: null, detail: null, expert: -1 });
     accept();
     replan();
@@ -263,7 +268,7 @@
   }
 
   /* A number box that is left empty gets back what it held; Gradio would take the lowest number. */
-  const boxed = ({ target }) => (target.matches?.(".controls input[type=number]") ? target : null);
+  const boxed = ({ target }) => (target.matches?.(".controls input[type=number], .card input[type=number]") ? target : null);
   document.addEventListener("focusin", (event) => {
     const box = boxed(event);
     if (box) box.dataset.held = box.value;

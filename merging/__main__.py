@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--tasks", type=Path, default=None, help="JSON lines: domain, prompt, answer"
     )
-    command.add_argument("--n", type=_positive, default=200, help="prompts per domain (200)")
+    command.add_argument(
+        "--n", type=_positive, default=None, help="prompts per domain (200; of a file: all)"
+    )
     command.add_argument("--split", default="test", choices=("test", "validation"))
 
     command = _command(
@@ -174,9 +176,10 @@ def _merge(args: argparse.Namespace) -> int:
         f"{len(tensors['left_out'])} left out, in {result.seconds:.2f} s on {result.device}, "
         f"peak {result.peak_bytes / 1e6:.0f} MB"
     )
-    for status in ("copied", "left_out"):
+    for status in ("merged", "copied", "left_out"):
         for line in tensors[status]:
-            print(f"{status.replace('_', ' ')}: {line['name']}: {line['reason']}")
+            if line["reason"]:
+                print(f"{status.replace('_', ' ')}: {line['name']}: {line['reason']}")
     print(result.fingerprint)
     return 0
 
@@ -195,8 +198,9 @@ def _refuse_warnings(recipe: Any) -> None:
 def _warn(copied: list[Any]) -> None:
     """Says on stderr that tensors came from the base alone: a model may lack or differ in them."""
     from merging.checkpoints.checkpoint import MERGEABLE
+    from merging.checkpoints.family import BUFFER
 
-    unmerged = [entry for entry in copied if entry.dtype in MERGEABLE]
+    unmerged = [e for e in copied if e.dtype in MERGEABLE and e.reason != BUFFER]
     if not unmerged:
         return
     first, more = unmerged[0], f", and {len(unmerged) - 1} more" if len(unmerged) > 1 else ""
@@ -300,7 +304,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         open_checkpoint(folder, name)  # refuses pickle and remote code before anything is loaded
     _quiet_transformers()
     scores = evaluate(
-        models, n=args.n, split=args.split, tasks=args.tasks,
+        models, n=args.n or (200 if args.tasks is None else sys.maxsize), split=args.split,
+        tasks=args.tasks,
         progress=lambda name, share: _status(f"{share:4.0%} {name}"),
     )  # fmt: skip
     _status("")
@@ -376,6 +381,7 @@ def _demo_build(args: argparse.Namespace) -> int:
         _status(f"{share:4.0%} {phase}")
 
     _quiet_transformers()
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         timings = build(args.out, seed=args.seed, progress=progress)
     except FileExistsError as error:
@@ -386,6 +392,10 @@ def _demo_build(args: argparse.Namespace) -> int:
     else:
         print(args.out)
     return 0
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 class _Bar:

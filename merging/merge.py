@@ -25,11 +25,13 @@ from merging.checkpoints import (
     TensorSpec,
     open_checkpoint,
     open_family,
+    place,
     resolve,
 )
 from merging.checkpoints.checkpoint import MERGEABLE, WIDTHS, torch_dtype
 from merging.checkpoints.checksum import checksum
-from merging.checkpoints.writer import SHARD_BYTES, check_output
+from merging.checkpoints.family import BUFFER
+from merging.checkpoints.writer import SHARD_BYTES, check_output, in_words
 from merging.engine import (
     CHUNK,
     GPU_CHUNK,
@@ -55,6 +57,13 @@ from merging.sources import release, source_for
 from merging.stages import decide, make_consensus, make_pruner
 
 _PATIENCE_S = 0.1  # between two looks at whether a stop was asked for while the disk works
+_COPIED = 1 << 20  # bytes copied at a time
+_TELLING = (
+    "model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
+    "rope_theta", "rope_scaling", "rope_parameters", "sliding_window", "rms_norm_eps",
+    "layer_norm_eps", "tie_word_embeddings",
+)  # fmt: skip
+"""Settings that change what the same tensors compute."""
 SMALLEST_CHUNK = 1 << 17  # elements; below that the CPU is the better place
 STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """safetensors' names of the recipes' types."""
@@ -127,6 +136,7 @@ def open_recipe(recipe: Recipe) -> Family:
     ]
     family = open_family(base, experts)
     _check_layers(recipe, family)
+    _check_weights(recipe, family)
     return family
 
 
@@ -149,14 +159,16 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
         try:
             family = open_family(models[0], models[1:])
             _check_layers(recipe, family)
+            _check_weights(recipe, family)
             problems += _account_problems(family)
+            problems += _config_problems(family)
             problems += [Problem("warning", "recipe", t) for t in _idle_filters(recipe, family)]
             disk = sum(spec.size_bytes for spec in _specs(family, recipe))
             account, memory = family.account, _memory(family, recipe)
         except MergeError as error:
             problems.append(Problem("error", "models", str(error)))
     if out is not None:
-        problems += _output_problems(Path(out), models, disk, overwrite)
+        problems += _output_problems(Path(out).absolute(), models, disk, overwrite)
     return Report(tuple(dict.fromkeys(problems)), account, disk, memory)
 
 
@@ -191,7 +203,7 @@ def merge(
         MergeError: see `merging.errors`; nothing is left behind (with `resume`, a hidden folder).
     """
     started = time.perf_counter()
-    out = Path(out)
+    out = Path(out).absolute()
     check_output(out, overwrite)
     family = open_recipe(recipe)
     _check_no_input(out, family.models)
@@ -249,7 +261,10 @@ class Run:
 
         def merge_tensor(reader: TensorReader) -> Written:
             name = reader.entry.name
-            decisions, outcome = decide(recipe, pruner, consensus, reader)
+            try:
+                decisions, outcome = decide(recipe, pruner, consensus, reader)
+            except NonFinite as error:
+                raise reader.culprit(error) from None
             changed, squared, total = 0.0, 0.0, 0
             for piece in reader.merge(decisions, outcome, dtypes[name]):
                 if not piece.finite:
@@ -302,10 +317,13 @@ class Run:
             writer.publish()
         except BaseException as error:
             back.close()
+            told = in_words(error, self.out)
             # what is tried again at once, in smaller chunks or on the CPU, begins anew
-            goes_on = isinstance(error, MergeError) and not isinstance(error, VerificationFailed)
+            goes_on = isinstance(told, MergeError) and not isinstance(told, VerificationFailed)
             if not (self.resume and goes_on):
                 writer.discard()
+            if told is not error:
+                raise told from error
             raise
         back.close()
         notes = [*([resumed] if self.resume else []), *pruner.notes, *consensus.notes, *notes]
@@ -400,6 +418,12 @@ def _copy_rest(
     for entry in family.account:
         if entry.status == "left_out":
             continue
+        stored = family.base.tensors[entry.name]
+        if stored.dtype not in MERGEABLE:
+            for start, block in family.base.blocks(stored, _blocks_of(stored.size_bytes)):
+                sums[entry.name] = sums.get(entry.name, 0) + checksum(block, start)
+                writer.write(entry.name, start // stored.width, block)
+            continue
         start = entry.numel if entry.status == "merged" else 0
         stop = family.base.tensors[entry.name].numel
         for position in range(start, stop, CHUNK):
@@ -407,12 +431,17 @@ def _copy_rest(
             rounded = values.to(torch_dtype(dtypes[entry.name]))
             if rounded.dtype != values.dtype and (rounded.isinf() & ~values.isinf()).any():
                 raise _overflow(entry.name)
-            if values.is_floating_point() and values.isnan().any():
+            if values.isnan().any():
                 notes.append(f"{family.base.name}: tensor {entry.name}, which is copied, holds NaN")
             data, width = rounded.view(torch.uint8).numpy().data, WIDTHS[dtypes[entry.name]]
             sums[entry.name] = sums.get(entry.name, 0) + checksum(data, position * width)
             writer.write(entry.name, position, data)
     return sums, notes
+
+
+def _blocks_of(size: int) -> list[tuple[int, int]]:
+    """(start, stop) of the blocks of so many bytes."""
+    return [(at, min(at + _COPIED, size)) for at in range(0, size, _COPIED)]
 
 
 def _opened(writer: ModelWriter, family: Family, recipe: Recipe) -> Checkpoint:
@@ -438,29 +467,62 @@ def _output_dtype(recipe: Recipe, family: Family, name: str) -> str:
 
 
 def _specs(family: Family, recipe: Recipe) -> list[TensorSpec]:
-    return [
+    """The tensors of the result; the widest types first, so that all are aligned in the file."""
+    specs = [
         TensorSpec(entry.name, _output_dtype(recipe, family, entry.name), entry.shape)
         for entry in family.account
         if entry.status != "left_out"
     ]
+    return sorted(specs, key=lambda spec: -WIDTHS[spec.dtype])
 
 
 def _account_problems(family: Family) -> list[Problem]:
     return [
         Problem("warning", entry.name, f"{entry.status.replace('_', ' ')}: {entry.reason}")
         for entry in family.account
-        if entry.reason and entry.dtype in MERGEABLE
+        if entry.reason and entry.dtype in MERGEABLE and entry.reason != BUFFER
     ]
+
+
+def _config_problems(family: Family) -> list[Problem]:
+    """What shapes do not show: settings in which an expert's config differs from the base's."""
+    return [
+        Problem(
+            "warning", expert.name,
+            f"config.json has {key}: {expert.config[key]}, the base {family.base.name} "
+            f"{family.base.config[key]}; the result keeps the base's",
+        )
+        for expert in family.experts
+        for key in _TELLING
+        if key in expert.config
+        and key in family.base.config
+        and expert.config[key] != family.base.config[key]
+    ]  # fmt: skip
 
 
 def _check_layers(recipe: Recipe, family: Family) -> None:
     """Raises RecipeError where a slice names fewer or more layers than the models have."""
-    count = 1 + max((entry.place.layer for entry in family.account if entry.place.layer), default=0)
+    places = (place(info.name, info.shape) for info in family.base.tensors.values())
+    count = 1 + max((one.layer for one in places if one.layer), default=0)
     if recipe.layers not in (None, count):
         raise RecipeError(
             f"slices[0]: layer_range [0, {recipe.layers}] is not all of {family.base.name}, which "
             f"has {count} layers; layers cannot be left out, write [0, {count}]"
         )
+
+
+def _check_weights(recipe: Recipe, family: Family) -> None:
+    """Raises RecipeError where an average's weights, which vary along the model, sum to 0."""
+    if recipe.consensus != "mean" or not recipe.parameters.get("normalize", True):
+        return
+    layers = 1 + max((entry.place.layer or 0 for entry in family.merged), default=0)
+    for entry in family.merged:
+        at = [s.weight.at(entry.name, entry.place.layer, layers) for s in recipe.sources]
+        if abs(sum(at)) < 1e-8:
+            raise RecipeError(
+                f"tensor {entry.name}: the weights {', '.join(f'{w:g}' for w in at)} sum to 0, "
+                "so there is no average; change one, or use task_arithmetic"
+            )
 
 
 def _idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
@@ -479,10 +541,12 @@ def _idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
 
 def _check_no_input(out: Path, models: Sequence[Checkpoint]) -> None:
     for model in models:
-        if out.exists() and out.samefile(model.folder):
-            raise OutputExists(
-                f"{out} is {model.name}, which the recipe reads; give another name for the result"
-            )
+        if not out.exists() or not model.folder.resolve().is_relative_to(out.resolve()):
+            continue
+        where = "is" if out.samefile(model.folder) else "holds"
+        raise OutputExists(
+            f"{out} {where} {model.name}, which the recipe reads; give another name for the result"
+        )
 
 
 def _output_problems(

@@ -189,19 +189,23 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     if method == "linear" and layers is None and "weight" in parameters:
         # mergekit averages the base too, where it is named and every model has a weight
         models += [(base, {})] if base not in [name for name, _ in models] else []
-    sources = [
-        _source(model, values, parameters, knobs, (prune, consensus), notes)
-        for model, values in models
-        if not (model == base and method != "linear" and len(models) > 1)
-    ]
+    sources = []
+    for model, values in models:
+        unused = model == base and method != "linear" and len(models) > 1
+        told: list[str] = []
+        source = _source(model, values, parameters, knobs, (prune, consensus), told)
+        if not unused:  # the base has no change against itself, but its values must be valid
+            sources.append(source)
+            notes += told
     resolved = {
         knob.name: _value(knob, parameters.get(knob.name, knob.default))
         for knob in knobs.values()
         if knob.name not in _PER_MODEL and knob.name != "lambda"
     }
     strength = chain([parameters.get("lambda")], 1.0, "lambda")
-    if not all(math.isfinite(value) for value in strength.values):
-        raise RecipeError("lambda is not a finite number")
+    for value in strength.values:
+        if not math.isfinite(value):
+            raise RecipeError(f"lambda: {value} is not finite; give a number such as 0.5")
     if [name for name, _ in models] == [base] and method != "linear":
         notes.append("models: only the base is listed, so the result is the base")
     if resolved.get("pcb_density") == 1.0:
@@ -301,13 +305,20 @@ def _factor(schedule: Schedule) -> str:
 def _knobs(method: str, prune: str, consensus: str) -> dict[str, Knob]:
     """The knobs of both axes by name, with the preset's defaults."""
     knobs = {knob.name: knob for knob in (*PRUNERS[prune].knobs, *CONSENSUS[consensus].knobs)}
-    if method == "linear":
+    if averages_models(method, consensus):
         normalize = CONSENSUS["sum"].knobs[2]
         knobs["normalize"] = Knob(**{**vars(normalize), "default": True})
+    if consensus == "pcb" and prune != "magnitude":  # else one scope rules both
+        knobs["scope"] = Knob(**{**vars(knobs["scope"]), "default": "model"})  # as the paper
     for name, value in PRESETS[method].defaults.items():
         if name in knobs:
             knobs[name] = Knob(**{**vars(knobs[name]), "default": value})
     return knobs
+
+
+def averages_models(method: str, consensus: str) -> bool:
+    """True where a recipe means whole models rather than changes: `linear` as it is."""
+    return method == "linear" and consensus in ("mean", "sum")
 
 
 def _check_keys(document: Mapping[str, Any]) -> None:
@@ -450,6 +461,8 @@ def _source(
     notes: list[str],
 ) -> Source:
     where = f"models: {model}"
+    if "density" in values and axes == ("none", "pcb"):
+        raise RecipeError(f"{where}: density is one for all models here; move it to parameters:")
     for key in values:
         _check_parameter(key, knobs, *axes, where)
         if key not in (*_PER_MODEL, *_NO_EFFECT):
@@ -463,8 +476,9 @@ def _source(
             _check_range(knobs["density"], value, where)
     elif any(level is not None for level in levels["density"]):
         notes.append(f"{where}: density has no effect with prune: {axes[0]}")
-    if not all(math.isfinite(value) for value in weight.values):
-        raise RecipeError(f"{where}: weight is not a finite number")
+    for value in weight.values:
+        if not math.isfinite(value):
+            raise RecipeError(f"{where}: weight {value} is not finite; give a number such as 0.5")
     return Source(model, weight, density, _amplification(levels, knobs, axes[0], where))
 
 
@@ -542,13 +556,15 @@ def _check_scope(sources: Sequence[Source], values: Mapping[str, Any], prune: st
 
 
 def _dtype(document: Mapping[str, Any]) -> str | None:
-    value = document.get("out_dtype") or document.get("dtype")
-    if value is None:
-        return None
-    name = str(value).removeprefix("torch.")
-    if name not in DTYPES:
-        raise RecipeError(f"dtype {value!r} is not known{_nearest(name, DTYPES)}")
-    return name
+    chosen = None
+    for key in ("dtype", "out_dtype"):  # the second wins
+        value = document.get(key)
+        if value is None:
+            continue
+        chosen = str(value).removeprefix("torch.")
+        if chosen not in DTYPES:
+            raise RecipeError(f"{key} {value!r} is not known{_nearest(chosen, DTYPES)}")
+    return chosen
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

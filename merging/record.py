@@ -8,7 +8,6 @@ the same inputs writes the same bytes.
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,8 +16,16 @@ from typing import Any
 import yaml
 
 from merging import __version__
-from merging.checkpoints import Checkpoint, Family, fingerprint, resolve, short_names
+from merging.checkpoints import (
+    Checkpoint,
+    Family,
+    fingerprint,
+    open_checkpoint,
+    resolve,
+    short_names,
+)
 from merging.checkpoints.names import DEMO_PREFIX
+from merging.errors import BadCheckpoint
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, dump
 
@@ -50,9 +57,19 @@ def write_companions(folder: Path, recipe: Recipe, family: Family, digest: str) 
             if path.name in _NOT_COPIED or path.name.endswith(".index.json"):
                 continue
             if path.is_file():
-                shutil.copyfile(path, folder / path.name)
+                (folder / path.name).write_bytes(_contents(path, family.base.name))
     (folder / RECIPE_FILE).write_text(recipe_with_record(recipe, family, digest))
     (folder / "README.md").write_text(_card(recipe, digest))
+
+
+def _contents(path: Path, model: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadCheckpoint(
+            f"{model}: {path} cannot be read ({(error.strerror or '').lower()}); copy or download "
+            "the model again"
+        ) from error
 
 
 def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
@@ -61,7 +78,10 @@ def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
     document["record"] = {
         "amalgam": __version__,
         "torch": version("torch").split("+")[0],
-        "inputs": {model.name: fingerprint(model) for model in family.models},
+        "inputs": {  # opened anew: a family may know an expert's tensors by the base's names
+            model.name: fingerprint(open_checkpoint(model.folder, model.name))
+            for model in family.models
+        },
         "result": digest,
         "tensors": _counts(family),
     }

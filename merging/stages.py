@@ -29,7 +29,7 @@ from merging.engine import Stream, TensorReader, model_offsets
 from merging.errors import RecipeError
 from merging.methods import dynamic, elementary, magnitude, pcb, random
 from merging.outliers import OutlierRates, measure_outliers
-from merging.recipe import Recipe, Source
+from merging.recipe import Recipe, Source, averages_models
 from merging.selection import (
     KEEP_ALL,
     KEEP_NONE,
@@ -112,7 +112,8 @@ def decide(
     decisions = pruner.decide(reader)
     entry, layers = reader.entry, reader.stream.layers
     base_weight = 1.0
-    if recipe.method == "linear" and not recipe.parameters.get("normalize", True):
+    averages = recipe.prune == "none" and averages_models(recipe.method, recipe.consensus)
+    if averages and not recipe.parameters.get("normalize", True):
         base_weight = sum(weights_at(recipe, reader))  # a plain sum of whole models
     strength = recipe.strength.at(entry.name, entry.place.layer, layers)
     return decisions, Outcome(consensus.decide(reader, decisions), strength, base_weight)

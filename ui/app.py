@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from merging.engine import pick_device
+from merging.errors import MergeError
 from ui import chat, chat_view, explore, guide, merge, theme
 from ui.events import CHEAP
 from ui.first_sight import FirstSight
@@ -40,12 +42,13 @@ def build(settings: Settings) -> App:
     ) as demo:
         gr.HTML(_brand(), elem_id="brand")
         gr.HTML(_status(settings.device), elem_id="status")
-        remembered = merge.memory()
+        remembered, kept = merge.memory(), explore.memory()
+        draft = merge.draft()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
             with gr.Tab("Explore", id="explore"):
-                explore_refs = explore.layout(library)
+                explore_refs = explore.layout(kept, library)
             with gr.Tab("Merge", id="merge") as merge_tab:
-                merge_refs = merge.layout(remembered, library, explore_refs.recipe.value)
+                merge_refs = merge.layout(remembered, draft, library, explore_refs.recipe.value)
             with gr.Tab("Chat", id="chat") as chat_tab:
                 chat_refs = chat.layout(library)
             with gr.Tab("Guide", id="guide"):
@@ -54,12 +57,13 @@ def build(settings: Settings) -> App:
         merge.MergeTab(merge_refs, library, jobs, settings.device).wire(demo)
         talking = chat.ChatTab(chat_refs, library, store, Talks())
         talking.wire(demo, chat_tab)
-        _join(rooms, merge_tab, explore_refs, merge_refs, talking)
+        _join(library, rooms, merge_tab, explore_refs, merge_refs, talking)
     demo.queue(max_size=64)
     return App(demo, jobs, _launch(settings))
 
 
 def _join(
+    library: Library,
     rooms: gr.Tabs,
     merge_tab: gr.Tab,
     explore_refs: explore.ExploreRefs,
@@ -70,21 +74,43 @@ def _join(
     # the recipe last brought over: what differs from it was edited
     brought = gr.State(explore_refs.recipe.value)
 
-    def to_merge(recipe: str, text: str, last: str) -> tuple[Any, ...]:
-        edited = text if (text or "") not in ("", last, recipe) else ""
-        return gr.Tabs(selected="merge"), recipe, recipe, edited, gr.update(visible=bool(edited))
+    named = explore_refs.controls.named()
 
-    def follow(recipe: str, text: str, last: str) -> tuple[Any, Any]:
+    def spelled(weighed: list[str], values: Sequence[Any]) -> str:
+        # from the controls as they stand: the recipe of the last answer may be older
+        return explore.spelled(library, dict(zip(named, values, strict=True)), weighed)
+
+    def to_merge(text: str, last: str, weighed: list[str], *values: Any) -> Sequence[Any]:
+        try:
+            recipe = spelled(weighed, values)
+        except MergeError as error:
+            gr.Warning(str(error))
+            return [gr.skip()] * 6
+        edited = text if (text or "") not in ("", last, recipe) else ""
+        shown = gr.update(visible=bool(edited))
+        return gr.Tabs(selected="merge"), recipe, recipe, edited, shown, None
+
+    def follow(text: str, last: str, weighed: list[str], *values: Any) -> tuple[Any, Any]:
+        try:
+            recipe = spelled(weighed, values)
+        except MergeError:
+            return gr.skip(), gr.skip()
         untouched = recipe != last and (text or "") in ("", last)
         return (recipe, recipe) if untouched else (gr.skip(), gr.skip())
 
     def to_chat(finished: tuple[str, tuple[str, ...]]) -> tuple[Any, Any]:
         return gr.Tabs(selected="chat"), talking.beside(*finished)
 
-    source, taken = [explore_refs.recipe, merge_refs.recipe, brought], [merge_refs.recipe, brought]
-    undo = [merge_refs.replaced, merge_refs.bring_back]
-    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo], **CHEAP)
-    merge_tab.select(follow, source, taken, **CHEAP)
+    def drafted(text: str, last: str) -> dict[str, str]:
+        return {"text": text} if (text or "") not in ("", last) else {}
+
+    taken = [merge_refs.recipe, brought]
+    merge_refs.recipe.change(drafted, taken, merge_refs.draft, trigger_mode="always_last", **CHEAP)
+    source = [*taken, explore_refs.weighed, *named.values()]
+    clamp = "(text, last, weighed, ...v) => [text, last, weighed, ...window.amalgam.clamp(v)]"
+    undo = [merge_refs.replaced, merge_refs.bring_back, merge_refs.shipped]
+    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo], js=clamp, **CHEAP)
+    merge_tab.select(follow, source, taken, js=clamp, **CHEAP)
     merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **CHEAP)
 
 
@@ -97,7 +123,7 @@ def _launch(settings: Settings) -> dict[str, Any]:
         "css_paths": [*theme.css_paths(), theme.ASSETS / "tabs.css"],
         "favicon_path": theme.LOGO, "footer_links": [], "run_history": False,
         "show_error": False, "max_file_size": "1mb", "enable_monitoring": False,
-        "state_session_capacity": 64, "prevent_thread_lock": True,
+        "state_session_capacity": 1024, "prevent_thread_lock": True,
         "blocked_paths": [str(Path(folder).absolute()) for folder in settings.models],
     }  # fmt: skip
 

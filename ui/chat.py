@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -18,7 +19,7 @@ from merging.errors import MergeError
 from merging.trial.turns import Sampling
 from ui import chat_view as view
 from ui.events import CHEAP, PRIVATE
-from ui.library import Library, Model
+from ui.library import RECORD, Library, Model
 from ui.merge_view import amount
 from ui.store import ModelStore
 from ui.talks import Talk, Talks, Turn
@@ -51,6 +52,7 @@ class ChatRefs:
     clear: gr.Button
     differences: gr.Checkbox
     sampling: tuple[gr.Slider | gr.Number, ...]
+    how: gr.Accordion
     asked: gr.State
 
 
@@ -81,10 +83,10 @@ def layout(library: Library) -> ChatRefs:
     with gr.Row(elem_classes="chat-options"):
         differences = gr.Checkbox(False, label="Show differences from the first", interactive=True)
         clear = gr.Button("Clear the conversation", size="sm")
-    sampling = view.sampling()
+    how, sampling = view.sampling()
     return ChatRefs(
         models, tuple(boxes), tuple(columns), prompt, suggestions, problem, clear, differences,
-        sampling, gr.State(Asked()),
+        sampling, how, gr.State(Asked()),
     )  # fmt: skip
 
 
@@ -92,8 +94,10 @@ def first_models(library: Library) -> list[str]:
     """The models that answer at first: the base, an expert, and the latest merge or one more."""
     base, experts = library.default_selection()
     shape = library.get(base).shape if base else ()
-    merged = [m.id for m in library.models() if m.kind == "merged" and m.shape == shape]
-    return [name for name in [base, *experts[:1], *(merged[-1:] or experts[1:2])] if name]
+    merged = [m for m in library.models() if m.kind == "merged" and m.shape == shape]
+    merged.sort(key=lambda model: (model.folder / RECORD).stat().st_mtime)
+    latest = [model.id for model in merged[-1:]]
+    return [name for name in [base, *experts[:1], *(latest or experts[1:2])] if name]
 
 
 @dataclass(frozen=True)
@@ -125,8 +129,14 @@ class ChatTab:
         for number, column in enumerate(refs.columns):
             inputs = [refs.asked, *refs.sampling]
             for event in events:
-                event.success(self._stream(number), inputs, column, **stream)
-            column.stop(self._stop(number), refs.chosen, **CHEAP)
+                event.success(
+                    self._stream(number), inputs, column, js=view.within_bounds(), **stream
+                )
+            column.stop(self._stop(number), refs.chosen, column, **CHEAP)
+        refs.sampling[0].change(
+            lambda temperature: gr.update(label=view.how(temperature)), refs.sampling[0], refs.how,
+            js="(temperature) => Math.min(2, Math.max(0, temperature || 0))", **CHEAP,
+        )  # fmt: skip
         refs.clear.click(self.cleared, refs.chosen, [refs.problem, *refs.columns], **CHEAP)
         refs.differences.change(
             None, refs.differences, js="(on) => { window.amalgamChat?.differences(on); }",
@@ -156,9 +166,9 @@ class ChatTab:
 
         return stream
 
-    def _stop(self, number: int) -> Callable[..., None]:
-        def stop(chosen: list[str], request: gr.Request) -> None:
-            self.stopped(number, chosen, request)
+    def _stop(self, number: int) -> Callable[..., Any]:
+        def stop(chosen: list[str], request: gr.Request) -> Any:
+            return self.stopped(number, chosen, request)
 
         return stop
 
@@ -168,6 +178,7 @@ class ChatTab:
 
     def opened(self, chosen: list[str]) -> Any:
         """The models on offer now; those chosen are loaded while the visitor reads."""
+        self.library.refresh()
         known = [model.id for model in self.library.models()]
         kept = [model_id for model_id in chosen if model_id in known]
         self.store.warm([self.library.get(model_id) for model_id in kept])
@@ -177,12 +188,14 @@ class ChatTab:
 
     def chose(self, chosen: list[str], request: gr.Request) -> list[Any]:
         """Shows one column per chosen model, four at most."""
-        kept = chosen[: view.COLUMNS]
+        here = [model_id for model_id in chosen if self.library.has(model_id)]
+        kept = here[: view.COLUMNS]
         placed = self._placed(kept, request)
         group, told = gr.skip(), ""
         if kept != chosen:
             group = gr.update(value=kept)  # which asks again, and finds nothing to complain of
-            gr.Info(f"Up to {view.COLUMNS} models answer side by side: take one away first.")
+            if len(here) > view.COLUMNS:
+                gr.Info(f"Up to {view.COLUMNS} models answer side by side: take one away first.")
         boxes = [gr.update(visible=bool(model_id)) for model_id in placed]
         return [group, told, *boxes, *self._columns(placed, request)]
 
@@ -196,12 +209,15 @@ class ChatTab:
             complaint = f"The question has {len(question)} characters; {_MAX_PROMPT} are the most."
         elif not chosen:
             complaint = "Choose at least one model."
+        elif gone := [one for one in chosen if not self.library.has(one)]:
+            complaint = f"{escape(', '.join(gone))} is no longer there: take it away."
         if complaint:
             line = f'<p class="complaint">{complaint}</p>'
             return [Asked(), question, line, *[gr.skip()] * view.COLUMNS]
         models = self._placed(chosen, request)
+        mark = secrets.token_hex(4)
         for model_id in filter(None, models):
-            turn = self._talk(request, self.library.get(model_id).id).ask(question)
+            turn = self._talk(request, model_id).ask(question, mark)
             turn.note = "waiting"
         asked = Asked(question, models)
         return [asked, gr.skip(), "", *self._columns(models, request)]
@@ -212,6 +228,9 @@ class ChatTab:
         """Writes one model's answer into its column."""
         if not "".join(asked.models[number : number + 1]):
             yield gr.skip()
+            return
+        if not self.library.has(asked.models[number]):
+            yield gr.skip()  # deleted meanwhile; the list of models says so
             return
         model = self.library.get(asked.models[number])
         talk = self._talk(request, model.id)
@@ -273,11 +292,14 @@ class ChatTab:
                 turn.note = f"{chunk.tokens} tokens"
             yield rate
 
-    def stopped(self, number: int, chosen: list[str], request: gr.Request) -> None:
-        """Stops the answer in one column."""
+    def stopped(self, number: int, chosen: list[str], request: gr.Request) -> Any:
+        """Stops the answer in one column, and says so at once: its stream may still wait."""
         model_id = self._placed(chosen, request)[number]
-        if model_id:
-            self._talk(request, self.library.get(model_id).id).halt()
+        if not model_id or not self.library.has(model_id):
+            return gr.skip()
+        talk = self._talk(request, model_id)
+        talk.halt()
+        return view.drawn(self.library, model_id, talk)
 
     def cleared(self, chosen: list[str], request: gr.Request) -> list[Any]:
         """Begins all conversations anew, in the columns as they stand."""
@@ -295,7 +317,7 @@ class ChatTab:
     def _columns(self, placed: Sequence[str], request: gr.Request) -> list[Any]:
         return [
             view.drawn(self.library, model_id, self._talk(request, model_id))
-            if model_id
+            if model_id and self.library.has(model_id)
             else gr.skip()
             for model_id in placed
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -9,6 +10,7 @@ import gradio as gr
 from merging.demo.tasks import suggested_prompts
 from merging.trial.turns import Chunk
 from ui import theme
+from ui.figures import COLOURS
 from ui.library import Library
 from ui.merge_view import span
 from ui.talks import Talk
@@ -45,23 +47,46 @@ def suggestions() -> tuple[gr.Button, ...]:
         )
 
 
-def sampling() -> tuple[Any, ...]:
-    """Temperature, top-p, longest answer and seed, shared by all columns."""
-    with gr.Accordion("How answers are chosen: greedy", open=False, elem_classes="card"):
+def how(temperature: float) -> str:
+    """The heading of the sampling controls: what they are set to."""
+    return f"How answers are chosen: {f'temperature {temperature:g}' if temperature else 'greedy'}"
+
+
+_SAMPLING = ((0, 0, 2), (1, 0.05, 1), (128, 1, 1024), (0, 0, 2**31 - 1))
+"""Temperature, top-p, longest answer and seed: default, lowest, highest."""
+
+
+def within_bounds() -> str:
+    """JavaScript that brings what was typed for sampling within its bounds; "" is the default."""
+    return (
+        f"(asked, ...values) => [asked, ...{json.dumps(_SAMPLING)}.map(([usual, low, high], i) => "
+        "Math.min(high, Math.max(low, Number.isFinite(values[i]) ? values[i] : usual)))]"
+    )
+
+
+def sampling() -> tuple[gr.Accordion, tuple[Any, ...]]:
+    """Temperature, top-p, longest answer and seed, shared by all columns, and what holds them."""
+    with gr.Accordion(how(0), open=False, elem_classes="card") as group:
         gr.HTML(
             "<p class='quiet'>At temperature 0 the most likely token is taken, so answers differ "
             "only because the weights do. Above 0, tokens are drawn; the same seed draws the same "
             "answer.</p>"
         )
+        heat, top_p, longest, seed = _SAMPLING
         with gr.Row():
-            return (
-                gr.Slider(0, 2, 0, step=0.05, label="Temperature", interactive=True),
-                gr.Slider(0.05, 1, 1, step=0.05, label="Top-p", interactive=True),
-                gr.Slider(1, 1024, 128, step=1, label="Longest answer, in tokens",
+            return group, (
+                gr.Slider(*_bounds(heat), step=0.05, label="Temperature", interactive=True),
+                gr.Slider(*_bounds(top_p), step=0.05, label="Top-p", interactive=True),
+                gr.Slider(*_bounds(longest), step=1, label="Longest answer, in tokens",
                           interactive=True),
-                gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1,
+                gr.Number(seed[0], label="Seed", precision=0, minimum=seed[1], maximum=seed[2],
                           interactive=True),
             )  # fmt: skip
+
+
+def _bounds(of: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Lowest, highest and default, as a slider takes them."""
+    return of[1], of[2], of[0]
 
 
 def note(chunk: Chunk, has_template: bool) -> str:
@@ -89,6 +114,6 @@ def drawn(library: Library, model_id: str, talk: Talk, rate: str = "") -> dict[s
     place = list(library.models()).index(model)
     return {
         "name": model.id, "label": model.label, "tag": _TAGS[model.kind], "rate": rate,
-        "kind": model.kind, "tone": (place - 1) % 4 + 1 if place else 0, "hint": "No question yet.",
+        "kind": model.kind, "tone": (place - 1) % len(COLOURS) + 1 if place else 0, "hint": "No question yet.",
         "turns": talk.drawn(),
     }  # fmt: skip

@@ -228,6 +228,39 @@ def has(axis: Axis, knob: str) -> bool:
     return any(one.name == knob for one in axis.knobs)
 
 
+def valid(
+    named: Mapping[str, Any], kept: Any, models: Sequence[tuple[str, str]]
+) -> dict[str, Any] | None:
+    """The values that a browser kept, if every one is what its control could have; else None.
+
+    Args:
+        named: as `Controls.named`.
+        models: (label, id) of every model on offer.
+    """
+    if not isinstance(kept, dict) or not set(named) <= set(kept):
+        return None
+    ids = [model for _, model in models]
+    experts = kept["experts"]
+    if kept["base"] not in ids or not isinstance(experts, list) or not experts:
+        return None
+    if any(model not in ids or model == kept["base"] for model in experts):
+        return None
+    for name, component in named.items():
+        if name not in ("base", "experts") and not _could_be(component, kept[name]):
+            return None
+    return {name: kept[name] for name in named}
+
+
+def _could_be(component: Any, value: Any) -> bool:
+    if isinstance(component, gr.Checkbox):
+        return isinstance(value, bool)
+    if isinstance(component, gr.Radio):
+        return value in [choice for _, choice in component.choices]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    low, high = component.minimum, component.maximum
+    return is_number and (low is None or low <= value) and (high is None or value <= high)
+
+
 def to_recipe(values: Mapping[str, Any]) -> recipes.Recipe:
     """The recipe that the controls spell. `values`: by the names of `Controls.named`.
 

@@ -16,14 +16,16 @@ from typing import Any
 
 import gradio as gr
 
+from merging import recipe as recipes
 from merging.engine import Progress
-from merging.errors import MergeError
+from merging.errors import Cancelled, MergeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from ui import controls, figures
 from ui import explore_view as view
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS, Controls
 from ui.library import Library
 from ui.panel import PlotPanel
+from ui.readings import Reading, Readings
 
 _WITHIN = """(prune, consensus, partitions, rate) => [prune, consensus,
   window.amalgam.within(partitions, "partitions"), window.amalgam.within(rate, "rate")]"""
@@ -42,10 +44,14 @@ class ExploreRefs:
         recipe: the current recipe, a YAML string.
         go_merge: opens the Merge tab.
         weighed: ids of the experts that the weights belong to, in order.
+        stop: ends the reading of a family.
+        kept: what the browser keeps of the controls, so that a reload loses nothing.
     """
 
     recipe: gr.State
     weighed: gr.State
+    stop: gr.Button
+    kept: gr.BrowserState
     go_merge: gr.Button
     controls: Controls
     headline: PlotPanel
@@ -56,7 +62,12 @@ class ExploreRefs:
     words: gr.HTML
 
 
-def layout(library: Library) -> ExploreRefs:
+def memory() -> gr.BrowserState:
+    """Where the browser keeps the controls. Outside the tabs: it is read on load."""
+    return gr.BrowserState({}, storage_key="amalgam-explore", secret="amalgam-explore")
+
+
+def layout(kept: gr.BrowserState, library: Library) -> ExploreRefs:
     """Builds the tab's components inside the open gr.Tab, with the first family's numbers."""
     base, experts = library.default_selection()
     experts = experts[:MAX_EXPERTS]
@@ -65,10 +76,11 @@ def layout(library: Library) -> ExploreRefs:
         with gr.Column(scale=1, min_width=300, elem_classes="controls"):
             parts, go_merge = controls.layout(models, base, experts)
         with gr.Column(scale=3, min_width=320, elem_classes="plots"):
+            stop = gr.Button("Stop reading", size="sm", visible=False, elem_id="stop-reading")
             panels = _panels()
     named = parts.named()
     values = {name: component.value for name, component in named.items()}
-    refs = ExploreRefs(gr.State(""), gr.State(list(experts)), go_merge, parts, **panels)
+    refs = ExploreRefs(gr.State(""), gr.State(list(experts)), stop, kept, go_merge, parts, **panels)
     try:
         filled = view.family_values(library, named, values)
     except MergeError as error:
@@ -110,35 +122,70 @@ def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> None:
     """Attaches the tab's events."""
     named = refs.controls.named()
     names, inputs = list(named), list(named.values())
+    readings = Readings()
 
-    def settle(*values: Any) -> list[Any]:
-        return _settled(library, dict(zip(names, values, strict=True)))
+    def settle(weighed: list[str], *values: Any) -> list[Any]:
+        chosen = dict(zip(names, values, strict=True))
+        return [*_settled(library, chosen, weighed), keep(weighed, *values)]
 
-    def family(weighed: list[str], *values: Any) -> Iterator[list[Any]]:
-        yield from _changed(library, named, dict(zip(names, values, strict=True)), weighed)
+    def keep(weighed: list[str], *values: Any) -> dict[str, Any]:
+        return {**dict(zip(names, values, strict=True)), "weighed": weighed}
+
+    def loaded(kept: Any, *values: Any) -> list[Any]:
+        usual = dict(zip(names, values, strict=True))
+        return _restored(library, named, kept, usual)
+
+    def restored(
+        request: gr.Request, due: bool, weighed: list[str], *values: Any
+    ) -> Iterator[list[Any]]:
+        if due:
+            yield from family(request, weighed, *values)
+        else:
+            yield [gr.skip()] * len(filled)
+
+    def family(request: gr.Request, weighed: list[str], *values: Any) -> Iterator[list[Any]]:
+        page = str(request.session_hash)
+        reading = readings.begin(page)
+        try:
+            chosen = dict(zip(names, values, strict=True))
+            yield from _changed(library, named, chosen, weighed, reading)
+        finally:
+            readings.end(page, reading)
+
+    def refreshed(request: gr.Request, weighed: list[str], *values: Any) -> Iterator[list[Any]]:
+        chosen = dict(zip(names, values, strict=True))
+        lists, changed = _refreshed(library, chosen)
+        if not changed:
+            yield [*lists, *[gr.skip()] * len(filled)]
+            return
+        for told in family(request, weighed, *chosen.values()):
+            yield [*lists, *told]
 
     moving = [named[name].change for name in names if name not in ("base", "experts")]
     gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
     refs.map.settle(
-        settle, inputs, [refs.headline, refs.recipe, refs.words, *refs.controls.amplification],
-        js="(...v) => window.amalgam.clamp(v)", **_QUIET,
+        settle, [refs.weighed, *inputs],
+        [refs.headline, refs.recipe, refs.words, *refs.controls.amplification, refs.kept],
+        js="(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]", **_QUIET,
     )  # fmt: skip
-    filled = [*_outputs(refs), *refs.controls.weights, refs.weighed]
+    filled = [*_outputs(refs), *refs.controls.weights, refs.weighed, refs.stop]
     asked = [refs.weighed, *inputs]
-    reading = {**_QUIET, "queue": True}
-    refs.controls.experts.input(family, asked, filled, **reading)
+    # a newer choice ends the reading of an older one, see Readings
+    reading = {**_QUIET, "queue": True, "trigger_mode": "multiple"}
+    refs.stop.click(lambda request: readings.stop(str(request.session_hash)), **_QUIET)
+    refs.controls.experts.input(family, asked, filled, **reading).then(
+        keep, asked, refs.kept, **_QUIET
+    )
     refs.controls.base.input(
         lambda base, chosen: _rebased(library, base, chosen),
         [refs.controls.base, refs.controls.experts], refs.controls.experts, **_QUIET,
-    ).then(family, asked, filled, **reading)  # fmt: skip
-    refs.controls.refresh.click(
-        lambda base: _refreshed(library, base), refs.controls.base,
-        [refs.controls.base, refs.controls.experts], **_QUIET,
-    )  # fmt: skip
+    ).then(family, asked, filled, **reading).then(keep, asked, refs.kept, **_QUIET)  # fmt: skip
+    lists = [refs.controls.base, refs.controls.experts]
+    refs.controls.refresh.click(refreshed, asked, [*lists, *filled], **reading)
+    due = gr.State(False)
     demo.load(
-        lambda base: gr.update(choices=view.choices(library), value=base), refs.controls.base,
-        refs.controls.base, **{**_QUIET, "queue": True},
-    )  # fmt: skip
+        loaded, [refs.kept, *inputs], [*inputs, refs.weighed, due], **{**_QUIET, "queue": True}
+    ).then(restored, [due, *asked], filled, **reading)
     refs.controls.preset.input(
         _preset, refs.controls.preset, _preset_outputs(refs.controls), **_QUIET
     )
@@ -156,10 +203,29 @@ def _outputs(refs: ExploreRefs) -> list[Any]:
     ]  # fmt: skip
 
 
-def _settled(library: Library, values: dict[str, Any]) -> list[Any]:
-    """Exact numbers, the recipe, its words and the partitions' labels."""
+def spelled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -> str:
+    """The YAML of the recipe that the controls spell now.
+
+    Args:
+        weighed: as `_changed`.
+
+    Raises:
+        MergeError: they spell none.
+    """
+    values = view.ordered(library, values)
+    values.update(_weights(values, weighed, values["experts"]))
+    return recipes.dump(controls.to_recipe(values))
+
+
+def _settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -> list[Any]:
+    """Exact numbers, the recipe, its words and the partitions' labels.
+
+    Nothing while another family is about to be shown: its own numbers come with it.
+    """
     try:
         values = view.ordered(library, values)
+        if values["experts"] != list(weighed):
+            return [gr.skip()] * (3 + MAX_PARTITIONS)
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
         told = view.numbers(recipe, sketch, values)
@@ -174,23 +240,30 @@ def _settled(library: Library, values: dict[str, Any]) -> list[Any]:
 
 
 def _changed(
-    library: Library, named: dict[str, Any], values: dict[str, Any], weighed: Sequence[str] = ()
+    library: Library,
+    named: dict[str, Any],
+    values: dict[str, Any],
+    weighed: Sequence[str] = (),
+    reading: Reading | None = None,
 ) -> Iterator[list[Any]]:
     """A new family: says that it is being read, then fills every panel.
 
     Args:
         weighed: the experts that the weights belong to; those that stay keep theirs.
+        reading: ends this one early.
     """
-    keep = [gr.skip()] * (MAX_EXPERTS + 1)
+    reading = reading or Reading()
+    gone = reading.over
+    same = [gr.skip()] * (MAX_EXPERTS + 1)
+    keep, rest = [*same, gr.update(visible=True)], [*same, gr.update(visible=False)]
     count = len(values["experts"] or [])
     if count == 0:
-        yield [*view.nothing("Choose at least one expert."), *keep]
+        yield [*view.nothing("Choose at least one expert."), *rest]
         return
     skipped = [gr.skip()] * 6
     heading: dict[str, Any] | None = None  # of the first look, once there is one
     yield [_reading(count, None, None), *skipped, *keep]
     told: deque[Progress] = deque(maxlen=1)
-    gone = threading.Event()
     try:
         ids = view.ordered(library, values)["experts"]
         values.update(_weights(values, weighed, ids))
@@ -206,9 +279,16 @@ def _changed(
                 if told:
                     yield [_reading(count, told[0], heading), *skipped, *keep]
             filled = work.result()
+    except Cancelled:
+        if not reading.replaced:
+            again = "Choose experts to read them again."
+            yield [*view.nothing(again, "Reading was stopped."), *rest]
+        return
     except MergeError as error:
         gr.Warning(str(error))
-        yield [*view.nothing(str(error), "These models cannot be explored together."), *keep]
+        yield [*view.nothing(str(error), "These models cannot be explored together."), *rest]
+        return
+    if reading.replaced:
         return
     names = [figures.short(library.get(model).label) for model in ids]
     weights = [
@@ -216,7 +296,7 @@ def _changed(
         for index, name in enumerate(names)
     ]
     weights += [gr.update(visible=False, value=1.0)] * (MAX_EXPERTS - len(names))
-    yield [*filled, *weights, ids]
+    yield [*filled, *weights, ids, gr.update(visible=False)]
 
 
 def _weights(
@@ -267,13 +347,55 @@ def _rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
     return gr.update(choices=offered, value=kept)
 
 
-def _refreshed(library: Library, base: str) -> tuple[Any, Any]:
-    """The lists of models, read again; folders that are not offered are told, and why."""
+def _refreshed(library: Library, values: dict[str, Any]) -> tuple[list[Any], bool]:
+    """Base and Experts with the models read again, and whether one that was chosen is gone.
+
+    What is new is told, and folders that are not offered, and why. `values` lose what is gone.
+    """
+    before = {model.id for model in library.models()}
     library.refresh()
+    models = view.choices(library)
+    ids = [model for _, model in models]
+    new = [label for label, model in models if model not in before]
+    gr.Info(f"New: {', '.join(new)}." if new else "No new models.")
     for name, reason in library.left_out():
         gr.Info(f"{name} is not offered: {reason}")
+    chosen = (values["base"], list(values["experts"] or ()))
+    if values["base"] not in ids:
+        values["base"] = library.default_selection()[0]
+    values["experts"] = [m for m in chosen[1] if m in ids and m != values["base"]]
+    lists = [
+        gr.update(choices=models, value=values["base"]),
+        gr.update(choices=controls.offered(models, values["base"]), value=values["experts"]),
+    ]
+    return lists, (values["base"], values["experts"]) != chosen
+
+
+def _restored(
+    library: Library, named: dict[str, Any], kept: Any, usual: dict[str, Any]
+) -> list[Any]:
+    """The controls of a page that was just loaded: the models that are there now, and the values
+    that its browser kept, where all of them still hold.
+
+    Returns:
+        A value per control, the experts that the weights belong to, and whether there is a family
+        to show that the page does not show yet.
+    """
+    library.refresh()
     models = view.choices(library)
-    return gr.update(choices=models), gr.update(choices=controls.offered(models, base))
+    values = controls.valid(named, kept, models)
+    weighed = list(kept["weighed"]) if values and isinstance(kept.get("weighed"), list) else None
+    if not values or weighed is None:  # who is quick may have chosen experts: those stay
+        offered = controls.offered(models, usual["base"])
+        lists = [gr.update(choices=models, value=usual["base"]), gr.update(choices=offered)]
+        return [*lists, *[gr.skip()] * (len(named) - 2), gr.skip(), False]
+    due = any(values[name] != usual[name] for name in ("base", "experts"))
+    offered = controls.offered(models, values["base"])
+    return [
+        gr.update(choices=models, value=values["base"]),
+        gr.update(choices=offered, value=values["experts"]),
+        *(values[name] for name in list(named)[2:]), weighed, due,
+    ]  # fmt: skip
 
 
 def _shape(prune: str, consensus: str, partitions: float, rate: float) -> list[Any]:

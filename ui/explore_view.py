@@ -29,7 +29,7 @@ _MAP_NOTES = {
     "random": "Share of entries by magnitude of the change. Pruned at random: every magnitude "
     "keeps the same share, so there is no cut.",
     "magnitude": "Share of entries by magnitude of the change. Grey is pruned, colour is kept; "
-    "white lines part the partitions, the most important on the right.",
+    "thin lines part the partitions, the most important on the right.",
 }
 _MAP_NOTES["dynamic"] = _MAP_NOTES["magnitude"]
 _ENERGY_NOTES = {
@@ -38,7 +38,15 @@ _ENERGY_NOTES = {
     "magnitude": "From the histograms alone; the upright line is your slider.",
 }
 _ENERGY_NOTES["dynamic"] = _ENERGY_NOTES["magnitude"]
-_PLANNED = ("prune", "rate", "partitions", "dynamic.density_shift", "magnitude.scope")
+_PLANNED = (
+    "base",
+    "experts",
+    "prune",
+    "rate",
+    "partitions",
+    "dynamic.density_shift",
+    "magnitude.scope",
+)
 
 
 def choices(library: Library) -> list[tuple[str, str]]:
@@ -146,7 +154,7 @@ def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     bounds = {
         name: [component.minimum, component.maximum]
         for name, component in named.items()
-        if isinstance(component, gr.Slider)
+        if isinstance(component, gr.Slider | gr.Number) and component.minimum is not None
     }
     return {"names": list(named), "bounds": bounds, "values": [values[name] for name in named]}
 

@@ -12,7 +12,8 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,13 +21,14 @@ from typing import Literal
 from merging import demo
 from merging.checkpoints import open_family
 from merging.checkpoints.names import DEMO_PREFIX
-from merging.errors import MergeError, ModelNotFound, OutputExists
+from merging.errors import Cancelled, MergeError, ModelNotFound, OutputExists
 from merging.recipe import Recipe
 from merging.sketch import FamilySketch
 
 Kind = Literal["demo", "folder", "merged"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SKETCHES_IN_MEMORY = 8
+_PATIENCE_S = 0.1  # between two looks at whether a reading is still wanted
 RECORD = "amalgam.yaml"  # stands in every folder that a merge wrote
 
 
@@ -100,6 +102,10 @@ class Library:
         """Every model on offer: built-in ones first, then folders by name."""
         return list(self._models.values())
 
+    def has(self, model_id: str) -> bool:
+        """True where a model of this id is on offer."""
+        return model_id in self._models
+
     def get(self, model_id: str) -> Model:
         """Returns the model of this id. Raises ModelNotFound with the nearest id."""
         model = self._models.get(model_id)
@@ -142,7 +148,7 @@ class Library:
         key = _family_key((base, *experts))
         if (known := self._remembered(key)) is not None:
             return known
-        with self._scanning:  # who asks for the same family meanwhile waits, and finds it
+        with _held(self._scanning, cancel):  # who asks for the same family meanwhile finds it
             if (known := self._remembered(key)) is not None:
                 return known
             family = open_family(base.folder, {model.id: model.folder for model in experts})
@@ -274,6 +280,18 @@ class Library:
             f"none of {', '.join(str(root) for root in self._roots.values())} can be written; "
             "start with --models and a folder of yours"
         )
+
+
+@contextmanager
+def _held(lock: threading.Lock, cancel: threading.Event | None) -> Iterator[None]:
+    """Holds a lock. Raises Cancelled where `cancel` is set while another holds it."""
+    while not lock.acquire(timeout=_PATIENCE_S):
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("stopped while another family was being read")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _name_roots(folders: Sequence[Path]) -> dict[str, Path]:

@@ -76,6 +76,7 @@ class MergeRefs:
     to_chat: gr.Button
     job_id: gr.State
     remembered: gr.BrowserState
+    draft: gr.BrowserState
     finished: gr.State
 
 
@@ -99,7 +100,14 @@ def memory() -> gr.BrowserState:
     return gr.BrowserState({}, storage_key="amalgam-merge", secret="amalgam-merge")
 
 
-def layout(remembered: gr.BrowserState, library: Library, recipe: str) -> MergeRefs:
+def draft() -> gr.BrowserState:
+    """Where the browser keeps a recipe that was edited by hand."""
+    return gr.BrowserState({}, storage_key="amalgam-recipe", secret="amalgam-recipe")
+
+
+def layout(
+    remembered: gr.BrowserState, draft: gr.BrowserState, library: Library, recipe: str
+) -> MergeRefs:
     """Builds the tab's components inside the open gr.Tab, around the recipe to begin with."""
     with gr.Row(elem_classes="sheet"):
         with gr.Column(scale=5, min_width=320, elem_classes="card"):
@@ -112,7 +120,7 @@ def layout(remembered: gr.BrowserState, library: Library, recipe: str) -> MergeR
     return MergeRefs(
         **recipe_part, **run_part, result=result, **result_part,
         job_id=gr.State(""), finished=gr.State(("", ())),
-        remembered=remembered,
+        remembered=remembered, draft=draft,
     )  # fmt: skip
 
 
@@ -130,7 +138,7 @@ def _recipe_part(recipe: str) -> dict[str, Any]:
         info="From Explore. Edit it, paste another, or open a file.",
     )  # fmt: skip
     parts["replaced"] = gr.State("")
-    parts["bring_back"] = gr.Button("Bring back what I had edited", size="md", visible=False)
+    parts["bring_back"] = gr.Button("Bring back the recipe that was here", size="md", visible=False)
     with gr.Row(elem_classes="verbs"):
         parts["open_file"] = gr.UploadButton(
             "Open a recipe", file_types=[".yaml", ".yml"], type="binary", size="md"
@@ -199,28 +207,36 @@ class MergeTab:
             None, [refs.fresh, refs.name, refs.suggested], [refs.name, refs.suggested],
             js=_RENAME_JS, **PRIVATE,
         )  # fmt: skip
+        undo = [refs.replaced, refs.bring_back]
         refs.bring_back.click(
-            lambda text: (text, "", gr.update(visible=False)), refs.replaced,
-            [refs.recipe, refs.replaced, refs.bring_back], **CHEAP,
+            lambda text: (text, "", gr.update(visible=False), None), refs.replaced,
+            [refs.recipe, *undo, refs.shipped], **CHEAP,
         )  # fmt: skip
-        refs.shipped.input(self.chosen, refs.shipped, [refs.recipe, refs.reason], **CHEAP)
-        refs.open_file.upload(self.opened, refs.open_file, [refs.recipe, refs.reason], **CHEAP)
+        refs.recipe.input(lambda: None, None, refs.shipped, **CHEAP)
+        taken = [refs.recipe, refs.reason, *undo]
+        refs.shipped.input(self.chosen, [refs.shipped, refs.recipe], taken, **CHEAP)
+        refs.open_file.upload(
+            self.opened, [refs.open_file, refs.recipe], [*taken, refs.shipped], **CHEAP
+        )
         refs.save.click(None, refs.recipe, js=_SAVE_JS, **PRIVATE)
         started = gr.on(
-            [refs.start.click, refs.name.submit], self.started, [refs.recipe, refs.name],
+            [refs.start.click, refs.name.submit], self.started,
+            [refs.recipe, refs.name, refs.job_id],
             [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **CHEAP,
         )  # fmt: skip
         loaded = demo.load(
-            self.remembered, [refs.remembered, refs.recipe],
+            self.remembered, [refs.remembered, refs.recipe, refs.draft],
             [refs.job_id, refs.recipe, refs.name, refs.fresh, refs.status], **CHEAP,
         )  # fmt: skip
-        loaded.then(self.watched, refs.job_id, watched, **CHEAP)
+        again = loaded.then(self.watched, refs.job_id, watched, **CHEAP)
         loaded.then(
             None, [refs.fresh, refs.name, refs.suggested], [refs.name, refs.suggested],
             js=_RENAME_JS, **PRIVATE,
         ).then(self.checked, [refs.recipe, refs.name], checked, **CHEAP)  # fmt: skip
-        over = started.then(self.watched, refs.job_id, watched, **CHEAP)
-        over.then(self.named, refs.name, [refs.name, refs.suggested], **CHEAP)
+        for over in (again, started.then(self.watched, refs.job_id, watched, **CHEAP)):
+            over.then(self.named, refs.name, [refs.name, refs.suggested], **CHEAP).then(
+                self.checked, [refs.recipe, refs.name], checked, **CHEAP
+            ).then(self.ended, [refs.job_id, refs.remembered], refs.remembered, **CHEAP)
         refs.stop.click(self.stopped, refs.job_id, refs.stop, **CHEAP)
 
     def checked(self, text: str, name: str) -> tuple[Any, ...]:
@@ -244,22 +260,47 @@ class MergeTab:
         reason = "" if report.ok else "The preflight found errors; see above."
         return told, found, gr.update(interactive=report.ok), view.problem(reason)
 
-    def chosen(self, name: str | None) -> tuple[Any, Any]:
+    def chosen(self, name: str | None, before: str) -> tuple[Any, ...]:
         """The text of a shipped recipe; anything that does not ship changes nothing."""
         file = shipped_recipes().get(name or "")
-        return (file.read_text(encoding="utf-8"), "") if file else (gr.skip(), gr.skip())
+        if file is None:
+            return tuple([gr.skip()] * 4)
+        return file.read_text(encoding="utf-8"), "", *self._undo(before)
 
-    def opened(self, content: bytes | None) -> tuple[Any, Any]:
+    def opened(self, content: bytes | None, before: str) -> tuple[Any, ...]:
         """The text of a recipe file."""
         try:
             text = (content or b"")[: _MAX_RECIPE * 4].decode("utf-8")
         except UnicodeDecodeError:
-            return gr.skip(), view.problem("This is not a text file; open a YAML recipe.")
-        return text, ""
+            told = view.problem("This is not a text file; open a YAML recipe.")
+            return gr.skip(), told, gr.skip(), gr.skip(), gr.skip()
+        return text, "", *self._undo(before), None
 
-    def started(self, text: str, name: str) -> tuple[Any, Any, Any]:
-        """Puts the merge in line. A second click finds the first one's job."""
+    def _undo(self, before: str) -> tuple[str, Any]:
+        """What "Bring back" holds once a text is replaced; what ships can be chosen again."""
+        shipped = (file.read_text(encoding="utf-8") for file in shipped_recipes().values())
+        kept = "" if not (before or "").strip() or before in shipped else before
+        return kept, gr.update(visible=bool(kept))
+
+    def ended(self, job_id: str, kept: dict[str, str]) -> Any:
+        """The browser remembers that its merge is over, so that nobody calls it interrupted."""
+        job = self.jobs.get(job_id)
+        if job is None or not job.is_over or not kept or kept.get("job") != job_id:
+            return gr.skip()
+        return {**kept, "over": job.state}
+
+    def started(self, text: str, name: str, watched: str = "") -> tuple[Any, Any, Any]:
+        """Puts the merge in line. A second click finds the first one's job.
+
+        Args:
+            watched: the job that the page shows: one page shows one merge at a time.
+        """
         try:
+            shown = self.jobs.get(watched)
+            if shown is not None and not shown.is_over and shown.title != (name or "").strip():
+                raise OutputExists(
+                    f"{shown.title} is not over yet: stop it, or wait, before {name} is started"
+                )
             recipe = self._recipe(text)
             job = self.jobs.active(str(self.library.folder_of(name)))
             if job is None:
@@ -287,12 +328,12 @@ class MergeTab:
 
         return self.jobs.submit(str(folder), folder.name, work, details)
 
-    def remembered(self, kept: dict[str, str], text: str) -> tuple[Any, ...]:
+    def remembered(self, kept: Any, text: str, draft: Any = None) -> tuple[Any, ...]:
         """What the page begins with: the job that this browser started, its recipe and its name.
 
         A job that is no longer known ended with an earlier server: its recipe comes back, and a
-        line says what became of it. Where nothing is kept, nothing is written but a suggestion: who
-        is quick has begun to type.
+        line says what became of it. Else a recipe that was edited and not merged comes back. Where
+        nothing is kept, nothing is written but a suggestion: who is quick has begun to type.
         """
         kept = kept if isinstance(kept, dict) else {}
         job = self.jobs.get(kept.get("job"))
@@ -303,11 +344,13 @@ class MergeTab:
             folder = self.library.folder_of(kept.get("name", ""))
         except MergeError:
             folder = None
-        if folder is None or folder.exists() or not kept.get("text"):
-            fresh = suggest_name(self.library, text)
+        if folder is None or folder.exists() or not kept.get("text") or kept.get("over"):
+            edited = draft.get("text") if isinstance(draft, dict) else None
+            edited = edited if isinstance(edited, str) else ""
+            fresh = suggest_name(self.library, edited or text)
             running = self.jobs.running()
             told = view.elsewhere(running.title) if running else gr.skip()
-            return gr.skip(), gr.skip(), gr.skip(), fresh, told
+            return gr.skip(), edited or gr.skip(), gr.skip(), fresh, told
         return gr.skip(), kept["text"], folder.name, gr.skip(), view.interrupted(folder.name)
 
     def suggested(self, text: str) -> str:

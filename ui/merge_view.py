@@ -119,7 +119,7 @@ def interrupted(name: str) -> str:
     """What became of a merge whose server went away."""
     return (
         f"<p>The merge {escape(name)} was interrupted: the server stopped before it was over. "
-        "Nothing of it is left; its recipe is back, Start makes it again.</p>"
+        "Its recipe is back; Start makes it again.</p>"
     )
 
 
@@ -231,13 +231,16 @@ def drift_value(drift: Mapping[int | None, float]) -> dict[str, Any]:
     }
 
 
+_BARS = "#2f7fd6"  # stands out from light and dark cards alike
+
+
 def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any]:
     """Bars as a plain figure."""
     return {
         "data": [
             {
                 "type": "bar", "x": list(names), "y": list(values),
-                "marker": {"color": "#0b5cad"},
+                "marker": {"color": _BARS},
                 "hovertemplate": "layer %{x}: %{y:.2%}<extra></extra>",
             }
         ],

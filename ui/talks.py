@@ -16,11 +16,13 @@ class Turn:
     """One question and its answer so far.
 
     Attributes:
+        mark: the same for all models that were asked together.
         note: what stands beneath the answer ("7 tokens, 0.04 s").
         state: "waiting", "running", "over" or "failed".
     """
 
     question: str
+    mark: str = ""
     answer: str = ""
     note: str = ""
     state: str = "waiting"
@@ -33,11 +35,11 @@ class Talk:
     turns: list[Turn] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self, question: str) -> Turn:
+    def ask(self, question: str, mark: str = "") -> Turn:
         """Begins a turn; an answer that is still being written is stopped."""
         self.halt()
         self.stop = threading.Event()
-        turn = Turn(question)
+        turn = Turn(question, mark)
         self.turns.append(turn)
         return turn
 

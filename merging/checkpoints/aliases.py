@@ -28,16 +28,17 @@ def named_as(base: Checkpoint, model: Checkpoint) -> Checkpoint:
 
 def output_head(model: Checkpoint) -> str | None:
     """The name of the output head, where one is stored."""
-    return next((name for name in model.tensors if is_vocabulary(name) and _is_head(name)), None)
+    return next((name for name in model.tensors if is_vocabulary(name) and is_head(name)), None)
 
 
 def input_embedding(model: Checkpoint) -> str | None:
-    """The name of the token embedding."""
-    names = (name for name in model.tensors if is_vocabulary(name) and not _is_head(name))
-    return next(names, None)
+    """The name of the token embedding, of an encoder and a decoder the one they share."""
+    names = [name for name in model.tensors if is_vocabulary(name) and not is_head(name)]
+    return next((name for name in names if name.endswith("shared.weight")), next(iter(names), None))
 
 
-def _is_head(name: str) -> bool:
+def is_head(name: str) -> bool:
+    """True where a vocabulary tensor is an output head."""
     return "lm_head" in name or "embed_out" in name
 
 

@@ -7,6 +7,7 @@ caller holds and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import operator
@@ -14,15 +15,18 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from merging.checkpoints.layout import is_buffer
+from merging.checkpoints.tying import ties_embeddings
 from merging.errors import BadCheckpoint, ModelNotFound, UnsafeFile
 from merging.later import torch
 
 WIDTHS = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
-    "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
+    "BOOL": 1, "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
 }  # fmt: skip
 """Bytes per element of the types that are read, by safetensors' names."""
 MERGEABLE = frozenset({"F64", "F32", "F16", "BF16"})
@@ -57,12 +61,7 @@ class TensorInfo:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The torch type. Raises BadCheckpoint for a type that is not known."""
-        if self.dtype not in WIDTHS:
-            raise BadCheckpoint(
-                f"{self.file}: tensor {self.name} has type {self.dtype}, which is not supported; "
-                "save the model as bfloat16, float16 or float32"
-            )
+        """The torch type."""
         return torch_dtype(self.dtype)
 
     @property
@@ -92,14 +91,17 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Number of elements of all floating-point tensors together."""
-        return sum(info.numel for info in self.tensors.values() if info.dtype in MERGEABLE)
+        """Number of elements of all floating-point tensors together, buffers apart."""
+        return sum(
+            info.numel
+            for info in self.tensors.values()
+            if info.dtype in MERGEABLE and not is_buffer(info.name, info.shape)
+        )
 
     @property
     def ties_embeddings(self) -> bool:
         """True where the config says that the output head is the token embedding."""
-        text = self.config.get("text_config") or {}
-        return bool(self.config.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+        return ties_embeddings(self.config)
 
     def read(self, name: str) -> torch.Tensor:
         """Returns the whole tensor `name` in its stored type and shape, on the CPU."""
@@ -121,7 +123,7 @@ class Checkpoint:
     def read_into(self, info: TensorInfo, skip_bytes: int, view: memoryview) -> None:
         """Fills the writable bytes `view` with the bytes of `info` from `skip_bytes` on."""
         # opened anew each time: no limit on the number of shards, and safe in any thread
-        with info.file.open("rb", buffering=0) as handle:
+        with _opened(info) as handle:
             _read_at(handle.fileno(), info, skip_bytes, view)
 
     def blocks(
@@ -131,7 +133,7 @@ class Checkpoint:
         if not ranges:
             return
         buffer = pages(max(stop - start for start, stop in ranges) + PAGE)
-        with info.file.open("rb", buffering=0) as handle:
+        with _opened(info) as handle:
             for start, stop in ranges:
                 shift = (info.offset + start) % PAGE
                 block = buffer[shift : shift + stop - start]
@@ -146,6 +148,19 @@ def pages(size: int) -> memoryview:
     processors copy four times slower to a place a few bytes further on.
     """
     return memoryview(mmap.mmap(-1, size))
+
+
+@contextlib.contextmanager
+def _opened(info: TensorInfo) -> Iterator[FileIO]:
+    """The file of a tensor. What the system refuses becomes an error that names the tensor."""
+    try:
+        with info.file.open("rb", buffering=0) as handle:
+            yield handle
+    except OSError as error:
+        raise BadCheckpoint(
+            f"{info.file}: tensor {info.name} cannot be read ({(error.strerror or '').lower()}); "
+            "see that the disk is there and sound, or copy the model again"
+        ) from error
 
 
 def _read_at(handle: int, info: TensorInfo, skip_bytes: int, view: memoryview) -> None:
@@ -165,8 +180,9 @@ def torch_dtype(dtype: str) -> torch.dtype:
     return {
         "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
         "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-        "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
-        "F8_E5M2": torch.float8_e5m2,
+        "U8": torch.uint8, "BOOL": torch.bool, "U16": torch.uint16, "U32": torch.uint32,
+        "U64": torch.uint64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+        "F8_E8M0": torch.float8_e8m0fnu,
     }[dtype]  # fmt: skip
 
 
@@ -299,6 +315,11 @@ def _read_header(file: Path, name: str) -> list[TensorInfo]:
             "copy or download it again"
         ) from None
     for info in infos:
+        if info.dtype not in WIDTHS:
+            raise BadCheckpoint(
+                f"{name}: {file}: tensor {info.name} has type {info.dtype}, which is not "
+                "supported; save the model as bfloat16, float16 or float32"
+            )
         if info.offset + info.size_bytes > size:
             raise BadCheckpoint(
                 f"{name}: {file} has {size} bytes but tensor {info.name} ends at byte "

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from merging.checkpoints.aliases import named_as
+from merging.checkpoints.aliases import input_embedding, is_head, named_as
 from merging.checkpoints.checkpoint import MERGEABLE, Checkpoint, TensorInfo, open_checkpoint
-from merging.checkpoints.layout import Place, is_vocabulary, place
+from merging.checkpoints.layout import Place, is_buffer, is_vocabulary, place
 from merging.errors import FamilyMismatch
 
+BUFFER = "a buffer that the model computes itself, not a parameter"
 Status = Literal["merged", "copied", "left_out"]
 
 
@@ -112,6 +113,8 @@ def _account(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> tuple[Entry, 
             if name in base.tensors or any(entry.name == name for entry in entries):
                 continue
             reason = f"only in {expert.name}, not in the base {base.name}"
+            if is_buffer(name, info.shape):
+                reason = BUFFER
             if base.ties_embeddings and is_vocabulary(name):
                 reason = f"in {expert.name}; the base ties it to its token embedding"
             entries.append(_line(info, "left_out", reason))
@@ -119,35 +122,51 @@ def _account(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> tuple[Entry, 
 
 
 def _tied_heads(base: Checkpoint) -> dict[str, str]:
-    """Output heads stored beside the token embedding that the config ties them to."""
-    if not base.ties_embeddings:
+    """Output heads, and an encoder's and a decoder's embeddings, stored beside the one embedding
+    that the config ties them to."""
+    embedding = input_embedding(base)
+    if not base.ties_embeddings or embedding is None:
         return {}
-    names = [name for name in base.tensors if is_vocabulary(name)]
-    inputs = [name for name in names if "lm_head" not in name and "embed_out" not in name]
-    return {name: inputs[0] for name in names if inputs and name not in inputs}
+    names = (name for name in base.tensors if is_vocabulary(name) and name != embedding)
+    shares = embedding.endswith("shared.weight")
+    return {
+        name: embedding
+        for name in names
+        if is_head(name) or (shares and name.endswith("embed_tokens.weight"))
+    }
 
 
 def _entry(info: TensorInfo, others: list[tuple[str, TensorInfo | None]]) -> Entry:
+    if is_buffer(info.name, info.shape):
+        return _line(info, "copied", BUFFER)
     if info.dtype not in MERGEABLE:
-        return _line(info, "copied", f"type {info.dtype} is not a floating-point type")
+        return _line(info, "copied", _unmergeable(info.dtype, "the base"))
     missing = [name for name, other in others if other is None]
     if missing:
         return _line(info, "copied", f"missing in {', '.join(missing)}")
     present = [(name, other) for name, other in others if other is not None]
     for name, other in present:
         if other.dtype not in MERGEABLE:
-            return _line(info, "copied", f"type {other.dtype} in {name} is not floating-point")
+            return _line(info, "copied", _unmergeable(other.dtype, name))
     different = [(name, other) for name, other in present if other.shape != info.shape]
     if not different:
         return _line(info, "merged", "")
     rows = [other.shape[0] if other.shape else 0 for _, other in different]
     same_width = all(other.shape[1:] == info.shape[1:] for _, other in different)
-    name, other = different[0]
-    shapes = f"shape {list(other.shape)} in {name}, {list(info.shape)} in the base"
+    listed = ", ".join(f"{list(other.shape)} in {name}" for name, other in different)
+    shapes = f"shape {listed}, {list(info.shape)} in the base"
     if is_vocabulary(info.name) and same_width and len(info.shape) == 2:
         shared = min(*rows, info.shape[0])
-        return _line(info, "merged", f"{shapes}: the first {shared} rows are merged", shared)
+        longer = [name for name, other in different if other.shape[0] > info.shape[0]]
+        more = f"; further rows of {', '.join(longer)} are left out" if longer else ""
+        return _line(info, "merged", f"{shapes}: the first {shared} rows are merged{more}", shared)
     return _line(info, "copied", shapes)
+
+
+def _unmergeable(dtype: str, model: str) -> str:
+    if dtype.startswith("F8"):
+        return f"8-bit floats ({dtype}) in {model} are not merged; use its bfloat16 weights"
+    return f"type {dtype} in {model} is not a floating-point type"
 
 
 def _line(info: TensorInfo, status: Status, reason: str, rows: int | None = None) -> Entry:
@@ -157,7 +176,12 @@ def _line(info: TensorInfo, status: Status, reason: str, rows: int | None = None
 
 def _check_related(base: Checkpoint, experts: tuple[Checkpoint, ...], account: tuple) -> None:
     total = base.parameters
-    if total and 2 * _merged(account) >= total:
+    if not total:
+        raise FamilyMismatch(
+            f"{base.name}: holds no parameters that can be merged (float32, bfloat16, float16); "
+            "use the weights before quantization"
+        )
+    if 2 * _merged(account) >= total:
         return
     alone = [(expert, _account(base, (expert,))) for expert in experts]
     worst, found = min(alone, key=lambda pair: _merged(pair[1]))

@@ -14,6 +14,8 @@ import numpy as np
 
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.(.+)$")
 _SHORT = re.compile(r"_proj$|_layernorm$|_norm$")
+_BUFFERS = re.compile(r"(?:^|\.)(?:inv_freq|masked_bias|position_ids)$")
+_MASK = re.compile(r"(?:^|\.)(?:attn|attention|self_attn|self_attention)\.bias$")
 _EMBEDDINGS = re.compile(
     r"(?:^|\.)(?:embed_tokens|embed_in|embeddings|wte|tok_embeddings|word_embeddings|shared|lm_head|embed_out|"
     r"output_projection)\.weight$"
@@ -59,6 +61,12 @@ def blocks_of(names: Sequence[str]) -> np.ndarray:
     keys = [(name[: m.start()], int(m.group(1))) for name, m in zip(names, found, strict=True) if m]
     order = {key: index for index, key in enumerate(sorted(set(keys)))}
     return np.array([order[key] for key in keys], dtype=np.int64)
+
+
+def is_buffer(name: str, shape: tuple[int, ...]) -> bool:
+    """True for what a model computes itself and old checkpoints store: rotary frequencies and
+    causal masks. They are constants, not parameters."""
+    return bool(_BUFFERS.search(name) or (_MASK.search(name) and len(shape) == 4))
 
 
 def is_vocabulary(name: str) -> bool:

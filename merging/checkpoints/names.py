@@ -34,6 +34,11 @@ def resolve(reference: str, relative_to: Path | None = None) -> Path:
             return folder.resolve()
     except (OSError, RuntimeError):
         pass  # a name too long for a folder, or the home of nobody: there is no such folder
+    if "@" in reference or "+" in reference:
+        raise ModelNotFound(
+            f"{reference}: revisions (@) and adapters (+) are not read; download that revision, or "
+            "merge the adapter into its model (peft: merge_and_unload), and give the folder"
+        )
     if _looks_like_hub_id(reference):
         return _download(reference)
     raise ModelNotFound(

@@ -7,6 +7,7 @@ before that, the target does not exist (or is what it was).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import glob
 import json
@@ -24,6 +25,7 @@ from merging.errors import NotEnoughSpace, OutputExists
 SHARD_BYTES = 5_000_000_000
 _ALIGN = 64
 _FLUSH_BYTES = 1 << 27  # written from one flush to the next
+_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EBADF)
 _LONGEST_NAME = 200  # leaves room for the hidden folder's marks within a file system's 255
 
 
@@ -100,7 +102,7 @@ class ModelWriter:
             self._flush.start(sorted({path for path, _, _ in self._places.values()}))
         except BaseException as error:
             self.discard()
-            raise _translate(error, self.out) from error
+            raise in_words(error, self.out) from error
 
     def write(self, name: str, start: int, data: memoryview) -> None:
         """Writes raw elements at element `start` of tensor `name`.
@@ -121,7 +123,7 @@ class ModelWriter:
                     data, position = data[count:], position + count
             self._flush.note(size)
         except OSError as error:
-            raise _translate(error, self.out) from error
+            raise in_words(error, self.out) from error
 
     def flush(self) -> Flush:
         """All is written: brings the rest of it to the disk; it can be read meanwhile."""
@@ -131,8 +133,13 @@ class ModelWriter:
     def publish(self) -> None:
         """Renames the hidden folder to its final name: the model appears."""
         self.flush().done()
-        if os.path.lexists(self.out):
-            check_output(self.out, self._overwrite)
+        if not os.path.lexists(self.out):
+            self.folder.rename(self.out)
+            return
+        check_output(self.out, self._overwrite)
+        if exchange(self.folder, self.out):
+            old = self.folder
+        else:
             old = staging_folder(self.out, "old")
             self.out.rename(old)
             try:
@@ -140,12 +147,10 @@ class ModelWriter:
             except OSError:
                 old.rename(self.out)
                 raise
-            if old.is_symlink():
-                old.unlink()
-            else:
-                shutil.rmtree(old, ignore_errors=True)
+        if old.is_symlink():
+            old.unlink()
         else:
-            self.folder.rename(self.out)
+            shutil.rmtree(old, ignore_errors=True)
 
     def discard(self) -> None:
         """Removes everything written."""
@@ -182,11 +187,10 @@ class ModelWriter:
             offset += spec.size_bytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-(8 + len(text)) % _ALIGN)
-        with path.open("r+b" if path.exists() else "xb") as handle:
+        with path.open("r+b" if path.exists() else "x+b") as handle:
             handle.write(struct.pack("<Q", len(text)) + text)
             handle.flush()
-            if offset:
-                os.posix_fallocate(handle.fileno(), 0, 8 + len(text) + offset)
+            _reserve(handle.fileno(), 8 + len(text) + offset)
         position = 8 + len(text)
         for spec in specs:
             self._places[spec.name] = (path, position, spec)
@@ -233,7 +237,7 @@ class Flush:
         """
         self._thread.join(timeout)
         if self._error is not None:
-            raise _translate(self._error, self._out) from self._error
+            raise in_words(self._error, self._out) from self._error
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -251,10 +255,19 @@ class Flush:
             self._error = error
 
 
-def abandoned(out: Path) -> list[Path]:
+def exchange(one: Path, other: Path) -> bool:
+    """Swaps two names in one step: neither is ever absent. False where the system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
+
+
+def abandoned(out: Path, kind: str = "partial") -> list[Path]:
     """Hidden folders of `out` whose process ended before they were complete."""
     found = []
-    for folder in sorted(out.parent.glob(f".{glob.escape(out.name)}.partial-*-*")):
+    for folder in sorted(out.parent.glob(f".{glob.escape(out.name)}.{kind}-*-*")):
         process = folder.name.rsplit("-", 2)[1]
         if process.isdigit() and not _runs(int(process)):
             found.append(folder)
@@ -262,8 +275,9 @@ def abandoned(out: Path) -> list[Path]:
 
 
 def remove_abandoned(out: Path) -> None:
-    """Removes them."""
-    for folder in abandoned(out):
+    """Removes them, and an old `out` whose process ended after it had been replaced."""
+    old = abandoned(out, "old") if out.exists() else []  # else it is all there is
+    for folder in (*abandoned(out), *old):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -288,11 +302,29 @@ def check_output(out: Path, overwrite: bool) -> None:
         raise OutputExists(f"{out.name[:40]}...: the name is too long; give a shorter one")
     if out.is_file():
         raise OutputExists(f"{out} is a file; give a folder")
+    if out.is_dir() and out.samefile(Path.cwd()):
+        raise OutputExists(f"{out} is the folder you are in; give the name of a new one")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise OutputExists(f"{out} exists and is not empty; give another name or --overwrite")
         if not (out / "config.json").exists():
             raise OutputExists(f"{out} is not a model folder; --overwrite replaces models only")
+        inside = sorted(path.name for path in out.iterdir() if path.is_dir())
+        if inside:
+            raise OutputExists(
+                f"{out} holds the folder {inside[0]}, which --overwrite would delete; move it, or "
+                "give another name"
+            )
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Gives a file its size and, where the file system can, its place on the disk."""
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except (AttributeError, OSError) as error:  # not every system and file system has it
+        if getattr(error, "errno", errno.EOPNOTSUPP) not in _CANNOT_RESERVE:
+            raise
+        os.truncate(handle, size)
 
 
 def _shard_names(count: int) -> list[str]:
@@ -301,9 +333,10 @@ def _shard_names(count: int) -> list[str]:
     return [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
 
 
-def _translate(error: BaseException, out: Path) -> BaseException:
-    if not isinstance(error, OSError):
-        return error
+def in_words(error: BaseException, out: Path) -> BaseException:
+    """What an OSError met while `out` was written means for its user; other errors unchanged."""
+    if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
+        return error  # a pipe is not the output: whoever read our messages went away
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(out.parent if out.parent.exists() else Path.cwd()).free
         return NotEnoughSpace(

@@ -1,7 +1,6 @@
 """Train the built-in family from scratch: a base, then one full fine-tune of it per domain."""
 
 import copy
-import os
 import random
 import shutil
 import time
@@ -18,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from merging.checkpoints.writer import in_words, remove_abandoned, staging_folder
 from merging.demo import DOMAINS, NAMES
 from merging.demo.card import write_card
 from merging.demo.corpus import Mixture
@@ -87,11 +87,17 @@ def build(
 
     Raises:
         FileExistsError: OUT exists and holds something.
+        NotEnoughSpace: it cannot be written.
     """
+    out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not empty: name a new folder for the family")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.parent / f".{out.name}.partial-{os.getpid()}"
+    unfinished = staging_folder(out)
+    try:  # now, not after ten minutes of training
+        unfinished.mkdir(parents=True)
+        remove_abandoned(out)
+    except OSError as error:
+        raise in_words(error, out) from error
     threads = torch.get_num_threads()
     torch.set_num_threads(_THREADS)
     try:
@@ -99,6 +105,8 @@ def build(
         if out.exists():
             out.rmdir()
         unfinished.rename(out)
+    except OSError as error:
+        raise in_words(error, out) from error
     finally:
         torch.set_num_threads(threads)
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,18 +1,33 @@
 """Greedy decoding of many prompts at once, with the model's own chat template."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from merging.errors import BadCheckpoint
+
 
 def as_chat(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-    """Return the text a model reads for one user message; the bare prompt if it has no template."""
+    """Return the text a model reads for one user message; the bare prompt if it has no template.
+
+    Raises:
+        BadCheckpoint: its template cannot be applied.
+    """
     if not tokenizer.chat_template:
         return prompt
     chat = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    try:
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever the template's own code raises
+        reason = str(error).strip().partition("\n")[0]
+        raise BadCheckpoint(
+            f"{Path(tokenizer.name_or_path).name}: its chat template cannot be applied ({reason}); "
+            "correct chat_template in its tokenizer_config.json or chat_template.jinja"
+        ) from None
+    return str(text)
 
 
 @torch.inference_mode()

@@ -55,6 +55,7 @@ def evaluate(
     chosen = choose_tasks(domains, n, split, tasks)
     scores = {}
     for name, source in models.items():
+        model = tokenizer = None  # one model in memory at a time
         model, tokenizer = _load(source)
         scores[name] = _score(model, tokenizer, chosen, _scaled(progress, name, len(chosen)))
     return {"scores": scores}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -309,3 +310,30 @@ def test_the_dark_page_draws_in_dark_colours(open_page) -> None:
     )
     assert light
     assert page.evaluate(f"{PLOT}.layout.paper_bgcolor") == "rgba(0,0,0,0)"
+
+
+def test_a_reload_loses_nothing(page) -> None:
+    ready(page)
+    move(page, lambda: rate(page).press("ArrowRight"))
+    group = page.get_by_role("group", name="Experts")
+    group.get_by_label("sort", exact=True).uncheck(force=True)
+    page.wait_for_function("amalgam.state.family?.looks.length === 3")
+    page.wait_for_function("localStorage.getItem('amalgam-explore')?.length > 100")
+    told = finding(page)
+    page.wait_for_timeout(300)  # what is kept is written after it is shown
+    page.reload()
+    page.wait_for_function("amalgam?.state.family?.looks.length === 3")
+    ready(page)
+    expect(rate(page)).to_have_value("0.71")
+    expect(group.get_by_label("sort", exact=True)).not_to_be_checked()
+    expect(page.locator("#headline h2")).to_have_text(told)
+
+
+def test_merge_takes_the_controls_as_they_stand(page) -> None:
+    ready(page)
+    slider = rate(page)
+    slider.focus()
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    page.get_by_role("button", name="Merge", exact=True).click()  # before anything has settled
+    expect(page.get_by_label("Recipe (YAML)")).to_have_value(re.compile(r"density: 0\.28"))

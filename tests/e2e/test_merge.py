@@ -79,9 +79,9 @@ def test_a_text_edited_by_hand_can_be_brought_back(page) -> None:
     page.locator(".controls").get_by_role("button", name="Merge", exact=True).click()
     recipe = page.get_by_label("Recipe (YAML)")
     expect(recipe).to_have_value(re.compile("dppa"))
-    page.get_by_role("button", name="Bring back what I had edited").click()
+    page.get_by_role("button", name="Bring back the recipe that was here").click()
     expect(recipe).to_have_value(edited)
-    expect(page.get_by_role("button", name="Bring back what I had edited")).to_be_hidden()
+    expect(page.get_by_role("button", name="Bring back the recipe that was here")).to_be_hidden()
 
 
 def test_result_opens_in_chat(page) -> None:
@@ -230,3 +230,32 @@ def test_record_of_a_result_opens_as_a_recipe(page, app: RunningApp) -> None:
     expect(page.get_by_label("Recipe (YAML)")).to_have_value(re.compile("record:"))
     expect(page.locator("#recipe-words")).to_contain_text("models/one and models/two")
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+
+
+def test_a_page_shows_one_merge_at_a_time(page, app: RunningApp) -> None:
+    open_merge(page, LARGE, "shown")
+    start(page)
+    expect(status(page)).to_contain_text("Merging shown", timeout=15_000)
+    box = page.get_by_label("Name of the new model")
+    box.fill("unseen")
+    box.press("Enter")
+    expect(page.locator("#merge-reason")).to_contain_text("shown is not over yet")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(status(page)).to_contain_text("shown was stopped", timeout=15_000)
+    start(page)  # free again, under the name that was typed
+    expect(status(page)).to_contain_text("Merging unseen", timeout=15_000)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(status(page)).to_contain_text("unseen was stopped", timeout=15_000)
+    assert not (app.models / "unseen").exists() and not (app.models / "shown").exists()
+
+
+def test_an_edited_recipe_survives_a_reload(page) -> None:
+    page.get_by_role("tab", name="Merge").click()
+    box = page.get_by_label("Recipe (YAML)")
+    box.fill(DEMO)
+    expect(page.locator("#recipe-words")).to_contain_text("demo:add and demo:sort")
+    page.wait_for_function("localStorage.getItem('amalgam-recipe')?.length > 50")
+    page.wait_for_timeout(300)
+    page.reload()
+    page.get_by_role("tab", name="Merge").click()
+    expect(box).to_have_value(DEMO)

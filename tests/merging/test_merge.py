@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import threading
@@ -15,14 +16,16 @@ import torch
 from merging import engine, fused, kernels
 from merging import merge as merging_merge
 from merging import recipe as recipes
-from merging.checkpoints import ModelWriter
+from merging.checkpoints import ModelWriter, open_checkpoint
 from merging.engine import Progress
 from merging.errors import (
+    BadCheckpoint,
     Cancelled,
     MergeError,
     NonFinite,
     NotEnoughSpace,
     OutputExists,
+    RecipeError,
     VerificationFailed,
 )
 from merging.merge import check, merge
@@ -531,3 +534,114 @@ def test_weights_in_any_order_give_nearly_the_same(parent, tmp_path) -> None:
             difference = (first[name] - second[name]).abs()
             # a vote may be so close that the order of the sum decides it
             assert np.quantile(difference.numpy(), 0.999) <= 2e-7, (method, name)
+
+
+def test_a_result_never_replaces_a_folder_that_holds_an_input(parent, tmp_path) -> None:
+    home = tmp_path / "family"
+    (home / "config.json").write_text("{}")
+    before = files_of(home)
+    with pytest.raises(OutputExists, match="holds base, which the recipe reads"):
+        merge(recipes.from_mapping(document("ties", 2), parent), home, overwrite=True)
+    assert files_of(home) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64], ids=str)
+def test_unsigned_numbers_are_copied(dtype, tmp_path) -> None:
+    base = llama(0, layers=1)
+    expert = tuned(base, 1)
+    base["table"] = expert["table"] = torch.arange(5).to(dtype)
+    parent = write_family(tmp_path, base, [expert])
+    result = merged(document("ties", 1), parent, tmp_path / "out")
+    assert result["table"].dtype == dtype
+    assert result["table"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_every_tensor_of_a_result_is_aligned_in_its_file(tmp_path) -> None:
+    base = llama(0, layers=1)
+    expert = tuned(base, 1)
+    base["a"] = expert["a"] = torch.ones(3, dtype=torch.uint8)  # comes first by name
+    parent = write_family(tmp_path, base, [expert])
+    merged(document("ties", 1), parent, tmp_path / "out")
+    model = open_checkpoint(tmp_path / "out")
+    assert all(info.offset % info.width == 0 for info in model.tensors.values())
+
+
+def test_weights_that_sum_to_zero_in_one_layer_are_refused_with_its_name(tmp_path) -> None:
+    parent = small_family(tmp_path / "family", experts=2, **SMALL)
+    recipe = {
+        "merge_method": "linear",
+        "models": [{"model": f"expert{i}", "parameters": {"weight": [0.0, 1.0]}} for i in range(2)],
+    }
+    recipe = recipes.from_mapping(recipe, parent)
+    report = check(recipe)
+    assert not report.ok
+    assert "the weights 0, 0 sum to 0" in report.problems[0].message
+    with pytest.raises(RecipeError, match=r"tensor .*: the weights 0, 0 sum to 0"):
+        merge(recipe, tmp_path / "out")
+
+
+def test_settings_that_shapes_do_not_show_are_compared(parent) -> None:
+    config = json.loads((parent / "expert1" / "config.json").read_text())
+    (parent / "base" / "config.json").write_text(json.dumps({**config, "rope_theta": 1e4}))
+    (parent / "expert1" / "config.json").write_text(json.dumps({**config, "rope_theta": 1e6}))
+    report = check(recipes.from_mapping(document("ties", 3), parent))
+    assert report.ok
+    (warning,) = report.problems
+    assert "rope_theta: 1000000.0, the base base 10000.0" in warning.message
+
+
+def test_a_slice_is_compared_with_the_bases_layers(tmp_path) -> None:
+    base = llama(0, layers=2)
+    expert = tuned(llama(0, layers=4), 1)
+    parent = write_family(tmp_path, base, [expert])
+    layers = {"layer_range": [0, 2]}
+    recipe = {
+        "merge_method": "task_arithmetic", "base_model": "base",
+        "slices": [{"sources": [{"model": "base", **layers}, {"model": "expert0", **layers}]}],
+    }  # fmt: skip
+    assert check(recipes.from_mapping(recipe, parent)).ok
+
+
+@pytest.mark.parametrize("scope", ["tensor", "model"])
+def test_pcb_names_the_model_that_holds_nan(scope, tmp_path) -> None:
+    base = llama(0, layers=1)
+    expert = tuned(base, 1)
+    expert["model.norm.weight"][3] = torch.nan
+    parent = write_family(tmp_path, base, [tuned(base, 2), expert])
+    recipe = document("pcb", 2, parameters={"scope": scope})
+    with pytest.raises(NonFinite, match=r"expert1: tensor model\.norm\.weight holds nan at flat"):
+        merged(recipe, parent, tmp_path / "out")
+
+
+def test_a_tokenizer_that_cannot_be_read_is_one_line(parent, tmp_path, monkeypatch) -> None:
+    (parent / "base" / "tokenizer.json").write_text("{}")
+    plain = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path.name == "tokenizer.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return plain(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(BadCheckpoint, match=r"base: .*tokenizer\.json cannot be read \(input"):
+        merge(recipes.from_mapping(document("ties", 3), parent), tmp_path / "out")
+    assert names_in(tmp_path) == ["family"]
+
+
+def test_a_disk_that_fails_beside_the_tensors_is_one_line(parent, tmp_path, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(merging_merge.record, "write_companions", fail)
+    with pytest.raises(NotEnoughSpace, match="the disk is full"):
+        merge(recipes.from_mapping(document("ties", 3), parent), tmp_path / "out")
+    assert names_in(tmp_path) == ["family"]
+
+
+def test_linear_with_an_election_leaves_the_base_as_it_is(tmp_path) -> None:
+    base = {UP: torch.full((2, 2), 8.0)}
+    experts = [{UP: base[UP] + 1}, {UP: base[UP] + 2}]
+    parent = write_family(tmp_path, base, experts)
+    recipe = document("linear", 2, {"consensus": "ties", "normalize": False})
+    result = merged(recipe, parent, tmp_path / "out")
+    assert result[UP].tolist() == [[11.0, 11.0], [11.0, 11.0]]  # 8 + 1 + 2, not 2 * 8 + 3

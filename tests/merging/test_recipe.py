@@ -219,6 +219,25 @@ def test_pcb_s_share_is_its_density() -> None:
     both = from_mapping(document("pcb", 2, {"density": 0.5, "prune": "magnitude"}))
     assert both.parameters["pcb_density"] == 0.1
     assert both.sources[0].density.constant == 0.5
+    words = refused(document("pcb", [{"density": 0.3}, {}]))
+    assert "expert0: density is one for all models" in words
+
+
+@pytest.mark.parametrize("method", ["pcb", "task_arithmetic", "linear", "dppa", "dare_linear"])
+def test_pcb_competes_over_the_whole_model_as_its_paper_however_it_is_asked_for(method) -> None:
+    assert from_mapping(document(method, 2, {"consensus": "pcb"})).parameters["scope"] == "model"
+
+
+def test_a_magnitude_prune_and_pcb_share_one_scope() -> None:
+    recipe = from_mapping(document("pcb", 2, {"prune": "magnitude"}))
+    assert recipe.parameters["scope"] == "model"
+    recipe = from_mapping(document("ties", 2, {"consensus": "pcb"}))
+    assert recipe.parameters["scope"] == "tensor"
+
+
+def test_only_an_average_takes_normalize_from_linear() -> None:
+    words = refused(document("linear", 2, {"consensus": "pcb", "normalize": False}))
+    assert "normalize: false is not supported with consensus: pcb" in words
 
 
 def test_amplification_may_be_one_number() -> None:
@@ -277,6 +296,13 @@ def test_relative_models_are_read_against_the_file_s_folder(tmp_path) -> None:
         ({"chat_template": "chatml"}, ["chat_template"]),
         ({"dtype": "fp16"}, ["fp16", "float16"]),
         ({"dtype": "int8"}, ["int8"]),
+        ({"dtype": "flaot32", "out_dtype": "float16"}, ["dtype 'flaot32'", "float32"]),
+        ({"dtype": "float16", "out_dtype": "half"}, ["out_dtype 'half'"]),
+        (
+            {"models": [{"model": "base", "parameters": {"wieght": 1}}, "x"]},
+            ["models: base", "wieght", "did you mean weight?"],
+        ),
+        ({"models": [{"model": "base", "parameters": {"density": 7}}, "x"]}, ["base", "7"]),
         ({"models": None}, ["models"]),
         ({"models": []}, ["models"]),
         ({"models": "x"}, ["models"]),

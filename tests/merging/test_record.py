@@ -115,4 +115,6 @@ def test_account_lines_are_kept(parent, tmp_path) -> None:
     save_file({**tensors, "ids": torch.arange(3)}, parent / "base" / "model.safetensors")
     run(document("ties", 2), parent, tmp_path / "out")
     record = yaml.safe_load((tmp_path / "out" / RECIPE_FILE).read_text())["record"]
-    assert record["tensors"]["copied"] == {"ids": "type I64 is not a floating-point type"}
+    assert record["tensors"]["copied"] == {
+        "ids": "type I64 in the base is not a floating-point type"
+    }

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -13,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from merging.demo.tokenizer import build_tokenizer
 from merging.errors import NotEnoughSpace
 from ui.chat import Asked, ChatTab, first_models
-from ui.chat_view import COLUMNS
+from ui.chat_view import COLUMNS, how
 from ui.library import Library
 from ui.store import ModelStore
 from ui.talks import Talk, Talks
@@ -93,7 +94,8 @@ def test_too_long_for_one_model_fails_in_its_column(tab: ChatTab) -> None:
 
 def test_stop_before_it_begins(tab: ChatTab) -> None:
     asked = tab.asked("Hi", ["models/a"], visitor())[0]
-    tab.stopped(0, ["models/a"], visitor())
+    told = tab.stopped(0, ["models/a"], visitor())
+    assert told["turns"][0]["note"] == "stopped", "at once, whatever its stream waits for"
     *_, last = run(tab, 0, asked)
     assert last["turns"][0]["note"] == "stopped"
 
@@ -242,3 +244,24 @@ def test_clearing_takes_the_complaint_away(tab: ChatTab) -> None:
     told, *columns = tab.cleared(["models/a"], visitor())
     assert told == ""
     assert columns[0]["turns"] == []
+
+
+def test_models_asked_together_share_a_mark(tab: ChatTab) -> None:
+    tab.asked("Hi", ["models/a"], visitor())
+    _, _, _, one, other, *_ = tab.asked("Ho", ["models/a", "models/b"], visitor())
+    assert one["turns"][1]["mark"] == other["turns"][0]["mark"]
+    assert one["turns"][0]["mark"] != one["turns"][1]["mark"]
+
+
+def test_a_model_that_is_gone_is_said_and_the_question_kept(tab: ChatTab) -> None:
+    asked, box, problem, *_ = tab.asked("Hi", ["models/a", "models/<gone>"], visitor())
+    assert (asked, box) == (Asked(), "Hi")
+    assert "models/&lt;gone&gt; is no longer there" in problem
+    group, told, *_ = tab.chose(["models/a", "models/gone"], visitor())
+    assert (group["value"], told) == (["models/a"], "")
+    assert run(tab, 0, Asked("Hi", ("models/gone",))) == [gr.skip()]
+
+
+def test_sampling_is_named_in_its_heading() -> None:
+    assert how(0).endswith("greedy")
+    assert how(0.7).endswith("temperature 0.7")

@@ -12,11 +12,12 @@ import pytest
 
 from merging import recipe as recipes
 from merging.engine import Progress
-from merging.errors import ModelNotFound, RecipeError
+from merging.errors import Cancelled, ModelNotFound, RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from merging.plan import plan
 from tests.ui.sketches import sketch
 from ui import controls, explore, explore_view
+from ui.readings import Reading
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,14 @@ class FakeLibrary:
     """A base and four experts whose sketch is made up."""
 
     def __init__(self, names: tuple[str, ...] = ("base", "a", "b", "c", "d")) -> None:
-        self._models = {f"demo:{name}": Model(f"demo:{name}", name, Path(name)) for name in names}
+        self.now = names
+        self.refresh()
+
+    def refresh(self) -> None:
+        self._models = {f"demo:{n}": Model(f"demo:{n}", n, Path(n)) for n in self.now}
+
+    def left_out(self) -> list[tuple[str, str]]:
+        return []
 
     def models(self) -> list[Model]:
         return list(self._models.values())
@@ -63,7 +71,7 @@ def library() -> FakeLibrary:
 @pytest.fixture(scope="module")
 def built(library: FakeLibrary) -> tuple[gr.Blocks, explore.ExploreRefs]:
     with gr.Blocks() as page:
-        refs = explore.layout(library)  # type: ignore[arg-type]
+        refs = explore.layout(explore.memory(), library)  # type: ignore[arg-type]
         explore.wire(page, refs, library)  # type: ignore[arg-type]
     return page, refs
 
@@ -138,11 +146,23 @@ def test_partition_labels_name_their_share() -> None:
 
 
 def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> None:
-    answer = explore._settled(library, values)
+    answer = explore._settled(library, values, values["experts"])
     assert answer[0]["asked"]["rate"] == 0.7
     assert set(answer[0]["exact"]) == {"entries", "l1", "l2", "whole"}
     assert recipes.parse(answer[1]).partitions == 4
     assert answer[3]["label"] == "top 7.5 %"
+
+
+def test_nothing_is_settled_for_a_family_that_is_not_shown(library, values) -> None:
+    answer = explore._settled(library, values, values["experts"][:2])
+    assert answer == [gr.skip()] * len(answer)
+
+
+def test_the_recipe_is_spelled_from_the_controls_as_they_stand(library, values) -> None:
+    now = {**values, "experts": ["demo:d", "demo:b"], "weight.0": 0.3, "weight.1": 0.7}
+    recipe = recipes.parse(explore.spelled(library, now, ["demo:a", "demo:b"]))
+    weights = {source.model: source.weight.constant for source in recipe.sources}
+    assert weights == {"demo:b": 0.7, "demo:d": 1.0}  # b's own; a's 0.3 belongs to nobody now
 
 
 def test_experts_come_in_the_order_on_offer(library, values) -> None:
@@ -173,7 +193,8 @@ def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, librar
     family = filled[3]["family"]
     assert [look["name"] for look in family["looks"]] == ["b", "d"]
     assert family["looks"][1]["colour"] == explore.figures.COLOURS[3]  # colour stays with expert
-    *weights, weighed = filled[-controls.MAX_EXPERTS - 1 :]
+    *weights, weighed, stop = filled[-controls.MAX_EXPERTS - 2 :]
+    assert (reading[-1]["visible"], stop["visible"]) == (True, False)
     assert [update["visible"] for update in weights] == [True] * 2 + [False] * 6
     assert weighed == ["demo:b", "demo:d"]
 
@@ -182,7 +203,7 @@ def test_an_expert_that_stays_keeps_its_weight(built, library, values) -> None:
     named = built[1].controls.named()
     chosen = {**values, "experts": ["demo:b", "demo:d"], "weight.0": 0.3, "weight.1": 0.7}
     *_, filled = explore._changed(library, named, chosen, ["demo:a", "demo:b"])
-    weights = filled[-controls.MAX_EXPERTS - 1 : -1]
+    weights = filled[-controls.MAX_EXPERTS - 2 : -2]
     assert [update["value"] for update in weights[:3]] == [0.7, 1.0, 1.0]
     assert "weight: 0.7" in filled[1]
 
@@ -219,6 +240,40 @@ def test_a_first_look_is_drawn_and_says_what_it_is(built, library, values, monke
     assert "first look" not in filled[0]["reason"]
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_reading_that_was_stopped_says_so_unless_a_newer_one_took_its_place(
+    built, library, values, monkeypatch, replaced: bool
+) -> None:
+    def endless(*asked: Any) -> Any:
+        assert asked[3].wait(30)
+        raise Cancelled("stopped")
+
+    monkeypatch.setattr(library, "sketch", endless)
+    monkeypatch.setattr(explore, "_TELL_S", 0.01)
+    reading = Reading()
+    changing = explore._changed(library, built[1].controls.named(), values, (), reading)
+    next(changing)
+    reading.replaced = replaced
+    reading.over.set()
+    rest = list(changing)
+    assert bool(rest) is not replaced
+    if rest:
+        assert "Reading was stopped" in rest[-1][0]["sentence"]
+
+
+def test_a_model_that_was_deleted_leaves_the_choice(values) -> None:
+    library = FakeLibrary(("base", "a", "b"))
+    lists, changed = explore._refreshed(library, values := {**values, "experts": ["demo:a"]})
+    assert not changed
+    library.now = ("base", "b", "new")
+    lists, changed = explore._refreshed(library, values)
+    assert changed
+    assert lists[1]["value"] == values["experts"] == []
+    assert ("new", "demo:new") in lists[1]["choices"]
+    library.now = ("b",)
+    assert explore._refreshed(library, values)[0][0]["value"] == values["base"] == "demo:b"
+
+
 def test_without_experts_the_panels_are_emptied(built, library, values) -> None:
     named = built[1].controls.named()
     (emptied,) = explore._changed(library, named, {**values, "experts": []})
@@ -233,7 +288,7 @@ def test_another_base_offers_the_others_and_keeps_what_fits(library) -> None:
 
 def test_an_empty_library_builds_a_page_that_says_so() -> None:
     with gr.Blocks():
-        refs = explore.layout(FakeLibrary(()))  # type: ignore[arg-type]
+        refs = explore.layout(explore.memory(), FakeLibrary(()))  # type: ignore[arg-type]
     assert "Nothing to explore yet" in refs.headline.value
     assert refs.recipe.value == ""
 
@@ -241,3 +296,38 @@ def test_an_empty_library_builds_a_page_that_says_so() -> None:
 def test_words_escape_what_they_quote(values) -> None:
     recipe = controls.to_recipe({**values, "base": "<img src=x>"})
     assert "<img" not in explore_view.words(recipe)
+
+
+def kept_by(values: dict[str, Any], **changed: Any) -> dict[str, Any]:
+    return {**values, "weighed": values["experts"], **changed}
+
+
+def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> None:
+    named = built[1].controls.named()
+    kept = kept_by(values, rate=0.95, experts=["demo:b"], weighed=["demo:b"])
+    *parts, weighed, due = explore._restored(library, named, kept, values)
+    back = dict(zip(named, parts, strict=True))
+    assert back["rate"] == 0.95
+    assert back["experts"]["value"] == weighed == ["demo:b"]
+    assert due, "other experts than the page shows at first"
+    *_, due = explore._restored(library, named, kept_by(values, rate=0.95), values)
+    assert not due
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rate": 7}, {"rate": "x"}, {"rate": None}, {"prune": "no such"}, {"experts": []},
+        {"experts": ["demo:gone"]}, {"base": "demo:gone"}, {"experts": ["demo:base"]},
+        {"weighed": None}, {"lambda": float("nan")}, {"partitions": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_was_kept_and_does_not_hold_any_more_is_left(built, library, values, change) -> None:
+    named = built[1].controls.named()
+    base, experts, *rest = explore._restored(library, named, kept_by(values, **change), values)
+    assert base["value"] == "demo:base"
+    assert "value" not in experts
+    assert rest == [*[gr.skip()] * (len(named) - 1), False]
+    for nothing in ({}, None, [], "x", {"rate": 1}):
+        assert explore._restored(library, named, nothing, values)[-1] is False

@@ -128,9 +128,36 @@ def test_failure_is_one_line(tab: MergeTab) -> None:
     assert "Traceback" not in last[0]
 
 
+def test_a_page_that_shows_a_merge_starts_no_other(tab: MergeTab) -> None:
+    tab.jobs.submit("other", "other", lambda job: job.cancel.wait(10))  # keeps ours in line
+    first = tab.started(RECIPE, "new")[0]
+    refused = tab.started(RECIPE, "another", first)
+    assert "new is not over yet" in refused[2]
+    assert tab.started(RECIPE, "new", first)[0] == first, "a second click finds the first job"
+    assert tab.started(RECIPE, "another")[0] not in ("", first), "another page may wait in line"
+
+
+def test_a_merge_that_ended_is_not_called_interrupted_later(tab: MergeTab) -> None:
+    tab.jobs.submit("other", "other", lambda job: job.cancel.wait(10))
+    job_id, kept, _ = tab.started(RECIPE, "new")
+    assert tab.ended(job_id, kept) == gr.skip(), "it goes on"
+    tab.stopped(job_id)
+    kept = tab.ended(job_id, kept)
+    assert kept["over"] == "stopped"
+    *_, told = tab.remembered({**kept, "job": "of an earlier server"}, RECIPE)
+    assert "interrupted" not in str(told)
+
+
+def test_a_recipe_that_is_replaced_can_be_brought_back(tab: MergeTab) -> None:
+    assert tab.chosen("all_ties", RECIPE)[2] == RECIPE
+    assert tab.opened(RECIPE.encode(), "mine")[2:] == ("mine", gr.update(visible=True), None)
+    shipped = shipped_recipes()["all_ties"].read_text()
+    assert tab.chosen("add_sort", shipped)[2] == "", "it is in the list"
+
+
 def test_opening_a_file(tab: MergeTab) -> None:
-    assert tab.opened(RECIPE.encode()) == (RECIPE, "")
-    assert "not a text file" in tab.opened(b"\xff\xfe\x00")[1]
+    assert tab.opened(RECIPE.encode(), "")[:3] == (RECIPE, "", "")
+    assert "not a text file" in tab.opened(b"\xff\xfe\x00", "")[1]
 
 
 def test_names_are_suggested(tab: MergeTab) -> None:
@@ -214,3 +241,11 @@ def test_every_shipped_recipe_is_offered_and_nothing_else_is_read() -> None:
     for name in names:
         assert "merge_method" in shipped_recipes()[name].read_text(encoding="utf-8")
     assert "../../etc/passwd" not in shipped_recipes()
+
+
+def test_a_recipe_that_was_edited_comes_back_after_a_reload(tab: MergeTab) -> None:
+    edited = RECIPE.replace("ties", "pcb")
+    _, text, _, fresh, _ = tab.remembered({}, RECIPE, {"text": edited})
+    assert (text, fresh) == (edited, "pcb")
+    for nothing in ({}, None, [], {"text": 5}):
+        assert tab.remembered({}, RECIPE, nothing)[1] == gr.skip()

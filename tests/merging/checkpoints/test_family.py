@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from merging.checkpoints import Family, open_checkpoint, open_family
+from merging.checkpoints.family import BUFFER
 from merging.errors import FamilyMismatch
 from tests.families import Tensors, document, llama, merged, tuned, write_family, write_model
 
@@ -118,7 +119,7 @@ def test_a_tensor_of_whole_numbers_in_one_expert_alone_is_copied(tmp_path) -> No
     expert = tuned(base, 1)
     expert[UP] = torch.zeros(96, 64, dtype=torch.int8)
     status, reason = line(opened(tmp_path, base, [expert]), UP)
-    assert (status, reason) == ("copied", "type I8 in expert0 is not floating-point")
+    assert (status, reason) == ("copied", "type I8 in expert0 is not a floating-point type")
 
 
 TIED = {"tie_word_embeddings": True}
@@ -283,3 +284,53 @@ def test_a_base_without_parameters_or_experts_is_refused(tmp_path) -> None:
         opened(tmp_path / "a", {"ids": torch.arange(3)}, [{"ids": torch.arange(3)}])
     with pytest.raises(FamilyMismatch, match="no expert"):
         opened(tmp_path / "b", llama(0, layers=1), [])
+
+
+def test_a_config_that_does_not_mention_tying_means_its_architectures_default(tmp_path) -> None:
+    base = llama(0, layers=1)
+    base[HEAD] = base[EMBED].clone()
+    expert = tuned(base, 1)
+    del expert[HEAD]
+    family = opened(tmp_path, base, [expert], [{"model_type": "gemma"}] * 2)
+    assert line(family, HEAD) == ("left_out", f"tied to {EMBED}, which is merged once")
+
+
+def test_an_encoder_and_a_decoder_that_share_an_embedding_have_it_merged_once(tmp_path) -> None:
+    base = {"shared.weight": torch.zeros(4, 2), "decoder.block.0.wo.weight": torch.zeros(2, 2)}
+    base["encoder.embed_tokens.weight"] = base["decoder.embed_tokens.weight"] = torch.zeros(4, 2)
+    family = opened(tmp_path, base, [base], [{"model_type": "t5"}] * 2)
+    assert [entry.name for entry in family.merged] == ["decoder.block.0.wo.weight", "shared.weight"]
+    assert "tied to shared.weight" in line(family, "encoder.embed_tokens.weight")[1]
+
+
+def test_masks_and_frequencies_that_old_checkpoints_store_are_no_parameters(tmp_path) -> None:
+    base = llama(0, layers=1)
+    mask, frequencies = "h.0.attn.bias", "model.layers.0.self_attn.rotary_emb.inv_freq"
+    expert = tuned(base, 1)
+    base |= {mask: torch.ones(1, 1, 90, 90), frequencies: torch.ones(8)}
+    expert |= {frequencies: torch.full((8,), 0.5)}
+    family = opened(tmp_path, base, [expert])
+    assert line(family, mask) == line(family, frequencies) == ("copied", BUFFER)
+    parent = write_family(tmp_path / "two", base, [expert])
+    result = merged(document("task_arithmetic", 1), parent, tmp_path / "out")
+    assert torch.equal(result[frequencies], base[frequencies])
+
+
+def test_rows_that_an_expert_has_beyond_the_base_are_named(tmp_path) -> None:
+    base = {EMBED: torch.zeros(6, 2), UP: torch.zeros(4, 4)}
+    more, fewer = {**base, EMBED: torch.zeros(8, 2)}, {**base, EMBED: torch.zeros(5, 2)}
+    status, reason = line(opened(tmp_path, base, [more, fewer]), EMBED)
+    assert status == "merged"
+    assert reason == (
+        "shape [8, 2] in expert0, [5, 2] in expert1, [6, 2] in the base: the first 5 rows are "
+        "merged; further rows of expert0 are left out"
+    )
+
+
+def test_eight_bit_floats_are_called_what_they_are(tmp_path) -> None:
+    base = {UP: torch.zeros(4, 4), EMBED: torch.zeros(4, 2)}
+    expert = {**base, EMBED: torch.zeros(4, 2).to(torch.float8_e4m3fn)}
+    status, reason = line(opened(tmp_path, base, [expert]), EMBED)
+    assert (status, "8-bit floats (F8_E4M3) in expert0" in reason) == ("copied", True)
+    with pytest.raises(FamilyMismatch, match="no parameters that can be merged"):
+        opened(tmp_path / "all", {EMBED: expert[EMBED]}, [{EMBED: expert[EMBED]}])

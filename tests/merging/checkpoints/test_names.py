@@ -88,3 +88,11 @@ def test_short_names_are_the_same_wherever_the_models_lie(tmp_path) -> None:
     assert short_names(["a/final", "./b/final"], family) == ["a/final", "b/final"]
     assert short_names(["org/name", "demo:add"], family) == ["name", "demo:add"]
     assert short_names([]) == []
+
+
+@pytest.mark.parametrize("reference", ["org/name@main", "org/name+org/lora"])
+def test_revisions_and_adapters_are_refused_with_what_to_do(reference: str, tmp_path) -> None:
+    with pytest.raises(ModelNotFound, match="download that revision, or merge the adapter"):
+        resolve(reference, tmp_path)
+    (tmp_path / reference).mkdir(parents=True)
+    assert resolve(reference, tmp_path) == tmp_path / reference, "a folder of that name is read"

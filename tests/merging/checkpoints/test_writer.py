@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from merging.checkpoints import ModelWriter, TensorSpec, open_checkpoint
+from merging.checkpoints import writer as writers
 from merging.checkpoints.checkpoint import torch_dtype
-from merging.checkpoints.writer import check_output, plan_shards
+from merging.checkpoints.writer import check_output, exchange, plan_shards, remove_abandoned
 from merging.errors import NotEnoughSpace, OutputExists
 
 SPECS = [
@@ -267,3 +268,63 @@ def test_what_a_killed_process_left_is_removed_and_a_running_one_is_not_touched(
     assert not abandoned.exists()
     assert running.exists()
     assert other.exists()
+
+
+def test_replacing_never_leaves_the_name_without_a_model(tmp_path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    (one / "here").touch()
+    assert exchange(one, other)
+    assert (other / "here").exists() and not (one / "here").exists()
+    assert not exchange(one, tmp_path / "absent")
+
+
+def test_a_system_without_an_exchange_replaces_in_two_steps(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(writers, "exchange", lambda *_: False)
+    for _ in range(2):
+        writer = ModelWriter(tmp_path / "out", SPECS, overwrite=True)
+        write_all(writer)
+        writer.publish()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_an_ended_process_left_of_a_replaced_model_goes_once_the_new_one_is_there(
+    tmp_path,
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    old = tmp_path / f".out.old-{process.pid}-abc"
+    old.mkdir()
+    remove_abandoned(tmp_path / "out")
+    assert old.exists(), "there is no new one: this is all there is"
+    (tmp_path / "out").mkdir()
+    remove_abandoned(tmp_path / "out")
+    assert not old.exists()
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF])
+def test_a_file_system_that_cannot_reserve_gets_files_of_the_right_size(
+    tmp_path, monkeypatch, code
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    writer = ModelWriter(tmp_path / "out", SPECS)
+    write_all(writer)
+    writer.publish()
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["b"], values(SPECS[1]))
+
+
+def test_folders_inside_a_model_are_not_deleted_with_it(tmp_path) -> None:
+    (tmp_path / "out" / "checkpoint-5").mkdir(parents=True)
+    (tmp_path / "out" / "config.json").write_text("{}")
+    with pytest.raises(OutputExists, match="checkpoint-5, which --overwrite would delete"):
+        check_output(tmp_path / "out", True)
+
+
+def test_the_folder_one_is_in_is_not_replaced(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputExists, match="the folder you are in"):
+        check_output(tmp_path, False)

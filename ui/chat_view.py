@@ -114,6 +114,7 @@ def drawn(library: Library, model_id: str, talk: Talk, rate: str = "") -> dict[s
     place = list(library.models()).index(model)
     return {
         "name": model.id, "label": model.label, "tag": _TAGS[model.kind], "rate": rate,
-        "kind": model.kind, "tone": (place - 1) % len(COLOURS) + 1 if place else 0, "hint": "No question yet.",
+        "kind": model.kind, "hint": "No question yet.",
+        "tone": (place - 1) % len(COLOURS) + 1 if place else 0,
         "turns": talk.drawn(),
     }  # fmt: skip

@@ -144,13 +144,16 @@ def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> None:
             yield [gr.skip()] * len(filled)
 
     def family(request: gr.Request, weighed: list[str], *values: Any) -> Iterator[list[Any]]:
-        page = str(request.session_hash)
+        page = _page(request)
         reading = readings.begin(page)
         try:
             chosen = dict(zip(names, values, strict=True))
             yield from _changed(library, named, chosen, weighed, reading)
         finally:
             readings.end(page, reading)
+
+    def stop_reading(request: gr.Request) -> None:
+        readings.stop(_page(request))
 
     def refreshed(request: gr.Request, weighed: list[str], *values: Any) -> Iterator[list[Any]]:
         chosen = dict(zip(names, values, strict=True))
@@ -172,7 +175,7 @@ def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> None:
     asked = [refs.weighed, *inputs]
     # a newer choice ends the reading of an older one, see Readings
     reading = {**_QUIET, "queue": True, "trigger_mode": "multiple"}
-    refs.stop.click(lambda request: readings.stop(str(request.session_hash)), **_QUIET)
+    refs.stop.click(stop_reading, **_QUIET)
     refs.controls.experts.input(family, asked, filled, **reading).then(
         keep, asked, refs.kept, **_QUIET
     )
@@ -306,6 +309,10 @@ def _weights(
     known = {model: values[f"weight.{index}"] for index, model in enumerate(before)}
     models = [*after, *[""] * MAX_EXPERTS][:MAX_EXPERTS]
     return {f"weight.{index}": known.get(model, 1.0) for index, model in enumerate(models)}
+
+
+def _page(request: gr.Request) -> str:
+    return str(request.session_hash)
 
 
 @contextmanager

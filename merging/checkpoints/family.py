@@ -175,7 +175,8 @@ def _line(info: TensorInfo, status: Status, reason: str, rows: int | None = None
 
 
 def _check_related(base: Checkpoint, experts: tuple[Checkpoint, ...], account: tuple) -> None:
-    total = base.parameters
+    again = (e for e in account if e.status == "left_out" and e.name in base.tensors)
+    total = base.parameters - sum(entry.numel for entry in again)  # tied ones count once
     if not total:
         raise FamilyMismatch(
             f"{base.name}: holds no parameters that can be merged (float32, bfloat16, float16); "

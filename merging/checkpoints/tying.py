@@ -18,7 +18,7 @@ TIED_BY_DEFAULT = frozenset((
     "gpt_neox_japanese", "internvl", "jetmoe", "led", "lfm2", "lfm2_moe", "longformer", "longt5",
     "m2m_100", "mamba", "marian", "mbart", "minicpm3", "mistral3", "mobilebert", "modernbert",
     "modernbert-decoder", "mpnet", "mpt", "mt5", "mvp", "nllb-moe", "openai-gpt", "opt",
-    "paligemma", "pegasus", "pegasus_x", "plbart", "prophetnet", "recurrent_gemma", "rembert",
+    "paligemma", "pegasus", "pegasus_x", "plbart", "prophetnet", "recurrent_gemma", 
     "roberta", "roberta-prelayernorm", "roformer", "smollm3", "starcoder2", "switch_transformers",
     "t5", "t5gemma", "umt5", "whisper", "xglm", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet",
     "zamba", "zamba2",

@@ -288,7 +288,7 @@ def test_a_damaged_model_is_one_line(damage: str, parent, capsys) -> None:
         (["merge", "recipe.yaml", "base", "--overwrite"], ["base", "another name"]),
         (["merge", "recipe.yaml", "recipe.yaml"], ["recipe.yaml", "is a file"]),
         (["merge", "recipe.yaml", "recipe.yaml/out"], ["recipe.yaml/out"]),
-        (["merge", "recipe.yaml", "."], ["not empty"]),
+        (["merge", "recipe.yaml", "."], ["the folder you are in"]),
         (["evaluate", "absent"], ["absent"]),
         (["evaluate", "base"], ["base", "no tokenizer"]),
         (["evaluate", "demo:base", "--n", "1001"], ["1 to 1000", "1001"]),

@@ -28,7 +28,7 @@ from merging.errors import (
     RecipeError,
     VerificationFailed,
 )
-from merging.merge import check, merge
+from merging.merge import check, merge, open_recipe
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from tests.families import (
     document,
@@ -540,8 +540,11 @@ def test_a_result_never_replaces_a_folder_that_holds_an_input(parent, tmp_path) 
     home = tmp_path / "family"
     (home / "config.json").write_text("{}")
     before = files_of(home)
+    recipe = recipes.from_mapping(document("ties", 2), parent)
+    with pytest.raises(OutputExists, match="holds the folder base"):
+        merge(recipe, home, overwrite=True)
     with pytest.raises(OutputExists, match="holds base, which the recipe reads"):
-        merge(recipes.from_mapping(document("ties", 2), parent), home, overwrite=True)
+        merging_merge._check_no_input(home, open_recipe(recipe).models)
     assert files_of(home) == before
 
 

@@ -160,10 +160,9 @@ def test_four_columns_at_most(tab: ChatTab) -> None:
 
 
 def test_unknown_models_are_refused(tab: ChatTab) -> None:
-    from merging.errors import ModelNotFound
-
-    with pytest.raises(ModelNotFound):
-        tab.asked("Hi", ["/etc/passwd"], visitor())
+    asked, _, problem, *_ = tab.asked("Hi", ["/etc/passwd"], visitor())
+    assert asked == Asked()
+    assert "/etc/passwd is no longer there" in problem
 
 
 def test_merged_model_stands_beside_its_sources(tab: ChatTab) -> None:

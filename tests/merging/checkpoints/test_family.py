@@ -99,17 +99,17 @@ def test_vocabularies_of_another_width_are_not_merged(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool], ids=str)
-def test_buffers_of_whole_numbers_are_copied(dtype, tmp_path) -> None:
+def test_tables_of_whole_numbers_are_copied(dtype, tmp_path) -> None:
     base = llama(0, layers=1)
-    base["model.position_ids"] = torch.arange(6).to(dtype)
+    base["model.table"] = torch.arange(6).to(dtype)
     expert = tuned({k: v for k, v in base.items() if v.is_floating_point()}, 1)
-    expert["model.position_ids"] = torch.zeros(6, dtype=dtype)
+    expert["model.table"] = torch.zeros(6, dtype=dtype)
     parent = write_family(tmp_path, base, [expert])
     result = merged(document("ties", 1, dtype=None), parent, tmp_path / "out")
-    assert result["model.position_ids"].dtype == dtype
-    assert torch.equal(result["model.position_ids"], base["model.position_ids"])
+    assert result["model.table"].dtype == dtype
+    assert torch.equal(result["model.table"], base["model.table"])
     family = open_family(parent / "base", {"a": parent / "expert0"})
-    status, reason = line(family, "model.position_ids")
+    status, reason = line(family, "model.table")
     assert status == "copied"
     assert "floating-point" in reason
 
@@ -297,7 +297,7 @@ def test_a_config_that_does_not_mention_tying_means_its_architectures_default(tm
 
 def test_an_encoder_and_a_decoder_that_share_an_embedding_have_it_merged_once(tmp_path) -> None:
     base = {"shared.weight": torch.zeros(4, 2), "decoder.block.0.wo.weight": torch.zeros(2, 2)}
-    base["encoder.embed_tokens.weight"] = base["decoder.embed_tokens.weight"] = torch.zeros(4, 2)
+    base |= {f"{side}.embed_tokens.weight": torch.zeros(4, 2) for side in ("encoder", "decoder")}
     family = opened(tmp_path, base, [base], [{"model_type": "t5"}] * 2)
     assert [entry.name for entry in family.merged] == ["decoder.block.0.wo.weight", "shared.weight"]
     assert "tied to shared.weight" in line(family, "encoder.embed_tokens.weight")[1]

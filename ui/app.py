@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from merging.engine import pick_device
 from merging.errors import MergeError
 from ui import chat, chat_view, explore, guide, merge, theme
-from ui.events import CHEAP
+from ui.events import PROMPT
 from ui.first_sight import FirstSight
 from ui.jobs import Jobs
 from ui.library import Library
@@ -105,13 +105,13 @@ def _join(
         return {"text": text} if (text or "") not in ("", last) else {}
 
     taken = [merge_refs.recipe, brought]
-    merge_refs.recipe.change(drafted, taken, merge_refs.draft, trigger_mode="always_last", **CHEAP)
+    merge_refs.recipe.change(drafted, taken, merge_refs.draft, trigger_mode="always_last", **PROMPT)
     source = [*taken, explore_refs.weighed, *named.values()]
     clamp = "(text, last, weighed, ...v) => [text, last, weighed, ...window.amalgam.clamp(v)]"
     undo = [merge_refs.replaced, merge_refs.bring_back, merge_refs.shipped]
-    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo], js=clamp, **CHEAP)
-    merge_tab.select(follow, source, taken, js=clamp, **CHEAP)
-    merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **CHEAP)
+    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo], js=clamp, **PROMPT)
+    merge_tab.select(follow, source, taken, js=clamp, **PROMPT)
+    merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **PROMPT)
 
 
 def _launch(settings: Settings) -> dict[str, Any]:

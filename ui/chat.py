@@ -18,7 +18,7 @@ import gradio as gr
 from merging.errors import MergeError
 from merging.trial.turns import Sampling
 from ui import chat_view as view
-from ui.events import CHEAP, PRIVATE
+from ui.events import CHEAP, PRIVATE, PROMPT
 from ui.library import RECORD, Library, Model
 from ui.merge_view import amount
 from ui.store import ModelStore
@@ -132,10 +132,10 @@ class ChatTab:
                 event.success(
                     self._stream(number), inputs, column, js=view.within_bounds(), **stream
                 )
-            column.stop(self._stop(number), refs.chosen, column, **CHEAP)
+            column.stop(self._stop(number), refs.chosen, column, **PROMPT)
         refs.sampling[0].change(
             lambda temperature: gr.update(label=view.how(temperature)), refs.sampling[0], refs.how,
-            js="(temperature) => Math.min(2, Math.max(0, temperature || 0))", **CHEAP,
+            js="(temperature) => Math.min(2, Math.max(0, temperature || 0))", **PROMPT,
         )  # fmt: skip
         refs.clear.click(self.cleared, refs.chosen, [refs.problem, *refs.columns], **CHEAP)
         refs.differences.change(

@@ -6,3 +6,5 @@ from typing import Any
 
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 CHEAP: dict[str, Any] = {**PRIVATE, "show_progress": "hidden", "concurrency_limit": None}
+PROMPT: dict[str, Any] = {**CHEAP, "queue": False}
+"""For handlers that answer at once: a plain request, apart from the stream that longer ones use."""

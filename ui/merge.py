@@ -20,7 +20,7 @@ from merging.merge import check, merge
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, parse
 from ui import merge_view as view
-from ui.events import CHEAP, PRIVATE
+from ui.events import CHEAP, PRIVATE, PROMPT
 from ui.jobs import Job, Jobs
 from ui.library import Library
 from ui.panel import PlotPanel
@@ -50,7 +50,8 @@ class MergeRefs:
         replaced: a text edited by hand that Explore's took the place of; `bring_back` undoes that.
         fresh, suggested: a name for the recipe as it stands, and the one last put into the box:
             another one there was typed. Both unseen.
-        finished: changes when a merge ends: its model's id and its sources.
+        over: changes when the merge that the page shows ends, however: its id.
+        finished: of the last one that made a model: its id and its sources.
     """
 
     recipe: gr.Textbox
@@ -77,6 +78,7 @@ class MergeRefs:
     job_id: gr.State
     remembered: gr.BrowserState
     draft: gr.BrowserState
+    over: gr.State
     finished: gr.State
 
 
@@ -119,7 +121,7 @@ def layout(
                 result_part = _result_part()
     return MergeRefs(
         **recipe_part, **run_part, result=result, **result_part,
-        job_id=gr.State(""), finished=gr.State(("", ())),
+        job_id=gr.State(""), over=gr.State(""), finished=gr.State(("", ())),
         remembered=remembered, draft=draft,
     )  # fmt: skip
 
@@ -195,14 +197,14 @@ class MergeTab:
         checked = [refs.words, refs.checks, refs.start, refs.reason]
         watched = [
             refs.status, refs.progress, refs.start, refs.stop, refs.result, refs.facts,
-            refs.drift, refs.code, refs.finished,
+            refs.drift, refs.code, refs.finished, refs.over,
         ]  # fmt: skip
         gr.on(
             [refs.recipe.change, refs.name.change], self.checked, [refs.recipe, refs.name],
-            checked, trigger_mode="always_last", **CHEAP,
+            checked, trigger_mode="always_last", **PROMPT,
         )  # fmt: skip
         refs.recipe.change(
-            self.suggested, refs.recipe, refs.fresh, trigger_mode="always_last", **CHEAP
+            self.suggested, refs.recipe, refs.fresh, trigger_mode="always_last", **PROMPT
         ).then(
             None, [refs.fresh, refs.name, refs.suggested], [refs.name, refs.suggested],
             js=_RENAME_JS, **PRIVATE,
@@ -210,34 +212,35 @@ class MergeTab:
         undo = [refs.replaced, refs.bring_back]
         refs.bring_back.click(
             lambda text: (text, "", gr.update(visible=False), None), refs.replaced,
-            [refs.recipe, *undo, refs.shipped], **CHEAP,
+            [refs.recipe, *undo, refs.shipped], **PROMPT,
         )  # fmt: skip
-        refs.recipe.input(lambda: None, None, refs.shipped, **CHEAP)
+        refs.recipe.input(lambda: None, None, refs.shipped, **PROMPT)
         taken = [refs.recipe, refs.reason, *undo]
-        refs.shipped.input(self.chosen, [refs.shipped, refs.recipe], taken, **CHEAP)
+        refs.shipped.input(self.chosen, [refs.shipped, refs.recipe], taken, **PROMPT)
         refs.open_file.upload(
-            self.opened, [refs.open_file, refs.recipe], [*taken, refs.shipped], **CHEAP
+            self.opened, [refs.open_file, refs.recipe], [*taken, refs.shipped], **PROMPT
         )
         refs.save.click(None, refs.recipe, js=_SAVE_JS, **PRIVATE)
         started = gr.on(
             [refs.start.click, refs.name.submit], self.started,
             [refs.recipe, refs.name, refs.job_id],
-            [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **CHEAP,
+            [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **PROMPT,
         )  # fmt: skip
         loaded = demo.load(
             self.remembered, [refs.remembered, refs.recipe, refs.draft],
             [refs.job_id, refs.recipe, refs.name, refs.fresh, refs.status], **CHEAP,
         )  # fmt: skip
-        again = loaded.then(self.watched, refs.job_id, watched, **CHEAP)
+        loaded.then(self.watched, refs.job_id, watched, **CHEAP)
         loaded.then(
             None, [refs.fresh, refs.name, refs.suggested], [refs.name, refs.suggested],
             js=_RENAME_JS, **PRIVATE,
-        ).then(self.checked, [refs.recipe, refs.name], checked, **CHEAP)  # fmt: skip
-        for over in (again, started.then(self.watched, refs.job_id, watched, **CHEAP)):
-            over.then(self.named, refs.name, [refs.name, refs.suggested], **CHEAP).then(
-                self.checked, [refs.recipe, refs.name], checked, **CHEAP
-            ).then(self.ended, [refs.job_id, refs.remembered], refs.remembered, **CHEAP)
-        refs.stop.click(self.stopped, refs.job_id, refs.stop, **CHEAP)
+        ).then(self.checked, [refs.recipe, refs.name], checked, **PROMPT)  # fmt: skip
+        started.then(self.watched, refs.job_id, watched, **CHEAP)
+        refs.over.change(self.ended, [refs.over, refs.remembered], refs.remembered, **PROMPT)
+        refs.over.change(self.named, refs.name, [refs.name, refs.suggested], **PROMPT).then(
+            self.checked, [refs.recipe, refs.name], checked, **PROMPT
+        )
+        refs.stop.click(self.stopped, refs.job_id, refs.stop, **PROMPT)
 
     def checked(self, text: str, name: str) -> tuple[Any, ...]:
         """Words, preflight, whether Start may be pressed, and why not."""
@@ -361,28 +364,28 @@ class MergeTab:
         """Draws a job until it is over. Leaving the page ends the drawing, not the job."""
         job = self.jobs.get(job_id)
         if job is None:
-            yield tuple([gr.skip()] * 9)
+            yield tuple([gr.skip()] * 10)
             return
         hidden = gr.update(visible=False)
-        nothing = [gr.skip()] * 4
+        nothing = [gr.skip()] * 4  # of a result
         while not job.is_over:
             can_stop = gr.update(interactive=not job.cancel.is_set())
             told = view.status(job, self.jobs.position(job))
             busy = gr.update(interactive=False)
-            yield told, view.progress(job), busy, can_stop, hidden, *nothing
+            yield told, view.progress(job), busy, can_stop, hidden, *nothing, gr.skip()
             self.jobs.wait(job, _POLL_S)
         # a stopped merge may be started again; a finished one has used up its name
         again = gr.update(interactive=job.state != "done")
         over = (view.status(job, 0), "", again, gr.update(interactive=False))
         if job.state != "done":
-            yield *over, hidden, *nothing
+            yield *over, hidden, *nothing, job.id
             return
         made = job.result
         figure = view.drift_value(made.drift)
         model_id = self.library.id_of(made.out)
         yield (
             *over, gr.update(visible=True), view.result(job), figure,
-            view.loading_code(str(made.out)), (model_id, job.details.sources),
+            view.loading_code(str(made.out)), (model_id, job.details.sources), job.id,
         )  # fmt: skip
 
     def named(self, name: str) -> tuple[Any, Any]:

@@ -86,6 +86,29 @@ class MergedChunk:
     squared: float
 
 
+@dataclass(frozen=True)
+class Near:
+    """Those of one expert's magnitudes in one tensor that lie near a value.
+
+    Attributes:
+        low, high: float32 bits of what is near, both included.
+        above: how many magnitudes lie above.
+        keys: (n,) uint32, the bits of those that are near.
+    """
+
+    low: int
+    high: int
+    above: int
+    keys: np.ndarray
+
+    def count_above(self, bound: float) -> int | None:
+        """How many magnitudes exceed `bound`, as float32; None where it is not near."""
+        bits = int(np.float32(bound).view(np.uint32))
+        if not self.low <= bits <= self.high:
+            return None
+        return self.above + int(np.count_nonzero(self.keys > np.uint32(bits)))
+
+
 @dataclass
 class Profile:
     """Sums over one tensor of E experts' deltas. Every field but `largest` adds up over chunks.
@@ -98,6 +121,7 @@ class Profile:
         dots: (E, E) float64, inner products.
         base_l2: sum of squares of the base.
         sample: (E, s) float32 pieces of sampled deltas, in order.
+        near: per expert, what lies near the values asked for; empty where that was not kept.
     """
 
     histogram: np.ndarray
@@ -109,6 +133,7 @@ class Profile:
     dots: np.ndarray
     base_l2: float
     sample: list[np.ndarray]
+    near: list[list[Near]]
 
     @staticmethod
     def empty(experts: int) -> Profile:
@@ -123,6 +148,7 @@ class Profile:
             dots=np.zeros((experts, experts)),
             base_l2=0.0,
             sample=[],
+            near=[[] for _ in range(experts)],
         )
 
 
@@ -372,11 +398,15 @@ class TensorReader:
         """
         return None
 
-    def profile(self, stride: int, first: int) -> Profile:
+    def profile(
+        self, stride: int, first: int, near: Sequence[Sequence[float]] | None = None
+    ) -> Profile:
         """What a sketch needs of this tensor, in one pass.
 
         Args:
             stride, first: the flat indices first, first + stride, ... are sampled.
+            near: per expert the same number of values; where this reader can, the magnitudes near
+                them are kept, so that those above some bound nearby can be counted later.
         """
         total = Profile.empty(self.experts)
         for start, stop in self.spans():

@@ -33,7 +33,7 @@ from merging.decisions import (
     Rings,
     Sum,
 )
-from merging.engine import RUN, MergedChunk, Profile, Stream, TensorReader
+from merging.engine import RUN, MergedChunk, Near, Profile, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
 from merging.kernels.windows import Window, lost
 from merging.methods import linear
@@ -51,6 +51,8 @@ _MERGED = 1 << 16  # the slot of merged elements
 _SLACK = 64  # elements that the collecting loop may write beyond the last it counts
 _BLOCK = 1 << 10  # pieces are whole blocks of the loops
 _FULL = 1 << 31  # entries after which 32-bit counters are emptied
+_NEARLY = np.float32(1.05)  # what a mean may differ from a sample's
+_NEAR_SHARE, _NEAR_ROOM = 64, 4096  # entries near a value: one in so many, and so many more
 _Held = tuple[int, int, int, "Window | np.ndarray"]
 """First and last element, their address, and what holds them."""
 _TYPES = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
@@ -329,13 +331,19 @@ class FusedReader(TensorReader):
             for index, row in zip(game.active, buckets, strict=True)
         ]
 
-    def profile(self, stride: int, first: int) -> Profile:
+    def profile(
+        self, stride: int, first: int, near: Sequence[Sequence[float]] | None = None
+    ) -> Profile:
         """As TensorReader."""
         total = Profile.empty(self.experts)
         sums, dots = np.zeros((self.experts, 2)), np.zeros((self.experts, self.experts))
         top, base_l2 = np.zeros(self.experts, dtype=np.uint32), np.zeros(1)
         types = (ctypes.c_int32 * self.experts)(*self._types[1:])
         tables = np.zeros((self.experts, 2, 2, HALF), dtype=np.uint32)
+        low, high = _around(np.array(near or [[]] * self.experts, dtype=np.float32))
+        found = np.zeros(low.shape, dtype=np.int64)
+        room = self.numel // _NEAR_SHARE + _NEAR_ROOM if low.size else 0
+        keys = np.empty((*low.shape, room), dtype=np.uint32)
         emptied = 0
         for start, stop in self._pieces(None):
             pointers = (ctypes.c_void_p * self.experts)(
@@ -344,7 +352,8 @@ class FusedReader(TensorReader):
             self._call(
                 "amalgam_profile", start, stop, pointers, types, self.experts, stop - start,
                 tables.ctypes.data, sums.ctypes.data, top.ctypes.data, dots.ctypes.data,
-                base_l2.ctypes.data,
+                base_l2.ctypes.data, low.shape[1], low.ctypes.data, high.ctypes.data,
+                found.ctypes.data, room, keys.ctypes.data,
             )  # fmt: skip
             if stop - emptied > _FULL or stop == self.numel:
                 counts = tables.sum(axis=1, dtype=np.int64)
@@ -358,6 +367,12 @@ class FusedReader(TensorReader):
         total.largest = top.view(np.float32).astype(np.float64)
         total.dots = np.triu(dots, 1) + np.triu(dots, 1).T + np.diag(sums[:, 1])
         total.base_l2 = float(base_l2[0])
+        for index, k in np.ndindex(low.shape):
+            if found[index, k] <= room:
+                bits = int(low[index, k]), int(high[index, k])
+                above = int(total.histogram[index, (bits[1] >> 16) + 1 :].sum())
+                inside = keys[index, k, : found[index, k]].copy()
+                total.near[index].append(Near(*bits, above, inside))
         return total
 
     def _sample(self, start: int, stop: int, skip: int, stride: int) -> np.ndarray:
@@ -557,6 +572,13 @@ def _select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:
         keys.ctypes.data, keys.size, place, int(keys.min()), int(keys.max()), address, address + 8
     )
     return np.uint32(key), int(counts[0]), int(counts[1])
+
+
+def _around(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bits of what is near some values: whole buckets of upper bits, lowest and highest."""
+    bounds = np.stack([values / _NEARLY, values * _NEARLY]).astype(np.float32)
+    bits = np.minimum(bounds, np.finfo(np.float32).max).view(np.uint32) & np.uint32(0x7FFF0000)
+    return np.ascontiguousarray(bits[0]), np.ascontiguousarray(bits[1] | np.uint32(0xFFFF))
 
 
 def _bytes_at(address: int, size: int) -> np.ndarray:

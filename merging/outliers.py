@@ -6,14 +6,18 @@ and 3). Sums are float64, so the rates do not depend on the chunking but for the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from merging.checkpoints import Entry
 from merging.checkpoints.layout import blocks_of
-from merging.engine import Stream, TensorReader
+from merging.engine import Near, Stream, TensorReader
 from merging.methods import dynamic
+
+_WORTH_SAMPLING = 1 << 24  # entries from which guessing by a sample saves more than it costs
+_SAMPLED = 1 << 22  # entries in a sample of all linears
 
 
 @dataclass(frozen=True)
@@ -88,28 +92,81 @@ def count_outliers(
     sums: np.ndarray,
     layer_outlier: float,
     linear_outlier: float,
+    near: Sequence[Sequence[Sequence[Near]]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outliers of each linear by its layer's mean, and by its own, in one pass.
 
     Args:
         sums: (E, n_linears) float64, sum of |delta| of each linear.
+        near: for each linear what an earlier pass kept; linears for which it tells all are not
+            read again.
 
     Returns:
         Two (E, n_linears) int64 arrays.
     """
-    layers = blocks_of([entry.name for entry in linears])
-    pooled = layer_means(layers, np.array([entry.numel for entry in linears]), sums)
-    column = {entry.name: index for index, entry in enumerate(linears)}
+    limits = bounds(linears, sums, layer_outlier, linear_outlier)
+    counts = np.zeros((len(linears), sums.shape[0], 2), dtype=np.int64)
+    left = []
+    for index, entry in enumerate(linears):
+        known = _counted(near[index], limits[index]) if near is not None else None
+        if known is None:
+            left.append((index, entry))
+        else:
+            counts[index] = known
+    stream.total -= sum(entry.numel for entry in linears) - sum(e.numel for _, e in left)
+    places = {entry.name: index for index, entry in left}
 
     def count(reader: TensorReader) -> list[list[int]]:
-        at = column[reader.entry.name]
-        means = sums[:, at] / max(reader.numel, 1)
-        pairs = zip(pooled[:, at], means, strict=True)
-        return reader.count_above([[layer_outlier * m, linear_outlier * n] for m, n in pairs])
+        return reader.count_above(limits[places[reader.entry.name]].tolist())
 
-    found = stream.map(count, entries=linears)
-    counts = np.array(found, dtype=np.int64).reshape(len(linears), sums.shape[0], 2)
+    found = stream.map(count, entries=[entry for _, entry in left])
+    for (index, _), row in zip(left, found, strict=True):
+        counts[index] = row
     return counts[:, :, 0].T, counts[:, :, 1].T
+
+
+def bounds(
+    linears: Sequence[Entry], sums: np.ndarray, layer_outlier: float, linear_outlier: float
+) -> np.ndarray:
+    """(n_linears, E, 2) float64: above what a change is an outlier of its layer, of its linear.
+
+    Args:
+        sums: as `count_outliers`.
+    """
+    numels = np.array([entry.numel for entry in linears])
+    pooled = layer_means(blocks_of([entry.name for entry in linears]), numels, sums)
+    means = sums / np.maximum(numels, 1)
+    return np.stack([layer_outlier * pooled.T, linear_outlier * means.T], axis=2)
+
+
+def likely_bounds(
+    stream: Stream, linears: Sequence[Entry], layer_outlier: float, linear_outlier: float
+) -> dict[str, list[list[float]]]:
+    """`bounds` by a sample of every linear, per tensor; none where no sample is cheap."""
+    total = sum(entry.numel for entry in linears)
+    if total < _WORTH_SAMPLING:
+        return {}
+    stride = total // _SAMPLED | 1
+    found = stream.map(lambda reader: reader.sample(stride), "scan", linears)
+    stream.total += total  # `map` counts what it passes as read
+    samples = [sample for sample in found if sample is not None and sample.size]
+    if len(samples) < len(linears):
+        return {}
+    means = np.stack([np.abs(one).mean(axis=1, dtype=np.float64) for one in samples], axis=1)
+    numels = np.array([entry.numel for entry in linears])
+    limits = bounds(linears, means * numels, layer_outlier, linear_outlier)
+    return {entry.name: limits[index].tolist() for index, entry in enumerate(linears)}
+
+
+def _counted(near: Sequence[Sequence[Near]], limits: np.ndarray) -> list[list[int]] | None:
+    """Outliers of one linear from what was kept of it; None where that does not tell all."""
+    counts: list[list[int]] = []
+    for kept, wanted in zip(near, limits, strict=True):
+        told = [[n for one in kept if (n := one.count_above(w)) is not None] for w in wanted]
+        if not all(told):
+            return None
+        counts.append([one[0] for one in told])
+    return counts
 
 
 def leave_out_others(stream: Stream, linears: tuple[Entry, ...], passes: int) -> None:

@@ -24,7 +24,7 @@ from merging import fused
 from merging.checkpoints import Entry, Family, fingerprint
 from merging.engine import Profile, ProgressCallback, Stream, TensorReader, model_offsets
 from merging.errors import NonFinite
-from merging.outliers import count_outliers, leave_out_others
+from merging.outliers import count_outliers, leave_out_others, likely_bounds
 from merging.selection import HALF
 from merging.sketch import (
     FIRST_KEY,
@@ -194,12 +194,15 @@ def assemble(
 def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dict[str, np.ndarray]:
     """The sketch's arrays: one pass over every tensor, one over the linears for outliers."""
     merged = stream.family.merged
-    leave_out_others(stream, _linears(merged), passes=1)
+    linears = _linears(merged)
+    leave_out_others(stream, linears, passes=1)
+    likely = likely_bounds(stream, linears, layer_outlier, linear_outlier)
     starts, total = model_offsets(stream.family)
     stride = max(1, total // SAMPLES) | 1  # odd, so that it walks through columns
 
     def profile(reader: TensorReader) -> tuple[Profile, dict[str, np.ndarray]]:
-        found = reader.profile(stride, -starts[reader.entry.name] % stride)
+        name = reader.entry.name
+        found = reader.profile(stride, -starts[name] % stride, likely.get(name))
         if found.histogram[:, INFINITE:].any():
             raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
         bins = binned(found)
@@ -210,9 +213,9 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
     arrays = stacked(profiles, [bins for _, bins in found], merged)
     l1 = np.stack([p.l1 for p in profiles], axis=1)
     del found
-    outliers = count_outliers(
-        stream, _linears(merged), l1[:, linear_columns(merged)], layer_outlier, linear_outlier
-    )
+    columns = linear_columns(merged)
+    near = [profiles[column].near for column in columns]
+    outliers = count_outliers(stream, linears, l1[:, columns], layer_outlier, linear_outlier, near)
     for name, counts in zip(("layer_outliers", "linear_outliers"), outliers, strict=True):
         arrays[name] = np.zeros((len(stream.family.experts), len(merged)), dtype=np.int64)
         arrays[name][:, linear_columns(merged)] = counts

@@ -17,6 +17,7 @@
 #endif
 
 #define BLOCK 512
+#define WIDE 1024 /* of loops that keep tables */
 #define GROUP 32
 enum { F32 = 0, BF16 = 1, F16 = 2, F64 = 3 };
 
@@ -120,56 +121,6 @@ void amalgam_sums(const void *base, int base_type, const void *expert, int type,
         load(base, base_type, at, m, b);
         load_delta(b, expert, type, at, m, d);
         add_sums(d, m, sums);
-    }
-}
-
-/* Everything a sketch holds of [0, n), in one pass. Adds to what is there.
- * tables: n_experts x 2 x 2 x 32768 counts of entries by the upper 16 bits of |d|, those whose
- * lower 16 bits are zero first; in two halves, so that equal neighbours do not wait for each other.
- * sums: n_experts x {|d|, d^2}. top: bits of the largest |d|. dots: inner products of deltas
- * (row-major, upper triangle). base_square: of the base. */
-void amalgam_profile(const void *base, int base_type, const void *const *experts, const int *types,
-                     int n_experts, int64_t n, uint32_t *tables, double *sums, uint32_t *top,
-                     double *dots, double *base_square) {
-    float b[BLOCK], d[n_experts][BLOCK];
-    uint32_t place[BLOCK];
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
-        load(base, base_type, at, m, b);
-        if (m < BLOCK) memset(b + m, 0, (size_t)(BLOCK - m) * 4);
-        for (int e = 0; e < n_experts; e++) {
-            load_delta(b, experts[e], types[e], at, m, d[e]);
-            if (m < BLOCK) memset(d[e] + m, 0, (size_t)(BLOCK - m) * 4);
-            uint32_t largest = top[e];
-            for (int i = 0; i < m; i++) {
-                uint32_t key = bits_of(d[e][i]) & 0x7FFFFFFFu;
-                largest = key > largest ? key : largest;
-                place[i] = (key >> 16) + ((key & 0xFFFFu) ? 32768u : 0u);
-            }
-            top[e] = largest;
-            uint32_t *even = tables + (int64_t)e * 131072, *odd = even + 65536;
-            int i = 0;
-            for (; i + 2 <= m; i += 2) {
-                even[place[i]]++;
-                odd[place[i + 1]]++;
-            }
-            if (i < m) even[place[i]]++;
-            add_sums(d[e], m, sums + 2 * e);
-        }
-        for (int p = -1; p < n_experts * n_experts; p++) {
-            int e = p / n_experts, f = p % n_experts;
-            if (p >= 0 && f <= e) continue; /* an expert with itself: sums has it */
-            const float *u = p < 0 ? b : d[e], *v = p < 0 ? b : d[f];
-            float lanes[32] = {0};
-            for (int i = 0; i < BLOCK; i += 32)
-                for (int j = 0; j < 32; j++) lanes[j] += u[i + j] * v[i + j];
-            double sum = 0;
-            for (int j = 0; j < 32; j++) sum += lanes[j];
-            if (p < 0)
-                *base_square += sum;
-            else
-                dots[p] += sum;
-        }
     }
 }
 
@@ -377,6 +328,107 @@ uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t 
     }
 }
 
+/* Appends those of m keys inside [low, high] to keys, adding their number to *found. Where it
+ * exceeds the capacity not all are kept. */
+static inline void collect(const uint32_t *restrict key, int m, uint32_t low, uint32_t high,
+                           int64_t capacity, uint32_t *restrict keys, int64_t *found) {
+    uint32_t width = high - low;
+    int64_t count = *found;
+    for (int g = 0; g < m; g += GROUP) {
+        int end = g + GROUP < m ? g + GROUP : m, inside = 0;
+        for (int i = g; i < end; i++) inside += key[i] - low <= width;
+        if (!inside) continue;
+        if (count + GROUP > capacity) { /* the last GROUP places are slack */
+            count += inside + GROUP;
+            continue;
+        }
+        if (end - g == GROUP) {
+            count += append(key + g, low, width, keys + count);
+            continue;
+        }
+        for (int i = g; i < end; i++) {
+            keys[count] = key[i];
+            count += key[i] - low <= width;
+        }
+    }
+    *found = count;
+}
+
+/* The inner product of m floats, m a multiple of 32. */
+static double dot(const float *restrict u, const float *restrict v, int m) {
+    float lanes[32] = {0};
+    for (int i = 0; i < m; i += 32)
+        for (int j = 0; j < 32; j++) lanes[j] += u[i + j] * v[i + j];
+    for (int half = 16; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    return lanes[0];
+}
+
+/* The sum of |u|, in double: outliers are counted above multiples of it. As dot. */
+static double norm(const float *restrict u, int m) {
+    double lanes[32] = {0};
+    for (int i = 0; i < m; i += 32)
+        for (int j = 0; j < 32; j++) lanes[j] += (double)fabsf(u[i + j]);
+    for (int half = 16; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    return lanes[0];
+}
+
+/* Everything a sketch holds of [0, n), in one pass. Adds to what is there.
+ * tables: n_experts x 2 x 2 x 32768 counts of entries by the upper 16 bits of |d|, those whose
+ * lower 16 bits are zero first; in two halves, so that equal neighbours do not wait for each other.
+ * sums: n_experts x {|d|, d^2}. top: bits of the largest |d|. dots: inner products of deltas
+ * (row-major, upper triangle). base_square: of the base. low, high, found, keys: n_experts x
+ * n_near brackets whose entries' bits are collected, as amalgam_collect does. */
+void amalgam_profile(const void *base, int base_type, const void *const *experts, const int *types,
+                     int n_experts, int64_t n, uint32_t *tables, double *sums, uint32_t *top,
+                     double *dots, double *base_square, int n_near, const uint32_t *low,
+                     const uint32_t *high, int64_t *found, int64_t capacity, uint32_t *keys) {
+    float b[WIDE], d[n_experts][WIDE];
+    uint32_t key[WIDE], place[WIDE];
+    for (int64_t at = 0; at < n; at += WIDE) {
+        int m = n - at < WIDE ? (int)(n - at) : WIDE;
+        load(base, base_type, at, m, b);
+        if (m < WIDE) memset(b + m, 0, (size_t)(WIDE - m) * 4);
+        for (int e = 0; e < n_experts; e++) {
+            load_delta(b, experts[e], types[e], at, m, d[e]);
+            if (m < WIDE) memset(d[e] + m, 0, (size_t)(WIDE - m) * 4);
+            uint32_t largest = 0;
+            for (int i = 0; i < WIDE; i++) {
+                key[i] = bits_of(d[e][i]) & 0x7FFFFFFFu;
+                largest = key[i] > largest ? key[i] : largest;
+                place[i] = (key[i] >> 16) + ((key[i] & 0xFFFFu) ? 32768u : 0u);
+            }
+            top[e] = largest > top[e] ? largest : top[e];
+            uint32_t *even = tables + (int64_t)e * 131072, *odd = even + 65536;
+            int i = 0;
+            for (; i + 4 <= m; i += 4) {
+                even[place[i]]++;
+                odd[place[i + 1]]++;
+                even[place[i + 2]]++;
+                odd[place[i + 3]]++;
+            }
+            for (; i < m; i++) even[place[i]]++;
+            /* squares of floats between these neither vanish nor overflow */
+            if (largest > 0x20000000u && largest < 0x5C000000u) {
+                sums[2 * e] += norm(d[e], WIDE);
+                sums[2 * e + 1] += dot(d[e], d[e], WIDE);
+            } else if (largest) {
+                add_sums(d[e], m, sums + 2 * e);
+            }
+            for (int k = 0; k < n_near; k++) {
+                int64_t slot = (int64_t)e * n_near + k;
+                collect(key, m, low[slot], high[slot], capacity, keys + slot * capacity,
+                        found + slot);
+            }
+        }
+        *base_square += dot(b, b, WIDE);
+        for (int e = 0; e < n_experts; e++)
+            for (int f = e + 1; f < n_experts; f++)
+                dots[e * n_experts + f] += dot(d[e], d[f], WIDE);
+    }
+}
+
 /* One pass for several order statistics whose values are bracketed: how many magnitudes lie above
  * each bracket [low, high], and the bits of those inside it, in order; where low is high their
  * number alone. Bits of magnitudes order as the magnitudes do. Adds to above and found; keys: n_brackets x capacity. Where found exceeds
@@ -405,26 +457,7 @@ uint32_t amalgam_collect(const void *base, int base_type, const void *expert, in
                 found[k] += equal;
                 continue;
             }
-            uint32_t *out = keys + (int64_t)k * capacity;
-            int64_t count = found[k];
-            for (int g = 0; g < m; g += GROUP) {
-                int end = g + GROUP < m ? g + GROUP : m, inside = 0;
-                for (int i = g; i < end; i++) inside += key[i] - from <= width;
-                if (!inside) continue;
-                if (count + GROUP > capacity) { /* the last GROUP places are slack */
-                    count += inside + GROUP;
-                    continue;
-                }
-                if (end - g == GROUP) {
-                    count += append(key + g, from, width, out + count);
-                    continue;
-                }
-                for (int i = g; i < end; i++) {
-                    out[count] = key[i];
-                    count += key[i] - from <= width;
-                }
-            }
-            found[k] = count;
+            collect(key, m, from, to, capacity, keys + (int64_t)k * capacity, found + k);
         }
     }
     return top;

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from merging import fused
+from merging import fused, outliers
+from merging import scan as scanning
 from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.errors import Cancelled, NonFinite
 from merging.scan import _ARRAYS as ARRAYS
@@ -235,3 +236,40 @@ def test_some_experts_of_a_sketch_are_a_sketch_of_those(tmp_path) -> None:
         np.testing.assert_allclose(
             getattr(chosen, name), getattr(direct, name), rtol=1e-4, atol=1e-9
         )
+
+
+def _counts(sketch: FamilySketch) -> list[np.ndarray]:
+    return [sketch.layer_outliers, sketch.linear_outliers]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_outliers_near_what_a_sample_says_are_counted_without_a_second_pass(
+    dtype, tmp_path, monkeypatch
+) -> None:
+    family = family_of(small_family(tmp_path, **SIZES, dtype=dtype))
+    expected = _counts(scan(family))
+    monkeypatch.setattr(outliers, "_WORTH_SAMPLING", 1)
+    calls = []
+    plain = fused.FusedReader.count_above
+
+    def counted(reader, bounds):
+        calls.append(reader.entry.name)
+        return plain(reader, bounds)
+
+    monkeypatch.setattr(fused.FusedReader, "count_above", counted)
+    assert all(map(np.array_equal, _counts(scan(family)), expected))
+    assert not calls, "a sample of everything is right about the mean"
+    likely = outliers.likely_bounds
+
+    def wrong(*args: object) -> dict:
+        return {name: (3 * np.array(rows)).tolist() for name, rows in likely(*args).items()}
+
+    monkeypatch.setattr(scanning, "likely_bounds", wrong)
+    assert all(map(np.array_equal, _counts(scan(family)), expected))
+    assert len(set(calls)) == sum(tensor.is_linear for tensor in scan(family).tensors)
+    monkeypatch.setattr(scanning, "likely_bounds", likely)
+    monkeypatch.setattr(fused, "_NEARLY", np.float32(1e6))  # too much is near: not all is kept
+    monkeypatch.setattr(fused, "_NEAR_ROOM", 64)
+    calls.clear()
+    assert all(map(np.array_equal, _counts(scan(family)), expected))
+    assert calls

@@ -17,7 +17,6 @@
 #endif
 
 #define BLOCK 512
-#define WIDE 1024 /* of loops that keep tables */
 #define GROUP 32
 enum { F32 = 0, BF16 = 1, F16 = 2, F64 = 3 };
 
@@ -261,39 +260,6 @@ __attribute__((constructor)) static void fill_pack(void) {
 }
 #endif
 
-/* Appends the keys in [from, from + width] of GROUP keys to out. Returns how many; up to GROUP
- * places of out are written. */
-static inline int append(const uint32_t *restrict key, uint32_t from, uint32_t width,
-                         uint32_t *restrict out) {
-    int count = 0;
-#if defined(__AVX512F__)
-    for (int i = 0; i < GROUP; i += 16) {
-        __m512i lanes = _mm512_loadu_si512(key + i);
-        __m512i above = _mm512_sub_epi32(lanes, _mm512_set1_epi32((int)from));
-        __mmask16 mask = _mm512_cmple_epu32_mask(above, _mm512_set1_epi32((int)width));
-        _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32(mask, lanes));
-        count += __builtin_popcount(mask);
-    }
-#elif defined(__AVX2__)
-    __m256i most = _mm256_set1_epi32((int)width), least = _mm256_set1_epi32((int)from);
-    for (int i = 0; i < GROUP; i += 8) {
-        __m256i lanes = _mm256_loadu_si256((const __m256i *)(key + i));
-        __m256i above = _mm256_sub_epi32(lanes, least);
-        __m256i inside = _mm256_cmpeq_epi32(_mm256_min_epu32(above, most), above);
-        int mask = _mm256_movemask_ps(_mm256_castsi256_ps(inside));
-        __m256i order = _mm256_loadu_si256((const __m256i *)PACK[mask]);
-        _mm256_storeu_si256((__m256i *)(out + count), _mm256_permutevar8x32_epi32(lanes, order));
-        count += __builtin_popcount((unsigned)mask);
-    }
-#else
-    for (int i = 0; i < GROUP; i++) {
-        out[count] = key[i];
-        count += key[i] - from <= width;
-    }
-#endif
-    return count;
-}
-
 /* Of n keys in [low, high] the one at an ascending rank. higher, equal: how many are above it and
  * at it. Narrows the range by histograms until one value is left. */
 uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t low, uint32_t high,
@@ -329,28 +295,49 @@ uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t 
 }
 
 /* Appends those of m keys inside [low, high] to keys, adding their number to *found. Where it
- * exceeds the capacity not all are kept. */
+ * exceeds the capacity not all are kept; up to GROUP places beyond the last are written. */
 static inline void collect(const uint32_t *restrict key, int m, uint32_t low, uint32_t high,
                            int64_t capacity, uint32_t *restrict keys, int64_t *found) {
     uint32_t width = high - low;
     int64_t count = *found;
-    for (int g = 0; g < m; g += GROUP) {
-        int end = g + GROUP < m ? g + GROUP : m, inside = 0;
-        for (int i = g; i < end; i++) inside += key[i] - low <= width;
-        if (!inside) continue;
-        if (count + GROUP > capacity) { /* the last GROUP places are slack */
-            count += inside + GROUP;
-            continue;
-        }
-        if (end - g == GROUP) {
-            count += append(key + g, low, width, keys + count);
-            continue;
-        }
-        for (int i = g; i < end; i++) {
-            keys[count] = key[i];
-            count += key[i] - low <= width;
-        }
+    int i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= m; i += 16) {
+        __m512i lanes = _mm512_loadu_si512(key + i);
+        __m512i above = _mm512_sub_epi32(lanes, _mm512_set1_epi32((int)low));
+        __mmask16 mask = _mm512_cmple_epu32_mask(above, _mm512_set1_epi32((int)width));
+        if (!mask) continue;
+        if (count + GROUP <= capacity)
+            _mm512_storeu_si512(keys + count, _mm512_maskz_compress_epi32(mask, lanes));
+        else
+            count += GROUP;
+        count += __builtin_popcount(mask);
     }
+#elif defined(__AVX2__)
+    __m256i most = _mm256_set1_epi32((int)width), least = _mm256_set1_epi32((int)low);
+    for (; i + 8 <= m; i += 8) {
+        __m256i lanes = _mm256_loadu_si256((const __m256i *)(key + i));
+        __m256i above = _mm256_sub_epi32(lanes, least);
+        __m256i inside = _mm256_cmpeq_epi32(_mm256_min_epu32(above, most), above);
+        int mask = _mm256_movemask_ps(_mm256_castsi256_ps(inside));
+        if (!mask) continue;
+        __m256i order = _mm256_loadu_si256((const __m256i *)PACK[mask]);
+        if (count + GROUP <= capacity)
+            _mm256_storeu_si256((__m256i *)(keys + count),
+                                _mm256_permutevar8x32_epi32(lanes, order));
+        else
+            count += GROUP;
+        count += __builtin_popcount((unsigned)mask);
+    }
+#endif
+    for (; i < m; i++)
+        if (key[i] - low <= width) {
+            if (count + GROUP <= capacity)
+                keys[count] = key[i];
+            else
+                count += GROUP;
+            count++;
+        }
     *found = count;
 }
 
@@ -384,17 +371,17 @@ void amalgam_profile(const void *base, int base_type, const void *const *experts
                      int n_experts, int64_t n, uint32_t *tables, double *sums, uint32_t *top,
                      double *dots, double *base_square, int n_near, const uint32_t *low,
                      const uint32_t *high, int64_t *found, int64_t capacity, uint32_t *keys) {
-    float b[WIDE], d[n_experts][WIDE];
-    uint32_t key[WIDE], place[WIDE];
-    for (int64_t at = 0; at < n; at += WIDE) {
-        int m = n - at < WIDE ? (int)(n - at) : WIDE;
+    float b[BLOCK], d[n_experts][BLOCK];
+    uint32_t key[BLOCK], place[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, b);
-        if (m < WIDE) memset(b + m, 0, (size_t)(WIDE - m) * 4);
+        if (m < BLOCK) memset(b + m, 0, (size_t)(BLOCK - m) * 4);
         for (int e = 0; e < n_experts; e++) {
             load_delta(b, experts[e], types[e], at, m, d[e]);
-            if (m < WIDE) memset(d[e] + m, 0, (size_t)(WIDE - m) * 4);
+            if (m < BLOCK) memset(d[e] + m, 0, (size_t)(BLOCK - m) * 4);
             uint32_t largest = 0;
-            for (int i = 0; i < WIDE; i++) {
+            for (int i = 0; i < BLOCK; i++) {
                 key[i] = bits_of(d[e][i]) & 0x7FFFFFFFu;
                 largest = key[i] > largest ? key[i] : largest;
                 place[i] = (key[i] >> 16) + ((key[i] & 0xFFFFu) ? 32768u : 0u);
@@ -411,8 +398,8 @@ void amalgam_profile(const void *base, int base_type, const void *const *experts
             for (; i < m; i++) even[place[i]]++;
             /* squares of floats between these neither vanish nor overflow */
             if (largest > 0x20000000u && largest < 0x5C000000u) {
-                sums[2 * e] += norm(d[e], WIDE);
-                sums[2 * e + 1] += dot(d[e], d[e], WIDE);
+                sums[2 * e] += norm(d[e], BLOCK);
+                sums[2 * e + 1] += dot(d[e], d[e], BLOCK);
             } else if (largest) {
                 add_sums(d[e], m, sums + 2 * e);
             }
@@ -422,10 +409,10 @@ void amalgam_profile(const void *base, int base_type, const void *const *experts
                         found + slot);
             }
         }
-        *base_square += dot(b, b, WIDE);
+        *base_square += dot(b, b, BLOCK);
         for (int e = 0; e < n_experts; e++)
             for (int f = e + 1; f < n_experts; f++)
-                dots[e * n_experts + f] += dot(d[e], d[f], WIDE);
+                dots[e * n_experts + f] += dot(d[e], d[f], BLOCK);
     }
 }
 

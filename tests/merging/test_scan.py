@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from merging import fused, outliers
+from merging import fused, kernels, outliers
 from merging import scan as scanning
 from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.errors import Cancelled, NonFinite
@@ -246,6 +246,7 @@ def _counts(sketch: FamilySketch) -> list[np.ndarray]:
 def test_outliers_near_what_a_sample_says_are_counted_without_a_second_pass(
     dtype, tmp_path, monkeypatch
 ) -> None:
+    assert kernels.library() is not None
     family = family_of(small_family(tmp_path, **SIZES, dtype=dtype))
     expected = _counts(scan(family))
     monkeypatch.setattr(outliers, "_WORTH_SAMPLING", 1)

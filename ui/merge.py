@@ -234,7 +234,7 @@ class MergeTab:
         loaded.then(
             None, [refs.fresh, refs.name, refs.suggested], [refs.name, refs.suggested],
             js=_RENAME_JS, **PRIVATE,
-        ).then(self.checked, [refs.recipe, refs.name], checked, **PROMPT)  # fmt: skip
+        ).then(self.checked, [refs.recipe, refs.name], checked, **CHEAP)  # fmt: skip
         started.then(self.watched, refs.job_id, watched, **CHEAP)
         refs.over.change(self.ended, [refs.over, refs.remembered], refs.remembered, **PROMPT)
         refs.over.change(self.named, refs.name, [refs.name, refs.suggested], **PROMPT).then(

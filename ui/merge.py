@@ -194,14 +194,14 @@ class MergeTab:
     def wire(self, demo: gr.Blocks) -> None:
         """Attaches the tab's events. All are private: no page but ours calls them."""
         refs = self.refs
+        asked = [refs.recipe, refs.name, refs.job_id]
         checked = [refs.words, refs.checks, refs.start, refs.reason]
         watched = [
             refs.status, refs.progress, refs.start, refs.stop, refs.result, refs.facts,
             refs.drift, refs.code, refs.finished, refs.over,
         ]  # fmt: skip
         gr.on(
-            [refs.recipe.change, refs.name.change], self.checked, [refs.recipe, refs.name],
-            checked, trigger_mode="always_last", **PROMPT,
+            [refs.recipe.change, refs.name.change], self.checked, asked, checked, trigger_mode="always_last", **PROMPT,
         )  # fmt: skip
         refs.recipe.change(
             self.suggested, refs.recipe, refs.fresh, trigger_mode="always_last", **PROMPT
@@ -222,8 +222,7 @@ class MergeTab:
         )
         refs.save.click(None, refs.recipe, js=_SAVE_JS, **PRIVATE)
         started = gr.on(
-            [refs.start.click, refs.name.submit], self.started,
-            [refs.recipe, refs.name, refs.job_id],
+            [refs.start.click, refs.name.submit], self.started, asked,
             [refs.job_id, refs.remembered, refs.reason], trigger_mode="once", **PROMPT,
         )  # fmt: skip
         loaded = demo.load(
@@ -234,16 +233,20 @@ class MergeTab:
         loaded.then(
             None, [refs.fresh, refs.name, refs.suggested], [refs.name, refs.suggested],
             js=_RENAME_JS, **PRIVATE,
-        ).then(self.checked, [refs.recipe, refs.name], checked, **CHEAP)  # fmt: skip
+        ).then(self.checked, asked, checked, **CHEAP)  # fmt: skip
         started.then(self.watched, refs.job_id, watched, **CHEAP)
         refs.over.change(self.ended, [refs.over, refs.remembered], refs.remembered, **PROMPT)
         refs.over.change(self.named, refs.name, [refs.name, refs.suggested], **PROMPT).then(
-            self.checked, [refs.recipe, refs.name], checked, **PROMPT
+            self.checked, asked, checked, **PROMPT
         )
         refs.stop.click(self.stopped, refs.job_id, refs.stop, **PROMPT)
 
-    def checked(self, text: str, name: str) -> tuple[Any, ...]:
-        """Words, preflight, whether Start may be pressed, and why not."""
+    def checked(self, text: str, name: str, watched: str = "") -> tuple[Any, ...]:
+        """Words, preflight, whether Start may be pressed, and why not.
+
+        Args:
+            watched: as `started`.
+        """
         try:
             recipe = self._recipe(text)
         except MergeError as error:
@@ -261,7 +264,15 @@ class MergeTab:
         report = check(recipe, folder)
         found = view.checks(report, _free(folder))
         reason = "" if report.ok else "The preflight found errors; see above."
-        return told, found, gr.update(interactive=report.ok), view.problem(reason)
+        reason = reason or self._busy(name, watched)
+        return told, found, gr.update(interactive=not reason), view.problem(reason)
+
+    def _busy(self, name: str, watched: str) -> str:
+        """Why no other merge can be started from this page yet; "" where it can."""
+        shown = self.jobs.get(watched)
+        if shown is None or shown.is_over or shown.title == (name or "").strip():
+            return ""
+        return f"{shown.title} is not over yet: stop it, or wait, before {name} is started."
 
     def chosen(self, name: str | None, before: str) -> tuple[Any, ...]:
         """The text of a shipped recipe; anything that does not ship changes nothing."""
@@ -299,11 +310,8 @@ class MergeTab:
             watched: the job that the page shows: one page shows one merge at a time.
         """
         try:
-            shown = self.jobs.get(watched)
-            if shown is not None and not shown.is_over and shown.title != (name or "").strip():
-                raise OutputExists(
-                    f"{shown.title} is not over yet: stop it, or wait, before {name} is started"
-                )
+            if busy := self._busy(name, watched):
+                raise OutputExists(busy)
             recipe = self._recipe(text)
             job = self.jobs.active(str(self.library.folder_of(name)))
             if job is None:

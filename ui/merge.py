@@ -201,7 +201,8 @@ class MergeTab:
             refs.drift, refs.code, refs.finished, refs.over,
         ]  # fmt: skip
         gr.on(
-            [refs.recipe.change, refs.name.change], self.checked, asked, checked, trigger_mode="always_last", **PROMPT,
+            [refs.recipe.change, refs.name.change], self.checked, asked, checked,
+            trigger_mode="always_last", **PROMPT,
         )  # fmt: skip
         refs.recipe.change(
             self.suggested, refs.recipe, refs.fresh, trigger_mode="always_last", **PROMPT

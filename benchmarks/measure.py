@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +20,31 @@ class Run:
     peak_bytes: int
 
 
+# Runs the rest of its arguments and prints seconds and bytes. Apart from us, because a process
+# begins with the peak memory of the one that starts it.
+_WATCH = """
+import os, sys, time
+output = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+actions = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+started = time.perf_counter()
+process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ, file_actions=actions)
+_, status, usage = os.wait4(process, 0)
+wall = time.perf_counter() - started
+cpu = usage.ru_utime + usage.ru_stime
+print(os.waitstatus_to_exitcode(status), wall, cpu, usage.ru_maxrss * 1024)
+"""
+
+
 def run(command: Sequence[str | Path], log: Path | None = None) -> Run:
     """Runs a command to its end. Raises RuntimeError with its output if it fails."""
     log = log or Path(os.devnull)
-    with log.open("wb") as output:
-        started = time.perf_counter()
-        process = subprocess.Popen([str(c) for c in command], stdout=output, stderr=output)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    watch = [sys.executable, "-S", "-c", _WATCH, str(log), *map(str, command)]
+    told = subprocess.run(watch, check=True, stdout=subprocess.PIPE, text=True).stdout
+    code, wall, cpu, peak = told.split()
+    if int(code):
         text = log.read_text(errors="replace")[-2000:] if log != Path(os.devnull) else ""
-        raise RuntimeError(f"{command} ended with {process.returncode}\n{text}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+        raise RuntimeError(f"{command} ended with {code}\n{text}")
+    return Run(float(wall), float(cpu), int(peak))
 
 
 def in_turn(

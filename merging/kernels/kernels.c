@@ -196,60 +196,6 @@ static void prune(const Expert *expert, int64_t index, int m, float *restrict d)
     }
 }
 
-/* Histograms of the magnitudes of one expert's pruned delta: of the upper 16 bits where buckets[k]
- * is -1, else of the lower 16 bits inside that bucket. counts: n_buckets x 65536, upper buckets
- * from 0 (magnitudes have no sign). */
-void amalgam_histogram(const void *base, int base_type, const Expert *expert, int64_t first,
-                       int64_t n, int n_buckets, const int32_t *buckets, int64_t *counts) {
-    float b[BLOCK], d[BLOCK];
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
-        load(base, base_type, at, m, b);
-        load_delta(b, expert->data, expert->type, at, m, d);
-        prune(expert, first + at, m, d);
-        for (int k = 0; k < n_buckets; k++) {
-            int64_t *to = counts + (int64_t)k * 65536;
-            if (buckets[k] == -1) {
-                for (int i = 0; i < m; i++) to[(bits_of(d[i]) & 0x7FFFFFFFu) >> 16]++;
-                continue;
-            }
-            uint32_t bucket = (uint32_t)buckets[k];
-            for (int g = 0; g < m; g += GROUP) {
-                int end = g + GROUP < m ? g + GROUP : m, inside = 0;
-                for (int i = g; i < end; i++)
-                    inside += ((bits_of(d[i]) & 0x7FFFFFFFu) >> 16) == bucket;
-                if (!inside) continue;
-                for (int i = g; i < end; i++) {
-                    uint32_t key = bits_of(d[i]) & 0x7FFFFFFFu;
-                    if (key >> 16 == bucket) to[key & 0xFFFFu]++;
-                }
-            }
-        }
-    }
-}
-
-/* Index in [0, n) of the nth entry (from 1) whose magnitude equals value; -(entries seen) - 1 if
- * there are fewer. */
-int64_t amalgam_nth_equal(const void *base, int base_type, const Expert *expert, int64_t first,
-                          int64_t n, float value, int64_t nth) {
-    float b[BLOCK], d[BLOCK];
-    int64_t seen = 0;
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int m = n - at < BLOCK ? (int)(n - at) : BLOCK, here = 0;
-        load(base, base_type, at, m, b);
-        load_delta(b, expert->data, expert->type, at, m, d);
-        prune(expert, first + at, m, d);
-        for (int i = 0; i < m; i++) here += fabsf(d[i]) == value;
-        if (seen + here < nth) {
-            seen += here;
-            continue;
-        }
-        for (int i = 0; i < m; i++)
-            if (fabsf(d[i]) == value && ++seen == nth) return at + i;
-    }
-    return -seen - 1;
-}
-
 #if defined(__AVX2__) && !defined(__AVX512F__)
 static uint32_t PACK[256][8]; /* for a mask of 8 lanes: where each lane set in it goes */
 
@@ -259,40 +205,6 @@ __attribute__((constructor)) static void fill_pack(void) {
             if (mask >> lane & 1) PACK[mask][to++] = (uint32_t)lane;
 }
 #endif
-
-/* Of n keys in [low, high] the one at an ascending rank. higher, equal: how many are above it and
- * at it. Narrows the range by histograms until one value is left. */
-uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t low, uint32_t high,
-                        int64_t *higher, int64_t *equal) {
-    enum { BINS = 2048 };
-    int64_t above = 0;
-    for (;;) {
-        /* two halves, so that equal neighbours do not wait for each other; the last bin is for
-         * what lies outside */
-        uint32_t width = high - low, counts[BINS + 1] = {0}, odd[BINS + 1] = {0};
-        int shift = 0;
-        while (width >> shift >= BINS) shift++;
-        int64_t i = 0;
-        for (; i + 2 <= n; i += 2) {
-            uint32_t one = keys[i] - low, two = keys[i + 1] - low;
-            counts[one <= width ? one >> shift : BINS]++;
-            odd[two <= width ? two >> shift : BINS]++;
-        }
-        if (i < n && keys[i] - low <= width) counts[(keys[i] - low) >> shift]++;
-        for (int b = 0; b < BINS; b++) counts[b] += odd[b];
-        int bin = BINS - 1;
-        int64_t from_top = n - rank; /* the rank-th from below is the from_top-th from above */
-        while (above + counts[bin] < from_top) above += counts[bin--];
-        if (shift == 0) {
-            *higher = above;
-            *equal = counts[bin];
-            return low + (uint32_t)bin;
-        }
-        uint32_t start = low + ((uint32_t)bin << shift), end = start + (((uint32_t)1 << shift) - 1);
-        low = start;
-        high = end < high ? end : high;
-    }
-}
 
 /* Appends those of m keys inside [low, high] to keys, adding their number to *found. Where it
  * exceeds the capacity not all are kept; up to GROUP places beyond the last are written. */
@@ -339,6 +251,94 @@ static inline void collect(const uint32_t *restrict key, int m, uint32_t low, ui
             count++;
         }
     *found = count;
+}
+
+/* Counts keys by their upper 16 bits (bucket -1), or by the lower 16 bits of those inside a bucket. */
+static inline void count_keys(const uint32_t *restrict key, int m, int32_t bucket,
+                              int64_t *restrict to) {
+    if (bucket == -1) {
+        for (int i = 0; i < m; i++) to[key[i] >> 16]++;
+        return;
+    }
+    uint32_t inside[BLOCK + GROUP], low = (uint32_t)bucket << 16;
+    int64_t found = 0;
+    collect(key, m, low, low | 0xFFFFu, BLOCK + GROUP, inside, &found);
+    for (int64_t i = 0; i < found; i++) to[inside[i] & 0xFFFFu]++;
+}
+
+/* Histograms of the magnitudes of one expert's pruned delta: of the upper 16 bits where buckets[k]
+ * is -1, else of the lower 16 bits inside that bucket. counts: n_buckets x 65536, upper buckets
+ * from 0 (magnitudes have no sign). */
+void amalgam_histogram(const void *base, int base_type, const Expert *expert, int64_t first,
+                       int64_t n, int n_buckets, const int32_t *buckets, int64_t *counts) {
+    float b[BLOCK], d[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        load_delta(b, expert->data, expert->type, at, m, d);
+        prune(expert, first + at, m, d);
+        uint32_t key[BLOCK];
+        for (int i = 0; i < m; i++) key[i] = bits_of(d[i]) & 0x7FFFFFFFu;
+        for (int k = 0; k < n_buckets; k++)
+            count_keys(key, m, buckets[k], counts + (int64_t)k * 65536);
+    }
+}
+
+/* Index in [0, n) of the nth entry (from 1) whose magnitude equals value; -(entries seen) - 1 if
+ * there are fewer. */
+int64_t amalgam_nth_equal(const void *base, int base_type, const Expert *expert, int64_t first,
+                          int64_t n, float value, int64_t nth) {
+    float b[BLOCK], d[BLOCK];
+    int64_t seen = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK, here = 0;
+        load(base, base_type, at, m, b);
+        load_delta(b, expert->data, expert->type, at, m, d);
+        prune(expert, first + at, m, d);
+        for (int i = 0; i < m; i++) here += fabsf(d[i]) == value;
+        if (seen + here < nth) {
+            seen += here;
+            continue;
+        }
+        for (int i = 0; i < m; i++)
+            if (fabsf(d[i]) == value && ++seen == nth) return at + i;
+    }
+    return -seen - 1;
+}
+
+
+/* Of n keys in [low, high] the one at an ascending rank. higher, equal: how many are above it and
+ * at it. Narrows the range by histograms until one value is left. */
+uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t low, uint32_t high,
+                        int64_t *higher, int64_t *equal) {
+    enum { BINS = 2048 };
+    int64_t above = 0;
+    for (;;) {
+        /* two halves, so that equal neighbours do not wait for each other; the last bin is for
+         * what lies outside */
+        uint32_t width = high - low, counts[BINS + 1] = {0}, odd[BINS + 1] = {0};
+        int shift = 0;
+        while (width >> shift >= BINS) shift++;
+        int64_t i = 0;
+        for (; i + 2 <= n; i += 2) {
+            uint32_t one = keys[i] - low, two = keys[i + 1] - low;
+            counts[one <= width ? one >> shift : BINS]++;
+            odd[two <= width ? two >> shift : BINS]++;
+        }
+        if (i < n && keys[i] - low <= width) counts[(keys[i] - low) >> shift]++;
+        for (int b = 0; b < BINS; b++) counts[b] += odd[b];
+        int bin = BINS - 1;
+        int64_t from_top = n - rank; /* the rank-th from below is the from_top-th from above */
+        while (above + counts[bin] < from_top) above += counts[bin--];
+        if (shift == 0) {
+            *higher = above;
+            *equal = counts[bin];
+            return low + (uint32_t)bin;
+        }
+        uint32_t start = low + ((uint32_t)bin << shift), end = start + (((uint32_t)1 << shift) - 1);
+        low = start;
+        high = end < high ? end : high;
+    }
 }
 
 /* The inner product of m floats, m a multiple of 32. */
@@ -645,18 +645,8 @@ void amalgam_score_histogram(const void *base, int base_type, const Expert *expe
             }
             for (int k = 0; k < n_buckets; k++) {
                 int32_t wanted = buckets[e * n_buckets + k];
-                int64_t *to = counts + ((int64_t)e * n_buckets + k) * 65536;
-                if (wanted == -1)
-                    for (int i = 0; i < m; i++) to[key[i] >> 16]++;
-                if (wanted < 0) continue;
-                uint32_t bucket = (uint32_t)wanted;
-                for (int g = 0; g < m; g += GROUP) {
-                    int end = g + GROUP < m ? g + GROUP : m, inside = 0;
-                    for (int i = g; i < end; i++) inside += key[i] >> 16 == bucket;
-                    if (!inside) continue;
-                    for (int i = g; i < end; i++)
-                        if (key[i] >> 16 == bucket) to[key[i] & 0xFFFFu]++;
-                }
+                if (wanted >= -1)
+                    count_keys(key, m, wanted, counts + ((int64_t)e * n_buckets + k) * 65536);
             }
         }
     }

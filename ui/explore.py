@@ -102,7 +102,7 @@ def _panels() -> dict[str, Any]:
     }  # fmt: skip
     with gr.Row(elem_classes="pair"):
         built["retention"] = PlotPanel(
-            kind="retention", title="What survives, layer by module", elem_id="retention",
+            kind="retention", title="What survives where", elem_id="retention",
             min_width=300,
         )  # fmt: skip
         built["energy"] = PlotPanel(

@@ -135,7 +135,7 @@ def drawn(
         },
         {
             "figure": figures.retention_figure(),
-            "note": "Share that is kept; click a cell for the modules of its layer.",
+            "note": "Share kept, layer by module; click a cell for the modules of its layer.",
             "summary": f"Share kept by layer and module of {told}. {where}.",
         },
         {

@@ -348,17 +348,17 @@ class MergeTab:
         nothing is kept, nothing is written but a suggestion: who is quick has begun to type.
         """
         kept = kept if isinstance(kept, dict) else {}
+        edited = draft.get("text") if isinstance(draft, dict) else None
+        edited = edited if isinstance(edited, str) else ""
         job = self.jobs.get(kept.get("job"))
-        if job is not None:
+        if job is not None:  # its recipe may have been edited since, for the next one
             name = self.library.free_name(job.title)
-            return job.id, job.details.text, name, gr.skip(), gr.skip()
+            return job.id, edited or job.details.text, name, gr.skip(), gr.skip()
         try:
             folder = self.library.folder_of(kept.get("name", ""))
         except MergeError:
             folder = None
         if folder is None or folder.exists() or not kept.get("text") or kept.get("over"):
-            edited = draft.get("text") if isinstance(draft, dict) else None
-            edited = edited if isinstance(edited, str) else ""
             fresh = suggest_name(self.library, edited or text)
             running = self.jobs.running()
             told = view.elsewhere(running.title) if running else gr.skip()

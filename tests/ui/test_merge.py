@@ -249,3 +249,9 @@ def test_a_recipe_that_was_edited_comes_back_after_a_reload(tab: MergeTab) -> No
     assert (text, fresh) == (edited, "pcb")
     for nothing in ({}, None, [], {"text": 5}):
         assert tab.remembered({}, RECIPE, nothing)[1] == gr.skip()
+
+
+def test_an_edit_made_after_a_merge_was_started_comes_back_too(tab: MergeTab) -> None:
+    job_id, kept, _ = tab.started(RECIPE, "new")
+    assert tab.remembered(kept, "", {"text": "later"})[:2] == (job_id, "later")
+    assert tab.remembered(kept, "", {})[:2] == (job_id, RECIPE)

@@ -268,7 +268,7 @@
   }
 
   /* A number box that is left empty gets back what it held; Gradio would take the lowest number. */
-  const boxed = ({ target }) => (target.matches?.(".controls input[type=number], .card input[type=number]") ? target : null);
+  const boxed = ({ target }) => (target.matches?.(".card input[type=number]") ? target : null);
   document.addEventListener("focusin", (event) => {
     const box = boxed(event);
     if (box) box.dataset.held = box.value;

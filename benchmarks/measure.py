@@ -20,25 +20,13 @@ class Run:
     peak_bytes: int
 
 
-# Runs the rest of its arguments and prints seconds and bytes. Apart from us, because a process
-# begins with the peak memory of the one that starts it.
-_WATCH = """
-import os, sys, time
-output = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-actions = [(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
-started = time.perf_counter()
-process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ, file_actions=actions)
-_, status, usage = os.wait4(process, 0)
-wall = time.perf_counter() - started
-cpu = usage.ru_utime + usage.ru_stime
-print(os.waitstatus_to_exitcode(status), wall, cpu, usage.ru_maxrss * 1024)
-"""
+WATCH = Path(__file__).with_name("watch.py")
 
 
 def run(command: Sequence[str | Path], log: Path | None = None) -> Run:
     """Runs a command to its end. Raises RuntimeError with its output if it fails."""
     log = log or Path(os.devnull)
-    watch = [sys.executable, "-S", "-c", _WATCH, str(log), *map(str, command)]
+    watch = [sys.executable, "-S", str(WATCH), str(log), *map(str, command)]
     told = subprocess.run(watch, check=True, stdout=subprocess.PIPE, text=True).stdout
     code, wall, cpu, peak = told.split()
     if int(code):

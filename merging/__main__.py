@@ -197,10 +197,7 @@ def _refuse_warnings(recipe: Any) -> None:
 
 def _warn(copied: list[Any]) -> None:
     """Says on stderr that tensors came from the base alone: a model may lack or differ in them."""
-    from merging.checkpoints.checkpoint import MERGEABLE
-    from merging.checkpoints.family import BUFFER
-
-    unmerged = [e for e in copied if e.dtype in MERGEABLE and e.reason != BUFFER]
+    unmerged = [entry for entry in copied if entry.is_parameter]
     if not unmerged:
         return
     first, more = unmerged[0], f", and {len(unmerged) - 1} more" if len(unmerged) > 1 else ""
@@ -304,8 +301,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         open_checkpoint(folder, name)  # refuses pickle and remote code before anything is loaded
     _quiet_transformers()
     scores = evaluate(
-        models, n=args.n or (200 if args.tasks is None else sys.maxsize), split=args.split,
-        tasks=args.tasks,
+        models, n=args.n, split=args.split, tasks=args.tasks,
         progress=lambda name, share: _status(f"{share:4.0%} {name}"),
     )  # fmt: skip
     _status("")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +26,32 @@ _SHARED = 256  # a value that more than one entry in so many has is counted, not
 
 Bracket = tuple[int, int]
 Select = Callable[[np.ndarray, int], tuple[np.uint32, int, int]]
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The magnitudes that lie inside a bracket.
+
+    Attributes:
+        low, high: float32 bits of the bracket's ends, both included.
+        above: how many magnitudes lie above it.
+        size: how many lie inside.
+        keys: (size,) uint32, their bits; of a single value (low == high) none are needed.
+    """
+
+    low: int
+    high: int
+    above: int
+    size: int
+    keys: np.ndarray
+
+    def count_above(self, bound: float) -> int | None:
+        """How many magnitudes exceed `bound`, as float32; None where the bracket does not hold
+        it."""
+        bits = int(np.float32(bound).view(np.uint32))
+        if not self.low <= bits <= self.high:
+            return None
+        return self.above + int(np.count_nonzero(self.keys > np.uint32(bits)))
 
 
 def sample_stride(count: int) -> int:
@@ -99,29 +126,20 @@ def select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:
 
 
 def locate(
-    wanted: Sequence[Bracket],
-    keys: Sequence[np.ndarray],
-    sizes: Sequence[int],
-    above: Sequence[int],
-    count: int,
-    rank: int,
-    select: Select = select,
+    found: Sequence[Inside], count: int, rank: int, select: Select = select
 ) -> OrderStatistic | None:
     """The value at an ascending rank; None if no bracket holds it.
 
     Args:
-        keys: for each bracket, the bits collected inside it; of a single value none are needed.
-        sizes: for each bracket, how many magnitudes lie inside it.
-        above: for each bracket, how many magnitudes lie above it.
         count: magnitudes in all.
         select: as the function of that name.
     """
-    for (low, high), inside, size, over in zip(wanted, keys, sizes, above, strict=True):
-        place = rank - (count - over - size)
-        if not 0 <= place < size:
+    for one in found:
+        place = rank - (count - one.above - one.size)
+        if not 0 <= place < one.size:
             continue
-        if low == high:
-            return OrderStatistic(float(np.uint32(low).view(np.float32)), over, size)
-        key, higher, equal = select(inside, place)
-        return OrderStatistic(float(key.view(np.float32)), over + higher, equal)
+        if one.low == one.high:
+            return OrderStatistic(float(np.uint32(one.low).view(np.float32)), one.above, one.size)
+        key, higher, equal = select(one.keys, place)
+        return OrderStatistic(float(key.view(np.float32)), one.above + higher, equal)
     return None

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from merging.brackets import Inside
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.checkpoint import torch_dtype
 from merging.decisions import Competition, Decision, Outcome, apply, combine
@@ -86,29 +87,6 @@ class MergedChunk:
     squared: float
 
 
-@dataclass(frozen=True)
-class Near:
-    """Those of one expert's magnitudes in one tensor that lie near a value.
-
-    Attributes:
-        low, high: float32 bits of what is near, both included.
-        above: how many magnitudes lie above.
-        keys: (n,) uint32, the bits of those that are near.
-    """
-
-    low: int
-    high: int
-    above: int
-    keys: np.ndarray
-
-    def count_above(self, bound: float) -> int | None:
-        """How many magnitudes exceed `bound`, as float32; None where it is not near."""
-        bits = int(np.float32(bound).view(np.uint32))
-        if not self.low <= bits <= self.high:
-            return None
-        return self.above + int(np.count_nonzero(self.keys > np.uint32(bits)))
-
-
 @dataclass
 class Profile:
     """Sums over one tensor of E experts' deltas. Every field but `largest` adds up over chunks.
@@ -133,7 +111,7 @@ class Profile:
     dots: np.ndarray
     base_l2: float
     sample: list[np.ndarray]
-    near: list[list[Near]]
+    near: list[list[Inside]]
 
     @staticmethod
     def empty(experts: int) -> Profile:

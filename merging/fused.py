@@ -20,6 +20,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from merging import brackets, kernels
+from merging.brackets import Inside
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS
 from merging.decisions import (
@@ -33,7 +34,7 @@ from merging.decisions import (
     Rings,
     Sum,
 )
-from merging.engine import RUN, MergedChunk, Near, Profile, Stream, TensorReader
+from merging.engine import RUN, MergedChunk, Profile, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
 from merging.kernels.windows import Window, lost
 from merging.methods import linear
@@ -122,14 +123,12 @@ class Collected:
     """The magnitudes of one expert's tensor that fell into brackets.
 
     Attributes:
-        brackets: their (lowest, highest) bits.
-        keys: for each bracket, the bits inside it in the tensor's order; none of a single value.
+        inside: what lies in each bracket, in the tensor's order.
         starts: where each piece of the tensor begins.
         ends: (pieces, brackets) how many keys had been collected after each piece.
     """
 
-    brackets: list[brackets.Bracket]
-    keys: list[np.ndarray]
+    inside: list[Inside]
     starts: list[int]
     ends: np.ndarray
 
@@ -137,15 +136,14 @@ class Collected:
         """Where the piece with the nth entry (from 1) equal to `value` begins, and which of the
         equal ones it is from there on."""
         bits = int(np.float32(value).view(np.uint32))
-        for k, (low, high) in enumerate(self.brackets):
-            if low == bits == high:
-                piece = int(np.searchsorted(self.ends[:, k], nth - 1, side="right"))
-                return self.starts[piece], nth - (int(self.ends[piece - 1, k]) if piece else 0)
-            if low <= bits <= high:
-                equal = np.flatnonzero(self.keys[k] == np.uint32(bits))
-                piece = int(np.searchsorted(self.ends[:, k], equal[nth - 1], side="right"))
-                passed = int(self.ends[piece - 1, k]) if piece else 0
-                return self.starts[piece], nth - int(np.searchsorted(equal, passed))
+        for one, ends in zip(self.inside, self.ends.T, strict=True):
+            if not one.low <= bits <= one.high:
+                continue
+            single = one.low == one.high  # all of them are equal
+            equal = np.arange(one.size) if single else np.flatnonzero(one.keys == np.uint32(bits))
+            piece = int(np.searchsorted(ends, equal[nth - 1], side="right"))
+            passed = int(ends[piece - 1]) if piece else 0
+            return self.starts[piece], nth - int(np.searchsorted(equal, passed))
         return 0, nth
 
 
@@ -209,18 +207,18 @@ class FusedReader(TensorReader):
         result = []
         for index, (row, size) in enumerate(zip(ranks, sizes, strict=True)):
             _, _, above, found, keys = rows[index]
-            one = np.array([low == high for low, high in wanted[index]], dtype=bool)
-            if (found[~one] > size).any():
-                return None
-            inside = [keys[k * size : k * size + n] for k, n in enumerate(np.where(one, 0, found))]
-            self._collected[index] = Collected(
-                wanted[index], inside, starts, np.array([counts[index] for counts in ends])
-            )
-            sizes_of, over = found.tolist(), above.tolist()
-            located = [
-                brackets.locate(wanted[index], inside, sizes_of, over, self.numel, rank, _select)
-                for rank in row
+            inside = [
+                Inside(low_, high_, int(over), int(n), keys[k * size : k * size + n])
+                for k, ((low_, high_), over, n) in enumerate(
+                    zip(wanted[index], above, found, strict=True)
+                )
             ]
+            if any(one.size > size for one in inside if one.low < one.high):
+                return None
+            self._collected[index] = Collected(
+                inside, starts, np.array([counts[index] for counts in ends])
+            )
+            located = [brackets.locate(inside, self.numel, rank, _select) for rank in row]
             if None in located:
                 return None
             result.append([statistic for statistic in located if statistic is not None])
@@ -372,7 +370,7 @@ class FusedReader(TensorReader):
                 bits = int(low[index, k]), int(high[index, k])
                 above = int(total.histogram[index, (bits[1] >> 16) + 1 :].sum())
                 inside = keys[index, k, : found[index, k]].copy()
-                total.near[index].append(Near(*bits, above, inside))
+                total.near[index].append(Inside(*bits, above, inside.size, inside))
         return total
 
     def _sample(self, start: int, stop: int, skip: int, stride: int) -> np.ndarray:

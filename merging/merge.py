@@ -30,7 +30,6 @@ from merging.checkpoints import (
 )
 from merging.checkpoints.checkpoint import MERGEABLE, WIDTHS, torch_dtype
 from merging.checkpoints.checksum import checksum
-from merging.checkpoints.family import BUFFER
 from merging.checkpoints.writer import SHARD_BYTES, check_output, in_words
 from merging.engine import (
     CHUNK,
@@ -57,7 +56,6 @@ from merging.sources import release, source_for
 from merging.stages import decide, make_consensus, make_pruner
 
 _PATIENCE_S = 0.1  # between two looks at whether a stop was asked for while the disk works
-_COPIED = 1 << 20  # bytes copied at a time
 _TELLING = (
     "model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
     "rope_theta", "rope_scaling", "rope_parameters", "sliding_window", "rms_norm_eps",
@@ -420,7 +418,7 @@ def _copy_rest(
             continue
         stored = family.base.tensors[entry.name]
         if stored.dtype not in MERGEABLE:
-            for start, block in family.base.blocks(stored, _blocks_of(stored.size_bytes)):
+            for start, block in family.base.blocks(stored):
                 sums[entry.name] = sums.get(entry.name, 0) + checksum(block, start)
                 writer.write(entry.name, start // stored.width, block)
             continue
@@ -437,11 +435,6 @@ def _copy_rest(
             sums[entry.name] = sums.get(entry.name, 0) + checksum(data, position * width)
             writer.write(entry.name, position, data)
     return sums, notes
-
-
-def _blocks_of(size: int) -> list[tuple[int, int]]:
-    """(start, stop) of the blocks of so many bytes."""
-    return [(at, min(at + _COPIED, size)) for at in range(0, size, _COPIED)]
 
 
 def _opened(writer: ModelWriter, family: Family, recipe: Recipe) -> Checkpoint:
@@ -480,7 +473,7 @@ def _account_problems(family: Family) -> list[Problem]:
     return [
         Problem("warning", entry.name, f"{entry.status.replace('_', ' ')}: {entry.reason}")
         for entry in family.account
-        if entry.reason and entry.dtype in MERGEABLE and entry.reason != BUFFER
+        if entry.reason and entry.is_parameter
     ]
 
 

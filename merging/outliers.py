@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from merging.brackets import Inside
 from merging.checkpoints import Entry
 from merging.checkpoints.layout import blocks_of
-from merging.engine import Near, Stream, TensorReader
+from merging.engine import Stream, TensorReader
 from merging.methods import dynamic
 
 _WORTH_SAMPLING = 1 << 24  # entries from which guessing by a sample saves more than it costs
@@ -92,7 +93,7 @@ def count_outliers(
     sums: np.ndarray,
     layer_outlier: float,
     linear_outlier: float,
-    near: Sequence[Sequence[Sequence[Near]]] | None = None,
+    near: Sequence[Sequence[Sequence[Inside]]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outliers of each linear by its layer's mean, and by its own, in one pass.
 
@@ -147,10 +148,12 @@ def likely_bounds(
     if total < _WORTH_SAMPLING:
         return {}
     stride = total // _SAMPLED | 1
-    found = stream.map(lambda reader: reader.sample(stride), "scan", linears)
+    if stream.open(linears[0]).sample(stride) is None:
+        return {}
     stream.total += total  # `map` counts what it passes as read
+    found = stream.map(lambda reader: reader.sample(stride), "scan", linears)
     samples = [sample for sample in found if sample is not None and sample.size]
-    if len(samples) < len(linears):
+    if len(samples) < len(linears):  # an empty linear has no mean
         return {}
     means = np.stack([np.abs(one).mean(axis=1, dtype=np.float64) for one in samples], axis=1)
     numels = np.array([entry.numel for entry in linears])
@@ -158,7 +161,7 @@ def likely_bounds(
     return {entry.name: limits[index].tolist() for index, entry in enumerate(linears)}
 
 
-def _counted(near: Sequence[Sequence[Near]], limits: np.ndarray) -> list[list[int]] | None:
+def _counted(near: Sequence[Sequence[Inside]], limits: np.ndarray) -> list[list[int]] | None:
     """Outliers of one linear from what was kept of it; None where that does not tell all."""
     counts: list[list[int]] = []
     for kept, wanted in zip(near, limits, strict=True):

@@ -127,7 +127,7 @@ class ChatTab:
             events.append(button.click(ask, refs.chosen, asked, **often))
         stream = {**often, "concurrency_limit": _STREAMS, "concurrency_id": "chat"}
         for number, column in enumerate(refs.columns):
-            inputs = [refs.asked, *refs.sampling]
+            inputs = [*refs.sampling, refs.asked]
             for event in events:
                 event.success(
                     self._stream(number), inputs, column, js=view.within_bounds(), **stream
@@ -135,7 +135,7 @@ class ChatTab:
             column.stop(self._stop(number), refs.chosen, column, **PROMPT)
         refs.sampling[0].change(
             lambda temperature: gr.update(label=view.how(temperature)), refs.sampling[0], refs.how,
-            js="(temperature) => Math.min(2, Math.max(0, temperature || 0))", **PROMPT,
+            js=view.within_bounds(), **PROMPT,
         )  # fmt: skip
         refs.clear.click(self.cleared, refs.chosen, [refs.problem, *refs.columns], **CHEAP)
         refs.differences.change(
@@ -158,7 +158,7 @@ class ChatTab:
 
     def _stream(self, number: int) -> Callable[..., Any]:
         def stream(
-            asked: Asked, temperature: float, top_p: float, longest: float, seed: float,
+            temperature: float, top_p: float, longest: float, seed: float, asked: Asked,
             request: gr.Request,
         ) -> Iterator[Any]:  # fmt: skip
             knobs = (temperature, top_p, longest, seed)
@@ -226,13 +226,11 @@ class ChatTab:
         self, number: int, asked: Asked, knobs: Sequence[float], request: gr.Request
     ) -> Iterator[Any]:
         """Writes one model's answer into its column."""
-        if not "".join(asked.models[number : number + 1]):
+        model_id = "".join(asked.models[number : number + 1])
+        if not self.library.has(model_id):  # a free column, or a model deleted meanwhile
             yield gr.skip()
             return
-        if not self.library.has(asked.models[number]):
-            yield gr.skip()  # deleted meanwhile; the list of models says so
-            return
-        model = self.library.get(asked.models[number])
+        model = self.library.get(model_id)
         talk = self._talk(request, model.id)
         turn = next((t for t in reversed(talk.turns) if t.state == "waiting"), None)
         if turn is None:

@@ -52,15 +52,17 @@ def how(temperature: float) -> str:
     return f"How answers are chosen: {f'temperature {temperature:g}' if temperature else 'greedy'}"
 
 
-_SAMPLING = ((0, 0, 2), (1, 0.05, 1), (128, 1, 1024), (0, 0, 2**31 - 1))
-"""Temperature, top-p, longest answer and seed: default, lowest, highest."""
+_SAMPLING = ((0, 2, 0), (0.05, 1, 1), (1, 1024, 128), (0, 2**31 - 1, 0))
+"""Temperature, top-p, longest answer and seed: lowest, highest, default."""
 
 
 def within_bounds() -> str:
-    """JavaScript that brings what was typed for sampling within its bounds; "" is the default."""
+    """JavaScript that brings the first inputs, sampling's, within their bounds; what was emptied
+    gets its default. Others pass."""
     return (
-        f"(asked, ...values) => [asked, ...{json.dumps(_SAMPLING)}.map(([usual, low, high], i) => "
-        "Math.min(high, Math.max(low, Number.isFinite(values[i]) ? values[i] : usual)))]"
+        f"(...values) => values.map((value, i) => {{ const bound = {json.dumps(_SAMPLING)}[i]; "
+        "return bound ? Math.min(bound[1], Math.max(bound[0], Number.isFinite(value) ? value : "
+        "bound[2])) : value; })"
     )
 
 
@@ -75,18 +77,13 @@ def sampling() -> tuple[gr.Accordion, tuple[Any, ...]]:
         heat, top_p, longest, seed = _SAMPLING
         with gr.Row():
             return group, (
-                gr.Slider(*_bounds(heat), step=0.05, label="Temperature", interactive=True),
-                gr.Slider(*_bounds(top_p), step=0.05, label="Top-p", interactive=True),
-                gr.Slider(*_bounds(longest), step=1, label="Longest answer, in tokens",
+                gr.Slider(*heat, step=0.05, label="Temperature", interactive=True),
+                gr.Slider(*top_p, step=0.05, label="Top-p", interactive=True),
+                gr.Slider(*longest, step=1, label="Longest answer, in tokens",
                           interactive=True),
-                gr.Number(seed[0], label="Seed", precision=0, minimum=seed[1], maximum=seed[2],
+                gr.Number(seed[2], label="Seed", precision=0, minimum=seed[0], maximum=seed[1],
                           interactive=True),
             )  # fmt: skip
-
-
-def _bounds(of: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Lowest, highest and default, as a slider takes them."""
-    return of[1], of[2], of[0]
 
 
 def note(chunk: Chunk, has_template: bool) -> str:

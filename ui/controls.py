@@ -239,16 +239,23 @@ def valid(
     """
     if not isinstance(kept, dict) or not set(named) <= set(kept):
         return None
-    ids = [model for _, model in models]
-    experts = kept["experts"]
-    if kept["base"] not in ids or not isinstance(experts, list) or not experts:
+    experts = valid_experts(kept["experts"], models)
+    if not experts or kept["base"] not in [model for _, model in models]:
         return None
-    if any(model not in ids or model == kept["base"] for model in experts):
+    if kept["base"] in experts:
         return None
     for name, component in named.items():
         if name not in ("base", "experts") and not _could_be(component, kept[name]):
             return None
     return {name: kept[name] for name in named}
+
+
+def valid_experts(kept: Any, models: Sequence[tuple[str, str]]) -> list[str] | None:
+    """The experts that a browser kept, if all are on offer and not too many; else None."""
+    ids = [model for _, model in models]
+    if not isinstance(kept, list) or len(kept) > MAX_EXPERTS:
+        return None
+    return kept if all(model in ids for model in kept) else None
 
 
 def _could_be(component: Any, value: Any) -> bool:

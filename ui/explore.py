@@ -357,14 +357,13 @@ def _rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
 def _refreshed(library: Library, values: dict[str, Any]) -> tuple[list[Any], bool]:
     """Base and Experts with the models read again, and whether one that was chosen is gone.
 
-    What is new is told, and folders that are not offered, and why. `values` lose what is gone.
+    How many there are is told, and folders that are not offered, and why. `values` lose what is
+    gone.
     """
-    before = {model.id for model in library.models()}
     library.refresh()
     models = view.choices(library)
     ids = [model for _, model in models]
-    new = [label for label, model in models if model not in before]
-    gr.Info(f"New: {', '.join(new)}." if new else "No new models.")
+    gr.Info(f"{len(models)} models are on offer.")
     for name, reason in library.left_out():
         gr.Info(f"{name} is not offered: {reason}")
     chosen = (values["base"], list(values["experts"] or ()))
@@ -391,12 +390,15 @@ def _restored(
     library.refresh()
     models = view.choices(library)
     values = controls.valid(named, kept, models)
-    weighed = list(kept["weighed"]) if values and isinstance(kept.get("weighed"), list) else None
+    weighed = controls.valid_experts(kept.get("weighed"), models) if values else None
     if not values or weighed is None:  # who is quick may have chosen experts: those stay
         offered = controls.offered(models, usual["base"])
         lists = [gr.update(choices=models, value=usual["base"]), gr.update(choices=offered)]
         return [*lists, *[gr.skip()] * (len(named) - 2), gr.skip(), False]
     due = any(values[name] != usual[name] for name in ("base", "experts"))
+    due = due or set(weighed) != set(
+        values["experts"]
+    )  # one had been changed and was not shown yet
     offered = controls.offered(models, values["base"])
     return [
         gr.update(choices=models, value=values["base"]),

@@ -242,11 +242,11 @@ class MergeTab:
         )
         refs.stop.click(self.stopped, refs.job_id, refs.stop, **PROMPT)
 
-    def checked(self, text: str, name: str, watched: str = "") -> tuple[Any, ...]:
+    def checked(self, text: str, name: str, job_id: str = "") -> tuple[Any, ...]:
         """Words, preflight, whether Start may be pressed, and why not.
 
         Args:
-            watched: as `started`.
+            job_id: as `started`.
         """
         try:
             recipe = self._recipe(text)
@@ -265,12 +265,12 @@ class MergeTab:
         report = check(recipe, folder)
         found = view.checks(report, _free(folder))
         reason = "" if report.ok else "The preflight found errors; see above."
-        reason = reason or self._busy(name, watched)
+        reason = reason or self._busy(name, job_id)
         return told, found, gr.update(interactive=not reason), view.problem(reason)
 
-    def _busy(self, name: str, watched: str) -> str:
+    def _busy(self, name: str, job_id: str) -> str:
         """Why no other merge can be started from this page yet; "" where it can."""
-        shown = self.jobs.get(watched)
+        shown = self.jobs.get(job_id)
         if shown is None or shown.is_over or shown.title == (name or "").strip():
             return ""
         return f"{shown.title} is not over yet: stop it, or wait, before {name} is started."
@@ -304,14 +304,14 @@ class MergeTab:
             return gr.skip()
         return {**kept, "over": job.state}
 
-    def started(self, text: str, name: str, watched: str = "") -> tuple[Any, Any, Any]:
+    def started(self, text: str, name: str, job_id: str = "") -> tuple[Any, Any, Any]:
         """Puts the merge in line. A second click finds the first one's job.
 
         Args:
-            watched: the job that the page shows: one page shows one merge at a time.
+            job_id: the job that the page shows: one page shows one merge at a time.
         """
         try:
-            if busy := self._busy(name, watched):
+            if busy := self._busy(name, job_id):
                 raise OutputExists(busy)
             recipe = self._recipe(text)
             job = self.jobs.active(str(self.library.folder_of(name)))

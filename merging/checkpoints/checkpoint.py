@@ -31,6 +31,7 @@ WIDTHS = {
 """Bytes per element of the types that are read, by safetensors' names."""
 MERGEABLE = frozenset({"F64", "F32", "F16", "BF16"})
 PAGE = mmap.PAGESIZE
+_BLOCK = 1 << 20  # bytes that are held at a time where all are passed through
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -127,9 +128,16 @@ class Checkpoint:
             _read_at(handle.fileno(), info, skip_bytes, view)
 
     def blocks(
-        self, info: TensorInfo, ranges: Sequence[tuple[int, int]]
+        self, info: TensorInfo, ranges: Sequence[tuple[int, int]] | None = None
     ) -> Iterator[tuple[int, memoryview]]:
-        """(start, bytes) of some ranges of a tensor's bytes, until the next one is asked for."""
+        """(start, bytes) of some ranges of a tensor's bytes, each until the next is asked for.
+
+        Args:
+            ranges: (start, stop) in bytes; None for all of them, block by block.
+        """
+        if ranges is None:
+            size, step = info.size_bytes, _BLOCK
+            ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
         if not ranges:
             return
         buffer = pages(max(stop - start for start, stop in ranges) + PAGE)

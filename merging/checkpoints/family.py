@@ -16,7 +16,7 @@ from merging.checkpoints.checkpoint import MERGEABLE, Checkpoint, TensorInfo, op
 from merging.checkpoints.layout import Place, is_buffer, is_vocabulary, place
 from merging.errors import FamilyMismatch
 
-BUFFER = "a buffer that the model computes itself, not a parameter"
+_BUFFER = "a buffer that the model computes itself, not a parameter"
 Status = Literal["merged", "copied", "left_out"]
 
 
@@ -40,6 +40,11 @@ class Entry:
     dtype: str
     place: Place
     rows: int | None = None
+
+    @property
+    def is_parameter(self) -> bool:
+        """True for what a merge is expected to merge: floating-point, and no buffer."""
+        return self.dtype in MERGEABLE and not is_buffer(self.name, self.shape)
 
     @property
     def numel(self) -> int:
@@ -114,7 +119,7 @@ def _account(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> tuple[Entry, 
                 continue
             reason = f"only in {expert.name}, not in the base {base.name}"
             if is_buffer(name, info.shape):
-                reason = BUFFER
+                reason = _BUFFER
             if base.ties_embeddings and is_vocabulary(name):
                 reason = f"in {expert.name}; the base ties it to its token embedding"
             entries.append(_line(info, "left_out", reason))
@@ -138,7 +143,7 @@ def _tied_heads(base: Checkpoint) -> dict[str, str]:
 
 def _entry(info: TensorInfo, others: list[tuple[str, TensorInfo | None]]) -> Entry:
     if is_buffer(info.name, info.shape):
-        return _line(info, "copied", BUFFER)
+        return _line(info, "copied", _BUFFER)
     if info.dtype not in MERGEABLE:
         return _line(info, "copied", _unmergeable(info.dtype, "the base"))
     missing = [name for name, other in others if other is None]

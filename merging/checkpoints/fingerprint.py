@@ -14,7 +14,6 @@ from merging.checkpoints.checkpoint import Checkpoint, TensorInfo
 
 FULL_BYTES = 1 << 26  # above, hashing every byte would take longer than merging them
 _SAMPLE = 1 << 16
-_BLOCK = 1 << 20
 
 
 def fingerprint(model: Checkpoint, *, full: bool = False) -> str:
@@ -50,9 +49,9 @@ def tensor_digest(
     return digest.digest()
 
 
-def _ranges(info: TensorInfo, whole: bool) -> list[tuple[int, int]]:
+def _ranges(info: TensorInfo, whole: bool) -> list[tuple[int, int]] | None:
     size = info.size_bytes
     if whole or size <= 3 * _SAMPLE:
-        return [(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK)]
+        return None
     middle = (size - _SAMPLE) // 2
     return [(start, start + _SAMPLE) for start in (0, middle, size - _SAMPLE)]

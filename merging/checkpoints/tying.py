@@ -12,7 +12,7 @@ from typing import Any
 TIED_BY_DEFAULT = frozenset((
     "albert", "aya_vision", "bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus",
     "biogpt", "blenderbot", "blenderbot-small", "bloom", "camembert", "cohere", "cohere2", "ctrl",
-    "deberta", "deberta-v2", "distilbert", "electra", "encoder-decoder", "ernie", "ernie4_5",
+    "deberta", "deberta-v2", "distilbert", "electra", "ernie", "ernie4_5",
     "ernie4_5_moe", "falcon", "falcon_mamba", "flaubert", "fnet", "funnel", "gemma", "gemma2",
     "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo",
     "gpt_neox_japanese", "internvl", "jetmoe", "led", "lfm2", "lfm2_moe", "longformer", "longt5",

@@ -29,7 +29,7 @@ def evaluate(
     models: Mapping[str, Model],
     *,
     domains: Sequence[str] | None = None,
-    n: int = 200,
+    n: int | None = None,
     split: str = "test",
     tasks: Path | None = None,
     progress: Progress | None = None,
@@ -39,7 +39,8 @@ def evaluate(
     Args:
         models: name -> a checkpoint folder (or Hub id), or a (model, tokenizer) pair in memory.
         domains: which to measure; all by default.
-        n: prompts per domain. Of a task file, at most the first `n` of each domain.
+        n: prompts per domain: 200 of the built-in ones, all of a task file, if None. Of a file, at
+            most the first `n` of each domain.
         split: "test" to report, "validation" to choose by. A task file has no splits.
         tasks: a JSON-lines file of {"domain", "prompt", "answer"} in place of the built-in tasks.
         progress: called with the model's name and the share of its prompts answered, 0..1.
@@ -118,14 +119,16 @@ def _read_line(path: Path, number: int, line: str) -> Task:
 
 
 def choose_tasks(
-    domains: Sequence[str] | None, n: int, split: str, path: Path | None
+    domains: Sequence[str] | None, n: int | None, split: str, path: Path | None
 ) -> list[Task]:
-    """Returns up to `n` tasks of each domain: built-in ones of a split, or those of a file."""
+    """Returns up to `n` tasks of each domain: built-in ones of a split, or those of a file. None:
+    as `evaluate`."""
     if path is None:
+        n = 200 if n is None else n
         if not 1 <= n <= MOST_PROMPTS:
             raise TaskFileError(f"1 to {MOST_PROMPTS} built-in prompts can be asked for, not {n}")
         return [task for domain in domains or DOMAINS for task in held_out(domain, split, n)]
-    if n < 1:
+    if n is not None and n < 1:
         raise ValueError(f"at least 1 prompt per domain is needed, not {n}")
     by_domain: dict[str, list[Task]] = {}
     for task in read_tasks(path):

@@ -19,14 +19,13 @@ def bits(*values: float) -> np.ndarray:
 
 def locate(keys: np.ndarray, wanted: list[brackets.Bracket], rank: int) -> OrderStatistic | None:
     """Located in what the fused loop finds, with numpy: of single values only their number."""
-    inside = [keys[(keys >= low) & (keys <= high)] for low, high in wanted]
-    sizes = [found.size for found in inside]
-    kept = [
-        found if low < high else found[:0]
-        for found, (low, high) in zip(inside, wanted, strict=True)
-    ]
-    above = [int((keys > high).sum()) for _, high in wanted]
-    return brackets.locate(wanted, kept, sizes, above, keys.size, rank)
+    found = []
+    for low, high in wanted:
+        inside = keys[(keys >= low) & (keys <= high)]
+        above = int((keys > high).sum())
+        kept = inside if low < high else inside[:0]
+        found.append(brackets.Inside(low, high, above, inside.size, kept))
+    return brackets.locate(found, keys.size, rank)
 
 
 def test_a_value_is_located_with_what_lies_above_and_at_it() -> None:

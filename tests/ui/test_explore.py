@@ -312,6 +312,8 @@ def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> N
     assert due, "other experts than the page shows at first"
     *_, due = explore._restored(library, named, kept_by(values, rate=0.95), values)
     assert not due
+    *_, due = explore._restored(library, named, kept_by(values, weighed=["demo:b"]), values)
+    assert due, "left before the experts that were chosen last were shown"
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,8 @@ def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> N
     [
         {"rate": 7}, {"rate": "x"}, {"rate": None}, {"prune": "no such"}, {"experts": []},
         {"experts": ["demo:gone"]}, {"base": "demo:gone"}, {"experts": ["demo:base"]},
-        {"weighed": None}, {"lambda": float("nan")}, {"partitions": True},
+        {"weighed": None}, {"weighed": [["x"]]}, {"weighed": ["demo:b"] * 9},
+        {"lambda": float("nan")}, {"partitions": True},
     ],
     ids=str,
 )  # fmt: skip

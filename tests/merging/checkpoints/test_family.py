@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from merging.checkpoints import Family, open_checkpoint, open_family
-from merging.checkpoints.family import BUFFER
+from merging.checkpoints.family import _BUFFER as BUFFER
 from merging.errors import FamilyMismatch
 from tests.families import Tensors, document, llama, merged, tuned, write_family, write_model
 

@@ -45,14 +45,6 @@ class Inside:
     size: int
     keys: np.ndarray
 
-    def count_above(self, bound: float) -> int | None:
-        """How many magnitudes exceed `bound`, as float32; None where the bracket does not hold
-        it."""
-        bits = int(np.float32(bound).view(np.uint32))
-        if not self.low <= bits <= self.high:
-            return None
-        return self.above + int(np.count_nonzero(self.keys > np.uint32(bits)))
-
 
 def sample_stride(count: int) -> int:
     """Every how manyth of `count` magnitudes to sample; odd, so that it walks through columns."""

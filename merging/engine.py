@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from merging.brackets import Inside
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.checkpoint import torch_dtype
 from merging.decisions import Competition, Decision, Outcome, apply, combine
@@ -87,6 +86,32 @@ class MergedChunk:
     squared: float
 
 
+@dataclass(frozen=True)
+class Near:
+    """The magnitudes of one expert's tensor that lie near a value.
+
+    Attributes:
+        first: upper 16 bits of the lowest of them.
+        above: how many magnitudes lie above them all.
+        coarse: (n,) int64, those that are `first`, `first` + 1... with no lower bits.
+        fine: (m,) uint32, bits of the others.
+    """
+
+    first: int
+    above: int
+    coarse: np.ndarray
+    fine: np.ndarray
+
+    def count_above(self, bound: float) -> int | None:
+        """How many magnitudes exceed `bound`, as float32; None where it is not near."""
+        bits = int(np.float32(bound).view(np.uint32))
+        bucket = (bits >> 16) - self.first
+        if not 0 <= bucket < self.coarse.size:
+            return None
+        fine = int(np.count_nonzero(self.fine > np.uint32(bits)))
+        return self.above + int(self.coarse[bucket + 1 :].sum()) + fine
+
+
 @dataclass
 class Profile:
     """Sums over one tensor of E experts' deltas. Every field but `largest` adds up over chunks.
@@ -111,7 +136,7 @@ class Profile:
     dots: np.ndarray
     base_l2: float
     sample: list[np.ndarray]
-    near: list[list[Inside]]
+    near: list[list[Near]]
 
     @staticmethod
     def empty(experts: int) -> Profile:
@@ -221,9 +246,15 @@ class Stream:
         function: Callable[[TensorReader], T],
         phase: str = "measure",
         entries: Sequence[Entry] | None = None,
+        order: Callable[[Entry], Any] = lambda entry: -entry.numel,
     ) -> list[T]:
         """Calls `function` on the reader of every merged tensor, several at a time where there are
-        workers, large ones first; results in the order of names."""
+        workers; results in the order of names.
+
+        Args:
+            order: what the tensors begun are sorted by: large ones first, so that none is left
+                when the others are done.
+        """
         chosen = list(self.family.merged if entries is None else entries)
 
         def run(entry: Entry) -> T:
@@ -235,9 +266,9 @@ class Stream:
         if self.workers == 1 or len(chosen) < 2:
             return [run(entry) for entry in chosen]
 
-        order = sorted(range(len(chosen)), key=lambda index: -chosen[index].numel)
+        begun = sorted(range(len(chosen)), key=lambda index: order(chosen[index]))
         pool = ThreadPoolExecutor(self.workers, "merge", initializer=self._queues.take)
-        futures = {index: pool.submit(run, chosen[index]) for index in order}
+        futures = {index: pool.submit(run, chosen[index]) for index in begun}
         try:
             for finished in as_completed(futures.values()):
                 finished.result()  # the first error stops the rest

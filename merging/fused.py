@@ -14,10 +14,10 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from merging import brackets, kernels
 from merging.brackets import Inside
@@ -34,9 +34,9 @@ from merging.decisions import (
     Rings,
     Sum,
 )
-from merging.engine import RUN, MergedChunk, Profile, Stream, TensorReader
+from merging.engine import RUN, MergedChunk, Near, Profile, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
-from merging.kernels.windows import Window, lost
+from merging.kernels.windows import Mapping, Window, gather, lost
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
@@ -45,10 +45,12 @@ from merging.selection import HALF, UPPER, OrderStatistic, statistics
 PIECE_BYTES = 16 << 20
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
+MAPPED_BYTES = 4 << 30  # of a file, shown before it is mapped anew
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
 _MERGED = 1 << 16  # the slot of merged elements
+_TABLES, _NEAR = _MERGED + 1, _MERGED + 2  # of a profile's counts and collected magnitudes
 _SLACK = 64  # elements that the collecting loop may write beyond the last it counts
 _BLOCK = 1 << 10  # pieces are whole blocks of the loops
 _FULL = 1 << 31  # entries after which 32-bit counters are emptied
@@ -87,6 +89,7 @@ class FusedStream(Stream):
         self.workers = workers()
         self.local = threading.local()
         self.keys_bytes = KEYS_BYTES // self.workers
+        self._mappings: dict[Path, Mapping] = {}
 
     def open(self, entry: Entry) -> TensorReader:
         """The fused reader of one merged tensor."""
@@ -108,6 +111,18 @@ class FusedStream(Stream):
             counts.ctypes.data,
         )  # fmt: skip
         return [counts[index] for index in game.active]
+
+    def mapping(self, file: Path) -> Mapping:
+        """A file as memory, anew after every so many bytes: the system keeps tables of them.
+
+        Raises:
+            OSError: it cannot be mapped.
+        """
+        with self.lock:
+            known = self._mappings.get(file)
+            if known is None or known.shown > MAPPED_BYTES:
+                known = self._mappings[file] = Mapping(file)
+            return known
 
     def buffer(self, slot: int, size_bytes: int) -> np.ndarray:
         """This worker's byte buffer of a slot, at least `size_bytes` long, kept between tensors."""
@@ -256,19 +271,21 @@ class FusedReader(TensorReader):
             return np.zeros((1 + self.experts, 0), dtype=np.float32)
         run = min(size, self.numel)
         count = (self.numel - run) // (one_in * run) + 1
-        at_once = max(1, self._step // (one_in * run))
-        rows = []
-        for model, (info, width) in enumerate(zip(self._infos, self._widths, strict=True)):
-            block, step = run * width, one_in * run * width
-            found = []
-            for first in range(0, count, at_once):
-                here = min(at_once, count - first)
-                span = (here - 1) * step + block
-                address, _held = self._hold(model, first * step, span, sparse=True)
-                found.append(as_strided(_bytes_at(address, span), (here, block), (step, 1)).copy())
-            rows.append(_as_float32(np.concatenate(found).reshape(-1), info.dtype, slice(None)))
-        self._check_lost()
+        rows = [self._gather(model, run, one_in * run, count) for model in range(len(self._infos))]
         return np.stack(rows)
+
+    def _gather(self, model: int, size: int, step: int, count: int) -> np.ndarray:
+        """(count * size,) float32: blocks of a model's tensor, `step` elements apart."""
+        info, width = self._infos[model], self._widths[model]
+        try:
+            raw, found = gather(info.file, info.offset, step * width, size * width, count)
+        except OSError:
+            found = 0
+        if found < count:  # reading the next one says what is wrong
+            block = memoryview(bytearray(size * width))
+            self._models[model].read_into(info, found * step * width, block)
+            raise BadCheckpoint(f"tensor {info.name}: {info.file} cannot be read")
+        return _as_float32(raw.reshape(-1), info.dtype, slice(None))
 
     def sweep(
         self, buckets: Sequence[Sequence[int]], decisions: Sequence[Decision] | None = None
@@ -337,11 +354,15 @@ class FusedReader(TensorReader):
         sums, dots = np.zeros((self.experts, 2)), np.zeros((self.experts, self.experts))
         top, base_l2 = np.zeros(self.experts, dtype=np.uint32), np.zeros(1)
         types = (ctypes.c_int32 * self.experts)(*self._types[1:])
-        tables = np.zeros((self.experts, 2, 2, HALF), dtype=np.uint32)
-        low, high = _around(np.array(near or [[]] * self.experts, dtype=np.float32))
-        found = np.zeros(low.shape, dtype=np.int64)
-        room = self.numel // _NEAR_SHARE + _NEAR_ROOM if low.size else 0
-        keys = np.empty((*low.shape, room), dtype=np.uint32)
+        size = self.experts * 2 * kernels.TABLE
+        tables = self.stream.buffer(_TABLES, 4 * size)[: 4 * size].view(np.uint32)
+        tables[:] = 0
+        tables = tables.reshape(self.experts, 2, kernels.TABLE)
+        first_near, last_near = _around(np.array(near or [[]] * self.experts, dtype=np.float32))
+        found = np.zeros(first_near.shape, dtype=np.int64)
+        room = self.numel // _NEAR_SHARE + _NEAR_ROOM if found.size else 0
+        keys = self.stream.buffer(_NEAR, 4 * found.size * room)[: 4 * found.size * room]
+        keys = keys.view(np.uint32).reshape(*found.shape, room)
         emptied = 0
         for start, stop in self._pieces(None):
             pointers = (ctypes.c_void_p * self.experts)(
@@ -350,14 +371,18 @@ class FusedReader(TensorReader):
             self._call(
                 "amalgam_profile", start, stop, pointers, types, self.experts, stop - start,
                 tables.ctypes.data, sums.ctypes.data, top.ctypes.data, dots.ctypes.data,
-                base_l2.ctypes.data, low.shape[1], low.ctypes.data, high.ctypes.data,
-                found.ctypes.data, room, keys.ctypes.data,
+                base_l2.ctypes.data, found.shape[1], first_near.ctypes.data,
+                last_near.ctypes.data, found.ctypes.data, room, keys.ctypes.data,
             )  # fmt: skip
             if stop - emptied > _FULL or stop == self.numel:
-                counts = tables.sum(axis=1, dtype=np.int64)
-                total.coarse += counts[:, 0]
-                total.histogram += counts.sum(axis=1)
-                tables[:], emptied = 0, stop
+                seen = 1 + (int(top.max()) >> 16)  # no bucket above has an entry
+                coarse, fine = (tables[:, 0, at : at + seen] + tables[:, 1, at : at + seen]
+                                for at in (0, HALF))
+                total.coarse[:, :seen] += coarse
+                total.histogram[:, :seen] += coarse + fine
+                emptied = stop
+                if stop < self.numel:
+                    tables[:] = 0
             total.sample.append(self._sample(start, stop, (first - start) % stride, stride))
         total.nonzero = self.numel - total.coarse[:, 0]
         total.coarse[:, 0] = 0  # of the smallest bucket only zeros have no lower bits
@@ -365,12 +390,12 @@ class FusedReader(TensorReader):
         total.largest = top.view(np.float32).astype(np.float64)
         total.dots = np.triu(dots, 1) + np.triu(dots, 1).T + np.diag(sums[:, 1])
         total.base_l2 = float(base_l2[0])
-        for index, k in np.ndindex(low.shape):
-            if found[index, k] <= room:
-                bits = int(low[index, k]), int(high[index, k])
-                above = int(total.histogram[index, (bits[1] >> 16) + 1 :].sum())
-                inside = keys[index, k, : found[index, k]].copy()
-                total.near[index].append(Inside(*bits, above, inside.size, inside))
+        for index, k in np.ndindex(found.shape):
+            if (size := int(found[index, k])) <= room:
+                start, stop = int(first_near[index, k]), int(last_near[index, k]) + 1
+                above = int(total.histogram[index, stop:].sum())
+                coarse = total.coarse[index, start:stop].copy()
+                total.near[index].append(Near(start, above, coarse, keys[index, k, :size].copy()))
         return total
 
     def _sample(self, start: int, stop: int, skip: int, stride: int) -> np.ndarray:
@@ -471,20 +496,17 @@ class FusedReader(TensorReader):
         return address + (start - low) * width
 
     def _hold(
-        self, model: int, skip: int, size: int, *, sparse: bool = False
+        self, model: int, skip: int, size: int
     ) -> tuple[int, Window | np.ndarray]:
         """Address of `size` bytes of a model's tensor from byte `skip` on, and what holds them.
 
         The file itself is mapped; where that cannot be, its bytes are read into a buffer.
-
-        Args:
-            sparse: only some of them will be read.
         """
         info = self._infos[model]
         position = info.offset + skip
         if size and position % info.width == 0:
             try:
-                window = Window(info.file, position, size, sparse=sparse)
+                window = Window(self.stream.mapping(info.file), position, size)
             except OSError:
                 pass  # reading says what is wrong, if anything is
             else:
@@ -573,10 +595,10 @@ def _select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:
 
 
 def _around(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bits of what is near some values: whole buckets of upper bits, lowest and highest."""
+    """Buckets of upper bits around some values, (the first, the last) of each, uint16."""
     bounds = np.stack([values / _NEARLY, values * _NEARLY]).astype(np.float32)
-    bits = np.minimum(bounds, np.finfo(np.float32).max).view(np.uint32) & np.uint32(0x7FFF0000)
-    return np.ascontiguousarray(bits[0]), np.ascontiguousarray(bits[1] | np.uint32(0xFFFF))
+    first, last = np.minimum(bounds, np.finfo(np.float32).max).view(np.uint32) >> 16
+    return first.astype(np.uint16), last.astype(np.uint16)
 
 
 def _bytes_at(address: int, size: int) -> np.ndarray:

@@ -6,19 +6,19 @@ and 3). Sums are float64, so the rates do not depend on the chunking but for the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from merging.brackets import Inside
 from merging.checkpoints import Entry
 from merging.checkpoints.layout import blocks_of
-from merging.engine import Stream, TensorReader
+from merging.engine import Near, Stream, TensorReader
 from merging.methods import dynamic
 
 _WORTH_SAMPLING = 1 << 24  # entries from which guessing by a sample saves more than it costs
-_SAMPLED = 1 << 22  # entries in a sample of all linears
+_SAMPLED = 1 << 13  # entries in a sample of one linear: its mean to a percent or two
 
 
 @dataclass(frozen=True)
@@ -83,47 +83,92 @@ def measure_outliers(
     leave_out_others(stream, linears, passes=2)
     norms = stream.map(lambda reader: reader.l1_norms(), entries=linears)
     sums = np.array(norms).reshape(len(linears), len(stream.family.experts)).T
-    counts = count_outliers(stream, linears, sums, layer_outlier, linear_outlier)
-    return OutlierRates(linears, *counts)
+    limits = bounds(linears, sums, layer_outlier, linear_outlier)
+    return OutlierRates(linears, *count_outliers(stream, linears, limits, {}))
 
 
 def count_outliers(
     stream: Stream,
-    linears: tuple[Entry, ...],
-    sums: np.ndarray,
-    layer_outlier: float,
-    linear_outlier: float,
-    near: Sequence[Sequence[Sequence[Inside]]] | None = None,
+    linears: Sequence[Entry],
+    limits: np.ndarray,
+    known: Mapping[int, list[list[int]]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outliers of each linear by its layer's mean, and by its own, in one pass.
 
     Args:
-        sums: (E, n_linears) float64, sum of |delta| of each linear.
-        near: for each linear what an earlier pass kept; linears for which it tells all are not
-            read again.
+        limits: as of `bounds`.
+        known: the counts of some linears, (E, 2) by index; these are not read again.
 
     Returns:
         Two (E, n_linears) int64 arrays.
     """
-    limits = bounds(linears, sums, layer_outlier, linear_outlier)
-    counts = np.zeros((len(linears), sums.shape[0], 2), dtype=np.int64)
-    left = []
-    for index, entry in enumerate(linears):
-        known = _counted(near[index], limits[index]) if near is not None else None
-        if known is None:
-            left.append((index, entry))
-        else:
-            counts[index] = known
-    stream.total -= sum(entry.numel for entry in linears) - sum(e.numel for _, e in left)
-    places = {entry.name: index for index, entry in left}
+    places = {entry.name: i for i, entry in enumerate(linears) if i not in known}
+    left = [entry for entry in linears if entry.name in places]
+    stream.total -= sum(e.numel for e in linears) - sum(e.numel for e in left)
 
     def count(reader: TensorReader) -> list[list[int]]:
         return reader.count_above(limits[places[reader.entry.name]].tolist())
 
-    found = stream.map(count, entries=[entry for _, entry in left])
-    for (index, _), row in zip(left, found, strict=True):
+    found = dict(zip(places.values(), stream.map(count, entries=left), strict=True))
+    counts = np.zeros((len(linears), len(stream.family.experts), 2), dtype=np.int64)
+    for index, row in (*known.items(), *found.items()):
         counts[index] = row
     return counts[:, :, 0].T, counts[:, :, 1].T
+
+
+class Nearby:
+    """Counts outliers from what a pass keeps near the likely bounds: a layer's linears as soon as
+    all of them were passed and its mean is known, so that no more is held than a few layers'.
+
+    Attributes:
+        linears: the linears looked at.
+        sums: (E, n_linears) float64, sum of |delta| of those passed.
+        counts: by index in `linears`, (E, 2) outliers by the layer's mean and by the own; linears
+            for which what was kept does not tell are missing.
+    """
+
+    def __init__(self, linears: Sequence[Entry], experts: int, multiples: tuple[float, float]):
+        self.linears = linears
+        self.sums = np.zeros((experts, len(linears)))
+        self.counts: dict[int, list[list[int]]] = {}
+        self._multiples = multiples
+        self._places = {entry.name: index for index, entry in enumerate(linears)}
+        self._layers = blocks_of([entry.name for entry in linears])
+        self._missing = np.bincount(self._layers, minlength=1)
+        self._kept: dict[int, Sequence[Sequence[Near]]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def limits(self) -> np.ndarray:
+        """`bounds` by the sums."""
+        return bounds(self.linears, self.sums, *self._multiples)
+
+    def order(self, entry: Entry) -> tuple[int, int]:
+        """What a pass sorts tensors by, so that layers are whole soon: others first, large ones
+        before small ones."""
+        index = self._places.get(entry.name)
+        return (-1, -entry.numel) if index is None else (int(self._layers[index]), -entry.numel)
+
+    def add(self, entry: Entry, l1: np.ndarray, near: Sequence[Sequence[Near]]) -> None:
+        """Takes what was kept of a tensor, any number of threads at a time.
+
+        Args:
+            l1: (E,) sums of |delta|.
+            near: per expert.
+        """
+        index = self._places.get(entry.name)
+        if index is None:
+            return
+        with self._lock:
+            self.sums[:, index], self._kept[index] = l1, near
+            self._missing[self._layers[index]] -= 1
+            if self._missing[self._layers[index]]:
+                return
+        whole = np.flatnonzero(self._layers == self._layers[index])
+        limits = bounds([self.linears[i] for i in whole], self.sums[:, whole], *self._multiples)
+        for one, wanted in zip(map(int, whole), limits, strict=True):
+            if (counts := _counted(self._kept.pop(one), wanted)) is not None:
+                self.counts[one] = counts
 
 
 def bounds(
@@ -132,7 +177,7 @@ def bounds(
     """(n_linears, E, 2) float64: above what a change is an outlier of its layer, of its linear.
 
     Args:
-        sums: as `count_outliers`.
+        sums: (E, n_linears) float64, sum of |delta| of each linear.
     """
     numels = np.array([entry.numel for entry in linears])
     pooled = layer_means(blocks_of([entry.name for entry in linears]), numels, sums)
@@ -145,13 +190,10 @@ def likely_bounds(
 ) -> dict[str, list[list[float]]]:
     """`bounds` by a sample of every linear, per tensor; none where no sample is cheap."""
     total = sum(entry.numel for entry in linears)
-    if total < _WORTH_SAMPLING:
-        return {}
-    stride = total // _SAMPLED | 1
-    if stream.open(linears[0]).sample(stride) is None:
+    if total < _WORTH_SAMPLING or stream.open(linears[0]).sample(linears[0].numel) is None:
         return {}
     stream.total += total  # `map` counts what it passes as read
-    found = stream.map(lambda reader: reader.sample(stride), "scan", linears)
+    found = stream.map(lambda reader: reader.sample(reader.numel // _SAMPLED | 1), "scan", linears)
     samples = [sample for sample in found if sample is not None and sample.size]
     if len(samples) < len(linears):  # an empty linear has no mean
         return {}
@@ -161,7 +203,7 @@ def likely_bounds(
     return {entry.name: limits[index].tolist() for index, entry in enumerate(linears)}
 
 
-def _counted(near: Sequence[Sequence[Inside]], limits: np.ndarray) -> list[list[int]] | None:
+def _counted(near: Sequence[Sequence[Near]], limits: np.ndarray) -> list[list[int]] | None:
     """Outliers of one linear from what was kept of it; None where that does not tell all."""
     counts: list[list[int]] = []
     for kept, wanted in zip(near, limits, strict=True):

@@ -24,7 +24,7 @@ from merging import fused
 from merging.checkpoints import Entry, Family, fingerprint
 from merging.engine import Profile, ProgressCallback, Stream, TensorReader, model_offsets
 from merging.errors import NonFinite
-from merging.outliers import count_outliers, leave_out_others, likely_bounds
+from merging.outliers import Nearby, count_outliers, leave_out_others, likely_bounds
 from merging.selection import HALF
 from merging.sketch import (
     FIRST_KEY,
@@ -197,6 +197,7 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
     linears = _linears(merged)
     leave_out_others(stream, linears, passes=1)
     likely = likely_bounds(stream, linears, layer_outlier, linear_outlier)
+    nearby = Nearby(linears, len(stream.family.experts), (layer_outlier, linear_outlier))
     starts, total = model_offsets(stream.family)
     stride = max(1, total // SAMPLES) | 1  # odd, so that it walks through columns
 
@@ -205,17 +206,15 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
         found = reader.profile(stride, -starts[name] % stride, likely.get(name))
         if found.histogram[:, INFINITE:].any():
             raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
+        nearby.add(reader.entry, found.l1, found.near)
         bins = binned(found)
-        return replace(found, histogram=_NOTHING, coarse=_NOTHING), bins
+        return replace(found, histogram=_NOTHING, coarse=_NOTHING, near=[]), bins
 
-    found = stream.map(profile, "scan")
+    found = stream.map(profile, "scan", order=nearby.order)
     profiles = [one for one, _ in found]
     arrays = stacked(profiles, [bins for _, bins in found], merged)
-    l1 = np.stack([p.l1 for p in profiles], axis=1)
     del found
-    columns = linear_columns(merged)
-    near = [profiles[column].near for column in columns]
-    outliers = count_outliers(stream, linears, l1[:, columns], layer_outlier, linear_outlier, near)
+    outliers = count_outliers(stream, linears, nearby.limits, nearby.counts)
     for name, counts in zip(("layer_outliers", "linear_outliers"), outliers, strict=True):
         arrays[name] = np.zeros((len(stream.family.experts), len(merged)), dtype=np.int64)
         arrays[name][:, linear_columns(merged)] = counts
@@ -258,6 +257,7 @@ def _bucket_means() -> tuple[np.ndarray, np.ndarray]:
         high = np.append(low[1:], np.inf)
         mean = np.nan_to_num((low + high) / 2, nan=0.0, posinf=0.0)
         square = np.nan_to_num((low * low + low * high + high * high) / 3, nan=0.0, posinf=0.0)
+    mean[0] = square[0] = 0.0  # where zeros are counted
     return mean, square
 
 
@@ -267,12 +267,8 @@ def binned(found: Profile) -> dict[str, np.ndarray]:
     The counts are exact. Inside one bucket of the histogram (1/128 of an octave) entries count as
     lying evenly; the tensor's bins are then scaled so that they add up to its exact L1 and L2.
     """
-    first = FIRST_KEY * N_FINE  # the upper bits of the first fine bin
-    last = first + N_BINS * N_FINE
-    histogram = found.histogram.copy()
-    histogram[:, 0] -= histogram.sum(1) - found.nonzero  # exact zeros have no bin
-    fine = _binned_counts(histogram, first, last)
-    ties = _binned_counts(found.coarse, first, last)
+    fine, ties = _binned_counts(found.histogram), _binned_counts(found.coarse)
+    fine[:, 0, 0] -= found.histogram.sum(1) - found.nonzero  # exact zeros have no bin
     most = np.iinfo(np.int32).max
     result = {
         "counts": fine.sum(axis=2),
@@ -281,18 +277,30 @@ def binned(found: Profile) -> dict[str, np.ndarray]:
     }
     mean, square = _bucket_means()
     for name, value, exact in (("l1", mean, found.l1), ("l2", square, found.l2)):
-        sums = _binned_counts(histogram * value, first, last).sum(axis=2)
+        sums = _binned_counts(found.histogram, value).sum(axis=2)
         total = sums.sum(1)
         scale = np.divide(exact, total, out=np.zeros_like(total), where=total > 0)
         result[name] = sums * scale[:, None]
     return result
 
 
-def _binned_counts(histogram: np.ndarray, first: int, last: int) -> np.ndarray:
-    """(E, N_BINS, N_FINE) of a histogram by upper bits; what lies outside falls into the ends."""
-    fine = histogram[:, first:last].copy()
-    fine[:, 0] += histogram[:, :first].sum(1)
-    fine[:, -1] += histogram[:, last:].sum(1)
+def _binned_counts(histogram: np.ndarray, value: np.ndarray | None = None) -> np.ndarray:
+    """(E, N_BINS, N_FINE) of a histogram by upper bits; what lies outside falls into the ends.
+
+    Args:
+        value: (32768,) what an entry of each bucket counts for; 1 where there is none.
+    """
+    first = FIRST_KEY * N_FINE  # the upper bits of the first fine bin
+    last = first + N_BINS * N_FINE
+
+    def part(begin: int, end: int) -> np.ndarray:
+        counts = histogram[:, begin:end]
+        return counts if value is None else counts * value[begin:end]
+
+    fine = part(first, last).copy()
+    for end, outside in ((0, (0, first)), (-1, (last, HALF))):
+        if histogram[:, slice(*outside)].any():
+            fine[:, end] += part(*outside).sum(1)
     return fine.reshape(histogram.shape[0], N_BINS, N_FINE)
 
 

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.c")
 MAX_RINGS, MAX_EXPERTS = 16, 64
+TABLE = (1 << 16) + 272  # counters of one table of a profile, as kernels.c has it
 _FLAGS = (
     "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
     "-std=gnu11", "-shared", "-fPIC",
@@ -153,8 +154,11 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "amalgam_merge": (l64, [p, i, expert, i, rule, l64, l64, p, i, p]),
         "amalgam_balance": (l64, [p, i, expert, i, l64, l64]),
         "amalgam_checksum": (ctypes.c_uint64, [p, l64, l64]),
-        "amalgam_map": (p, [i, l64, l64, i]),
+        "amalgam_map": (p, [i, l64]),
+        "amalgam_gather": (l64, [i, l64, l64, l64, l64, p]),
         "amalgam_unmap": (None, [p, l64]),
+        "amalgam_bring": (None, [p, l64]),
+        "amalgam_drop": (None, [p, l64]),
         "amalgam_lost": (i, []),
     }
     for name, (result, arguments) in signatures.items():

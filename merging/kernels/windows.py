@@ -1,4 +1,5 @@
-"""Pieces of files as memory: what the loops read without the copy that reading makes.
+"""Files as memory, piece by piece: what the loops read without the copy that reading makes; and
+blocks of files in a row.
 
 Mapped memory costs no copy, but a file that shrinks meanwhile would end the process. The library
 watches for that: zeros stand for what is gone, and `lost` tells the thread that met it.
@@ -6,49 +7,99 @@ watches for that: zeros stand for what is gone, and `lost` tells the thread that
 
 from __future__ import annotations
 
-import mmap
 import os
 from pathlib import Path
+
+import numpy as np
 
 from merging import kernels
 
 
-class Window:
-    """Bytes of a file, mapped as long as the object lives.
-
-    Args:
-        offset, size: which bytes, size >= 1.
-        sparse: only some of them will be read: the rest is not brought in.
+class Mapping:
+    """A whole file as memory, as long as the object lives. Only windows of it are brought in:
+    threads that map and unmap pieces of their own would wait for each other in the system.
 
     Attributes:
-        address: of the first byte.
+        size: its bytes.
+        start: address of the first.
+        shown: bytes that windows have shown so far.
 
     Raises:
         OSError: the file cannot be opened, or its file system cannot map.
     """
 
-    __slots__ = ("_size", "_start", "_unmap", "address")
+    __slots__ = ("_unmap", "shown", "size", "start")
 
-    def __init__(self, file: Path, offset: int, size: int, *, sparse: bool = False) -> None:
+    def __init__(self, file: Path) -> None:
+        self.start = self.shown = 0
         library = kernels.library()
         if library is None:
             raise OSError("the loops are not available")
-        self._start, self._unmap = 0, library.amalgam_unmap
-        skipped = offset % mmap.ALLOCATIONGRANULARITY
-        self._size = skipped + size
+        self._unmap = library.amalgam_unmap
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            start = library.amalgam_map(handle, offset - skipped, self._size, sparse)
+            self.size = os.fstat(handle).st_size
+            self.start = library.amalgam_map(handle, self.size) or 0
         finally:
             os.close(handle)
-        if not start:
+        if not self.start:
             raise OSError(f"{file} cannot be mapped")
-        self._start = start
-        self.address: int = start + skipped
 
     def __del__(self) -> None:
-        if getattr(self, "_start", 0):
-            self._unmap(self._start, self._size)
+        if self.start:
+            self._unmap(self.start, self.size)
+
+
+class Window:
+    """Bytes of a mapped file, in memory as long as the object lives.
+
+    Args:
+        offset, size: which bytes.
+
+    Attributes:
+        address: of the first byte.
+
+    Raises:
+        OSError: the file is shorter.
+    """
+
+    __slots__ = ("_drop", "_mapping", "_size", "address")
+
+    def __init__(self, mapping: Mapping, offset: int, size: int) -> None:
+        self._size = 0
+        library = kernels.library()
+        if library is None or offset + size > mapping.size:
+            raise OSError("the file is shorter")
+        self._mapping, self._drop = mapping, library.amalgam_drop
+        mapping.shown += size
+        self.address: int = mapping.start + offset
+        library.amalgam_bring(self.address, size)
+        self._size = size
+
+    def __del__(self) -> None:
+        if self._size:
+            self._drop(self.address, self._size)
+
+
+def gather(file: Path, offset: int, step: int, size: int, count: int) -> tuple[np.ndarray, int]:
+    """Blocks of a file: `count` of `size` bytes, each `step` bytes after the one before.
+
+    Returns:
+        (count, size) uint8, and how many of the blocks could be read.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    out = np.empty((count, size), dtype=np.uint8)
+    library = kernels.library()
+    if library is None:
+        return out, 0
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = library.amalgam_gather(handle, offset, step, size, count, out.ctypes.data)
+    finally:
+        os.close(handle)
+    return out, found
 
 
 def lost() -> bool:

@@ -520,7 +520,7 @@ def test_a_check_reads_no_tensor(parent, tmp_path, monkeypatch) -> None:
         raise AssertionError("a tensor was read")
 
     monkeypatch.setattr("merging.checkpoints.Checkpoint.read_into", reading)
-    monkeypatch.setattr("merging.fused.Window", reading)
+    monkeypatch.setattr("merging.fused.Mapping", reading)
     assert check(recipes.from_mapping(document("pcb", 3), parent), tmp_path / "out").ok
 
 

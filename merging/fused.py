@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
 # Raw bytes of all models that a worker holds at a time: what stays in the processor's cache while
 # one expert after the other is compared with the base.
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 32 << 20
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
 MAPPED_BYTES = 4 << 30  # of a file, shown before it is mapped anew
@@ -50,7 +51,7 @@ WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pa
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
 _MERGED = 1 << 16  # the slot of merged elements
-_TABLES, _NEAR = _MERGED + 1, _MERGED + 2  # of a profile's counts and collected magnitudes
+_TABLES, _COUNTS, _NEAR = _MERGED + 1, _MERGED + 2, _MERGED + 3  # of profiles
 _SLACK = 64  # elements that the collecting loop may write beyond the last it counts
 _BLOCK = 1 << 10  # pieces are whole blocks of the loops
 _FULL = 1 << 31  # entries after which 32-bit counters are emptied
@@ -350,19 +351,17 @@ class FusedReader(TensorReader):
         self, stride: int, first: int, near: Sequence[Sequence[float]] | None = None
     ) -> Profile:
         """As TensorReader."""
-        total = Profile.empty(self.experts)
+        total = Profile.empty(self.experts, 0)
         sums, dots = np.zeros((self.experts, 2)), np.zeros((self.experts, self.experts))
         top, base_l2 = np.zeros(self.experts, dtype=np.uint32), np.zeros(1)
         types = (ctypes.c_int32 * self.experts)(*self._types[1:])
-        size = self.experts * 2 * kernels.TABLE
-        tables = self.stream.buffer(_TABLES, 4 * size)[: 4 * size].view(np.uint32)
-        tables[:] = 0
-        tables = tables.reshape(self.experts, 2, kernels.TABLE)
+        tables = self._scratch(_TABLES, (self.experts, 2, kernels.TABLE))
+        counts = self._scratch(_COUNTS, (self.experts, 2 * HALF))
+        tables[:] = counts[:] = 0
         first_near, last_near = _around(np.array(near or [[]] * self.experts, dtype=np.float32))
         found = np.zeros(first_near.shape, dtype=np.int64)
         room = self.numel // _NEAR_SHARE + _NEAR_ROOM if found.size else 0
-        keys = self.stream.buffer(_NEAR, 4 * found.size * room)[: 4 * found.size * room]
-        keys = keys.view(np.uint32).reshape(*found.shape, room)
+        keys = self._scratch(_NEAR, (*found.shape, room))
         emptied = 0
         for start, stop in self._pieces(None):
             pointers = (ctypes.c_void_p * self.experts)(
@@ -375,17 +374,15 @@ class FusedReader(TensorReader):
                 last_near.ctypes.data, found.ctypes.data, room, keys.ctypes.data,
             )  # fmt: skip
             if stop - emptied > _FULL or stop == self.numel:
-                seen = 1 + (int(top.max()) >> 16)  # no bucket above has an entry
-                coarse, fine = (tables[:, 0, at : at + seen] + tables[:, 1, at : at + seen]
-                                for at in (0, HALF))
-                total.coarse[:, :seen] += coarse
-                total.histogram[:, :seen] += coarse + fine
-                emptied = stop
-                if stop < self.numel:
-                    tables[:] = 0
+                if emptied:
+                    counts = counts.astype(np.int64)
+                for half in range(2):
+                    counts += tables[:, half, : 2 * HALF]
+                tables[:], emptied = 0, stop
             total.sample.append(self._sample(start, stop, (first - start) % stride, stride))
-        total.nonzero = self.numel - total.coarse[:, 0]
-        total.coarse[:, 0] = 0  # of the smallest bucket only zeros have no lower bits
+        total.nonzero = self.numel - counts[:, 0].astype(np.int64)
+        counts[:, 0] = 0  # of the smallest bucket only zeros have no lower bits
+        _keep_occupied(total, counts)
         total.l1, total.l2 = sums[:, 0], sums[:, 1]
         total.largest = top.view(np.float32).astype(np.float64)
         total.dots = np.triu(dots, 1) + np.triu(dots, 1).T + np.diag(sums[:, 1])
@@ -393,10 +390,15 @@ class FusedReader(TensorReader):
         for index, k in np.ndindex(found.shape):
             if (size := int(found[index, k])) <= room:
                 start, stop = int(first_near[index, k]), int(last_near[index, k]) + 1
-                above = int(total.histogram[index, stop:].sum())
-                coarse = total.coarse[index, start:stop].copy()
+                coarse = counts[index, start:stop].astype(np.int64)
+                above = int(total.histogram[index, max(stop - total.first, 0) :].sum())
                 total.near[index].append(Near(start, above, coarse, keys[index, k, :size].copy()))
         return total
+
+    def _scratch(self, slot: int, shape: tuple[int, ...]) -> np.ndarray:
+        """This worker's uint32 array of a slot; what is in it stays from before."""
+        size = 4 * math.prod(shape)
+        return self.stream.buffer(slot, size)[:size].view(np.uint32).reshape(shape)
 
     def _sample(self, start: int, stop: int, skip: int, stride: int) -> np.ndarray:
         """(E, s) float32: every stride-th delta of [start, stop) from `skip` on."""
@@ -599,6 +601,20 @@ def _around(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bounds = np.stack([values / _NEARLY, values * _NEARLY]).astype(np.float32)
     first, last = np.minimum(bounds, np.finfo(np.float32).max).view(np.uint32) >> 16
     return first.astype(np.uint16), last.astype(np.uint16)
+
+
+def _keep_occupied(profile: Profile, counts: np.ndarray) -> None:
+    """Sets a profile's histograms to the buckets that have entries.
+
+    Args:
+        counts: (E, 65536), coarse entries by upper bits, then the others.
+    """
+    both = counts[:, :HALF] + counts[:, HALF:]
+    occupied = np.flatnonzero(both.any(axis=0))
+    here = slice(int(occupied[0]), int(occupied[-1]) + 1) if occupied.size else slice(0, 0)
+    profile.first = here.start
+    profile.histogram = both[:, here].astype(np.int64)
+    profile.coarse = counts[:, here].astype(np.int64)
 
 
 def _bytes_at(address: int, size: int) -> np.ndarray:

@@ -204,7 +204,7 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
     def profile(reader: TensorReader) -> tuple[Profile, dict[str, np.ndarray]]:
         name = reader.entry.name
         found = reader.profile(stride, -starts[name] % stride, likely.get(name))
-        if found.histogram[:, INFINITE:].any():
+        if found.histogram[:, max(INFINITE - found.first, 0) :].any():
             raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
         nearby.add(reader.entry, found.l1, found.near)
         bins = binned(found)
@@ -267,7 +267,7 @@ def binned(found: Profile) -> dict[str, np.ndarray]:
     The counts are exact. Inside one bucket of the histogram (1/128 of an octave) entries count as
     lying evenly; the tensor's bins are then scaled so that they add up to its exact L1 and L2.
     """
-    fine, ties = _binned_counts(found.histogram), _binned_counts(found.coarse)
+    fine, ties = _binned_counts(found.histogram, found.first), _binned_counts(found.coarse, found.first)
     fine[:, 0, 0] -= found.histogram.sum(1) - found.nonzero  # exact zeros have no bin
     most = np.iinfo(np.int32).max
     result = {
@@ -275,32 +275,29 @@ def binned(found: Profile) -> dict[str, np.ndarray]:
         "fine": np.minimum(fine, most).astype(np.int32),
         "ties": np.minimum(ties, most).astype(np.int32),
     }
-    mean, square = _bucket_means()
-    for name, value, exact in (("l1", mean, found.l1), ("l2", square, found.l2)):
-        sums = _binned_counts(found.histogram, value).sum(axis=2)
+    here = slice(found.first, found.first + found.histogram.shape[1])
+    for name, value, exact in zip(("l1", "l2"), _bucket_means(), (found.l1, found.l2), strict=True):
+        sums = _binned_counts(found.histogram * value[here], found.first).sum(axis=2)
         total = sums.sum(1)
         scale = np.divide(exact, total, out=np.zeros_like(total), where=total > 0)
         result[name] = sums * scale[:, None]
     return result
 
 
-def _binned_counts(histogram: np.ndarray, value: np.ndarray | None = None) -> np.ndarray:
+def _binned_counts(histogram: np.ndarray, first: int) -> np.ndarray:
     """(E, N_BINS, N_FINE) of a histogram by upper bits; what lies outside falls into the ends.
 
     Args:
-        value: (32768,) what an entry of each bucket counts for; 1 where there is none.
+        histogram: (E, n), from the bucket `first` on.
     """
-    first = FIRST_KEY * N_FINE  # the upper bits of the first fine bin
-    last = first + N_BINS * N_FINE
-
-    def part(begin: int, end: int) -> np.ndarray:
-        counts = histogram[:, begin:end]
-        return counts if value is None else counts * value[begin:end]
-
-    fine = part(first, last).copy()
-    for end, outside in ((0, (0, first)), (-1, (last, HALF))):
-        if histogram[:, slice(*outside)].any():
-            fine[:, end] += part(*outside).sum(1)
+    start = first - FIRST_KEY * N_FINE  # of the histogram among the fine bins
+    size = N_BINS * N_FINE
+    below, inside = max(-start, 0), size - start
+    fine = np.zeros((histogram.shape[0], size), dtype=histogram.dtype)
+    inner = histogram[:, below : max(inside, 0)]
+    fine[:, max(start, 0) : max(start, 0) + inner.shape[1]] = inner
+    fine[:, 0] += histogram[:, :below].sum(1)
+    fine[:, -1] += histogram[:, max(inside, 0) :].sum(1)
     return fine.reshape(histogram.shape[0], N_BINS, N_FINE)
 
 

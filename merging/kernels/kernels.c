@@ -19,6 +19,7 @@
 
 #define BLOCK 512
 #define GROUP 32
+#define ALIGNED _Alignas(64) /* blocks: vectors that lie in one line of the cache each */
 enum { F32 = 0, BF16 = 1, F16 = 2, F64 = 3 };
 /* Of a profile. The step between two tables is no multiple of a page: a processor that looks for
  * what was just written takes places a page apart for one. */
@@ -118,7 +119,7 @@ static void add_sums(const float *restrict d, int m, double *restrict sums) {
 /* Sums of one expert's delta: sums = {|d|, d^2}. Adds to what is there. */
 void amalgam_sums(const void *base, int base_type, const void *expert, int type, int64_t n,
                   double *sums) {
-    float b[BLOCK], d[BLOCK];
+    ALIGNED float b[BLOCK], d[BLOCK];
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, b);
@@ -130,7 +131,7 @@ void amalgam_sums(const void *base, int base_type, const void *expert, int type,
 /* Number of |delta| > bounds[k], added to counts[k]. */
 void amalgam_count(const void *base, int base_type, const void *expert, int type, int64_t n,
                    int bounds_n, const float *bounds, int64_t *counts) {
-    float b[BLOCK], d[BLOCK];
+    ALIGNED float b[BLOCK], d[BLOCK];
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, b);
@@ -190,7 +191,7 @@ static void prune(const Expert *expert, int64_t index, int m, float *restrict d)
         float lower = expert->lower[0];
         for (int i = 0; i < m; i++) d[i] = fabsf(d[i]) >= lower ? d[i] : 0.0f;
     } else {
-        float factor[BLOCK];
+        ALIGNED float factor[BLOCK];
         for (int i = 0; i < m; i++) factor[i] = 0.0f;
         for (int k = expert->rings - 1; k >= 0; k--) {
             float lower = expert->lower[k], value = expert->factor[k];
@@ -275,13 +276,13 @@ static inline void count_keys(const uint32_t *restrict key, int m, int32_t bucke
  * from 0 (magnitudes have no sign). */
 void amalgam_histogram(const void *base, int base_type, const Expert *expert, int64_t first,
                        int64_t n, int n_buckets, const int32_t *buckets, int64_t *counts) {
-    float b[BLOCK], d[BLOCK];
+    ALIGNED float b[BLOCK], d[BLOCK];
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, b);
         load_delta(b, expert->data, expert->type, at, m, d);
         prune(expert, first + at, m, d);
-        uint32_t key[BLOCK];
+        ALIGNED uint32_t key[BLOCK];
         for (int i = 0; i < m; i++) key[i] = bits_of(d[i]) & 0x7FFFFFFFu;
         for (int k = 0; k < n_buckets; k++)
             count_keys(key, m, buckets[k], counts + (int64_t)k * 65536);
@@ -292,7 +293,7 @@ void amalgam_histogram(const void *base, int base_type, const Expert *expert, in
  * there are fewer. */
 int64_t amalgam_nth_equal(const void *base, int base_type, const Expert *expert, int64_t first,
                           int64_t n, float value, int64_t nth) {
-    float b[BLOCK], d[BLOCK];
+    ALIGNED float b[BLOCK], d[BLOCK];
     int64_t seen = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK, here = 0;
@@ -345,14 +346,26 @@ uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t 
     }
 }
 
-/* The inner product of m floats, m a multiple of 32. */
+/* The inner product of m floats, m a multiple of 64. */
 static double dot(const float *restrict u, const float *restrict v, int m) {
-    float lanes[32] = {0};
-    for (int i = 0; i < m; i += 32)
-        for (int j = 0; j < 32; j++) lanes[j] += u[i + j] * v[i + j];
-    for (int half = 16; half; half /= 2)
+#if defined(__AVX512F__)
+    __m512 lanes[4];
+    for (int j = 0; j < 4; j++) lanes[j] = _mm512_setzero_ps();
+    for (int i = 0; i < m; i += 64)
+        for (int j = 0; j < 4; j++) {
+            __m512 x = _mm512_loadu_ps(u + i + 16 * j), y = _mm512_loadu_ps(v + i + 16 * j);
+            lanes[j] = _mm512_add_ps(lanes[j], _mm512_mul_ps(x, y));
+        }
+    __m512 even = _mm512_add_ps(lanes[0], lanes[2]), odd = _mm512_add_ps(lanes[1], lanes[3]);
+    return _mm512_reduce_add_ps(_mm512_add_ps(even, odd));
+#else
+    float lanes[64] = {0};
+    for (int i = 0; i < m; i += 64)
+        for (int j = 0; j < 64; j++) lanes[j] += u[i + j] * v[i + j];
+    for (int half = 32; half; half /= 2)
         for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
     return lanes[0];
+#endif
 }
 
 /* Whether squares of floats up to this magnitude neither vanish nor overflow. */
@@ -438,8 +451,7 @@ static void take(Tally *tally, const float *restrict d, int m, int is_first) {
     const __m512i fine_too = _mm512_set1_epi16((short)FINE);
     __m512i top0 = _mm512_setzero_si512(), top1 = top0;
     __m512d norm0 = _mm512_setzero_pd(), norm1 = norm0, norm2 = norm0, norm3 = norm0;
-    __m512 square0 = _mm512_setzero_ps(), square1 = square0;
-    uint16_t rare[BLOCK + 32];
+    ALIGNED uint16_t rare[BLOCK + 32];
     int common[COMMON] = {0}, n = 0, n_near = tally->n_near;
     __m512i value[COMMON], from[n_near + 1], width[n_near + 1];
     for (int k = 0; k < COMMON; k++) value[k] = _mm512_set1_epi16((short)tally->common[k]);
@@ -472,8 +484,6 @@ static void take(Tally *tally, const float *restrict d, int m, int is_first) {
         }
         _mm512_storeu_si512(rare + n, _mm512_maskz_compress_epi16(left, place));
         n += __builtin_popcount(left);
-        square0 = _mm512_add_ps(square0, _mm512_mul_ps(x0, x0));
-        square1 = _mm512_add_ps(square1, _mm512_mul_ps(x1, x1));
         __m512 a0 = _mm512_castsi512_ps(k0), a1 = _mm512_castsi512_ps(k1);
         norm0 = _mm512_add_pd(norm0, _mm512_cvtps_pd(_mm512_castps512_ps256(a0)));
         norm1 = _mm512_add_pd(norm1, _mm512_cvtps_pd(_mm512_extractf32x8_ps(a0, 1)));
@@ -488,7 +498,7 @@ static void take(Tally *tally, const float *restrict d, int m, int is_first) {
     if (can_square(largest)) {
         norm0 = _mm512_add_pd(_mm512_add_pd(norm0, norm2), _mm512_add_pd(norm1, norm3));
         tally->sums[0] += _mm512_reduce_add_pd(norm0);
-        tally->sums[1] += _mm512_reduce_add_ps(_mm512_add_ps(square0, square1));
+        tally->sums[1] += dot(d, d, BLOCK);
     } else if (largest) {
         add_sums(d, m, tally->sums);
     }
@@ -506,7 +516,7 @@ static double norm(const float *restrict u, int m) {
 
 /* Counts a block of m entries, followed by zeros. */
 static void take(Tally *tally, const float *restrict d, int m, int is_first) {
-    uint16_t place[BLOCK];
+    ALIGNED uint16_t place[BLOCK];
     uint32_t largest = 0;
     (void)is_first;
     for (int i = 0; i < BLOCK; i++) {
@@ -541,7 +551,7 @@ void amalgam_profile(const void *base, int base_type, const void *const *experts
                      int n_experts, int64_t n, uint32_t *tables, double *sums, uint32_t *top,
                      double *dots, double *base_square, int n_near, const uint16_t *first,
                      const uint16_t *last, int64_t *found, int64_t capacity, uint32_t *keys) {
-    float b[BLOCK], d[n_experts][BLOCK];
+    ALIGNED float b[BLOCK], d[n_experts][BLOCK];
     Tally tallies[n_experts];
     for (int e = 0; e < n_experts; e++)
         tallies[e] = (Tally){
@@ -574,8 +584,8 @@ void amalgam_profile(const void *base, int base_type, const void *const *experts
 uint32_t amalgam_collect(const void *base, int base_type, const void *expert, int type, int64_t n,
                          int n_brackets, const uint32_t *low, const uint32_t *high, int64_t *above,
                          int64_t *found, int64_t capacity, uint32_t *keys) {
-    float b[BLOCK], d[BLOCK];
-    uint32_t key[BLOCK], top = 0;
+    ALIGNED float b[BLOCK], d[BLOCK];
+    ALIGNED uint32_t key[BLOCK], top = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, b);
@@ -641,7 +651,7 @@ static void combine_ties(float (*d)[BLOCK], const Expert *experts, int n_experts
     if (n_experts == 2) return ties_of(2, d, experts, rule, m, merged);
     if (n_experts == 3) return ties_of(3, d, experts, rule, m, merged);
     if (n_experts == 4) return ties_of(4, d, experts, rule, m, merged);
-    float total[BLOCK], divisor[BLOCK];
+    ALIGNED float total[BLOCK], divisor[BLOCK];
     for (int e = 0; e < n_experts; e++) {
         float weight = experts[e].weight;
         for (int i = 0; i < m; i++) d[e][i] = d[e][i] * weight;
@@ -650,7 +660,7 @@ static void combine_ties(float (*d)[BLOCK], const Expert *experts, int n_experts
     for (int e = 1; e < n_experts; e++)
         for (int i = 0; i < m; i++) total[i] = total[i] + d[e][i];
     /* flip signs so that the elected one is always +: comparing is then the same for both */
-    float unseen[BLOCK]; /* NaN has no sign, and must be seen */
+    ALIGNED float unseen[BLOCK]; /* NaN has no sign, and must be seen */
     for (int i = 0; i < m; i++) {
         int positive = rule->zero_is_positive ? total[i] >= 0.0f : total[i] > 0.0f;
         unseen[i] = total[i] * 0.0f;
@@ -710,7 +720,7 @@ static inline float sign_of(float value) { return (float)((value > 0.0f) - (valu
 /* PCB's scores b_i of the active experts; d holds the pruned deltas and is kept. */
 static void score(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule, int m,
                   float (*restrict b)[BLOCK]) {
-    float v[n_experts][BLOCK], total[BLOCK];
+    ALIGNED float v[n_experts][BLOCK], total[BLOCK];
     int count = 0, seen[n_experts]; /* seen: b holds a sum already */
     for (int e = 0; e < n_experts; e++) seen[e] = 0;
     for (int i = 0; i < m; i++) total[i] = 0.0f;
@@ -750,7 +760,7 @@ static void score(float (*d)[BLOCK], const Expert *experts, int n_experts, const
 
 static void combine_pcb(float (*d)[BLOCK], const Expert *experts, int n_experts, const Rule *rule,
                         int m, float *restrict merged) {
-    float b[n_experts][BLOCK], denominator[BLOCK];
+    ALIGNED float b[n_experts][BLOCK], denominator[BLOCK];
     score(d, experts, n_experts, rule, m, b);
     for (int i = 0; i < m; i++) merged[i] = denominator[i] = 0.0f;
     for (int e = 0; e < n_experts; e++) {
@@ -777,7 +787,7 @@ static void combine_pcb(float (*d)[BLOCK], const Expert *experts, int n_experts,
 void amalgam_score_histogram(const void *base, int base_type, const Expert *experts, int n_experts,
                              const Rule *rule, int64_t first, int64_t n, int n_buckets,
                              const int32_t *buckets, int64_t *counts) {
-    float base_block[BLOCK], d[n_experts][BLOCK], b[n_experts][BLOCK];
+    ALIGNED float base_block[BLOCK], d[n_experts][BLOCK], b[n_experts][BLOCK];
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, base_block);
@@ -789,7 +799,7 @@ void amalgam_score_histogram(const void *base, int base_type, const Expert *expe
         score(d, experts, n_experts, rule, m, b);
         for (int e = 0; e < n_experts; e++) {
             if (!experts[e].active) continue;
-            uint32_t key[BLOCK]; /* orders as the score does, from 0 */
+            ALIGNED uint32_t key[BLOCK]; /* orders as the score does, from 0 */
             for (int i = 0; i < m; i++) {
                 int32_t bits = (int32_t)bits_of(b[e][i] + 0.0f);
                 key[i] = (uint32_t)(bits ^ ((bits >> 31) & 0x7FFFFFFF)) ^ 0x80000000u;
@@ -808,7 +818,7 @@ void amalgam_score_histogram(const void *base, int base_type, const Expert *expe
 int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, int n_experts,
                       const Rule *rule, int64_t first, int64_t n, void *out, int out_type,
                       double *drift) {
-    float b[BLOCK], d[n_experts][BLOCK], merged[BLOCK];
+    ALIGNED float b[BLOCK], d[n_experts][BLOCK], merged[BLOCK];
     int64_t bad = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
@@ -826,7 +836,7 @@ int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, in
         if (rule->strength != 1.0f)
             for (int i = 0; i < m; i++) merged[i] = merged[i] * rule->strength;
         float changed[16] = {0}, squared[16] = {0};
-        float scaled[BLOCK];
+        ALIGNED float scaled[BLOCK];
         for (int i = 0; i < m; i++) scaled[i] = b[i];
         if (rule->base_weight != 1.0f)
             for (int i = 0; i < m; i++) scaled[i] = b[i] * rule->base_weight;
@@ -855,7 +865,7 @@ int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, in
 /* -1, 0, +1 summed over the votes of a chunk: how many parameters elect + minus how many -. */
 int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, int n_experts,
                         int64_t first, int64_t n) {
-    float b[BLOCK], d[n_experts][BLOCK], total[BLOCK];
+    ALIGNED float b[BLOCK], d[n_experts][BLOCK], total[BLOCK];
     Rule plain = {0, 0, 0, 1.0f, 1.0f, 1.0f, 0};
     int64_t balance = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {

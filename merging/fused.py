@@ -41,9 +41,9 @@ from merging.kernels.windows import Mapping, Window, gather, lost
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
-# Raw bytes of all models that a worker holds at a time: what stays in the processor's cache while
-# one expert after the other is compared with the base.
-PIECE_BYTES = 32 << 20
+# Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model, and
+# enough that the system seldom has to be asked for more.
+PIECE_BYTES = 64 << 20
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
 MAPPED_BYTES = 4 << 30  # of a file, shown before it is mapped anew

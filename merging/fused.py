@@ -43,7 +43,8 @@ from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
 # Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model, and
 # enough that the system seldom has to be asked for more.
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 32 << 20
+PASSING_BYTES = 64 << 20  # where nothing is read twice, and no room is needed for what stays
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
 MAPPED_BYTES = 4 << 30  # of a file, shown before it is mapped anew
@@ -175,12 +176,16 @@ class FusedReader(TensorReader):
         self._types = [_TYPES[info.dtype] for info in self._infos]
         widths = [info.width for info in self._infos]
         self._widths = widths
-        self._step = min(entry.numel, max(_BLOCK, PIECE_BYTES // sum(widths) // _BLOCK * _BLOCK))
+        self._step = self._piece(PIECE_BYTES)
         self._fits = self._step == entry.numel
         self._loaded: dict[int, _Held] = {}
         self._stays: dict[tuple[int, int], _Held] = {}
         self._room = 0
         self._collected: dict[int, Collected] = {}
+
+    def _piece(self, size_bytes: int) -> int:
+        """Elements of a piece whose raw bytes in all models are about so many."""
+        return min(self.numel, max(_BLOCK, size_bytes // sum(self._widths) // _BLOCK * _BLOCK))
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
         """As TensorReader. The tensor will be read again: some of it stays mapped."""
@@ -351,6 +356,7 @@ class FusedReader(TensorReader):
         self, stride: int, first: int, near: Sequence[Sequence[float]] | None = None
     ) -> Profile:
         """As TensorReader."""
+        self._step = self._piece(PASSING_BYTES)
         total = Profile.empty(self.experts, 0)
         sums, dots = np.zeros((self.experts, 2)), np.zeros((self.experts, self.experts))
         top, base_l2 = np.zeros(self.experts, dtype=np.uint32), np.zeros(1)

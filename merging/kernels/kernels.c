@@ -698,16 +698,21 @@ static inline float exp_fixed(float x) {
 }
 
 static inline float tanh_fixed(float x) {
-    float magnitude = fabsf(x);
-    magnitude = magnitude > 9.1f ? 9.1f : magnitude;
-    float large = 1.0f - 2.0f / (exp_fixed(magnitude + magnitude) + 1.0f);
+    const float limit = 7.90531110763549805f;
+    x = x > limit ? limit : x;
+    x = x < -limit ? -limit : x;
     float z = x * x;
-    float y = z * -5.70498872745e-3f + 2.06390887954e-2f;
-    y = y * z + -5.37397155531e-2f;
-    y = y * z + 1.33314422036e-1f;
-    y = y * z + -3.33332819422e-1f;
-    float small = y * z * x + x;
-    return magnitude < 0.625f ? small : (x < 0.0f ? -large : large);
+    z = z < 1e-20f ? 1e-20f : z;
+    float over = z * -2.76076847742355e-16f + 2.00018790482477e-13f;
+    over = over * z + -8.60467152213735e-11f;
+    over = over * z + 5.12229709037114e-08f;
+    over = over * z + 1.48572235717979e-05f;
+    over = over * z + 6.37261928875436e-04f;
+    over = over * z + 4.89352455891786e-03f;
+    float under = z * 1.19825839466702e-06f + 1.18534705686654e-04f;
+    under = under * z + 2.26843463243900e-03f;
+    under = under * z + 4.89352518554385e-03f;
+    return over * x / under;
 }
 
 static inline float clamped(float value, float low, float high) {

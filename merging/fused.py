@@ -41,8 +41,8 @@ from merging.kernels.windows import Mapping, Window, gather, lost
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
 
-# Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model, and
-# enough that the system seldom has to be asked for more.
+# Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model,
+# and enough that the system seldom has to be asked for more.
 PIECE_BYTES = 32 << 20
 PASSING_BYTES = 64 << 20  # where nothing is read twice, and no room is needed for what stays
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
@@ -364,8 +364,9 @@ class FusedReader(TensorReader):
         tables = self._scratch(_TABLES, (self.experts, 2, kernels.TABLE))
         counts = self._scratch(_COUNTS, (self.experts, 2 * HALF))
         tables[:] = counts[:] = 0
-        first_near, last_near = _around(np.array(near or [[]] * self.experts, dtype=np.float32))
-        found = np.zeros(first_near.shape, dtype=np.int64)
+        wanted = np.array(near or [[]] * self.experts, dtype=np.float32)
+        first_near, last_near = _around(wanted)
+        found = np.zeros((self.experts, len(wanted[0])), dtype=np.int64)
         room = self.numel // _NEAR_SHARE + _NEAR_ROOM if found.size else 0
         keys = self._scratch(_NEAR, (*found.shape, room))
         emptied = 0
@@ -393,12 +394,11 @@ class FusedReader(TensorReader):
         total.largest = top.view(np.float32).astype(np.float64)
         total.dots = np.triu(dots, 1) + np.triu(dots, 1).T + np.diag(sums[:, 1])
         total.base_l2 = float(base_l2[0])
-        for index, k in np.ndindex(found.shape):
+        for index, k in np.ndindex(*found.shape):
             if (size := int(found[index, k])) <= room:
-                start, stop = int(first_near[index, k]), int(last_near[index, k]) + 1
-                coarse = counts[index, start:stop].astype(np.int64)
-                above = int(total.histogram[index, max(stop - total.first, 0) :].sum())
-                total.near[index].append(Near(start, above, coarse, keys[index, k, :size].copy()))
+                fine = keys[index, k, :size].copy()
+                buckets = slice(int(first_near[index, k]), int(last_near[index, k]) + 1)
+                total.near[index].append(_near(total, index, counts[index], buckets, fine))
         return total
 
     def _scratch(self, slot: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -503,9 +503,7 @@ class FusedReader(TensorReader):
         low, _, address, _held = found
         return address + (start - low) * width
 
-    def _hold(
-        self, model: int, skip: int, size: int
-    ) -> tuple[int, Window | np.ndarray]:
+    def _hold(self, model: int, skip: int, size: int) -> tuple[int, Window | np.ndarray]:
         """Address of `size` bytes of a model's tensor from byte `skip` on, and what holds them.
 
         The file itself is mapped; where that cannot be, its bytes are read into a buffer.
@@ -607,6 +605,20 @@ def _around(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     bounds = np.stack([values / _NEARLY, values * _NEARLY]).astype(np.float32)
     first, last = np.minimum(bounds, np.finfo(np.float32).max).view(np.uint32) >> 16
     return first.astype(np.uint16), last.astype(np.uint16)
+
+
+def _near(
+    profile: Profile, expert: int, counts: np.ndarray, buckets: slice, fine: np.ndarray
+) -> Near:
+    """What lies in some buckets of upper bits.
+
+    Args:
+        counts: (65536,) the expert's, as of `_keep_occupied`.
+        fine: bits of the entries there that are not coarse.
+    """
+    after = max(buckets.stop - profile.first, 0)
+    above = int(profile.histogram[expert, after:].sum())
+    return Near(buckets.start, above, counts[buckets].astype(np.int64), fine)
 
 
 def _keep_occupied(profile: Profile, counts: np.ndarray) -> None:

@@ -164,9 +164,9 @@ class Nearby:
             self._missing[self._layers[index]] -= 1
             if self._missing[self._layers[index]]:
                 return
-        whole = np.flatnonzero(self._layers == self._layers[index])
+        whole = [int(i) for i in np.flatnonzero(self._layers == self._layers[index])]
         limits = bounds([self.linears[i] for i in whole], self.sums[:, whole], *self._multiples)
-        for one, wanted in zip(map(int, whole), limits, strict=True):
+        for one, wanted in zip(whole, limits, strict=True):
             if (counts := _counted(self._kept.pop(one), wanted)) is not None:
                 self.counts[one] = counts
 

@@ -267,7 +267,10 @@ def binned(found: Profile) -> dict[str, np.ndarray]:
     The counts are exact. Inside one bucket of the histogram (1/128 of an octave) entries count as
     lying evenly; the tensor's bins are then scaled so that they add up to its exact L1 and L2.
     """
-    fine, ties = _binned_counts(found.histogram, found.first), _binned_counts(found.coarse, found.first)
+    fine, ties = (
+        _binned_counts(found.histogram, found.first),
+        _binned_counts(found.coarse, found.first),
+    )
     fine[:, 0, 0] -= found.histogram.sum(1) - found.nonzero  # exact zeros have no bin
     most = np.iinfo(np.int32).max
     result = {

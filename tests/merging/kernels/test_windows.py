@@ -109,9 +109,7 @@ def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
 def test_blocks_are_gathered_as_far_as_the_file_goes(file: Path) -> None:
     found, count = gather(file, 10, 1000, 30, 25)
     assert count == 25
-    assert [bytes(row) for row in found] == [
-        BYTES[at : at + 30] for at in range(10, 25_000, 1000)
-    ]
+    assert [bytes(row) for row in found] == [BYTES[at : at + 30] for at in range(10, 25_000, 1000)]
     assert gather(file, 10, 1000, 30, 40)[1] == 26
     with pytest.raises(OSError):
         gather(file.with_name("missing"), 0, 1, 1, 1)

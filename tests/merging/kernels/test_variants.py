@@ -1,0 +1,111 @@
+"""The loops as compiled for other processors give the same bits as those for this one."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from merging import kernels
+
+SIZE = 10_007  # whole blocks and a part of one
+NEAR = ((0x3C00, 0x3C90), (0x3D00, 0x3D08))  # upper bits: about 0.008 to 0.018, 0.031 to 0.033
+ROOM = 4096
+
+
+V3 = {"avx2", "bmi2", "f16c", "fma"} <= set(Path("/proc/cpuinfo").read_text().split())
+LEVELS = {"baseline": [], **({"x86-64-v3": ["-march=x86-64-v3"]} if V3 else {})}
+
+
+def compiled_for(level: str, folder: Path) -> ctypes.CDLL:
+    flags = [flag for flag in kernels._FLAGS if not flag.startswith("-march")]
+    target = folder / "kernels.so"
+    compiler = kernels._compiler()
+    assert compiler
+    files = [str(kernels.SOURCE), "-o", str(target), "-lm"]
+    subprocess.run([compiler, *flags, *LEVELS[level], *files], check=True, capture_output=True)
+    return kernels._declare(ctypes.CDLL(str(target)))
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """float32 as the upper halves of bfloat16."""
+    return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def family(kind: str, seed: int) -> list[np.ndarray]:
+    """Raw base and three experts: heavy-tailed changes, many of them zero or equal."""
+    draw = np.random.default_rng(seed)
+    base = draw.normal(0, 0.02, SIZE).astype(np.float32)
+    experts = [base + draw.standard_t(3, SIZE) * 3e-3 for _ in range(3)]
+    experts[1][::3] = base[::3]
+    experts[2][:] = base + np.float32(2.0**-9) * draw.integers(-2, 3, SIZE)
+    if kind == "tiny":
+        experts = [base + (expert - base) * np.float32(1e-30) for expert in experts]
+        base = base * np.float32(1e-30)
+        experts = [expert.astype(np.float32) * np.float32(1e-30) for expert in experts]
+    raw = [base, *(expert.astype(np.float32) for expert in experts)]
+    return [rounded(one) for one in raw] if kind == "BF16" else raw
+
+
+def profile(library: ctypes.CDLL, raw: list[np.ndarray], kind: str) -> dict[str, np.ndarray]:
+    """Everything amalgam_profile writes."""
+    experts, near = len(raw) - 1, len(NEAR)
+    kinds = {"BF16": 1}
+    out = {
+        "tables": np.zeros((experts, 2, kernels.TABLE), np.uint32),
+        "sums": np.zeros((experts, 2)),
+        "top": np.zeros(experts, np.uint32),
+        "dots": np.zeros((experts, experts)),
+        "base": np.zeros(1),
+        "found": np.zeros((experts, near), np.int64),
+        "keys": np.zeros((experts, near, ROOM), np.uint32),
+    }
+    first, last = (np.array([[one[k] for one in NEAR]] * experts, np.uint16) for k in (0, 1))
+    pointers = (ctypes.c_void_p * experts)(*(one.ctypes.data for one in raw[1:]))
+    types = (ctypes.c_int32 * experts)(*[kinds.get(kind, 0)] * experts)
+    library.amalgam_profile(
+        raw[0].ctypes.data, kinds.get(kind, 0), pointers, types, experts, SIZE,
+        out["tables"].ctypes.data, out["sums"].ctypes.data, out["top"].ctypes.data,
+        out["dots"].ctypes.data, out["base"].ctypes.data, near, first.ctypes.data,
+        last.ctypes.data, out["found"].ctypes.data, ROOM, out["keys"].ctypes.data,
+    )  # fmt: skip
+    out["tables"] = out["tables"].sum(axis=1)  # which half an entry is counted in is free
+    return out
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F32", "tiny"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_profile_is_the_same_on_other_processors(level: str, kind: str, tmp_path: Path) -> None:
+    ours = kernels.library()
+    assert ours is not None
+    raw = family(kind, 7)
+    here = profile(ours, raw, kind)
+    there = profile(compiled_for(level, tmp_path), raw, kind)
+    for name, values in here.items():
+        assert np.array_equal(values, there[name]), name
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F32"])
+def test_a_profile_counts_what_numpy_counts(kind: str) -> None:
+    ours = kernels.library()
+    assert ours is not None
+    raw = family(kind, 8)
+    found = profile(ours, raw, kind)
+    wide = [
+        (one.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else one for one in raw
+    ]
+    for index, expert in enumerate(wide[1:]):
+        bits = np.abs(expert - wide[0]).view(np.uint32)
+        fine = (bits & 0xFFFF) != 0
+        places = (bits >> 16) + np.where(fine, 1 << 15, 0)
+        expected = np.bincount(places, minlength=1 << 16)
+        assert np.array_equal(found["tables"][index, : 1 << 16], expected)
+        assert found["top"][index] == bits.max()
+        for k, (low, high) in enumerate(NEAR):
+            inside = bits[fine & (bits >> 16 >= low) & (bits >> 16 <= high)]
+            assert found["found"][index, k] == inside.size
+            assert np.array_equal(found["keys"][index, k, : inside.size], inside)
+    assert found["found"][0, 0] > 100

@@ -16,7 +16,7 @@ NEAR = ((0x3C00, 0x3C90), (0x3D00, 0x3D08))  # upper bits: about 0.008 to 0.018,
 ROOM = 4096
 
 
-V3 = {"avx2", "bmi2", "f16c", "fma"} <= set(Path("/proc/cpuinfo").read_text().split())
+V3 = {"avx2", "bmi2", "f16c", "fma"} <= set(kernels._processor().decode().split())
 LEVELS = {"baseline": [], **({"x86-64-v3": ["-march=x86-64-v3"]} if V3 else {})}
 
 

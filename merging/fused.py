@@ -2,7 +2,7 @@
 
 Same measurements, same decisions, same bits as `merging.engine` through torch; what differs is
 that one C loop does what takes torch a dozen passes, and that worker threads take a tensor each.
-Raw tensors are read where they lie: files are mapped piece by piece, anew for each pass, so memory
+Raw tensors are read where they lie: of mapped files a piece at a time is in memory, so memory
 does not grow with the model nor, beyond a small constant, with the number of experts.
 """
 
@@ -44,6 +44,7 @@ from merging.selection import HALF, UPPER, OrderStatistic, statistics
 # Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model,
 # and enough that the system seldom has to be asked for more.
 PIECE_BYTES = 32 << 20
+MERGED = 1 << 19  # elements merged at a time: they are still in the cache when they are written
 PASSING_BYTES = 64 << 20  # where nothing is read twice, and no room is needed for what stays
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
@@ -454,7 +455,7 @@ class FusedReader(TensorReader):
     ) -> Iterator[MergedChunk]:
         """As TensorReader."""
         rule = _rule(outcome)
-        for start, stop in self._pieces(decisions):
+        for start, stop in self._pieces(decisions, MERGED):
             size = (stop - start) * WIDTHS[dtype]
             values = self.stream.buffer(_MERGED, max(size, 1))[:size]
             drift = np.zeros(2)
@@ -467,8 +468,14 @@ class FusedReader(TensorReader):
                 )  # fmt: skip
             yield MergedChunk(start, values.data, bad == 0, float(drift[0]), float(drift[1]))
 
-    def _pieces(self, decisions: Sequence[Decision] | None) -> Iterator[tuple[int, int]]:
-        """(start, stop) of pieces inside which every ring's bounds are constant."""
+    def _pieces(
+        self, decisions: Sequence[Decision] | None, most: int = 1 << 62
+    ) -> Iterator[tuple[int, int]]:
+        """(start, stop) of pieces inside which every ring's bounds are constant.
+
+        Args:
+            most: elements of a piece.
+        """
         stops = {
             cut.tie_stop - decision.offset
             for decision in decisions or ()
@@ -478,7 +485,7 @@ class FusedReader(TensorReader):
         for start in range(0, self.numel, max(self._step, 1)):
             stop = min(start + self._step, self.numel)
             inner = (edge for edge in stops if start < edge < stop)
-            edges = sorted({start, stop, *inner})
+            edges = sorted({start, stop, *inner, *range(start, stop, most)})
             for a, b in itertools.pairwise(edges):
                 self.stream.check_cancelled()
                 yield a, b

@@ -1,4 +1,4 @@
-"""Builds and loads the fused loops of kernels.c: once per machine, where a C compiler is present.
+"""Builds and loads the fused loops: once per machine, where a C compiler is present.
 
 The library is kept in the user's cache under a name made of its source, the compiler and the
 processor, so a new version or another machine builds its own. Without a compiler everything works
@@ -20,9 +20,9 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCE = Path(__file__).with_name("kernels.c")  # includes all the others
 MAX_RINGS, MAX_EXPERTS = 16, 64
-TABLE = (1 << 16) + 272  # counters of one table of a profile, as kernels.c has it
+TABLE = (1 << 16) + 272  # counters of one table of a profile, as profile.h has it
 _FLAGS = (
     "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
     "-std=gnu11", "-shared", "-fPIC",
@@ -30,7 +30,7 @@ _FLAGS = (
 
 
 class Expert(ctypes.Structure):
-    """One expert of a chunk, as kernels.c declares it."""
+    """One expert of a chunk, as prune.h declares it."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -53,7 +53,7 @@ class Expert(ctypes.Structure):
 
 
 class Rule(ctypes.Structure):
-    """How a chunk's experts combine, as kernels.c declares it."""
+    """How a chunk's experts combine, as prune.h declares it."""
 
     _fields_ = (
         ("ties", ctypes.c_int32),
@@ -104,7 +104,8 @@ def _target() -> Path | None:
     compiler = _compiler()
     if compiler is None:
         return None
-    parts = [SOURCE.read_bytes(), " ".join(_FLAGS).encode(), compiler.encode(), _processor()]
+    source = b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]")))
+    parts = [source, " ".join(_FLAGS).encode(), compiler.encode(), _processor()]
     name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
     return cache_folder() / f"kernels-{name}.so"
 

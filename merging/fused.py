@@ -44,7 +44,7 @@ from merging.selection import HALF, UPPER, OrderStatistic, statistics
 # Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model,
 # and enough that the system seldom has to be asked for more.
 PIECE_BYTES = 32 << 20
-MERGED = 1 << 19  # elements merged at a time: they are still in the cache when they are written
+AT_ONCE = 1 << 19  # elements merged at a time: they are still in the cache when they are written
 PASSING_BYTES = 64 << 20  # where nothing is read twice, and no room is needed for what stays
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
@@ -455,7 +455,7 @@ class FusedReader(TensorReader):
     ) -> Iterator[MergedChunk]:
         """As TensorReader."""
         rule = _rule(outcome)
-        for start, stop in self._pieces(decisions, MERGED):
+        for start, stop in self._pieces(decisions, AT_ONCE):
             size = (stop - start) * WIDTHS[dtype]
             values = self.stream.buffer(_MERGED, max(size, 1))[:size]
             drift = np.zeros(2)

@@ -45,7 +45,7 @@ from merging.selection import HALF, UPPER, OrderStatistic, statistics
 # and enough that the system seldom has to be asked for more.
 PIECE_BYTES = 32 << 20
 AT_ONCE = 1 << 19  # elements merged at a time: they are still in the cache when they are written
-PASSING_BYTES = 64 << 20  # where nothing is read twice, and no room is needed for what stays
+PASSING_BYTES = 96 << 20  # where nothing is read twice, and no room is needed for what stays
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
 STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
 MAPPED_BYTES = 4 << 30  # of a file, shown before it is mapped anew

@@ -395,10 +395,8 @@ def _restored(
         offered = controls.offered(models, usual["base"])
         lists = [gr.update(choices=models, value=usual["base"]), gr.update(choices=offered)]
         return [*lists, *[gr.skip()] * (len(named) - 2), gr.skip(), False]
-    due = any(values[name] != usual[name] for name in ("base", "experts"))
-    due = due or set(weighed) != set(
-        values["experts"]
-    )  # one had been changed and was not shown yet
+    unshown = set(weighed) != set(values["experts"])  # one had been changed just before
+    due = unshown or any(values[name] != usual[name] for name in ("base", "experts"))
     offered = controls.offered(models, values["base"])
     return [
         gr.update(choices=models, value=values["base"]),

@@ -12,11 +12,7 @@ int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, in
     int64_t bad = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
-        load(base, base_type, at, m, b);
-        for (int e = 0; e < n_experts; e++) {
-            load_delta(b, experts[e].data, experts[e].type, at, m, d[e]);
-            prune(&experts[e], first + at, m, d[e]);
-        }
+        load_pruned(base, base_type, experts, n_experts, first, at, m, b, d);
         if (rule->competition)
             combine_pcb(d, experts, n_experts, rule, m, merged);
         else if (rule->ties)
@@ -60,11 +56,7 @@ int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, 
     int64_t balance = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
-        load(base, base_type, at, m, b);
-        for (int e = 0; e < n_experts; e++) {
-            load_delta(b, experts[e].data, experts[e].type, at, m, d[e]);
-            prune(&experts[e], first + at, m, d[e]);
-        }
+        load_pruned(base, base_type, experts, n_experts, first, at, m, b, d);
         combine_sum(d, experts, n_experts, &plain, m, total);
         int sum = 0;
         for (int i = 0; i < m; i++) sum += (total[i] > 0.0f) - (total[i] < 0.0f);

@@ -107,20 +107,15 @@ static void combine_pcb(float (*d)[BLOCK], const Expert *experts, int n_experts,
 }
 
 /* Histograms of the scores of every active expert, n_buckets each: of the upper 16 bits of the
- * keys where buckets[e][k] is -1 (32768 is the bucket of 0), nothing where it is -2, else of the lower
- * 16 inside it. */
+ * keys where buckets[e][k] is -1 (32768 is the bucket of 0), nothing where it is -2, else of the
+ * lower 16 inside it. */
 void amalgam_score_histogram(const void *base, int base_type, const Expert *experts, int n_experts,
                              const Rule *rule, int64_t first, int64_t n, int n_buckets,
                              const int32_t *buckets, int64_t *counts) {
     ALIGNED float base_block[BLOCK], d[n_experts][BLOCK], b[n_experts][BLOCK];
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
-        load(base, base_type, at, m, base_block);
-        for (int e = 0; e < n_experts; e++) {
-            if (!experts[e].active) continue;
-            load_delta(base_block, experts[e].data, experts[e].type, at, m, d[e]);
-            prune(&experts[e], first + at, m, d[e]);
-        }
+        load_pruned(base, base_type, experts, n_experts, first, at, m, base_block, d);
         score(d, experts, n_experts, rule, m, b);
         for (int e = 0; e < n_experts; e++) {
             if (!experts[e].active) continue;

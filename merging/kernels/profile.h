@@ -40,11 +40,6 @@ static double dot(const float *restrict u, const float *restrict v, int m) {
 #endif
 }
 
-/* Whether squares of floats up to this magnitude neither vanish nor overflow. */
-static inline int can_square(uint32_t largest) {
-    return largest > 0x20000000u && largest < 0x5C000000u;
-}
-
 /* Which of 32 values lie in [from, from + width], a bit each. */
 static inline uint32_t inside(const uint16_t *value, uint16_t from, uint16_t width) {
 #if defined(__AVX2__)
@@ -113,14 +108,15 @@ static void choose_common(Tally *tally, const uint16_t *place, int n) {
     }
 }
 
-/* Counts a block of m entries, followed by zeros; the same bits as below. */
-static void take(Tally *tally, const float *restrict d, int m, int is_first) {
+/* Counts a block of m entries, followed by zeros. Returns the bits of the largest |d|; *norm is the
+ * sum of |d|. The same bits as below. */
+static uint32_t count_block(Tally *tally, const float *restrict d, int m, double *norm) {
     static const uint16_t UPPER[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
                                        23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
                                        45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
     const __m512i upper = _mm512_loadu_si512(UPPER), lower = _mm512_set1_epi32(0xFFFF);
     const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
-    const __m512i fine_too = _mm512_set1_epi16((short)FINE);
+    const __m512i offset = _mm512_set1_epi16((short)FINE);
     __m512i top0 = _mm512_setzero_si512(), top1 = top0;
     __m512d norm0 = _mm512_setzero_pd(), norm1 = norm0, norm2 = norm0, norm3 = norm0;
     ALIGNED uint16_t rare[BLOCK + 32];
@@ -140,7 +136,7 @@ static void take(Tally *tally, const float *restrict d, int m, int is_first) {
         __mmask32 fine = _mm512_kunpackw(_mm512_test_epi32_mask(k1, lower),
                                          _mm512_test_epi32_mask(k0, lower));
         __m512i place = _mm512_permutex2var_epi16(k0, upper, k1);
-        place = _mm512_mask_add_epi16(place, fine, place, fine_too);
+        place = _mm512_mask_add_epi16(place, fine, place, offset);
         uint32_t near[n_near + 1], any = 0;
         for (int k = 0; k < n_near; k++) {
             near[k] = _mm512_cmple_epu16_mask(_mm512_sub_epi16(place, from[k]), width[k]);
@@ -164,33 +160,18 @@ static void take(Tally *tally, const float *restrict d, int m, int is_first) {
     }
     for (int k = 0; k < COMMON; k++) tally->even[tally->common[k]] += (uint32_t)common[k];
     count_places(tally, rare, n);
-    if (is_first) choose_common(tally, rare, n);
-    uint32_t largest = _mm512_reduce_max_epu32(_mm512_max_epu32(top0, top1));
-    tally->top = largest > tally->top ? largest : tally->top;
-    if (can_square(largest)) {
-        norm0 = _mm512_add_pd(_mm512_add_pd(norm0, norm2), _mm512_add_pd(norm1, norm3));
-        tally->sums[0] += _mm512_reduce_add_pd(norm0);
-        tally->sums[1] += dot(d, d, BLOCK);
-    } else if (largest) {
-        add_sums(d, m, tally->sums);
-    }
+    if (tally->common[0] == NONE) choose_common(tally, rare, n);
+    norm0 = _mm512_add_pd(_mm512_add_pd(norm0, norm2), _mm512_add_pd(norm1, norm3));
+    *norm = _mm512_reduce_add_pd(norm0);
+    return _mm512_reduce_max_epu32(_mm512_max_epu32(top0, top1));
 }
 #else
-/* The sum of |u|, in double: outliers are counted above multiples of it. As dot. */
-static double norm(const float *restrict u, int m) {
-    double lanes[32] = {0};
-    for (int i = 0; i < m; i += 32)
-        for (int j = 0; j < 32; j++) lanes[j] += (double)fabsf(u[i + j]);
-    for (int half = 16; half; half /= 2)
-        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
-    return lanes[0];
-}
-
-/* Counts a block of m entries, followed by zeros. */
-static void take(Tally *tally, const float *restrict d, int m, int is_first) {
+/* Counts a block of m entries, followed by zeros. Returns the bits of the largest |d|; *norm is the
+ * sum of |d|, in double: outliers are counted above multiples of it. */
+static uint32_t count_block(Tally *tally, const float *restrict d, int m, double *norm) {
     ALIGNED uint16_t place[BLOCK];
     uint32_t largest = 0;
-    (void)is_first;
+    double lanes[32] = {0};
     for (int i = 0; i < BLOCK; i++) {
         uint32_t key = bits_of(d[i]) & 0x7FFFFFFFu;
         largest = key > largest ? key : largest;
@@ -202,15 +183,27 @@ static void take(Tally *tally, const float *restrict d, int m, int is_first) {
         for (int i = 0; i < BLOCK; i += 32)
             keep_near(tally, k, d + i, inside(place + i, from, width));
     }
+    for (int i = 0; i < BLOCK; i += 32)
+        for (int j = 0; j < 32; j++) lanes[j] += (double)fabsf(d[i + j]);
+    for (int half = 16; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    *norm = lanes[0];
+    return largest;
+}
+#endif
+
+/* Counts a block and adds its sums. */
+static void take(Tally *tally, const float *restrict d, int m) {
+    double norm;
+    uint32_t largest = count_block(tally, d, m, &norm);
     tally->top = largest > tally->top ? largest : tally->top;
-    if (can_square(largest)) {
-        tally->sums[0] += norm(d, BLOCK);
+    if (largest > 0x20000000u && largest < 0x5C000000u) { /* squares neither vanish nor overflow */
+        tally->sums[0] += norm;
         tally->sums[1] += dot(d, d, BLOCK);
     } else if (largest) {
         add_sums(d, m, tally->sums);
     }
 }
-#endif
 
 /* Everything a sketch holds of [0, n), in one pass. Adds to what is there.
  * tables: n_experts x 2 x TABLE counts of entries by the upper 16 bits of |d|, those whose lower
@@ -239,7 +232,7 @@ void amalgam_profile(const void *base, int base_type, const void *const *experts
         for (int e = 0; e < n_experts; e++) {
             load_delta(b, experts[e], types[e], at, m, d[e]);
             if (m < BLOCK) memset(d[e] + m, 0, (size_t)(BLOCK - m) * 4);
-            take(&tallies[e], d[e], m, at == 0);
+            take(&tallies[e], d[e], m);
         }
         *base_square += dot(b, b, BLOCK);
         for (int e = 0; e < n_experts; e++)

@@ -58,3 +58,14 @@ static void prune(const Expert *expert, int64_t index, int m, float *restrict d)
         for (int i = 0; i < m; i++) d[i] = factor[i] * d[i];
     }
 }
+
+/* The base's elements [at, at + m) and every expert's pruned delta there; `first` is the index of
+ * the chunk's first element in its tensor. */
+static void load_pruned(const void *base, int base_type, const Expert *experts, int n_experts,
+                        int64_t first, int64_t at, int m, float *b, float (*d)[BLOCK]) {
+    load(base, base_type, at, m, b);
+    for (int e = 0; e < n_experts; e++) {
+        load_delta(b, experts[e].data, experts[e].type, at, m, d[e]);
+        prune(&experts[e], first + at, m, d[e]);
+    }
+}

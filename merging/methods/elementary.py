@@ -2,8 +2,8 @@
 
 A library's exp differs in the last bit between processors, vector widths and versions. These do
 not: every step is one correctly rounded operation, so the CPU, the GPU and the fused loops give
-the same bits. exp is that of Cephes (expf, Moshier 1984), tanh the quotient of two polynomials
-that Eigen uses for float; relative errors are below 2e-7 and 4e-7
+the same bits. exp is that of Cephes (expf, Moshier 1984), within 2 units in the last place; tanh
+is the quotient of two polynomials that Eigen uses for float, within 4e-7 of its value
 (tests/merging/methods/test_elementary.py).
 """
 

@@ -29,6 +29,7 @@ def test_fused_and_torch_write_the_same_bytes(
     fused_bytes = merged_bytes(family, name, tmp_path / "b", monkeypatch, fused.FusedStream, dtype)
     assert fused_bytes == torch_bytes
     monkeypatch.setattr(fused, "PIECE_BYTES", 1)  # nothing fits: every tensor in small pieces
+    monkeypatch.setattr(fused, "AT_ONCE", 300)
     assert (
         merged_bytes(family, name, tmp_path / "c", monkeypatch, fused.FusedStream, dtype)
         == torch_bytes

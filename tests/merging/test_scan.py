@@ -123,6 +123,25 @@ def test_both_engines_make_the_same_sketch(tmp_path, monkeypatch) -> None:
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_sketch_made_in_many_pieces_is_the_same(dtype, tmp_path, monkeypatch) -> None:
+    assert kernels.library() is not None
+    monkeypatch.setattr(outliers, "_WORTH_SAMPLING", 1)
+    parent = small_family(tmp_path, layers=2, hidden=64, kv=32, inner=96, vocab=300, dtype=dtype)
+    whole = scan(family_of(parent))
+    monkeypatch.setattr(fused, "PASSING_BYTES", 1)
+    monkeypatch.setattr(fused, "_FULL", 2000)  # counters are emptied every few pieces
+    pieces = scan(family_of(parent))
+    for name in (
+        "counts", "fine", "ties", "zeros", "max_abs", "layer_outliers", "linear_outliers", "sample",
+    ):  # fmt: skip
+        assert np.array_equal(getattr(whole, name), getattr(pieces, name)), name
+    for name in ("l1", "l2", "dots", "base_l2"):
+        np.testing.assert_allclose(
+            getattr(whole, name), getattr(pieces, name), rtol=1e-6, atol=1e-9
+        )
+
+
 @pytest.mark.usefixtures("engine")
 def test_scalars_empty_tensors_and_unchanged_experts_are_sketched(tmp_path) -> None:
     base = {"a": torch.tensor(1.0), "b": torch.empty(0, 3), "c": torch.ones(5)}

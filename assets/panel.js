@@ -234,7 +234,8 @@
     ({ names, bounds } = controls);
     state.values = Object.fromEntries(names.map((name, index) => [name, controls.values[index]]));
     state.chosen = state.values; // the base and the experts that the histograms are of
-    Object.assign(state, { family: globalThis.amalgamPlan.decode(family), plan: null, detail: null, expert: -1 });
+    const before = state.family, now = globalThis.amalgamPlan.decode(family);
+    Object.assign(state, { family: now, plan: null, ...looked(before, now) });
     accept();
     replan();
     nameGroups();
@@ -242,6 +243,14 @@
     for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel);
     redraw();
     return state;
+  }
+
+  /* What was looked at, where the new family has it too: the open layer, the chosen expert. */
+  function looked(before, now) {
+    const named = (one) => one.looks.map((look) => look.name);
+    const same = before && String(before.layers) === String(now.layers);
+    const expert = before && state.expert >= 0 ? named(now).indexOf(named(before)[state.expert]) : -1;
+    return { detail: same ? state.detail : null, expert };
   }
 
   /* Names the groups of choices for screen readers: their headings are plain text. One name for

@@ -280,6 +280,17 @@ def test_a_click_on_a_layer_opens_its_modules(page) -> None:
     page.wait_for_function(f"{PLOT}.data[0].z.length === 7")
 
 
+def test_what_is_looked_at_stays_when_experts_come_and_go(page) -> None:
+    ready(page)
+    page.locator("#map select").select_option(label="Layer 2")
+    page.get_by_label("Expert", exact=True).select_option(label="spanish")
+    page.get_by_label("add", exact=True).uncheck(force=True)
+    page.wait_for_function("amalgam.state.family.experts === 3")
+    page.wait_for_function(f"{PLOT}.data.length === 9 && {PLOT}.data[0].z.length === 7")
+    chosen = "[...document.querySelectorAll('.tools select')].map(s => s.selectedOptions[0].text)"
+    assert {"Layer 2", "spanish"} <= set(page.evaluate(chosen))
+
+
 def test_every_plot_has_its_text(page) -> None:
     ready(page)
     for panel in ("map", "retention", "energy", "cosine"):

@@ -80,8 +80,13 @@ SHAPES = {
 }
 
 
-def make_family(shape: Shape, out: Path, experts: int = 3, seed: int = 0) -> list[Path]:
+def make_family(
+    shape: Shape, out: Path, experts: int = 3, seed: int = 0, device: str = "cpu"
+) -> list[Path]:
     """Writes OUT/base and OUT/expert0... in bfloat16; a folder already there is kept.
+
+    Args:
+        device: where the numbers are drawn; each device draws its own.
 
     Returns:
         The folders, base first.
@@ -97,27 +102,29 @@ def make_family(shape: Shape, out: Path, experts: int = 3, seed: int = 0) -> lis
             numel = TensorSpec(tensor, "BF16", size).size_bytes // 2
             for start in range(0, numel, BLOCK):
                 count = min(BLOCK, numel - start)
-                values = _values(count, (seed, 0, index, start), 0.02)
+                values = _values(count, _generator((seed, 0, index, start), device), 0.02)
                 if model:
                     scale = 3e-4 * (0.5 + depth)
-                    values += _heavy_tailed(count, (seed, model, index, start), scale)
-                writer.write(tensor, start, values.bfloat16().view(torch.uint8).numpy().data)
+                    drawn = _generator((seed, model, index, start), device)
+                    values += _heavy_tailed(count, drawn, scale)
+                stored = values.bfloat16().cpu().view(torch.uint8).numpy()
+                writer.write(tensor, start, stored.data)
         (writer.folder / "config.json").write_text(json.dumps(shape.config(), indent=2))
         writer.publish()
     return [out / name for name in names]
 
 
-def _generator(key: tuple[int, ...]) -> torch.Generator:
-    return torch.Generator().manual_seed(hash(key) & 0x7FFFFFFFFFFFFFFF)
+def _generator(key: tuple[int, ...], device: str) -> torch.Generator:
+    return torch.Generator(device).manual_seed(hash(key) & 0x7FFFFFFFFFFFFFFF)
 
 
-def _values(count: int, key: tuple[int, ...], scale: float) -> torch.Tensor:
-    return torch.randn(count, generator=_generator(key)).mul_(scale)
+def _values(count: int, drawn: torch.Generator, scale: float) -> torch.Tensor:
+    return torch.randn(count, generator=drawn, device=drawn.device).mul_(scale)
 
 
-def _heavy_tailed(count: int, key: tuple[int, ...], scale: float) -> torch.Tensor:
+def _heavy_tailed(count: int, drawn: torch.Generator, scale: float) -> torch.Tensor:
     """Student t with 3 degrees of freedom: normal over the root of a mean of 3 squares."""
-    draws = torch.randn(4, count, generator=_generator(key))
+    draws = torch.randn(4, count, generator=drawn, device=drawn.device)
     return draws[0].div_(draws[1:].square_().mean(0).sqrt_()).mul_(scale)
 
 

@@ -82,8 +82,8 @@ def main() -> int:
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         print("no CUDA GPU is present; --device cpu runs the same code", file=sys.stderr)
         return 2
-    home = args.family or BUILD / f"{args.size}-family"
-    base, *experts = make_family(SHAPES[args.size], home)
+    home = args.family or BUILD / f"{args.size}-family-{args.device}"
+    base, *experts = make_family(SHAPES[args.size], home, device=args.device)
     bandwidth = copy_bandwidth(args.device)
     print(f"copy: {bandwidth / 1e9:.0f} GB/s\n")
     print("| method | engine | seconds | GB/s | floor s | of copy bandwidth |")

@@ -45,6 +45,23 @@ class Rings:
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """Entries are kept by their place among the magnitudes; the engine finds the cuts, and where
+    equal ones straddle a cut keeps those of lowest index.
+
+    Attributes:
+        counts: K numbers of entries, ascending: ring k ends after the counts[k] largest.
+        factors: K factors.
+        strict: the cut is the value of the next entry, and what equals it is dropped; a count
+            below 0 keeps nothing.
+    """
+
+    counts: tuple[int, ...]
+    factors: tuple[float, ...]
+    strict: bool = False
+
+
+@dataclass(frozen=True)
 class Draw:
     """Entries are kept at random with probability `density`, times `scale`."""
 
@@ -53,7 +70,7 @@ class Draw:
     scale: float
 
 
-Decision = Keep | Rings | Draw
+Decision = Keep | Rings | Ranks | Draw
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,8 @@ def apply(decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
     if isinstance(decision, Keep):
         return delta if decision.scale == 1.0 else delta * decision.scale
     stop = start + delta.numel()
+    if isinstance(decision, Ranks):
+        raise TypeError("ranks are for engines that find the cuts themselves")
     if isinstance(decision, Draw):
         keep = random.keep_mask(start, stop, decision.density, decision.keys, delta.device)
         return random.drop(delta, keep, decision.scale)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -40,6 +40,7 @@ RUN = 64  # elements read in a row where a tensor is sampled
 GPU_WORKERS = 3  # threads: one reads while one copies and one computes
 
 T = TypeVar("T")
+J = TypeVar("J")
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+Decide = Callable[["TensorReader"], tuple[Sequence[Decision], Outcome]]
 
 
 @dataclass(frozen=True)
@@ -260,24 +262,54 @@ class Stream:
         chosen = list(self.family.merged if entries is None else entries)
 
         def run(entry: Entry) -> T:
-            self.check_cancelled()
             result = function(self.open(entry))
             self.advance(phase, entry, entry.numel)
             return result
 
-        if self.workers == 1 or len(chosen) < 2:
-            return [run(entry) for entry in chosen]
-
         begun = sorted(range(len(chosen)), key=lambda index: order(chosen[index]))
+        if self.workers == 1:
+            begun = list(range(len(chosen)))
+        done = dict(zip(begun, self.each(run, [chosen[index] for index in begun]), strict=True))
+        return [done[index] for index in range(len(chosen))]
+
+    def each(self, run: Callable[[J], T], jobs: Sequence[J]) -> list[T]:
+        """Runs some jobs in the order given, several at a time where there are workers."""
+
+        def one(job: J) -> T:
+            self.check_cancelled()
+            return run(job)
+
+        if self.workers == 1 or len(jobs) < 2:
+            return [one(job) for job in jobs]
         pool = ThreadPoolExecutor(self.workers, "merge", initializer=self._queues.take)
-        futures = {index: pool.submit(run, chosen[index]) for index in begun}
+        futures = [pool.submit(one, job) for job in jobs]
         try:
-            for finished in as_completed(futures.values()):
+            for finished in as_completed(futures):
                 finished.result()  # the first error stops the rest
-            return [futures[index].result() for index in range(len(chosen))]
+            return [future.result() for future in futures]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             futures.clear()  # a failed one would keep its tensors through its traceback
+
+    def merge(
+        self,
+        entries: Sequence[Entry],
+        decide: Decide,
+        dtypes: Mapping[str, str],
+        take: Callable[[TensorReader, Iterable[MergedChunk]], T],
+    ) -> list[T]:
+        """Merges some tensors.
+
+        Args:
+            decide: what a tensor's merge needs to know.
+            dtypes: output types (safetensors' names) by tensor.
+            take: gets a merged tensor piece by piece; its results are returned.
+        """
+
+        def one(reader: TensorReader) -> T:
+            return take(reader, reader.merge(*decide(reader), dtypes[reader.entry.name]))
+
+        return self.map(one, "merge", entries)
 
     def score_histograms(self, sample: np.ndarray, game: Competition) -> list[np.ndarray]:
         """PCB's scores of the active experts for some deltas, (65536,) each by upper bits.
@@ -311,7 +343,13 @@ class Stream:
 
 
 class TensorReader:
-    """Measures and merges one tensor of a family, through torch."""
+    """Measures and merges one tensor of a family, through torch.
+
+    Attributes:
+        finds_cuts: decisions may be `Ranks`.
+    """
+
+    finds_cuts = False
 
     def __init__(self, stream: Stream, entry: Entry) -> None:
         self.entry = entry

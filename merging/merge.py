@@ -11,12 +11,12 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from merging import compiled, fused, record
+from merging import fused, record
 from merging.checkpoints import (
     Checkpoint,
     Entry,
@@ -35,11 +35,13 @@ from merging.engine import (
     CHUNK,
     GPU_CHUNK,
     RESIDENT,
+    MergedChunk,
     ProgressCallback,
     Stream,
     TensorReader,
     pick_device,
 )
+from merging.decisions import Decision, Outcome
 from merging.errors import (
     MergeError,
     NonFinite,
@@ -48,6 +50,7 @@ from merging.errors import (
     RecipeError,
     VerificationFailed,
 )
+from merging.gpu import stream as gpu
 from merging.journal import Journal, Written, key_of, resumable
 from merging.later import torch
 from merging.readback import ReadBack
@@ -257,14 +260,16 @@ class Run:
         dtypes = {spec.name: spec.dtype for spec in specs}
         back = ReadBack(_opened(writer, family, recipe), writer.out, stream)
 
-        def merge_tensor(reader: TensorReader) -> Written:
-            name = reader.entry.name
+        def decided(reader: TensorReader) -> tuple[list[Decision], Outcome]:
             try:
-                decisions, outcome = decide(recipe, pruner, consensus, reader)
+                return decide(recipe, pruner, consensus, reader)
             except NonFinite as error:
                 raise reader.culprit(error) from None
+
+        def take(reader: TensorReader, pieces: Iterable[MergedChunk]) -> Written:
+            name = reader.entry.name
             changed, squared, total = 0.0, 0.0, 0
-            for piece in reader.merge(decisions, outcome, dtypes[name]):
+            for piece in pieces:
                 if not piece.finite:
                     raise reader.culprit(_overflow(name))
                 total += checksum(piece.values, piece.start * WIDTHS[dtypes[name]])
@@ -292,7 +297,7 @@ class Run:
                 stream.advance("merge", entry, entry.numel)
                 if entry.rows is None:
                     back.submit(entry, journal.finished[entry.name].checksum)
-            made = zip(left, stream.map(merge_tensor, "merge", left), strict=True)
+            made = zip(left, stream.merge(left, decided, dtypes, take), strict=True)
             written = journal.finished | {entry.name: one for entry, one in made}
             drift = _drift(family, written)
             back.phase = "verify"
@@ -377,8 +382,8 @@ def _stream_class(family: Family, recipe: Recipe, device: str) -> type[Stream]:
     """The engine that is predicted to be faster; both write the same bytes."""
     if device == "cpu" and fused.is_worthwhile(family, recipe.partitions):
         return fused.FusedStream
-    if compiled.is_worthwhile(family, device):
-        return compiled.CompiledStream
+    if gpu.is_worthwhile(family, device):
+        return gpu.KernelStream
     return Stream
 
 

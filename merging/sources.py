@@ -10,7 +10,10 @@ import threading
 from collections import deque
 from typing import Protocol
 
+import numpy as np
+
 from merging.checkpoints import Checkpoint, Family
+from merging.gpu import order
 from merging.later import torch
 
 HEADROOM = 0.25  # share of a device's memory left to the arithmetic when a family is kept there
@@ -95,6 +98,7 @@ class KeptFamily:
         self.device = device
         self.key = family_key(family)
         self._tensors: dict[tuple[str, str], torch.Tensor] = {}
+        self._marks: dict[tuple[str, str], np.ndarray] = {}
         for model in family.models:
             for entry in family.merged:
                 whole = torch.empty(
@@ -110,6 +114,14 @@ class KeptFamily:
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
         """As RawTensors. A view: not to be changed in place."""
         return self._tensors[str(model.folder), name][start:stop]
+
+
+    def marks(self, base: Checkpoint, expert: Checkpoint, name: str) -> np.ndarray:
+        """The marks (`merging.gpu.order`) of one expert's tensor, made once."""
+        key = str(expert.folder), name
+        if key not in self._marks:
+            self._marks[key] = order.marks(self._tensors[str(base.folder), name], self._tensors[key])
+        return self._marks[key]
 
 
 def family_key(family: Family) -> tuple:

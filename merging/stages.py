@@ -21,6 +21,7 @@ from merging.decisions import (
     Election,
     Keep,
     Outcome,
+    Ranks,
     Rings,
     Sum,
     apply,
@@ -188,6 +189,9 @@ class _ByMagnitude:
         self._factors = [
             tuple(magnitude.ring_factors(source.amplification, mode)) for source in recipe.sources
         ]
+        measured = recipe.consensus == "pcb" or recipe.parameters.get("rescale")
+        whole_model = recipe.consensus == "ties" and recipe.parameters["scope"] == "model"
+        self._cuts_may_wait = not measured and not whole_model  # nothing else is told by them
 
     def prepare(self, stream: Stream) -> None:
         """Nothing to measure."""
@@ -221,6 +225,9 @@ class TensorMagnitude(_ByMagnitude):
         ]
         if reader.numel == 0:
             return [Keep()] * reader.experts
+        if reader.finds_cuts and self._cuts_may_wait:
+            rows = zip(keeps, self._factors, strict=True)
+            return [Ranks(tuple(row), factors) for row, factors in rows]
         cuts = largest_cuts(reader.order_statistics, reader.nth_equal, reader.numel, keeps)
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
 
@@ -299,6 +306,11 @@ class DynamicPruning(_ByMagnitude):
             scale = self._recipe.parameters["scale_dense"]
             return [Keep(dynamic.dense_factor(scale, factors)) for factors in self._factors]
         ranks = [self._ranks(reader, index) for index in range(reader.experts)]
+        if reader.finds_cuts and self._cuts_may_wait:
+            last = reader.numel - 1
+            counts = [tuple(max(last - rank, -1) for rank in row) for row in ranks]
+            rows = zip(counts, self._factors, strict=True)
+            return [Ranks(row, factors, strict=True) for row, factors in rows]
         inner = [[rank for rank in row if 0 <= rank < reader.numel] for row in ranks]
         found = reader.order_statistics(inner) if any(inner) else [[] for _ in inner]
         decisions = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ import torch
 from hypothesis.configuration import set_hypothesis_home_dir
 from safetensors.torch import save_file
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are declared: they run on the CPU
 # its notes hold paths of the machine: they stay out of the checkout
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 DATA = Path(__file__).parent / "data"

@@ -110,13 +110,13 @@ def awkward() -> dict[str, torch.Tensor]:
     }
 
 
-def cut_exactly(delta: torch.Tensor, density: float, folder: Path) -> bool:
+def cut_exactly(delta: torch.Tensor, density: float, folder: Path, device: str = "cpu") -> bool:
     """True where magnitude pruning through the engine at hand keeps what sorting would."""
     one_tensor(folder, delta)
     recipe = recipes.build(
         method="magnitude", base="base", models=[("expert", {"density": density})], folder=folder
     )
-    merge.merge(recipe, folder / "out", device="cpu")
+    merge.merge(recipe, folder / "out", device=device)
     merged = load_file(folder / "out" / "model.safetensors")["w"].flatten()
     flat = delta.flatten()
     kept = int(density * flat.numel())

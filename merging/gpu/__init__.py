@@ -1,0 +1,1 @@
+"""Merging on CUDA GPUs: kernels that merge many tensors at once, and what they need to know."""

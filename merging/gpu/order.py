@@ -1,0 +1,100 @@
+"""Every so manyth place in the order of a tensor's changes, so that any cut is nearly known.
+
+Changes are ordered by magnitude, largest first, equal ones by index. A tensor that stays in a
+GPU's memory is sorted once and every NEAR-th place is kept (a mark: 16 bytes). Where the k
+largest are wanted, all entries before one mark are among them and none after the next: a merge
+reads everything once, whatever the density, and settles the few between two marks afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from merging.later import torch
+
+if TYPE_CHECKING:
+    from merging.selection import Cut
+
+NEAR = 1024
+MOST = 0x7FFFFFFF
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Where a cut lies. An entry is before a bound (bits, index) if its bits are above the bound's,
+    or equal to them and its index is below.
+
+    Attributes:
+        first, last: what is before `first` is kept, what is not before `last` is dropped; between
+            them are at most NEAR entries.
+        rank: how many of those are kept.
+        strict: of those the one after is the cut, and what equals it is dropped as well.
+    """
+
+    first: tuple[int, int]
+    last: tuple[int, int]
+    rank: int = 0
+    strict: bool = False
+
+
+ALL = Bracket((-1, 0), (-1, 0))
+NOTHING = Bracket((MOST, 0), (MOST, 0))
+
+
+def marks(base: torch.Tensor, expert: torch.Tensor) -> np.ndarray:
+    """The marks of one expert's tensor.
+
+    Args:
+        base, expert: (n,) raw values on one device; n < 2**31.
+
+    Returns:
+        (ceil(n / NEAR) + 1, 4) int32, one row per place 0, NEAR, 2 NEAR...: the magnitude's float32
+        bits, the index, and how many of the next and of the last NEAR places have the same bits.
+        The last row stands after all entries.
+    """
+    bits = (expert.float() - base.float()).abs_().view(torch.int32)
+    bits, index = torch.sort(bits, descending=True, stable=True)
+    count = bits.numel()
+    at = torch.arange(0, count, NEAR, device=bits.device)
+    value = bits[at]
+    falling = -bits  # searchsorted wants an ascending order
+    begin = torch.searchsorted(falling, -value)
+    end = torch.searchsorted(falling, -value, right=True)
+    rows = [value, index[at], (end - at).clamp(max=NEAR), (at - begin).clamp(max=NEAR)]
+    found = torch.stack([row.to(torch.int32) for row in rows], 1).cpu().numpy()
+    return np.concatenate([found, np.array([[-1, 0, 0, 0]], dtype=np.int32)])
+
+
+def bracket(marks: np.ndarray, count: int, numel: int, *, strict: bool = False) -> Bracket:
+    """Where the cut lies that keeps the `count` largest entries.
+
+    Args:
+        marks: from `marks`.
+        count: 0 to numel; with `strict` also below, which keeps nothing.
+        strict: the entry after those is the cut, and what equals it is dropped as well.
+    """
+    if count >= numel:
+        return ALL
+    if count < 0 or (count == 0 and not strict):
+        return NOTHING
+    place, rank = divmod(count, NEAR)
+    bits, index, run, _ = marks[place].tolist()
+    after, last_index, _, back = marks[place + 1].tolist()
+    if not strict:
+        last = (after, last_index) if rank else (bits, index)
+        return Bracket((bits, index), last, rank)
+    if after == bits or rank < run:
+        return Bracket((bits, 0), (bits, 0))
+    if rank >= NEAR - back:
+        return Bracket((after, 0), (after, 0))
+    return Bracket((bits, MOST), (after, 0), rank - run, strict=True)
+
+
+def given(cut: Cut, offset: int) -> Bracket:
+    """The bracket of a cut that is known; its ties end at an index of a scope that began at
+    `-offset`."""
+    bound = int(np.float32(cut.value).view(np.int32)), min(max(cut.tie_stop - offset, 0), MOST)
+    return Bracket(bound, bound)

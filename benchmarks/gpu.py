@@ -1,14 +1,15 @@
 """Re-merges of a family that stays in a GPU's memory: `python -m benchmarks.gpu [--size 1.1b]`.
 
-Prints, per method and engine, seconds (median), GB/s of the bytes that any merge must move (every
-model read once, the result written once), and the share of the device's own copy bandwidth. Nothing
-is read from or written to disk while the clock runs. `--device cpu` does the same
-without a GPU.
+Prints, per method and engine, milliseconds (median), GB/s of the bytes that any merge must move
+(every model read once, the result written once), and the share of the device's own copy bandwidth.
+Each run decides anew, with a density no run before had, and leaves the whole merged model on the
+device. `--device cpu` does the same without a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -22,15 +23,15 @@ from benchmarks.family import SHAPES, make_family
 from benchmarks.peers import BUILD, RECIPES
 from merging import recipe as recipes
 from merging.checkpoints import Family
-from merging.compiled import CompiledReader, CompiledStream
 from merging.engine import Stream, TensorReader
+from merging.gpu.stream import KernelStream
 from merging.merge import open_recipe
 from merging.recipe import Recipe
 from merging.sources import KeptFamily, resident_bytes
 from merging.stages import decide, make_consensus, make_pruner
 
 
-def copy_bandwidth(device: str, size: int = 1 << 28, runs: int = 20) -> float:
+def copy_bandwidth(device: str, size: int = 1 << 30, runs: int = 20) -> float:
     """Bytes read and written per second by a plain copy of `size` bytes on the device."""
     source = torch.empty(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -38,23 +39,30 @@ def copy_bandwidth(device: str, size: int = 1 << 28, runs: int = 20) -> float:
     return 2 * size / seconds
 
 
-def remerge(recipe: Recipe, family: Family, kept: KeptFamily, engine: type[Stream]) -> None:
-    """One merge's measurements and arithmetic; the results stay on the device."""
+def remerge(build: Callable[[], Recipe], family: Family, kept: KeptFamily, engine: type) -> None:
+    """One merge, from recipe to values; those stay on the device."""
+    recipe = build()
     pruner, consensus = make_pruner(recipe), make_consensus(recipe)
     stream = engine(family, device=kept.device, source=kept)
     pruner.prepare(stream)
     consensus.prepare(stream, pruner)
+    dtypes = {entry.name: "BF16" for entry in family.merged}
 
-    def one(reader: TensorReader) -> None:
-        decisions, outcome = decide(recipe, pruner, consensus, reader)
-        if isinstance(reader, CompiledReader):
-            for _ in reader.rounded(decisions, outcome, "BF16"):
-                pass
-            return
-        for _, _, merged in reader.merged(decisions, outcome):
+    def decided(reader: TensorReader) -> tuple:
+        return decide(recipe, pruner, consensus, reader)
+
+    if isinstance(stream, KernelStream):
+        made = []
+        for batch in stream.batches(family.merged, dtypes):
+            jobs, others = stream.decided(batch, decided, dtypes)
+            assert not others
+            made.append((stream.launched(jobs), len(jobs)))
+        for merged, count in made:
+            merged.told(count)
+        return
+    for reader in stream.readers():
+        for _, _, merged in reader.merged(*decided(reader)):
             merged.bfloat16()
-
-    stream.map(one)
 
 
 def timed(work: Callable[[], object], device: str, runs: int) -> float:
@@ -75,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="1.1b", choices=SHAPES)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "ties"])
     parser.add_argument("--family", type=Path, help="a family already made")
     args = parser.parse_args()
@@ -85,26 +93,39 @@ def main() -> int:
     home = args.family or BUILD / f"{args.size}-family-{args.device}"
     base, *experts = make_family(SHAPES[args.size], home, device=args.device)
     bandwidth = copy_bandwidth(args.device)
+    if args.device.startswith("cuda"):
+        print(torch.cuda.get_device_name())
     print(f"copy: {bandwidth / 1e9:.0f} GB/s\n")
-    print("| method | engine | seconds | GB/s | floor s | of copy bandwidth |")
+    print("| method | engine | ms | GB/s | floor ms | of copy bandwidth |")
     print("|---|---|---|---|---|---|")
     kept = None
+    fresh = itertools.count(1)
     for method in args.methods:
-        recipe = recipes.build(
-            method=method, base=str(base),
-            models=[(str(e), RECIPES[method]) for e in experts], dtype="bfloat16",
-        )  # fmt: skip
-        family = open_recipe(recipe)
+
+        def build(method: str = method) -> Recipe:
+            values = dict(RECIPES[method])
+            if "density" in values:
+                values["density"] += 1e-4 * next(fresh)
+            return recipes.build(
+                method=method, base=str(base), models=[(str(e), values) for e in experts],
+                dtype="bfloat16",
+            )  # fmt: skip
+
+        family = open_recipe(build())
+        started = time.perf_counter()
         kept = kept or KeptFamily(family, args.device)
         moved = resident_bytes(family) + 2 * sum(entry.numel for entry in family.merged)
-        for engine in (Stream, CompiledStream):
-            work = partial(remerge, recipe, family, kept, engine)
-            seconds = timed(work, args.device, args.runs)
+        for engine in (Stream, KernelStream):
+            work = partial(remerge, build, family, kept, engine)
+            work()
+            if engine is KernelStream:
+                print(f"first: {time.perf_counter() - started:.2f} s", file=sys.stderr)
+            seconds = timed(work, args.device, args.runs if engine is KernelStream else 2)
             rate = moved / seconds
             print(
-                f"| {method} | {engine.engine} | {seconds:.4f} | {rate / 1e9:.1f} "
-                f"| {moved / bandwidth:.4f} | {rate / bandwidth:.0%} |"
-            )
+                f"| {method} | {engine.engine} | {1000 * seconds:.2f} | {rate / 1e9:.0f} "
+                f"| {1000 * moved / bandwidth:.2f} | {rate / bandwidth:.0%} |", flush=True,
+            )  # fmt: skip
     return 0
 
 

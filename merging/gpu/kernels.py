@@ -14,19 +14,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from merging.gpu import table
 from merging.gpu.order import NEAR
-from merging.gpu.table import BASE_WEIGHT, DIVISOR, MODELS, NUMEL, OUT, RING, STRENGTH, WEIGHTS
 
 BLOCK = 2048  # elements that a program holds in registers at a time
-ROUNDS = 4  # blocks of a program
 WARPS = 8
 TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16}
 _AT_ONCE = tl.constexpr(64)  # entries ranked at a time
-_INFINITE = tl.constexpr(0x7F800000)
-_NEAR, _RING = tl.constexpr(NEAR), tl.constexpr(RING)
-_NUMEL, _OUT, _MODELS = tl.constexpr(NUMEL), tl.constexpr(OUT), tl.constexpr(MODELS)
-_STRENGTH, _BASE_WEIGHT = tl.constexpr(STRENGTH), tl.constexpr(BASE_WEIGHT)
-_DIVISOR, _WEIGHTS = tl.constexpr(DIVISOR), tl.constexpr(WEIGHTS)
+_INFINITE, _MOST = tl.constexpr(0x7F800000), tl.constexpr(0x7FFFFFFF)
+_NEAR, _RING = tl.constexpr(NEAR), tl.constexpr(table.RING)
+_NUMEL, _OUT, _MODELS = map(tl.constexpr, (table.NUMEL, table.OUT, table.MODELS))
+_STRENGTH, _BASE_WEIGHT = tl.constexpr(table.STRENGTH), tl.constexpr(table.BASE_WEIGHT)
+_DIVISOR, _WEIGHTS = tl.constexpr(table.DIVISOR), tl.constexpr(table.WEIGHTS)
+_ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZED)
+_ZERO_IS_POSITIVE = tl.constexpr(table.ZERO_IS_POSITIVE)
+_AVERAGED = tl.constexpr(table.AVERAGED)
 
 
 @triton.jit
@@ -34,6 +36,17 @@ def _before(bits, index, bound):
     """Which entries are before the bound at an address, see `order.Bracket`."""
     at_bits, at_index = tl.load(bound).to(tl.int32), tl.load(bound + 1).to(tl.int32)
     return (bits > at_bits) | ((bits == at_bits) & (index < at_index))
+
+
+@triton.jit
+def _inside(bits, index, bracket):
+    """Which entries lie between the two bounds at an address."""
+    return _before(bits, index, bracket + 2) & (_before(bits, index, bracket) == 0)
+
+
+@triton.jit
+def _bits(delta):
+    return tl.abs(delta).to(tl.int32, bitcast=True)
 
 
 @triton.jit
@@ -56,26 +69,47 @@ def _read(row, model, index, mask, type: tl.constexpr, masked: tl.constexpr):
 
 
 @triton.jit
+def _threshold(bound, start):
+    """The smallest magnitude before a bound, for elements all before its index or all after it."""
+    bits, index = tl.load(bound), tl.load(bound + 1)
+    bits = tl.where(start < index, bits, tl.minimum(bits + 1, _MOST))
+    return bits.to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _straddles(bracket, start, stop):
+    """True where elements [start, stop) stand on both sides of a bound's index."""
+    first, last = tl.load(bracket + 1), tl.load(bracket + 3)
+    return ((start < first) & (first < stop)) | ((start < last) & (last < stop))
+
+
+@triton.jit
+def _flip(value, mask):
+    """Changes the sign where the mask has it set."""
+    return (value.to(tl.int32, bitcast=True) ^ mask).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def _element(
-    row, factors, final, index, mask,
-    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr, factor_at: tl.constexpr,
-    ring_at: tl.constexpr, election: tl.constexpr, settled: tl.constexpr, masked: tl.constexpr,
+    row, factors, final, start, index, mask,
+    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr,
+    factor_at: tl.constexpr, ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr,
+    settled: tl.constexpr, masked: tl.constexpr,
 ):  # fmt: skip
     """Merges some elements of one tensor.
 
     Args:
         row, factors: the tensor's row of the table, whole numbers and factors.
         final: where its settled bounds stand.
-        settled: cut at those; else at the brackets' first bounds.
+        start: index of the first element; read where not masked, when no bound may be straddled.
+        settled: cut at the settled bounds; else at the brackets' first ones.
 
     Returns:
-        base, merged; per ring of all experts, which elements lie inside its bracket, and the bits
-        of their magnitudes.
+        base, merged, and which elements lie inside any ring's bracket.
     """
     base = _read(row, 0, index, mask, types[0], masked)
     pruned = ()
-    inside = ()
-    seen = ()
+    open = index < 0
     for e in tl.static_range(len(rings)):
         delta = _read(row, e + 1, index, mask, types[e + 1], masked) - base
         by = factors + factor_at[e]
@@ -88,101 +122,130 @@ def _element(
             keep = ((x >> 8) & 0xFFFFFF) < tl.load(at + 2).to(tl.int32)
             delta = tl.where(keep, delta * tl.load(by), delta * 0.0)
         else:
-            bits = tl.abs(delta).to(tl.int32, bitcast=True)
+            bits = _bits(delta)
             factor = tl.zeros_like(delta)
-            taken = bits < 0
-            for k in tl.static_range(rings[e]):
+            for back in tl.static_range(tl.constexpr(rings[e])):
+                k = tl.constexpr(rings[e] - 1 - back)
                 bound = row + rings_at + _RING * (ring_at[e] + k)
-                kept = _before(bits, index, bound)
-                inside += (_before(bits, index, bound + 2) & (kept == 0),)
-                seen += (bits,)
                 if settled:
                     kept = _before(bits, index, final + 2 * (ring_at[e] + k))
-                factor = tl.where(kept & (taken == 0), tl.load(by + k), factor)
-                taken = taken | kept
-            if rings[e] == 1:  # as `magnitude.amplify`: what is dropped is 0, or -0 at a factor
-                nothing = tl.where(tl.load(by) == 1.0, 0.0, delta * 0.0)
-                delta = tl.where(taken, delta * factor, nothing)
-            else:
-                delta = delta * factor
+                elif masked:
+                    kept = _before(bits, index, bound)
+                    open = open | (_before(bits, index, bound + 2) & (kept == 0))
+                else:
+                    kept = tl.abs(delta) >= _threshold(bound, start)
+                    open = open | ((tl.abs(delta) >= _threshold(bound + 2, start)) & (kept == 0))
+                if amplified[e]:
+                    factor = tl.where(kept, tl.load(by + k), factor)
+                else:
+                    factor = tl.where(kept, delta, 0.0)
+            delta = delta * factor if amplified[e] else factor
         pruned += (delta,)
     total = pruned[0] * tl.load(factors + _WEIGHTS)
     for e in tl.static_range(1, len(rings)):
         total += pruned[e] * tl.load(factors + _WEIGHTS + e)
-    if election == 0:
-        merged = tl.div_rn(total, tl.zeros_like(total) + tl.load(factors + _DIVISOR))
+    if _ELECTED & combination == 0:
+        merged = total
+        if _NORMALIZED & combination != 0:
+            merged = tl.div_rn(total, tl.zeros_like(total) + tl.load(factors + _DIVISOR))
     else:
         positive = total >= 0.0
-        if election & 4 == 0:
+        if _ZERO_IS_POSITIVE & combination == 0:
             positive = total > 0.0
+        flip = tl.where(positive, 0, -0x80000000)  # then those that agree are above 0
         merged = tl.zeros_like(total)
         divisor = tl.zeros_like(total)
         for e in tl.static_range(len(rings)):
             weight = tl.load(factors + _WEIGHTS + e)
-            weighted = pruned[e] * weight
-            agrees = tl.where(positive, weighted > 0.0, weighted < 0.0)
-            merged += tl.where(agrees, weighted, 0.0)
-            divisor += tl.where(agrees, weight, 0.0)
-        if election & 2 != 0:
+            agreeing = _flip(pruned[e] * weight, flip)
+            merged += tl.maximum(agreeing, 0.0)
+            divisor += tl.where(agreeing > 0.0, weight, 0.0)
+        if _NORMALIZED & combination != 0:
             merged = tl.div_rn(merged, tl.where(divisor == 0.0, 1.0, divisor))
+        merged = _flip(merged, flip) + 0.0  # where nobody agrees that is 0, not -0
         merged += total * 0.0  # NaN has no sign, and must be seen
-    merged = base * tl.load(factors + _BASE_WEIGHT) + merged * tl.load(factors + _STRENGTH)
-    return base, merged, inside, seen
+    merged = merged * tl.load(factors + _STRENGTH)
+    if _AVERAGED & combination != 0:
+        merged = base * tl.load(factors + _BASE_WEIGHT) + merged
+    else:
+        merged = base + merged
+    return base, merged, open
 
 
 @triton.jit
-def _sums(base, merged, rounded, counted):
-    """Per element: 1 where it is not finite, (merged - base) squared, base squared."""
-    bits = rounded.to(tl.float32).to(tl.int32, bitcast=True)
-    bad = ((bits & _INFINITE) == _INFINITE) & counted
-    change = tl.where(counted, merged - base, 0.0)
-    kept = tl.where(counted, base, 0.0)
-    return bad.to(tl.int32), change * change, kept * kept
+def _list(
+    row, listed, places, index, mask,
+    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, ring_at: tl.constexpr,
+):  # fmt: skip
+    """Lists, per ring, the elements that lie inside its bracket."""
+    base = _read(row, 0, index, mask, types[0], True)
+    for e in tl.static_range(len(rings)):
+        if rings[e] > 0:
+            bits = _bits(_read(row, e + 1, index, mask, types[e + 1], True) - base)
+            for k in tl.static_range(tl.constexpr(rings[e])):
+                ring = ring_at[e] + k
+                mine = _inside(bits, index, row + rings_at + _RING * ring) & mask
+                slot = tl.atomic_add(listed + ring + tl.zeros_like(index), 1, mask=mine)
+                place = places + (ring * _NEAR + slot) * 2
+                tl.store(place, bits, mask=mine & (slot < _NEAR))
+                tl.store(place + 1, index, mask=mine & (slot < _NEAR))
+
+
+@triton.jit
+def _sums(base, merged):
+    """Per element: magnitude, (merged - base) squared, base squared."""
+    change = merged - base
+    return tl.abs(merged), change * change, base * base
 
 
 @triton.jit
 def _block(
     row, factors, final, listed, places, out, start, numel,
-    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr, factor_at: tl.constexpr,
-    ring_at: tl.constexpr, election: tl.constexpr, block: tl.constexpr, masked: tl.constexpr,
+    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr,
+    factor_at: tl.constexpr, ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr, block: tl.constexpr,
+    masked: tl.constexpr,
 ):  # fmt: skip
     """Merges a block of elements, writes them and lists those inside a bracket. Returns `_sums`."""
     index = start + tl.arange(0, block)
     mask = index < numel
-    base, merged, inside, seen = _element(
-        row, factors, final, index, mask,
-        types, rings, rings_at, draws_at, factor_at, ring_at, election, False, masked,
+    base, merged, open = _element(
+        row, factors, final, start, index, mask,
+        types, rings, rings_at, draws_at, factor_at, ring_at, amplified, combination, False, masked,
     )  # fmt: skip
     rounded = merged.to(out.dtype.element_ty)
+    largest, changed, squared = _sums(base, merged)
     if masked:
         tl.store(out + index, rounded, mask=mask)
+        open = open & mask
+        largest, changed = tl.where(mask, largest, 0.0), tl.where(mask, changed, 0.0)
     else:
         tl.store(out + index, rounded)
-    counted = mask
-    if len(inside) > 0:
-        open = inside[0]
-        for r in tl.static_range(1, len(inside)):
-            open = open | inside[r]
-        open = open & mask
-        if tl.max(open.to(tl.int32), 0) > 0:
-            for r in tl.static_range(len(inside)):
-                mine = inside[r] & mask
-                slot = tl.atomic_add(listed + r + tl.zeros_like(index), 1, mask=mine)
-                place = places + (r * _NEAR + slot) * 2
-                tl.store(place, seen[r], mask=mine & (slot < _NEAR))
-                tl.store(place + 1, index, mask=mine & (slot < _NEAR))
-        counted = mask & (open == 0)
-    return _sums(base, merged, rounded, counted)
+    if tl.max(open.to(tl.int32), 0) > 0:
+        _list(row, listed, places, index, open, types, rings, rings_at, ring_at)
+        largest, changed = tl.where(open, 0.0, largest), tl.where(open, 0.0, changed)
+        squared = tl.where(open, 0.0, squared)
+    return largest, changed, squared
+
+
+@triton.jit
+def _tell(sums, largest, changed, squared, output: tl.constexpr):
+    """Adds up `_sums`: 1 where a value does not fit the output type or is NaN, and the two sums."""
+    changed = tl.sum(changed, 0)
+    largest = tl.max(largest, 0).to(output).to(tl.float32)
+    bad = (_bits(largest) >= _INFINITE) | (changed != changed)
+    tl.store(sums, bad.to(tl.float64))
+    tl.store(sums + 1, changed.to(tl.float64))
+    tl.store(sums + 2, tl.sum(squared, 0).to(tl.float64))
 
 
 @triton.jit
 def merge(
     whole, factors, final, listed, places, sums, programs,
     types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr, factor_at: tl.constexpr,
-    ring_at: tl.constexpr, election: tl.constexpr, output: tl.constexpr,
-    block: tl.constexpr, rounds: tl.constexpr,
+    ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr, output: tl.constexpr,
+    block: tl.constexpr,
 ):  # fmt: skip
-    """Merges tensor program_id(1), elements block * rounds * program_id(0) and on.
+    """Merges block program_id(0) of tensor program_id(1).
 
     Args:
         whole, factors: the table, int64 and float32.
@@ -199,30 +262,24 @@ def merge(
     listed += tensor * ring_at[n]
     places += tensor * ring_at[n] * _NEAR * 2
     numel = tl.load(row + _NUMEL).to(tl.int32)
-    first = program * block * rounds
-    if first < numel:
+    start = program * block
+    if start < numel:
         out = tl.multiple_of(tl.load(row + _OUT).to(tl.pointer_type(output)), 16)
-        bad = tl.zeros([block], tl.int32)
-        changed = tl.zeros([block], tl.float32)
-        squared = tl.zeros([block], tl.float32)
-        for turn in range(rounds):
-            start = first + turn * block
-            if start + block <= numel:
-                x, y, z = _block(
-                    row, numbers, final, listed, places, out, start, numel,
-                    types, rings, rings_at, draws_at, factor_at, ring_at, election, block, False,
-                )  # fmt: skip
-                bad, changed, squared = bad + x, changed + y, squared + z
-            elif start < numel:
-                x, y, z = _block(
-                    row, numbers, final, listed, places, out, start, numel,
-                    types, rings, rings_at, draws_at, factor_at, ring_at, election, block, True,
-                )  # fmt: skip
-                bad, changed, squared = bad + x, changed + y, squared + z
         told = sums + (tensor * programs + program) * 3
-        tl.store(told, tl.sum(bad, 0).to(tl.float64))
-        tl.store(told + 1, tl.sum(changed, 0).to(tl.float64))
-        tl.store(told + 2, tl.sum(squared, 0).to(tl.float64))
+        simple = start + block <= numel
+        for ring in tl.static_range(tl.constexpr(ring_at[n])):
+            simple &= not _straddles(row + rings_at + _RING * ring, start, start + block)
+        if simple:  # elements come 16 bytes at a time, and one threshold holds for all
+            largest, changed, squared = _block(
+                row, numbers, final, listed, places, out, start, numel,
+                types, rings, rings_at, draws_at, factor_at, ring_at, amplified, combination, block, False,
+            )  # fmt: skip
+        else:
+            largest, changed, squared = _block(
+                row, numbers, final, listed, places, out, start, numel,
+                types, rings, rings_at, draws_at, factor_at, ring_at, amplified, combination, block, True,
+            )  # fmt: skip
+        _tell(told, largest, changed, squared, output)
 
 
 @triton.jit
@@ -269,7 +326,7 @@ def settle(
 def mend(
     whole, factors, final, listed, places, sums,
     types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr, factor_at: tl.constexpr,
-    ring_at: tl.constexpr, election: tl.constexpr, output: tl.constexpr, block: tl.constexpr,
+    ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr, output: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Merges the elements listed for ring program_id(0) of tensor program_id(1) again, with the
     settled cuts. An element listed for several rings counts in the first one's sums.
@@ -286,25 +343,29 @@ def mend(
     places += cut * _NEAR * 2
     final += tensor * ring_at[n] * 2
     out = tl.load(row + _OUT).to(tl.pointer_type(output))
-    bad = tl.zeros([block], tl.int32)
+    largest = tl.zeros([block], tl.float32)
     changed = tl.zeros([block], tl.float32)
     squared = tl.zeros([block], tl.float32)
     for start in range(0, count, block):
         slot = start + tl.arange(0, block)
         mask = slot < count
         index = tl.load(places + slot * 2 + 1, mask=mask, other=0)
-        base, merged, inside, seen = _element(
-            row, numbers, final, index, mask,
-            types, rings, rings_at, draws_at, factor_at, ring_at, election, True, True,
+        base, merged, _ = _element(
+            row, numbers, final, 0, index, mask,
+            types, rings, rings_at, draws_at, factor_at, ring_at, amplified, combination, True, True,
         )  # fmt: skip
         rounded = merged.to(output)
         tl.store(out + index, rounded, mask=mask)
         counted = mask
-        for r in tl.static_range(len(inside)):
-            counted = counted & ((inside[r] == 0) | (r >= ring))
-        x, y, z = _sums(base, merged, rounded, counted)
-        bad, changed, squared = bad + x, changed + y, squared + z
-    told = sums + cut * 3
-    tl.store(told, tl.sum(bad, 0).to(tl.float64))
-    tl.store(told + 1, tl.sum(changed, 0).to(tl.float64))
-    tl.store(told + 2, tl.sum(squared, 0).to(tl.float64))
+        for e in tl.static_range(n):
+            if rings[e] > 0:
+                bits = _bits(_read(row, e + 1, index, mask, types[e + 1], True) - base)
+                for k in tl.static_range(tl.constexpr(rings[e])):
+                    other = ring_at[e] + k
+                    here = _inside(bits, index, row + rings_at + _RING * other)
+                    counted = counted & ((here == 0) | (other >= ring))
+        x, y, z = _sums(base, merged)
+        largest = tl.maximum(largest, tl.where(counted, x, 0.0))
+        changed += tl.where(counted, y, 0.0)
+        squared += tl.where(counted, z, 0.0)
+    _tell(sums + cut * 3, largest, changed, squared, output)

@@ -47,7 +47,7 @@ def can_compile(device: str) -> bool:
     """True where Triton works: tried on a handful of numbers."""
     try:
         few = torch.arange(64, dtype=torch.float32, device=device)
-        shape = Shape(("F32", "F32"), (0,), 0, "F32")
+        shape = Shape(("F32", "F32"), (0,), (True,), 0, "F32")
         more, result = few + 1, torch.empty_like(few)
         row = [few.numel(), result.data_ptr(), few.data_ptr(), more.data_ptr()]
         launch(shape, [row], [[1.0] * shape.factor_at[-1]], device)
@@ -257,8 +257,7 @@ def launch(
     whole = torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
     numbers = torch.tensor(factors, dtype=torch.float32).to(device, non_blocking=True)
     tensors, rings = len(rows), shape.ring_at[-1]
-    span = kernels.BLOCK * kernels.ROUNDS
-    programs = -(-max(row[table.NUMEL] for row in rows) // span)
+    programs = -(-max(row[table.NUMEL] for row in rows) // kernels.BLOCK)
     sums = torch.zeros(tensors, programs, 3, dtype=torch.float64, device=device)
     listed = torch.zeros(tensors, max(rings, 1), dtype=torch.int32, device=device)
     places = torch.empty(tensors, max(rings, 1), order.NEAR, 2, dtype=torch.int32, device=device)
@@ -266,13 +265,13 @@ def launch(
     kinds = {
         "types": tuple(kernels.TYPES[name] for name in shape.types), "rings": shape.rings,
         "rings_at": shape.rings_at, "draws_at": shape.draws_at, "factor_at": shape.factor_at, "ring_at": shape.ring_at,
-        "election": shape.election, "output": kernels.TYPES[shape.output],
+        "amplified": shape.amplified, "combination": shape.combination,
+        "output": kernels.TYPES[shape.output],
     }  # fmt: skip
     with _making:
         kernels.merge[programs, tensors](
             whole, numbers, final, listed, places, sums, programs, **kinds,
-            block=kernels.BLOCK, rounds=kernels.ROUNDS,
-            num_warps=kernels.WARPS, enable_fp_fusion=False,
+            block=kernels.BLOCK, num_warps=kernels.WARPS, enable_fp_fusion=False,
         )  # fmt: skip
         if not rings:
             return [sums]

@@ -15,7 +15,7 @@ NUMEL, OUT, MODELS = 0, 1, 2  # columns of whole numbers: elements, addresses
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
 RING = 6  # whole numbers of a ring: two bounds, rank, strict
 DRAW = 3  # of a draw: two keys, limit
-NORMALIZE, ZERO_IS_POSITIVE = 2, 4
+ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED = 1, 2, 4, 8
 
 MarksOf = Callable[[int], np.ndarray]
 """The marks (`merging.gpu.order`) of an expert's tensor."""
@@ -28,13 +28,16 @@ class Shape:
     Attributes:
         types: the models' stored types (safetensors' names), base first.
         rings: per expert the number of its rings; 0 keeps everything, -1 draws at random.
-        election: 0 is a sum; TIES is 1, plus NORMALIZE and ZERO_IS_POSITIVE.
+        amplified: per expert, False where its one ring has the factor 1.
+        combination: a sum of ELECTED (TIES), NORMALIZED, ZERO_IS_POSITIVE and AVERAGED (the base
+            has a weight).
         output: the output's type.
     """
 
     types: tuple[str, ...]
     rings: tuple[int, ...]
-    election: int
+    amplified: tuple[bool, ...]
+    combination: int
     output: str
 
     @property
@@ -65,11 +68,12 @@ def shape_of(
     """The shape of one tensor's merge."""
     combination = outcome.combination
     assert not isinstance(combination, Competition)
-    election = 0
+    kind = NORMALIZED * getattr(combination, "normalize", False)
     if isinstance(combination, Election):
-        election = 1 + NORMALIZE * combination.normalize
-        election += ZERO_IS_POSITIVE * combination.zero_is_positive
-    return Shape(types, tuple(_rings(one) for one in decisions), election, output)
+        kind += ELECTED + ZERO_IS_POSITIVE * combination.zero_is_positive
+    kind += AVERAGED * (outcome.base_weight != 1.0)
+    amplified = tuple(getattr(one, "factors", None) != (1.0,) for one in decisions)
+    return Shape(types, tuple(_rings(one) for one in decisions), amplified, kind, output)
 
 
 def whole_numbers(

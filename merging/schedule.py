@@ -31,6 +31,8 @@ class Schedule:
         """
         for pattern, knots in self.rules:
             if pattern == "*" or pattern in tensor:
+                if len(knots) == 1:
+                    return knots[0]
                 return _interpolate(knots, layer, n_layers)
         raise AssertionError("a schedule ends with a rule for every tensor")
 
@@ -142,7 +144,7 @@ def is_number(value: Any) -> bool:
 
 
 def _interpolate(knots: tuple[float, ...], layer: int | None, n_layers: int) -> float:
-    if len(knots) == 1 or layer is None:
+    if layer is None:
         return knots[0]
     position = layer / (n_layers - 1) if n_layers > 1 else 1.0
     scaled = position * (len(knots) - 1)

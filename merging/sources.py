@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from merging.checkpoints import Checkpoint, Family
 from merging.gpu import order
 from merging.later import torch
+from merging.methods import elementary
 
 HEADROOM = 0.25  # share of a device's memory left to the arithmetic when a family is kept there
 _LOAD = 1 << 24  # elements copied at a time when a family is loaded
@@ -87,8 +89,40 @@ class Staging:
         return buffer
 
 
+@dataclass
+class KeptTensor:
+    """One tensor of all models in a device's memory, and what is known of it.
+
+    Attributes:
+        models: (n,) raw values, base first.
+        addresses: of those, in the device's memory.
+        types: theirs (safetensors' names).
+    """
+
+    models: list[torch.Tensor]
+    addresses: tuple[int, ...]
+    types: tuple[str, ...]
+    _marks: dict[int, np.ndarray] = field(default_factory=dict)
+    _squared: float | None = None
+
+    def marks(self, expert: int) -> np.ndarray:
+        """The marks (`merging.gpu.order`) of one expert, made once."""
+        if expert not in self._marks:
+            self._marks[expert] = order.marks(self.models[0], self.models[1 + expert])
+        return self._marks[expert]
+
+    def squared(self) -> float:
+        """The sum of squares of the base, made once."""
+        if self._squared is None:
+            self._squared = elementary.total(self.models[0].float().square_())
+        return self._squared
+
+
 class KeptFamily:
     """A family whose merged tensors all lie in a device's memory.
+
+    Attributes:
+        tensors: by name.
 
     Raises torch.OutOfMemoryError where they do not fit.
     """
@@ -97,31 +131,30 @@ class KeptFamily:
         files = Files(device)
         self.device = device
         self.key = family_key(family)
-        self._tensors: dict[tuple[str, str], torch.Tensor] = {}
-        self._marks: dict[tuple[str, str], np.ndarray] = {}
-        for model in family.models:
-            for entry in family.merged:
-                whole = torch.empty(
-                    entry.numel, dtype=model.tensors[entry.name].torch_dtype, device=device
-                )
-                for start in range(0, entry.numel, _LOAD):
-                    stop = min(start + _LOAD, entry.numel)
-                    whole[start:stop] = files.read(model, entry.name, start, stop)
-                self._tensors[str(model.folder), entry.name] = whole
+        self._place = {str(model.folder): index for index, model in enumerate(family.models)}
+        self.tensors: dict[str, KeptTensor] = {}
+        for entry in family.merged:
+            models = [self._loaded(files, model, entry.name, entry.numel) for model in family.models]
+            self.tensors[entry.name] = kept(family, entry.name, models)
         if device.startswith("cuda"):
             torch.cuda.synchronize()  # other threads read on streams of their own
 
+    def _loaded(self, files: Files, model: Checkpoint, name: str, numel: int) -> torch.Tensor:
+        whole = torch.empty(numel, dtype=model.tensors[name].torch_dtype, device=self.device)
+        for start in range(0, numel, _LOAD):
+            stop = min(start + _LOAD, numel)
+            whole[start:stop] = files.read(model, name, start, stop)
+        return whole
+
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
         """As RawTensors. A view: not to be changed in place."""
-        return self._tensors[str(model.folder), name][start:stop]
+        return self.tensors[name].models[self._place[str(model.folder)]][start:stop]
 
 
-    def marks(self, base: Checkpoint, expert: Checkpoint, name: str) -> np.ndarray:
-        """The marks (`merging.gpu.order`) of one expert's tensor, made once."""
-        key = str(expert.folder), name
-        if key not in self._marks:
-            self._marks[key] = order.marks(self._tensors[str(base.folder), name], self._tensors[key])
-        return self._marks[key]
+def kept(family: Family, name: str, models: list[torch.Tensor]) -> KeptTensor:
+    """A tensor of all models, base first, as it lies in a device's memory."""
+    types = tuple(model.tensors[name].dtype for model in family.models)
+    return KeptTensor(models, tuple(model.data_ptr() for model in models), types)
 
 
 def family_key(family: Family) -> tuple:
@@ -198,6 +231,6 @@ class Queues:
 
 
 __all__ = [
-    "Files", "KeptFamily", "Queues", "RawTensors", "Staging", "family_key", "fits", "release",
-    "resident_bytes", "source_for",
+    "Files", "KeptFamily", "KeptTensor", "Queues", "RawTensors", "Staging", "family_key", "fits", "kept",
+    "release", "resident_bytes", "source_for",
 ]  # fmt: skip

@@ -19,11 +19,12 @@ from merging.gpu.order import NEAR
 
 BLOCK = 2048  # elements that a program holds in registers at a time
 WARPS = 8
-TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16}
-_AT_ONCE = tl.constexpr(64)  # entries ranked at a time
+SETTLED, MENDED = 64, 128  # entries that a program of `settle` and `mend` looks at
+TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16, "F64": tl.float64}
 _INFINITE, _MOST = tl.constexpr(0x7F800000), tl.constexpr(0x7FFFFFFF)
 _NEAR, _RING = tl.constexpr(NEAR), tl.constexpr(table.RING)
-_NUMEL, _OUT, _MODELS = map(tl.constexpr, (table.NUMEL, table.OUT, table.MODELS))
+_OUT, _MODELS = tl.constexpr(table.OUT), tl.constexpr(table.MODELS)
+_NUMEL, _RINGS = tl.constexpr(table.NUMEL), tl.constexpr(table.RINGS)
 _STRENGTH, _BASE_WEIGHT = tl.constexpr(table.STRENGTH), tl.constexpr(table.BASE_WEIGHT)
 _DIVISOR, _WEIGHTS = tl.constexpr(table.DIVISOR), tl.constexpr(table.WEIGHTS)
 _ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZED)
@@ -34,7 +35,7 @@ _AVERAGED = tl.constexpr(table.AVERAGED)
 @triton.jit
 def _before(bits, index, bound):
     """Which entries are before the bound at an address, see `order.Bracket`."""
-    at_bits, at_index = tl.load(bound).to(tl.int32), tl.load(bound + 1).to(tl.int32)
+    at_bits, at_index = tl.load(bound), tl.load(bound + 1)
     return (bits > at_bits) | ((bits == at_bits) & (index < at_index))
 
 
@@ -60,20 +61,21 @@ def _mix(x):
 
 
 @triton.jit
-def _read(row, model, index, mask, type: tl.constexpr, masked: tl.constexpr):
+def _read(addresses, model, index, mask, type: tl.constexpr, masked: tl.constexpr):
     """Elements of one model as float32."""
-    address = tl.multiple_of(tl.load(row + _MODELS + model).to(tl.pointer_type(type)), 16)
+    address = tl.multiple_of(tl.load(addresses + _MODELS + model).to(tl.pointer_type(type)), 16)
     if masked:
         return tl.load(address + index, mask=mask, other=0.0).to(tl.float32)
     return tl.load(address + index).to(tl.float32)
 
 
 @triton.jit
-def _threshold(bound, start):
-    """The smallest magnitude before a bound, for elements all before its index or all after it."""
-    bits, index = tl.load(bound), tl.load(bound + 1)
-    bits = tl.where(start < index, bits, tl.minimum(bits + 1, _MOST))
-    return bits.to(tl.int32).to(tl.float32, bitcast=True)
+def _threshold(bracket, which: tl.constexpr, start):
+    """The smallest magnitude before one of the two bounds of a bracket, for elements that all stand
+    before its index or all after it."""
+    earlier = start < tl.load(bracket + 2 * which + 1)
+    bits = tl.where(earlier, tl.load(bracket + 2 * which), tl.load(bracket + 6 + which))
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -91,15 +93,15 @@ def _flip(value, mask):
 
 @triton.jit
 def _element(
-    row, factors, final, start, index, mask,
-    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr,
+    addresses, numbers, factors, final, start, index, mask,
+    types: tl.constexpr, rings: tl.constexpr, draws_at: tl.constexpr,
     factor_at: tl.constexpr, ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr,
     settled: tl.constexpr, masked: tl.constexpr,
 ):  # fmt: skip
     """Merges some elements of one tensor.
 
     Args:
-        row, factors: the tensor's row of the table, whole numbers and factors.
+        addresses, numbers, factors: the tensor's row of the table.
         final: where its settled bounds stand.
         start: index of the first element; read where not masked, when no bound may be straddled.
         settled: cut at the settled bounds; else at the brackets' first ones.
@@ -107,34 +109,34 @@ def _element(
     Returns:
         base, merged, and which elements lie inside any ring's bracket.
     """
-    base = _read(row, 0, index, mask, types[0], masked)
+    base = _read(addresses, 0, index, mask, types[0], masked)
     pruned = ()
     open = index < 0
     for e in tl.static_range(len(rings)):
-        delta = _read(row, e + 1, index, mask, types[e + 1], masked) - base
+        delta = _read(addresses, e + 1, index, mask, types[e + 1], masked) - base
         by = factors + factor_at[e]
         if rings[e] == 0:
             delta = delta * tl.load(by)
         elif rings[e] < 0:
-            at = row + draws_at[e]
-            x = _mix(index ^ tl.load(at).to(tl.int32))
-            x = _mix(x + tl.load(at + 1).to(tl.int32))
-            keep = ((x >> 8) & 0xFFFFFF) < tl.load(at + 2).to(tl.int32)
+            at = numbers + draws_at[e]
+            x = _mix(index ^ tl.load(at))
+            x = _mix(x + tl.load(at + 1))
+            keep = ((x >> 8) & 0xFFFFFF) < tl.load(at + 2)
             delta = tl.where(keep, delta * tl.load(by), delta * 0.0)
         else:
             bits = _bits(delta)
             factor = tl.zeros_like(delta)
             for back in tl.static_range(tl.constexpr(rings[e])):
                 k = tl.constexpr(rings[e] - 1 - back)
-                bound = row + rings_at + _RING * (ring_at[e] + k)
+                bracket = numbers + _RINGS + _RING * (ring_at[e] + k)
                 if settled:
                     kept = _before(bits, index, final + 2 * (ring_at[e] + k))
                 elif masked:
-                    kept = _before(bits, index, bound)
-                    open = open | (_before(bits, index, bound + 2) & (kept == 0))
+                    kept = _before(bits, index, bracket)
+                    open = open | (_before(bits, index, bracket + 2) & (kept == 0))
                 else:
-                    kept = tl.abs(delta) >= _threshold(bound, start)
-                    open = open | ((tl.abs(delta) >= _threshold(bound + 2, start)) & (kept == 0))
+                    kept = tl.abs(delta) >= _threshold(bracket, 0, start)
+                    open = open | ((tl.abs(delta) >= _threshold(bracket, 1, start)) & (kept == 0))
                 if amplified[e]:
                     factor = tl.where(kept, tl.load(by + k), factor)
                 else:
@@ -174,46 +176,43 @@ def _element(
 
 @triton.jit
 def _list(
-    row, listed, places, index, mask,
-    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, ring_at: tl.constexpr,
+    addresses, numbers, listed, places, index, mask,
+    types: tl.constexpr, rings: tl.constexpr, ring_at: tl.constexpr,
 ):  # fmt: skip
     """Lists, per ring, the elements that lie inside its bracket."""
-    base = _read(row, 0, index, mask, types[0], True)
+    base = _read(addresses, 0, index, mask, types[0], True)
     for e in tl.static_range(len(rings)):
         if rings[e] > 0:
-            bits = _bits(_read(row, e + 1, index, mask, types[e + 1], True) - base)
+            bits = _bits(_read(addresses, e + 1, index, mask, types[e + 1], True) - base)
             for k in tl.static_range(tl.constexpr(rings[e])):
                 ring = ring_at[e] + k
-                mine = _inside(bits, index, row + rings_at + _RING * ring) & mask
-                slot = tl.atomic_add(listed + ring + tl.zeros_like(index), 1, mask=mine)
+                mine = _inside(bits, index, numbers + _RINGS + _RING * ring) & mask
+                slot = tl.atomic_add(listed + ring + tl.zeros_like(index), 1, mask=mine, sem="relaxed")
                 place = places + (ring * _NEAR + slot) * 2
                 tl.store(place, bits, mask=mine & (slot < _NEAR))
                 tl.store(place + 1, index, mask=mine & (slot < _NEAR))
 
 
 @triton.jit
-def _sums(base, merged):
-    """Per element: magnitude, (merged - base) squared, base squared."""
-    change = merged - base
-    return tl.abs(merged), change * change, base * base
-
-
-@triton.jit
 def _block(
-    row, factors, final, listed, places, out, start, numel,
-    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr,
+    addresses, numbers, factors, final, listed, places, out, start, numel,
+    types: tl.constexpr, rings: tl.constexpr, draws_at: tl.constexpr,
     factor_at: tl.constexpr, ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr, block: tl.constexpr,
     masked: tl.constexpr,
 ):  # fmt: skip
-    """Merges a block of elements, writes them and lists those inside a bracket. Returns `_sums`."""
+    """Merges a block of elements, writes them and lists those inside a bracket.
+
+    Returns:
+        Of all others the magnitudes of the results, and (merged - base) squared.
+    """
     index = start + tl.arange(0, block)
     mask = index < numel
     base, merged, open = _element(
-        row, factors, final, start, index, mask,
-        types, rings, rings_at, draws_at, factor_at, ring_at, amplified, combination, False, masked,
+        addresses, numbers, factors, final, start, index, mask,
+        types, rings, draws_at, factor_at, ring_at, amplified, combination, False, masked,
     )  # fmt: skip
     rounded = merged.to(out.dtype.element_ty)
-    largest, changed, squared = _sums(base, merged)
+    largest, changed = tl.abs(merged), (merged - base) * (merged - base)
     if masked:
         tl.store(out + index, rounded, mask=mask)
         open = open & mask
@@ -221,151 +220,146 @@ def _block(
     else:
         tl.store(out + index, rounded)
     if tl.max(open.to(tl.int32), 0) > 0:
-        _list(row, listed, places, index, open, types, rings, rings_at, ring_at)
+        _list(addresses, numbers, listed, places, index, open, types, rings, ring_at)
         largest, changed = tl.where(open, 0.0, largest), tl.where(open, 0.0, changed)
-        squared = tl.where(open, 0.0, squared)
-    return largest, changed, squared
+    return largest, changed
 
 
 @triton.jit
-def _tell(sums, largest, changed, squared, output: tl.constexpr):
-    """Adds up `_sums`: 1 where a value does not fit the output type or is NaN, and the two sums."""
+def _tell(sums, largest, changed, output: tl.constexpr):
+    """Two sums: 1 where a value does not fit the output type or is NaN, and the squares."""
     changed = tl.sum(changed, 0)
     largest = tl.max(largest, 0).to(output).to(tl.float32)
     bad = (_bits(largest) >= _INFINITE) | (changed != changed)
     tl.store(sums, bad.to(tl.float64))
     tl.store(sums + 1, changed.to(tl.float64))
-    tl.store(sums + 2, tl.sum(squared, 0).to(tl.float64))
 
 
 @triton.jit
 def merge(
-    whole, factors, final, listed, places, sums, programs,
-    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr, factor_at: tl.constexpr,
+    addresses, numbers, factors, final, listed, places, sums, programs,
+    types: tl.constexpr, rings: tl.constexpr, draws_at: tl.constexpr, factor_at: tl.constexpr,
     ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr, output: tl.constexpr,
     block: tl.constexpr,
 ):  # fmt: skip
     """Merges block program_id(0) of tensor program_id(1).
 
     Args:
-        whole, factors: the table, int64 and float32.
-        final: (T, R, 2) int64, not read here.
+        addresses, numbers, factors: the table, int64, int32 and float32.
+        final: (T, R, 2) int32, not read here.
         listed: (T, R) int32, zeros: how many elements lie inside each ring's bracket.
         places: (T, R, NEAR, 2) int32: their bits and indices.
-        sums: (T, programs, 3) float64, zeros: as of `_sums`, without those elements.
+        sums: (T, programs, 2) float64, zeros: as of `_tell`, without those elements.
     """
     program, tensor = tl.program_id(0), tl.program_id(1)
     n: tl.constexpr = len(rings)
-    row = whole + tensor * draws_at[n]
-    numbers = factors + tensor * factor_at[n]
+    addresses += tensor * (_MODELS + n + 1)
+    numbers += tensor * draws_at[n]
+    factors += tensor * factor_at[n]
     final += tensor * ring_at[n] * 2
     listed += tensor * ring_at[n]
     places += tensor * ring_at[n] * _NEAR * 2
-    numel = tl.load(row + _NUMEL).to(tl.int32)
+    numel = tl.load(numbers + _NUMEL)
     start = program * block
+    stop = start + block
     if start < numel:
-        out = tl.multiple_of(tl.load(row + _OUT).to(tl.pointer_type(output)), 16)
-        told = sums + (tensor * programs + program) * 3
-        simple = start + block <= numel
+        out = tl.multiple_of(tl.load(addresses + _OUT).to(tl.pointer_type(output)), 16)
+        simple = stop <= numel
         for ring in tl.static_range(tl.constexpr(ring_at[n])):
-            simple &= not _straddles(row + rings_at + _RING * ring, start, start + block)
+            simple &= not _straddles(numbers + _RINGS + _RING * ring, start, stop)
         if simple:  # elements come 16 bytes at a time, and one threshold holds for all
-            largest, changed, squared = _block(
-                row, numbers, final, listed, places, out, start, numel,
-                types, rings, rings_at, draws_at, factor_at, ring_at, amplified, combination, block, False,
+            largest, changed = _block(
+                addresses, numbers, factors, final, listed, places, out, start, numel, types,
+                rings, draws_at, factor_at, ring_at, amplified, combination, block, False,
             )  # fmt: skip
         else:
-            largest, changed, squared = _block(
-                row, numbers, final, listed, places, out, start, numel,
-                types, rings, rings_at, draws_at, factor_at, ring_at, amplified, combination, block, True,
+            largest, changed = _block(
+                addresses, numbers, factors, final, listed, places, out, start, numel, types,
+                rings, draws_at, factor_at, ring_at, amplified, combination, block, True,
             )  # fmt: skip
-        _tell(told, largest, changed, squared, output)
+        _tell(sums + (tensor * programs + program) * 2, largest, changed, output)
 
 
 @triton.jit
 def settle(
-    whole, final, listed, places, columns, rings_at: tl.constexpr, rings: tl.constexpr
+    numbers, final, listed, places, columns, rings: tl.constexpr,
+    block: tl.constexpr,
 ):  # fmt: skip
-    """Finds the cut of ring program_id(0) of tensor program_id(1) among the listed elements.
+    """Finds the cut of ring program_id(0) of tensor program_id(1) among the listed elements: the
+    one that has `rank` of them before it. Every program looks at a block of them.
 
     Args:
         columns: of a row of the table.
     """
     ring, tensor = tl.program_id(0), tl.program_id(1)
-    row = whole + tensor * columns + rings_at + ring * _RING
+    row = numbers + tensor * columns + _RINGS + ring * _RING
     cut = tensor * rings + ring
-    count = tl.load(listed + cut)
+    final += cut * 2
     places += cut * _NEAR * 2
-    rank = tl.load(row + 4).to(tl.int32)
-    if count == 0:
-        tl.store(final + cut * 2, tl.load(row))
-        tl.store(final + cut * 2 + 1, tl.load(row + 1))
-    elif rank >= count:
-        tl.store(final + cut * 2, tl.load(row + 2))
-        tl.store(final + cut * 2 + 1, tl.load(row + 3))
-    else:
-        slot = tl.arange(0, _NEAR)
+    count = tl.load(listed + cut)
+    rank = tl.load(row + 4)
+    first = tl.program_id(2) * block
+    if rank >= count:  # nothing is listed, or all of it is kept
+        if first == 0:
+            end = tl.where(count == 0, 0, 2)
+            tl.store(final, tl.load(row + end))
+            tl.store(final + 1, tl.load(row + end + 1))
+    elif first < count:
+        slot = first + tl.arange(0, block)
         bits = tl.load(places + slot * 2, mask=slot < count, other=-1)
         index = tl.load(places + slot * 2 + 1, mask=slot < count, other=0)
-        place = tl.zeros([_NEAR], tl.int32)
-        for start in range(0, count, _AT_ONCE):
-            other = start + tl.arange(0, _AT_ONCE)
+        ahead = tl.zeros([block], tl.int32)
+        for start in range(0, count, block):
+            other = start + tl.arange(0, block)
             theirs = tl.load(places + other * 2, mask=other < count, other=-1)[None, :]
             there = tl.load(places + other * 2 + 1, mask=other < count, other=0)[None, :]
             above = theirs > bits[:, None]
             earlier = (theirs == bits[:, None]) & (there < index[:, None])
-            place += tl.sum((above | earlier).to(tl.int32), 1)
-        hit = (place == rank) & (slot < count)
+            ahead += tl.sum((above | earlier).to(tl.int32), 1)
+        hit = (ahead == rank) & (slot < count)
         strict = tl.load(row + 5) != 0
-        tl.store(final + cut * 2, tl.sum(tl.where(hit, bits, 0), 0).to(tl.int64))
-        found = tl.sum(tl.where(hit, index, 0), 0).to(tl.int64)
-        tl.store(final + cut * 2 + 1, tl.where(strict, 0, found))
+        tl.store(final + tl.zeros_like(slot), bits, mask=hit)
+        tl.store(final + 1 + tl.zeros_like(slot), tl.where(strict, 0, index), mask=hit)
 
 
 @triton.jit
 def mend(
-    whole, factors, final, listed, places, sums,
-    types: tl.constexpr, rings: tl.constexpr, rings_at: tl.constexpr, draws_at: tl.constexpr, factor_at: tl.constexpr,
-    ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr, output: tl.constexpr, block: tl.constexpr,
+    addresses, numbers, factors, final, listed, places, sums,
+    types: tl.constexpr, rings: tl.constexpr, draws_at: tl.constexpr,
+    factor_at: tl.constexpr, ring_at: tl.constexpr, amplified: tl.constexpr,
+    combination: tl.constexpr, output: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Merges the elements listed for ring program_id(0) of tensor program_id(1) again, with the
     settled cuts. An element listed for several rings counts in the first one's sums.
 
     Args:
-        sums: (T, R, 3) float64.
+        sums: (T, R, NEAR / block, 2) float64, zeros: as of `_tell`.
     """
-    ring, tensor = tl.program_id(0), tl.program_id(1)
+    ring, tensor, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     n: tl.constexpr = len(rings)
-    row = whole + tensor * draws_at[n]
-    numbers = factors + tensor * factor_at[n]
+    addresses += tensor * (_MODELS + n + 1)
+    numbers += tensor * draws_at[n]
     cut = tensor * ring_at[n] + ring
     count = tl.load(listed + cut)
-    places += cut * _NEAR * 2
-    final += tensor * ring_at[n] * 2
-    out = tl.load(row + _OUT).to(tl.pointer_type(output))
-    largest = tl.zeros([block], tl.float32)
-    changed = tl.zeros([block], tl.float32)
-    squared = tl.zeros([block], tl.float32)
-    for start in range(0, count, block):
-        slot = start + tl.arange(0, block)
+    if part * block < count:
+        slot = part * block + tl.arange(0, block)
         mask = slot < count
-        index = tl.load(places + slot * 2 + 1, mask=mask, other=0)
+        index = tl.load(places + (cut * _NEAR + slot) * 2 + 1, mask=mask, other=0)
         base, merged, _ = _element(
-            row, numbers, final, 0, index, mask,
-            types, rings, rings_at, draws_at, factor_at, ring_at, amplified, combination, True, True,
+            addresses, numbers, factors + tensor * factor_at[n], final + tensor * ring_at[n] * 2,
+            0, index, mask, types, rings, draws_at, factor_at, ring_at, amplified, combination,
+            True, True,
         )  # fmt: skip
-        rounded = merged.to(output)
-        tl.store(out + index, rounded, mask=mask)
+        out = tl.load(addresses + _OUT).to(tl.pointer_type(output))
+        tl.store(out + index, merged.to(output), mask=mask)
         counted = mask
         for e in tl.static_range(n):
             if rings[e] > 0:
-                bits = _bits(_read(row, e + 1, index, mask, types[e + 1], True) - base)
+                bits = _bits(_read(addresses, e + 1, index, mask, types[e + 1], True) - base)
                 for k in tl.static_range(tl.constexpr(rings[e])):
                     other = ring_at[e] + k
-                    here = _inside(bits, index, row + rings_at + _RING * other)
+                    here = _inside(bits, index, numbers + _RINGS + _RING * other)
                     counted = counted & ((here == 0) | (other >= ring))
-        x, y, z = _sums(base, merged)
-        largest = tl.maximum(largest, tl.where(counted, x, 0.0))
-        changed += tl.where(counted, y, 0.0)
-        squared += tl.where(counted, z, 0.0)
-    _tell(sums + cut * 3, largest, changed, squared, output)
+        change = tl.where(counted, merged - base, 0.0)
+        told = sums + (cut * (_NEAR // block) + part) * 2
+        _tell(told, tl.where(counted, tl.abs(merged), 0.0), change * change, output)

@@ -8,40 +8,42 @@ reads everything once, whatever the density, and settles the few between two mar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from merging.errors import NonFinite
 from merging.later import torch
 
 if TYPE_CHECKING:
     from merging.selection import Cut
 
-NEAR = 1024
-MOST = 0x7FFFFFFF
+NEAR = 256
+MOST, INFINITE = 0x7FFFFFFF, 0x7F800000
 
 
-@dataclass(frozen=True)
-class Bracket:
-    """Where a cut lies. An entry is before a bound (bits, index) if its bits are above the bound's,
-    or equal to them and its index is below.
+class Bracket(NamedTuple):
+    """Where a cut lies. An entry is before a bound if its bits are above the bound's, or equal to
+    them and its index is below.
 
     Attributes:
-        first, last: what is before `first` is kept, what is not before `last` is dropped; between
-            them are at most NEAR entries.
+        bits, index: what is before this bound is kept.
+        last_bits, last_index: what is not before this one is dropped. Between the two are at most
+            NEAR entries.
         rank: how many of those are kept.
         strict: of those the one after is the cut, and what equals it is dropped as well.
     """
 
-    first: tuple[int, int]
-    last: tuple[int, int]
+    bits: int
+    index: int
+    last_bits: int
+    last_index: int
     rank: int = 0
     strict: bool = False
 
 
-ALL = Bracket((-1, 0), (-1, 0))
-NOTHING = Bracket((MOST, 0), (MOST, 0))
+ALL = Bracket(-1, 0, -1, 0)
+NOTHING = Bracket(MOST, 0, MOST, 0)
 
 
 def marks(base: torch.Tensor, expert: torch.Tensor) -> np.ndarray:
@@ -54,9 +56,14 @@ def marks(base: torch.Tensor, expert: torch.Tensor) -> np.ndarray:
         (ceil(n / NEAR) + 1, 4) int32, one row per place 0, NEAR, 2 NEAR...: the magnitude's float32
         bits, the index, and how many of the next and of the last NEAR places have the same bits.
         The last row stands after all entries.
+
+    Raises:
+        NonFinite: a value is NaN or infinite.
     """
     bits = (expert.float() - base.float()).abs_().view(torch.int32)
     bits, index = torch.sort(bits, descending=True, stable=True)
+    if int(bits[0]) >= INFINITE:
+        raise NonFinite("a value is NaN or infinite")
     count = bits.numel()
     at = torch.arange(0, count, NEAR, device=bits.device)
     value = bits[at]
@@ -81,20 +88,19 @@ def bracket(marks: np.ndarray, count: int, numel: int, *, strict: bool = False) 
     if count < 0 or (count == 0 and not strict):
         return NOTHING
     place, rank = divmod(count, NEAR)
-    bits, index, run, _ = marks[place].tolist()
-    after, last_index, _, back = marks[place + 1].tolist()
+    (bits, index, run, _), (after, last_index, _, back) = marks[place : place + 2].tolist()
     if not strict:
-        last = (after, last_index) if rank else (bits, index)
-        return Bracket((bits, index), last, rank)
+        return Bracket(bits, index, *((after, last_index) if rank else (bits, index)), rank)
     if after == bits or rank < run:
-        return Bracket((bits, 0), (bits, 0))
+        return Bracket(bits, 0, bits, 0)
     if rank >= NEAR - back:
-        return Bracket((after, 0), (after, 0))
-    return Bracket((bits, MOST), (after, 0), rank - run, strict=True)
+        return Bracket(after, 0, after, 0)
+    return Bracket(bits, MOST, after, 0, rank - run, True)
 
 
 def given(cut: Cut, offset: int) -> Bracket:
     """The bracket of a cut that is known; its ties end at an index of a scope that began at
     `-offset`."""
-    bound = int(np.float32(cut.value).view(np.int32)), min(max(cut.tie_stop - offset, 0), MOST)
-    return Bracket(bound, bound)
+    bits = int(np.float32(cut.value).view(np.int32))
+    index = min(max(cut.tie_stop - offset, 0), MOST)
+    return Bracket(bits, index, bits, index)

@@ -20,10 +20,11 @@ from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
 from merging.decisions import Competition, Decision, Outcome
 from merging.engine import Decide, MergedChunk, Stream, TensorReader
+from merging.errors import NonFinite
 from merging.gpu import order, table
 from merging.gpu.table import Shape
 from merging.later import torch
-from merging.sources import KeptFamily
+from merging.sources import KeptFamily, KeptTensor, kept
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ LONGEST = (1 << 31) - (1 << 20)  # elements: indices are int32
 _ALIGNED = 256  # bytes
 
 T = TypeVar("T")
+Row = tuple[list[int], list[int], list[float]]
+"""A tensor's addresses, whole numbers and factors."""
 
 
 def is_worthwhile(family: Family, device: str) -> bool:
@@ -49,8 +52,8 @@ def can_compile(device: str) -> bool:
         few = torch.arange(64, dtype=torch.float32, device=device)
         shape = Shape(("F32", "F32"), (0,), (True,), 0, "F32")
         more, result = few + 1, torch.empty_like(few)
-        row = [few.numel(), result.data_ptr(), few.data_ptr(), more.data_ptr()]
-        launch(shape, [row], [[1.0] * shape.factor_at[-1]], device)
+        addresses = [result.data_ptr(), few.data_ptr(), more.data_ptr()]
+        launch(shape, [(addresses, [few.numel()], [1.0] * shape.factor_at[-1])], device)
         return torch.equal(result, more)
     except Exception as error:  # whatever a compiler, or the lack of one, may raise
         log.warning("GPU kernels are not available: %s", str(error).splitlines()[0])
@@ -62,13 +65,13 @@ class Job:
     """One tensor of a batch, ready to be merged.
 
     Attributes:
-        raw: what the models hold, base first, on the device.
+        held: what the models hold, on the device.
     """
 
     reader: KernelReader
     decisions: Sequence[Decision]
     outcome: Outcome
-    raw: Sequence[torch.Tensor]
+    held: KeptTensor
     shape: Shape
 
 
@@ -79,7 +82,7 @@ class Merged:
     Attributes:
         values: all results, one after the other, each at an aligned place.
         starts: where each begins, in bytes.
-        sums: per launch, which jobs were in it and their sums, (T, ..., 3) float64.
+        sums: per launch, which jobs were in it and their sums in parts, each (T, ..., 2) float64.
     """
 
     values: torch.Tensor
@@ -87,8 +90,9 @@ class Merged:
     sums: list[tuple[list[int], list[torch.Tensor]]]
 
     def told(self, count: int) -> np.ndarray:
-        """(count, 3) float64: per job, how many values are not finite, and sums as MergedChunk."""
-        result = np.zeros((count, 3))
+        """(count, 2) float64: per job, whether a value is not finite (above 0), and the sum of
+        (merged - base) squared."""
+        result = np.zeros((count, 2))
         for jobs, parts in self.sums:
             for part in parts:
                 result[jobs] += part.sum(1).cpu().numpy()
@@ -96,14 +100,11 @@ class Merged:
 
 
 class KernelReader(TensorReader):
-    """One tensor of a family on a GPU."""
+    """One tensor of a family on a GPU. Finds cuts where the tensor is held whole."""
 
-    stream: KernelStream
-
-    @property
-    def finds_cuts(self) -> bool:  # type: ignore[override]
-        """Where the tensor is held whole."""
-        return self.stream.holds(self.entry)
+    def __init__(self, stream: KernelStream, entry: Entry) -> None:
+        super().__init__(stream, entry)
+        self.finds_cuts = stream.holds(entry)
 
 
 class KernelStream(Stream):
@@ -137,7 +138,11 @@ class KernelStream(Stream):
             taken = {}
             for job, start, sums in zip(jobs, merged.starts, told, strict=True):
                 size = job.reader.numel * WIDTHS[job.shape.output]
-                pieces = _pieces(host[start : start + size], WIDTHS[job.shape.output], sums)
+                bad, changed = sums.tolist()
+                pieces = _pieces(
+                    host[start : start + size], WIDTHS[job.shape.output],
+                    (bad, changed, job.held.squared()),
+                )  # fmt: skip
                 taken[job.reader.entry.name] = take(job.reader, pieces)
                 self.advance("merge", job.reader.entry, job.reader.numel)
             for reader, decisions, outcome in others:
@@ -183,17 +188,16 @@ class KernelStream(Stream):
             alike.setdefault(job.shape, []).append(index)
         sums = []
         for shape, members in alike.items():
-            rows, factors = [], []
+            rows = []
             for index in members:
                 job = jobs[index]
-                addresses = [values.data_ptr() + starts[index], *(t.data_ptr() for t in job.raw)]
-                rows.append(
-                    table.whole_numbers(
-                        job.decisions, job.reader.numel, addresses, functools.partial(_marks, job)
-                    )
-                )
-                factors.append(table.factors(job.decisions, job.outcome))
-            sums.append((members, launch(shape, rows, factors, self.device)))
+                try:
+                    numbers = table.whole_numbers(job.decisions, job.reader.numel, job.held.marks)
+                except NonFinite as error:
+                    raise job.reader.culprit(error) from None
+                addresses = [values.data_ptr() + starts[index], *job.held.addresses]
+                rows.append((addresses, numbers, table.factors(job.decisions, job.outcome)))
+            sums.append((members, launch(shape, rows, self.device)))
         return Merged(values, starts[:-1], sums)
 
     def decided(
@@ -201,25 +205,24 @@ class KernelStream(Stream):
     ) -> tuple[list[Job], list[tuple[TensorReader, Sequence[Decision], Outcome]]]:
         """What to do with a batch: jobs for the kernels, and what has none."""
         jobs, others = [], []
-        models = self.family.models
         for entry in batch:
             reader = KernelReader(self, entry)
             decisions, outcome = decide(reader)
-            if not self.holds(entry) or isinstance(outcome.combination, Competition):
+            if not reader.finds_cuts or isinstance(outcome.combination, Competition):
                 others.append((reader, decisions, outcome))
                 continue
-            types = tuple(model.tensors[entry.name].dtype for model in models)
-            shape = table.shape_of(decisions, outcome, types, dtypes[entry.name])
-            raw = [self.source.read(model, entry.name, 0, entry.numel) for model in models]
-            jobs.append(Job(reader, decisions, outcome, raw, shape))
+            held = self._held(entry)
+            shape = table.shape_of(decisions, outcome, held.types, dtypes[entry.name])
+            jobs.append(Job(reader, decisions, outcome, held, shape))
         return jobs, others
 
-
-def _marks(job: Job, expert: int) -> np.ndarray:
-    stream, name = job.reader.stream, job.reader.entry.name
-    if isinstance(stream.source, KeptFamily):
-        return stream.source.marks(stream.family.base, stream.family.experts[expert], name)
-    return order.marks(job.raw[0], job.raw[1 + expert])
+    def _held(self, entry: Entry) -> KeptTensor:
+        if isinstance(self.source, KeptFamily):
+            return self.source.tensors[entry.name]
+        models = [
+            self.source.read(model, entry.name, 0, entry.numel) for model in self.family.models
+        ]
+        return kept(self.family, entry.name, models)
 
 
 def _to_host(values: torch.Tensor) -> np.ndarray:
@@ -229,9 +232,11 @@ def _to_host(values: torch.Tensor) -> np.ndarray:
     return host.numpy()
 
 
-def _pieces(values: np.ndarray, width: int, sums: np.ndarray) -> Iterator[MergedChunk]:
+def _pieces(
+    values: np.ndarray, width: int, sums: tuple[float, float, float]
+) -> Iterator[MergedChunk]:
     """A merged tensor piece by piece; its sums come with the first."""
-    bad, changed, squared = sums.tolist()
+    bad, changed, squared = sums
     for start in range(0, max(values.size, 1), PIECE_BYTES):
         piece = values[start : start + PIECE_BYTES].data
         yield MergedChunk(start // width, piece, bad == 0, changed, squared)
@@ -241,47 +246,51 @@ def _pieces(values: np.ndarray, width: int, sums: np.ndarray) -> Iterator[Merged
 _making = threading.Lock()
 
 
-def launch(
-    shape: Shape, rows: list[list[int]], factors: list[list[float]], device: str
-) -> list[torch.Tensor]:
+def launch(shape: Shape, rows: list[Row], device: str) -> list[torch.Tensor]:
     """Merges some tensors of one shape.
 
     Args:
-        rows, factors: the table, see `merging.gpu.table`.
+        rows: the table, see `merging.gpu.table`.
 
     Returns:
-        Their sums in parts, each (T, ..., 3) float64.
+        Their sums in parts, each (T, ..., 2) float64: whether a value is not finite (above 0), and
+        (merged - base) squared.
     """
     from merging.gpu import kernels
 
-    whole = torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
-    numbers = torch.tensor(factors, dtype=torch.float32).to(device, non_blocking=True)
+    types = (torch.int64, torch.int32, torch.float32)
+    rows_there = [
+        torch.tensor(part, dtype=dtype).to(device, non_blocking=True)
+        for part, dtype in zip(zip(*rows, strict=True), types, strict=True)
+    ]
     tensors, rings = len(rows), shape.ring_at[-1]
-    programs = -(-max(row[table.NUMEL] for row in rows) // kernels.BLOCK)
-    sums = torch.zeros(tensors, programs, 3, dtype=torch.float64, device=device)
+    programs = -(-max(numbers[table.NUMEL] for _, numbers, _ in rows) // kernels.BLOCK)
+    sums = torch.zeros(tensors, programs, 2, dtype=torch.float64, device=device)
     listed = torch.zeros(tensors, max(rings, 1), dtype=torch.int32, device=device)
     places = torch.empty(tensors, max(rings, 1), order.NEAR, 2, dtype=torch.int32, device=device)
-    final = torch.empty(tensors, max(rings, 1), 2, dtype=torch.int64, device=device)
+    final = torch.empty(tensors, max(rings, 1), 2, dtype=torch.int32, device=device)
     kinds = {
         "types": tuple(kernels.TYPES[name] for name in shape.types), "rings": shape.rings,
-        "rings_at": shape.rings_at, "draws_at": shape.draws_at, "factor_at": shape.factor_at, "ring_at": shape.ring_at,
+        "draws_at": shape.draws_at, "factor_at": shape.factor_at, "ring_at": shape.ring_at,
         "amplified": shape.amplified, "combination": shape.combination,
         "output": kernels.TYPES[shape.output],
     }  # fmt: skip
     with _making:
         kernels.merge[programs, tensors](
-            whole, numbers, final, listed, places, sums, programs, **kinds,
+            *rows_there, final, listed, places, sums, programs, **kinds,
             block=kernels.BLOCK, num_warps=kernels.WARPS, enable_fp_fusion=False,
         )  # fmt: skip
         if not rings:
             return [sums]
-        mended = torch.empty(tensors, rings, 3, dtype=torch.float64, device=device)
-        kernels.settle[rings, tensors](
-            whole, final, listed, places, shape.draws_at[-1], shape.rings_at, rings
-        )
-        kernels.mend[rings, tensors](
-            whole, numbers, final, listed, places, mended, **kinds,
-            block=256, num_warps=4, enable_fp_fusion=False,
+        parts = order.NEAR // kernels.MENDED
+        mended = torch.zeros(tensors, rings * parts, 2, dtype=torch.float64, device=device)
+        kernels.settle[rings, tensors, order.NEAR // kernels.SETTLED](
+            rows_there[1], final, listed, places, shape.draws_at[-1], rings,
+            block=kernels.SETTLED,
+        )  # fmt: skip
+        kernels.mend[rings, tensors, parts](
+            *rows_there, final, listed, places, mended, **kinds,
+            block=kernels.MENDED, enable_fp_fusion=False,
         )  # fmt: skip
     return [sums, mended]
 

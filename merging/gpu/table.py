@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from merging.decisions import Competition, Decision, Draw, Election, Keep, Outcome, Ranks
-from merging.gpu.order import Bracket, bracket, given
+from merging.decisions import Competition, Decision, Draw, Election, Keep, Outcome, Ranks, Rings
+from merging.gpu.order import MOST, Bracket, bracket, given
 from merging.methods import linear, random
 
-NUMEL, OUT, MODELS = 0, 1, 2  # columns of whole numbers: elements, addresses
+OUT, MODELS = 0, 1  # columns of addresses
+NUMEL, RINGS = 0, 1  # columns of whole numbers: elements, and from here RING for each ring
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
-RING = 6  # whole numbers of a ring: two bounds, rank, strict
+RING = 8  # of a ring: two bounds, rank, strict, and the bits that come after the bounds'
 DRAW = 3  # of a draw: two keys, limit
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED = 1, 2, 4, 8
 
@@ -40,23 +42,17 @@ class Shape:
     combination: int
     output: str
 
-    @property
-    def rings_at(self) -> int:
-        """The first column of the rings' whole numbers, RING of each."""
-        return MODELS + len(self.types)
-
-    @property
+    @functools.cached_property
     def draws_at(self) -> tuple[int, ...]:
         """Per expert, the first column of its draw's whole numbers; the last is the row's end."""
-        first = self.rings_at + RING * self.ring_at[-1]
-        return _starts(first, [DRAW * (rings < 0) for rings in self.rings])
+        return _starts(RINGS + RING * self.ring_at[-1], [DRAW * (rings < 0) for rings in self.rings])
 
-    @property
+    @functools.cached_property
     def factor_at(self) -> tuple[int, ...]:
         """Per expert, the first column of its factors; the last is their number."""
         return _starts(WEIGHTS + len(self.rings), [max(abs(rings), 1) for rings in self.rings])
 
-    @property
+    @functools.cached_property
     def ring_at(self) -> tuple[int, ...]:
         """Per expert, its first ring among all; the last is their number."""
         return _starts(0, [max(rings, 0) for rings in self.rings])
@@ -76,21 +72,19 @@ def shape_of(
     return Shape(types, tuple(_rings(one) for one in decisions), amplified, kind, output)
 
 
-def whole_numbers(
-    decisions: Sequence[Decision], numel: int, addresses: Sequence[int], marks_of: MarksOf
-) -> list[int]:
-    """A tensor's row of whole numbers.
-
-    Args:
-        addresses: of the output and of the models.
-    """
-    row, draws = [numel, *addresses], []
+def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) -> list[int]:
+    """A tensor's row of whole numbers."""
+    row, draws = [numel], []
     for index, one in enumerate(decisions):
-        if isinstance(one, Draw):
+        if isinstance(one, Ranks):
+            marks = marks_of(index)
+            for count in one.counts:
+                row += _ring(bracket(marks, count, numel, strict=one.strict))
+        elif isinstance(one, Rings):
+            for cut in one.cuts:
+                row += _ring(given(cut, one.offset))
+        elif isinstance(one, Draw):
             draws += [*one.keys, random.limit(one.density)]
-        elif not isinstance(one, Keep):
-            for each in _brackets(one, numel, marks_of, index):
-                row += [*each.first, *each.last, each.rank, each.strict]
     return row + draws
 
 
@@ -110,11 +104,8 @@ def _rings(decision: Decision) -> int:
     return len(decision.factors)
 
 
-def _brackets(decision: Decision, numel: int, marks_of: MarksOf, index: int) -> list[Bracket]:
-    if isinstance(decision, Ranks):
-        marks, strict = marks_of(index), decision.strict
-        return [bracket(marks, count, numel, strict=strict) for count in decision.counts]
-    return [given(cut, decision.offset) for cut in decision.cuts]
+def _ring(found: Bracket) -> tuple[int, ...]:
+    return (*found, min(found.bits + 1, MOST), min(found.last_bits + 1, MOST))
 
 
 def _starts(first: int, sizes: Sequence[int]) -> tuple[int, ...]:

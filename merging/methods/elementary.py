@@ -29,6 +29,12 @@ def total(values: torch.Tensor) -> float:
     return values.sum(dtype=torch.float64).item()
 
 
+def divide(x: torch.Tensor, number: float) -> torch.Tensor:
+    """x / number, correctly rounded everywhere: by a plain number a GPU multiplies with 1 / number.
+    (n,) float32."""
+    return x / torch.full((), number, dtype=x.dtype, device=x.device)
+
+
 def exp(x: torch.Tensor) -> torch.Tensor:
     """e**x for x in [0, EXP_LIMIT]; larger x count as the limit. (n,) float32."""
     x = x.clamp(max=EXP_LIMIT)

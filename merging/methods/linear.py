@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from merging.later import torch
+from merging.methods import elementary
 from merging.methods.registry import LAMBDA, NORMALIZE, WEIGHT, Axis
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def weighted_sum(
     Returns:
         (n,) float32.
     """
-    return add_up(deltas, weights).div_(divisor(weights, normalize))
+    return elementary.divide(add_up(deltas, weights), divisor(weights, normalize))
 
 
 def add_up(deltas: Sequence[torch.Tensor], weights: Sequence[Number]) -> torch.Tensor:

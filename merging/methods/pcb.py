@@ -92,7 +92,8 @@ def normalized(tau: torch.Tensor, bounds: Bounds) -> torch.Tensor:
     span = bounds.high - bounds.low
     if span <= 0:
         return torch.zeros_like(tau)
-    return torch.sign(tau) * ((tau.abs().clamp(bounds.low, bounds.high) - bounds.low) / span)
+    above = tau.abs().clamp(bounds.low, bounds.high) - bounds.low
+    return torch.sign(tau) * elementary.divide(above, span)
 
 
 def scores(
@@ -125,7 +126,7 @@ def survivors(score: torch.Tensor, bound: Bounds) -> torch.Tensor:
         if bound.top == 0 and bound.high > bound.low:  # out-voted everywhere: exact opposites
             return torch.zeros_like(score)
         return (score >= bound.threshold).to(score.dtype)
-    return (score.clamp(bound.threshold, bound.top) - bound.threshold) / span
+    return elementary.divide(score.clamp(bound.threshold, bound.top) - bound.threshold, span)
 
 
 def balance(

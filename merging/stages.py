@@ -189,6 +189,7 @@ class _ByMagnitude:
         self._factors = [
             tuple(magnitude.ring_factors(source.amplification, mode)) for source in recipe.sources
         ]
+        self._known: dict[int, tuple[list[float], list[tuple[int, ...]]]] = {}  # by size
         measured = recipe.consensus == "pcb" or recipe.parameters.get("rescale")
         whole_model = recipe.consensus == "ties" and recipe.parameters["scope"] == "model"
         self._cuts_may_wait = not measured and not whole_model  # nothing else is told by them
@@ -214,22 +215,23 @@ class TensorMagnitude(_ByMagnitude):
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Cuts that keep exactly int(density * n) entries of the tensor."""
-        keeps = [
-            [
-                magnitude.kept_count(reader.numel, density)
-                for density in magnitude.partition_densities(
-                    density_at(source, reader), len(source.amplification)
-                )
-            ]
-            for source in self._recipe.sources
-        ]
         if reader.numel == 0:
             return [Keep()] * reader.experts
+        keeps = self._keeps(reader)
         if reader.finds_cuts and self._cuts_may_wait:
-            rows = zip(keeps, self._factors, strict=True)
-            return [Ranks(tuple(row), factors) for row, factors in rows]
+            return [Ranks(row, factors) for row, factors in zip(keeps, self._factors, strict=True)]
         cuts = largest_cuts(reader.order_statistics, reader.nth_equal, reader.numel, keeps)
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
+
+    def _keeps(self, reader: TensorReader) -> list[tuple[int, ...]]:
+        """Per expert, how many entries its nested partitions hold."""
+        at = [density_at(source, reader) for source in self._recipe.sources]
+        known = self._known.get(reader.numel)
+        if known is None or known[0] != at:
+            nested = map(magnitude.partition_densities, at, map(len, self._factors))
+            counts = [tuple(magnitude.kept_count(reader.numel, d) for d in row) for row in nested]
+            known = self._known[reader.numel] = at, counts
+        return known[1]
 
 
 class ModelMagnitude(_ByMagnitude):

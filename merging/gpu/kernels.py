@@ -11,6 +11,8 @@ Products, sums and quotients round one by one (no fused multiply-add, IEEE divis
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -19,9 +21,24 @@ from merging.gpu.order import NEAR
 
 BLOCK = 2048  # elements that a program holds in registers at a time
 WARPS = 8
+BLOCKS = 2  # of a program
 SETTLED, MENDED = 64, 128  # entries that a program of `settle` and `mend` looks at
+
+
+class Kind(NamedTuple):
+    """What kernels are compiled for: see `merging.gpu.table.Shape`."""
+
+    types: tuple
+    rings: tuple
+    amplified: tuple
+    combination: int
+    output: tl.dtype
+    ring_at: tuple
+    factor_at: tuple
+    draws_at: tuple
+
+
 TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16, "F64": tl.float64}
-_INFINITE, _MOST = tl.constexpr(0x7F800000), tl.constexpr(0x7FFFFFFF)
 _NEAR, _RING = tl.constexpr(NEAR), tl.constexpr(table.RING)
 _OUT, _MODELS = tl.constexpr(table.OUT), tl.constexpr(table.MODELS)
 _NUMEL, _RINGS = tl.constexpr(table.NUMEL), tl.constexpr(table.RINGS)
@@ -29,7 +46,7 @@ _STRENGTH, _BASE_WEIGHT = tl.constexpr(table.STRENGTH), tl.constexpr(table.BASE_
 _DIVISOR, _WEIGHTS = tl.constexpr(table.DIVISOR), tl.constexpr(table.WEIGHTS)
 _ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZED)
 _ZERO_IS_POSITIVE = tl.constexpr(table.ZERO_IS_POSITIVE)
-_AVERAGED = tl.constexpr(table.AVERAGED)
+_AVERAGED, _EVEN = tl.constexpr(table.AVERAGED), tl.constexpr(table.EVEN)
 
 
 @triton.jit
@@ -61,12 +78,11 @@ def _mix(x):
 
 
 @triton.jit
-def _read(addresses, model, index, mask, type: tl.constexpr, masked: tl.constexpr):
+def _read(source, index, mask, masked: tl.constexpr):
     """Elements of one model as float32."""
-    address = tl.multiple_of(tl.load(addresses + _MODELS + model).to(tl.pointer_type(type)), 16)
     if masked:
-        return tl.load(address + index, mask=mask, other=0.0).to(tl.float32)
-    return tl.load(address + index).to(tl.float32)
+        return tl.load(source + index, mask=mask, other=0.0).to(tl.float32)
+    return tl.load(source + index).to(tl.float32)
 
 
 @triton.jit
@@ -76,6 +92,35 @@ def _threshold(bracket, which: tl.constexpr, start):
     earlier = start < tl.load(bracket + 2 * which + 1)
     bits = tl.where(earlier, tl.load(bracket + 2 * which), tl.load(bracket + 6 + which))
     return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _thresholds(numbers, start, rings: tl.constexpr):
+    """Of every bracket the two thresholds, for elements that straddle no bound's index."""
+    found = ()
+    for ring in tl.static_range(tl.constexpr(rings)):
+        bracket = numbers + _RINGS + _RING * ring
+        found += (_threshold(bracket, 0, start), _threshold(bracket, 1, start))
+    return found
+
+
+@triton.jit
+def _factors(factors, count: tl.constexpr):
+    """A tensor's factors, see `merging.gpu.table`."""
+    found = ()
+    for column in tl.static_range(tl.constexpr(count)):
+        found += (tl.load(factors + column),)
+    return found
+
+
+@triton.jit
+def _sources(addresses, kind: tl.constexpr):
+    """Pointers to the models' values, base first."""
+    found = ()
+    for model in tl.static_range(len(kind.types)):
+        address = tl.load(addresses + _MODELS + model)
+        found += (tl.multiple_of(address.to(tl.pointer_type(kind.types[model])), 16),)
+    return found
 
 
 @triton.jit
@@ -92,102 +137,122 @@ def _flip(value, mask):
 
 
 @triton.jit
+def _share(total, count, most: tl.constexpr):
+    """total / count, correctly rounded, for whole counts up to `most` <= EVENLY; by 0 as by 1.
+
+    One step of Newton's method on the product with 1 / count: exact for each of these counts and
+    every significand (tests/merging/gpu/test_kernels.py), and cheaper than a division.
+    """
+    part = tl.full(total.shape, 1.0, tl.float32)
+    for n in tl.static_range(2, most + 1):
+        part = tl.where(count == n, 1.0 / n, part)
+    quotient = total * part
+    return tl.fma(tl.fma(-count, quotient, total), part, quotient)
+
+
+@triton.jit
 def _element(
-    addresses, numbers, factors, final, start, index, mask,
-    types: tl.constexpr, rings: tl.constexpr, draws_at: tl.constexpr,
-    factor_at: tl.constexpr, ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr,
-    settled: tl.constexpr, masked: tl.constexpr,
+    sources, numbers, factors, thresholds, final, index, mask,
+    kind: tl.constexpr, settled: tl.constexpr, masked: tl.constexpr,
 ):  # fmt: skip
     """Merges some elements of one tensor.
 
     Args:
-        addresses, numbers, factors: the tensor's row of the table.
-        final: where its settled bounds stand.
-        start: index of the first element; read where not masked, when no bound may be straddled.
-        settled: cut at the settled bounds; else at the brackets' first ones.
+        sources, factors: from `_sources` and `_factors`.
+        numbers: the tensor's row of the table.
+        thresholds: from `_thresholds`; read where neither masked nor settled.
+        final: where the tensor's settled bounds stand.
+        settled: cut at those; else at the brackets' first bounds.
 
     Returns:
         base, merged, and which elements lie inside any ring's bracket.
     """
-    base = _read(addresses, 0, index, mask, types[0], masked)
-    pruned = ()
+    base = _read(sources[0], index, mask, masked)
+    weighted = ()
     open = index < 0
-    for e in tl.static_range(len(rings)):
-        delta = _read(addresses, e + 1, index, mask, types[e + 1], masked) - base
-        by = factors + factor_at[e]
-        if rings[e] == 0:
-            delta = delta * tl.load(by)
-        elif rings[e] < 0:
-            at = numbers + draws_at[e]
+    for e in tl.static_range(len(kind.rings)):
+        delta = _read(sources[e + 1], index, mask, masked) - base
+        if kind.rings[e] == 0:
+            delta = delta * factors[kind.factor_at[e]]
+        elif kind.rings[e] < 0:
+            at = numbers + kind.draws_at[e]
             x = _mix(index ^ tl.load(at))
             x = _mix(x + tl.load(at + 1))
             keep = ((x >> 8) & 0xFFFFFF) < tl.load(at + 2)
-            delta = tl.where(keep, delta * tl.load(by), delta * 0.0)
+            delta = tl.where(keep, delta * factors[kind.factor_at[e]], delta * 0.0)
         else:
             bits = _bits(delta)
             factor = tl.zeros_like(delta)
-            for back in tl.static_range(tl.constexpr(rings[e])):
-                k = tl.constexpr(rings[e] - 1 - back)
-                bracket = numbers + _RINGS + _RING * (ring_at[e] + k)
+            for back in tl.static_range(tl.constexpr(kind.rings[e])):
+                last = kind.ring_at[e] + kind.rings[e] - 1
+                bracket = numbers + _RINGS + _RING * (last - back)
                 if settled:
-                    kept = _before(bits, index, final + 2 * (ring_at[e] + k))
+                    kept = _before(bits, index, final + 2 * (last - back))
                 elif masked:
                     kept = _before(bits, index, bracket)
                     open = open | (_before(bits, index, bracket + 2) & (kept == 0))
                 else:
-                    kept = tl.abs(delta) >= _threshold(bracket, 0, start)
-                    open = open | ((tl.abs(delta) >= _threshold(bracket, 1, start)) & (kept == 0))
-                if amplified[e]:
-                    factor = tl.where(kept, tl.load(by + k), factor)
+                    kept = tl.abs(delta) >= thresholds[tl.constexpr(2 * (kind.ring_at[e] + kind.rings[e] - 1 - back))]
+                    maybe = tl.abs(delta) >= thresholds[tl.constexpr(2 * (kind.ring_at[e] + kind.rings[e] - 1 - back) + 1)]
+                    open = open | (maybe & (kept == 0))
+                if kind.amplified[e]:
+                    factor = tl.where(kept, factors[tl.constexpr(kind.factor_at[e] + kind.rings[e] - 1 - back)], factor)
                 else:
                     factor = tl.where(kept, delta, 0.0)
-            delta = delta * factor if amplified[e] else factor
-        pruned += (delta,)
-    total = pruned[0] * tl.load(factors + _WEIGHTS)
-    for e in tl.static_range(1, len(rings)):
-        total += pruned[e] * tl.load(factors + _WEIGHTS + e)
-    if _ELECTED & combination == 0:
+            delta = delta * factor if kind.amplified[e] else factor
+        if _EVEN & kind.combination == 0:
+            delta = delta * factors[_WEIGHTS + e]
+        weighted += (delta,)
+    total = weighted[0]
+    for e in tl.static_range(1, len(kind.rings)):
+        total += weighted[e]
+    if _ELECTED & kind.combination == 0:
         merged = total
-        if _NORMALIZED & combination != 0:
-            merged = tl.div_rn(total, tl.zeros_like(total) + tl.load(factors + _DIVISOR))
+        if _NORMALIZED & kind.combination != 0:
+            merged = tl.div_rn(total, tl.zeros_like(total) + factors[_DIVISOR])
     else:
         positive = total >= 0.0
-        if _ZERO_IS_POSITIVE & combination == 0:
+        if _ZERO_IS_POSITIVE & kind.combination == 0:
             positive = total > 0.0
         flip = tl.where(positive, 0, -0x80000000)  # then those that agree are above 0
         merged = tl.zeros_like(total)
         divisor = tl.zeros_like(total)
-        for e in tl.static_range(len(rings)):
-            weight = tl.load(factors + _WEIGHTS + e)
-            agreeing = _flip(pruned[e] * weight, flip)
+        for e in tl.static_range(len(kind.rings)):
+            agreeing = _flip(weighted[e], flip)
             merged += tl.maximum(agreeing, 0.0)
-            divisor += tl.where(agreeing > 0.0, weight, 0.0)
-        if _NORMALIZED & combination != 0:
-            merged = tl.div_rn(merged, tl.where(divisor == 0.0, 1.0, divisor))
+            if _EVEN & kind.combination != 0:
+                divisor += tl.where(agreeing > 0.0, 1.0, 0.0)
+            else:
+                divisor += tl.where(agreeing > 0.0, factors[_WEIGHTS + e], 0.0)
+        if _NORMALIZED & kind.combination != 0:
+            if _EVEN & kind.combination != 0:
+                merged = _share(merged, divisor, len(kind.rings))
+            else:
+                merged = tl.div_rn(merged, tl.where(divisor == 0.0, 1.0, divisor))
         merged = _flip(merged, flip) + 0.0  # where nobody agrees that is 0, not -0
         merged += total * 0.0  # NaN has no sign, and must be seen
-    merged = merged * tl.load(factors + _STRENGTH)
-    if _AVERAGED & combination != 0:
-        merged = base * tl.load(factors + _BASE_WEIGHT) + merged
+    merged = merged * factors[_STRENGTH]
+    if _AVERAGED & kind.combination != 0:
+        merged = base * factors[_BASE_WEIGHT] + merged
     else:
         merged = base + merged
     return base, merged, open
 
 
 @triton.jit
-def _list(
-    addresses, numbers, listed, places, index, mask,
-    types: tl.constexpr, rings: tl.constexpr, ring_at: tl.constexpr,
-):  # fmt: skip
-    """Lists, per ring, the elements that lie inside its bracket."""
-    base = _read(addresses, 0, index, mask, types[0], True)
-    for e in tl.static_range(len(rings)):
-        if rings[e] > 0:
-            bits = _bits(_read(addresses, e + 1, index, mask, types[e + 1], True) - base)
-            for k in tl.static_range(tl.constexpr(rings[e])):
-                ring = ring_at[e] + k
+def _list(addresses, numbers, listed, places, index, mask, kind: tl.constexpr):
+    """Lists, per ring, the elements that lie inside its bracket. Rare: it reads anew, so that
+    nothing is held in registers for it."""
+    sources = _sources(addresses, kind)
+    base = _read(sources[0], index, mask, True)
+    for e in tl.static_range(len(kind.rings)):
+        if kind.rings[e] > 0:
+            bits = _bits(_read(sources[e + 1], index, mask, True) - base)
+            for k in tl.static_range(tl.constexpr(kind.rings[e])):
+                ring = tl.constexpr(kind.ring_at[e] + k)
                 mine = _inside(bits, index, numbers + _RINGS + _RING * ring) & mask
-                slot = tl.atomic_add(listed + ring + tl.zeros_like(index), 1, mask=mine, sem="relaxed")
+                counters = listed + ring + tl.zeros_like(index)
+                slot = tl.atomic_add(counters, 1, mask=mine, sem="relaxed")
                 place = places + (ring * _NEAR + slot) * 2
                 tl.store(place, bits, mask=mine & (slot < _NEAR))
                 tl.store(place + 1, index, mask=mine & (slot < _NEAR))
@@ -195,10 +260,8 @@ def _list(
 
 @triton.jit
 def _block(
-    addresses, numbers, factors, final, listed, places, out, start, numel,
-    types: tl.constexpr, rings: tl.constexpr, draws_at: tl.constexpr,
-    factor_at: tl.constexpr, ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr, block: tl.constexpr,
-    masked: tl.constexpr,
+    addresses, sources, numbers, factors, thresholds, final, listed, places, out, start, numel,
+    kind: tl.constexpr, block: tl.constexpr, masked: tl.constexpr,
 ):  # fmt: skip
     """Merges a block of elements, writes them and lists those inside a bracket.
 
@@ -208,10 +271,9 @@ def _block(
     index = start + tl.arange(0, block)
     mask = index < numel
     base, merged, open = _element(
-        addresses, numbers, factors, final, start, index, mask,
-        types, rings, draws_at, factor_at, ring_at, amplified, combination, False, masked,
-    )  # fmt: skip
-    rounded = merged.to(out.dtype.element_ty)
+        sources, numbers, factors, thresholds, final, index, mask, kind, False, masked
+    )
+    rounded = merged.to(kind.output)
     largest, changed = tl.abs(merged), (merged - base) * (merged - base)
     if masked:
         tl.store(out + index, rounded, mask=mask)
@@ -219,65 +281,74 @@ def _block(
         largest, changed = tl.where(mask, largest, 0.0), tl.where(mask, changed, 0.0)
     else:
         tl.store(out + index, rounded)
-    if tl.max(open.to(tl.int32), 0) > 0:
-        _list(addresses, numbers, listed, places, index, open, types, rings, ring_at)
-        largest, changed = tl.where(open, 0.0, largest), tl.where(open, 0.0, changed)
+    if kind.ring_at[len(kind.rings)] > 0:
+        if tl.max(open.to(tl.int32), 0) > 0:
+            _list(addresses, numbers, listed, places, index, open, kind)
+            largest, changed = tl.where(open, 0.0, largest), tl.where(open, 0.0, changed)
     return largest, changed
 
 
 @triton.jit
-def _tell(sums, largest, changed, output: tl.constexpr):
-    """Two sums: 1 where a value does not fit the output type or is NaN, and the squares."""
+def _tell(sums, largest, changed, kind: tl.constexpr):
+    """Two sums: above 0 where a value may not be finite, and the squares."""
     changed = tl.sum(changed, 0)
-    largest = tl.max(largest, 0).to(output).to(tl.float32)
-    bad = (_bits(largest) >= _INFINITE) | (changed != changed)
-    tl.store(sums, bad.to(tl.float64))
+    doubtful = (changed - changed) != 0.0  # infinite or NaN; else values fit types as wide as float32
+    if kind.output == tl.float16:
+        doubtful |= tl.max(largest, 0) > 65504.0
+    tl.store(sums, doubtful.to(tl.float64))
     tl.store(sums + 1, changed.to(tl.float64))
 
 
 @triton.jit
 def merge(
-    addresses, numbers, factors, final, listed, places, sums, programs,
-    types: tl.constexpr, rings: tl.constexpr, draws_at: tl.constexpr, factor_at: tl.constexpr,
-    ring_at: tl.constexpr, amplified: tl.constexpr, combination: tl.constexpr, output: tl.constexpr,
-    block: tl.constexpr,
+    addresses, numbers, factors, final, listed, places, sums, width,
+    kind: tl.constexpr, block: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
-    """Merges block program_id(0) of tensor program_id(1).
+    """Merges some blocks of tensor program_id(1), from blocks * program_id(0) on.
 
     Args:
         addresses, numbers, factors: the table, int64, int32 and float32.
         final: (T, R, 2) int32, not read here.
         listed: (T, R) int32, zeros: how many elements lie inside each ring's bracket.
         places: (T, R, NEAR, 2) int32: their bits and indices.
-        sums: (T, programs, 2) float64, zeros: as of `_tell`, without those elements.
+        sums: (T, width, 2) float64, zeros: the first are as of `_tell`, without those elements.
     """
     program, tensor = tl.program_id(0), tl.program_id(1)
-    n: tl.constexpr = len(rings)
+    n: tl.constexpr = len(kind.rings)
+    rings: tl.constexpr = kind.ring_at[n]
     addresses += tensor * (_MODELS + n + 1)
-    numbers += tensor * draws_at[n]
-    factors += tensor * factor_at[n]
-    final += tensor * ring_at[n] * 2
-    listed += tensor * ring_at[n]
-    places += tensor * ring_at[n] * _NEAR * 2
+    numbers += tensor * kind.draws_at[n]
+    final += tensor * rings * 2
+    listed += tensor * rings
+    places += tensor * rings * _NEAR * 2
     numel = tl.load(numbers + _NUMEL)
-    start = program * block
-    stop = start + block
+    start = program * block * blocks
+    stop = start + block * blocks
     if start < numel:
-        out = tl.multiple_of(tl.load(addresses + _OUT).to(tl.pointer_type(output)), 16)
+        sources = _sources(addresses, kind)
+        amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
+        out = tl.multiple_of(tl.load(addresses + _OUT).to(tl.pointer_type(kind.output)), 16)
         simple = stop <= numel
-        for ring in tl.static_range(tl.constexpr(ring_at[n])):
+        for ring in tl.static_range(tl.constexpr(rings)):
             simple &= not _straddles(numbers + _RINGS + _RING * ring, start, stop)
+        largest = tl.zeros([block], tl.float32)
+        changed = tl.zeros([block], tl.float32)
         if simple:  # elements come 16 bytes at a time, and one threshold holds for all
-            largest, changed = _block(
-                addresses, numbers, factors, final, listed, places, out, start, numel, types,
-                rings, draws_at, factor_at, ring_at, amplified, combination, block, False,
-            )  # fmt: skip
+            thresholds = _thresholds(numbers, start, rings)
+            for turn in tl.static_range(blocks):
+                x, y = _block(
+                    addresses, sources, numbers, amounts, thresholds, final, listed, places, out,
+                    start + turn * block, numel, kind, block, False,
+                )  # fmt: skip
+                largest, changed = tl.maximum(largest, x), changed + y
         else:
-            largest, changed = _block(
-                addresses, numbers, factors, final, listed, places, out, start, numel, types,
-                rings, draws_at, factor_at, ring_at, amplified, combination, block, True,
-            )  # fmt: skip
-        _tell(sums + (tensor * programs + program) * 2, largest, changed, output)
+            for turn in tl.static_range(blocks):
+                x, y = _block(
+                    addresses, sources, numbers, amounts, (), final, listed, places, out,
+                    start + turn * block, numel, kind, block, True,
+                )  # fmt: skip
+                largest, changed = tl.maximum(largest, x), changed + y
+        _tell(sums + (tensor * width + program) * 2, largest, changed, kind)
 
 
 @triton.jit
@@ -324,42 +395,41 @@ def settle(
 
 @triton.jit
 def mend(
-    addresses, numbers, factors, final, listed, places, sums,
-    types: tl.constexpr, rings: tl.constexpr, draws_at: tl.constexpr,
-    factor_at: tl.constexpr, ring_at: tl.constexpr, amplified: tl.constexpr,
-    combination: tl.constexpr, output: tl.constexpr, block: tl.constexpr,
+    addresses, numbers, factors, final, listed, places, sums, width, first,
+    kind: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Merges the elements listed for ring program_id(0) of tensor program_id(1) again, with the
     settled cuts. An element listed for several rings counts in the first one's sums.
 
     Args:
-        sums: (T, R, NEAR / block, 2) float64, zeros: as of `_tell`.
+        sums: as of `merge`; those of a tensor's mended elements stand from `first` on.
     """
     ring, tensor, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    n: tl.constexpr = len(rings)
+    n: tl.constexpr = len(kind.rings)
+    rings: tl.constexpr = kind.ring_at[n]
     addresses += tensor * (_MODELS + n + 1)
-    numbers += tensor * draws_at[n]
-    cut = tensor * ring_at[n] + ring
+    numbers += tensor * kind.draws_at[n]
+    cut = tensor * rings + ring
     count = tl.load(listed + cut)
     if part * block < count:
         slot = part * block + tl.arange(0, block)
         mask = slot < count
         index = tl.load(places + (cut * _NEAR + slot) * 2 + 1, mask=mask, other=0)
+        sources = _sources(addresses, kind)
+        amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
         base, merged, _ = _element(
-            addresses, numbers, factors + tensor * factor_at[n], final + tensor * ring_at[n] * 2,
-            0, index, mask, types, rings, draws_at, factor_at, ring_at, amplified, combination,
-            True, True,
-        )  # fmt: skip
-        out = tl.load(addresses + _OUT).to(tl.pointer_type(output))
-        tl.store(out + index, merged.to(output), mask=mask)
+            sources, numbers, amounts, (), final + tensor * rings * 2, index, mask, kind, True, True
+        )
+        out = tl.load(addresses + _OUT).to(tl.pointer_type(kind.output))
+        tl.store(out + index, merged.to(kind.output), mask=mask)
         counted = mask
         for e in tl.static_range(n):
-            if rings[e] > 0:
-                bits = _bits(_read(addresses, e + 1, index, mask, types[e + 1], True) - base)
-                for k in tl.static_range(tl.constexpr(rings[e])):
-                    other = ring_at[e] + k
+            if kind.rings[e] > 0:
+                bits = _bits(_read(sources[e + 1], index, mask, True) - base)
+                for k in tl.static_range(tl.constexpr(kind.rings[e])):
+                    other = tl.constexpr(kind.ring_at[e] + k)
                     here = _inside(bits, index, numbers + _RINGS + _RING * other)
                     counted = counted & ((here == 0) | (other >= ring))
         change = tl.where(counted, merged - base, 0.0)
-        told = sums + (cut * (_NEAR // block) + part) * 2
-        _tell(told, tl.where(counted, tl.abs(merged), 0.0), change * change, output)
+        told = sums + (tensor * width + first + ring * (_NEAR // block) + part) * 2
+        _tell(told, tl.where(counted, tl.abs(merged), 0.0), change * change, kind)

@@ -33,6 +33,7 @@ BATCH_BYTES = 1 << 26  # of merged tensors
 PIECE_BYTES = 1 << 25  # handed on at a time
 LONGEST = (1 << 31) - (1 << 20)  # elements: indices are int32
 _ALIGNED = 256  # bytes
+_TYPES = (np.int64, np.int32, np.float32)
 
 T = TypeVar("T")
 Row = tuple[list[int], list[int], list[float]]
@@ -82,20 +83,18 @@ class Merged:
     Attributes:
         values: all results, one after the other, each at an aligned place.
         starts: where each begins, in bytes.
-        sums: per launch, which jobs were in it and their sums in parts, each (T, ..., 2) float64.
+        sums: per launch, which jobs were in it, and of these what `launch` returns.
     """
 
     values: torch.Tensor
     starts: list[int]
-    sums: list[tuple[list[int], list[torch.Tensor]]]
+    sums: list[tuple[list[int], torch.Tensor]]
 
     def told(self, count: int) -> np.ndarray:
-        """(count, 2) float64: per job, whether a value is not finite (above 0), and the sum of
-        (merged - base) squared."""
+        """(count, 2) float64: per job what `launch` returns, once the device has worked it out."""
         result = np.zeros((count, 2))
-        for jobs, parts in self.sums:
-            for part in parts:
-                result[jobs] += part.sum(1).cpu().numpy()
+        for jobs, sums in self.sums:
+            result[jobs] = sums.cpu().numpy()
         return result
 
 
@@ -134,15 +133,14 @@ class KernelStream(Stream):
             jobs, others = self.decided(batch, decide, dtypes)
             merged = self.launched(jobs)
             host = _to_host(merged.values)
-            told = merged.told(len(jobs))
+            told = merged.told(len(jobs)).tolist()
             taken = {}
-            for job, start, sums in zip(jobs, merged.starts, told, strict=True):
-                size = job.reader.numel * WIDTHS[job.shape.output]
-                bad, changed = sums.tolist()
-                pieces = _pieces(
-                    host[start : start + size], WIDTHS[job.shape.output],
-                    (bad, changed, job.held.squared()),
-                )  # fmt: skip
+            for job, start, (doubt, changed) in zip(jobs, merged.starts, told, strict=True):
+                width = WIDTHS[job.shape.output]
+                values = slice(start, start + job.reader.numel * width)
+                finite = not doubt or _is_finite(merged.values[values], job.shape.output)
+                told_of = finite, changed, job.held.squared()
+                pieces = _pieces(host[values], width, told_of)
                 taken[job.reader.entry.name] = take(job.reader, pieces)
                 self.advance("merge", job.reader.entry, job.reader.numel)
             for reader, decisions, outcome in others:
@@ -225,6 +223,10 @@ class KernelStream(Stream):
         return kept(self.family, entry.name, models)
 
 
+def _is_finite(values: torch.Tensor, dtype: str) -> bool:
+    return bool(torch.isfinite(values.view(torch_dtype(dtype))).all())
+
+
 def _to_host(values: torch.Tensor) -> np.ndarray:
     """The bytes in page-locked memory, once the device has made them."""
     host = torch.empty(values.shape, dtype=torch.uint8, pin_memory=values.is_cuda)
@@ -233,66 +235,78 @@ def _to_host(values: torch.Tensor) -> np.ndarray:
 
 
 def _pieces(
-    values: np.ndarray, width: int, sums: tuple[float, float, float]
+    values: np.ndarray, width: int, told: tuple[bool, float, float]
 ) -> Iterator[MergedChunk]:
     """A merged tensor piece by piece; its sums come with the first."""
-    bad, changed, squared = sums
+    finite, changed, squared = told
     for start in range(0, max(values.size, 1), PIECE_BYTES):
         piece = values[start : start + PIECE_BYTES].data
-        yield MergedChunk(start // width, piece, bad == 0, changed, squared)
+        yield MergedChunk(start // width, piece, finite, changed, squared)
         changed = squared = 0.0
 
 
 _making = threading.Lock()
 
 
-def launch(shape: Shape, rows: list[Row], device: str) -> list[torch.Tensor]:
+def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
     """Merges some tensors of one shape.
 
     Args:
         rows: the table, see `merging.gpu.table`.
 
     Returns:
-        Their sums in parts, each (T, ..., 2) float64: whether a value is not finite (above 0), and
-        (merged - base) squared.
+        (T, 2) float64: above 0 where a value may not be finite, and the sum of (merged - base)
+        squared.
     """
     from merging.gpu import kernels
 
-    types = (torch.int64, torch.int32, torch.float32)
-    rows_there = [
-        torch.tensor(part, dtype=dtype).to(device, non_blocking=True)
-        for part, dtype in zip(zip(*rows, strict=True), types, strict=True)
-    ]
     tensors, rings = len(rows), shape.ring_at[-1]
-    programs = -(-max(numbers[table.NUMEL] for _, numbers, _ in rows) // kernels.BLOCK)
-    sums = torch.zeros(tensors, programs, 2, dtype=torch.float64, device=device)
-    listed = torch.zeros(tensors, max(rings, 1), dtype=torch.int32, device=device)
-    places = torch.empty(tensors, max(rings, 1), order.NEAR, 2, dtype=torch.int32, device=device)
-    final = torch.empty(tensors, max(rings, 1), 2, dtype=torch.int32, device=device)
-    kinds = {
-        "types": tuple(kernels.TYPES[name] for name in shape.types), "rings": shape.rings,
-        "draws_at": shape.draws_at, "factor_at": shape.factor_at, "ring_at": shape.ring_at,
-        "amplified": shape.amplified, "combination": shape.combination,
-        "output": kernels.TYPES[shape.output],
-    }  # fmt: skip
+    addresses, numbers, factors = _on_device(rows, device)
+    longest = max(whole[table.NUMEL] for _, whole, _ in rows)
+    programs = -(-longest // (kernels.BLOCK * kernels.BLOCKS))
+    parts = order.NEAR // kernels.MENDED
+    sums = torch.zeros(tensors, programs + rings * parts, 2, dtype=torch.float64, device=device)
+    listed = torch.zeros(tensors * rings, dtype=torch.int32, device=device)
+    places = torch.empty(tensors * rings * order.NEAR * 2, dtype=torch.int32, device=device)
+    final = torch.empty(tensors * rings * 2, dtype=torch.int32, device=device)
+    kind = kernels.Kind(
+        tuple(kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
+        shape.combination, kernels.TYPES[shape.output], shape.ring_at, shape.factor_at,
+        shape.draws_at,
+    )  # fmt: skip
     with _making:
         kernels.merge[programs, tensors](
-            *rows_there, final, listed, places, sums, programs, **kinds,
-            block=kernels.BLOCK, num_warps=kernels.WARPS, enable_fp_fusion=False,
+            addresses, numbers, factors, final, listed, places, sums, sums.shape[1], kind=kind,
+            block=kernels.BLOCK, blocks=kernels.BLOCKS, num_warps=kernels.WARPS,
+            enable_fp_fusion=False,
         )  # fmt: skip
-        if not rings:
-            return [sums]
-        parts = order.NEAR // kernels.MENDED
-        mended = torch.zeros(tensors, rings * parts, 2, dtype=torch.float64, device=device)
-        kernels.settle[rings, tensors, order.NEAR // kernels.SETTLED](
-            rows_there[1], final, listed, places, shape.draws_at[-1], rings,
-            block=kernels.SETTLED,
-        )  # fmt: skip
-        kernels.mend[rings, tensors, parts](
-            *rows_there, final, listed, places, mended, **kinds,
-            block=kernels.MENDED, enable_fp_fusion=False,
-        )  # fmt: skip
-    return [sums, mended]
+        if rings:
+            kernels.settle[rings, tensors, order.NEAR // kernels.SETTLED](
+                numbers, final, listed, places, shape.draws_at[-1], rings, block=kernels.SETTLED
+            )
+            kernels.mend[rings, tensors, parts](
+                addresses, numbers, factors, final, listed, places, sums, sums.shape[1], programs,
+                kind=kind, block=kernels.MENDED, enable_fp_fusion=False,
+            )  # fmt: skip
+    return sums.sum(1)
+
+
+def _on_device(rows: list[Row], device: str) -> list[torch.Tensor]:
+    """Addresses, whole numbers and factors of all rows, in one copy."""
+    parts = [
+        np.array(part, dtype=dtype).reshape(-1).view(np.uint8)
+        for part, dtype in zip(zip(*rows, strict=True), _TYPES, strict=True)
+    ]
+    host = torch.empty(
+        sum(map(len, parts)), dtype=torch.uint8, pin_memory=device.startswith("cuda")
+    )
+    np.concatenate(parts, out=host.numpy())
+    there = host.to(device, non_blocking=True)
+    pieces = there.split([len(part) for part in parts])
+    return [
+        piece.view(kind)
+        for piece, kind in zip(pieces, (torch.int64, torch.int32, torch.float32), strict=True)
+    ]
 
 
 __all__ = ["KernelReader", "KernelStream", "is_worthwhile"]

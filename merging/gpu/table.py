@@ -17,7 +17,8 @@ NUMEL, RINGS = 0, 1  # columns of whole numbers: elements, and from here RING fo
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
 RING = 8  # of a ring: two bounds, rank, strict, and the bits that come after the bounds'
 DRAW = 3  # of a draw: two keys, limit
-ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED = 1, 2, 4, 8
+ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN = 1, 2, 4, 8, 16
+EVENLY = 16  # experts up to which EVEN is known to divide exactly
 
 MarksOf = Callable[[int], np.ndarray]
 """The marks (`merging.gpu.order`) of an expert's tensor."""
@@ -31,8 +32,8 @@ class Shape:
         types: the models' stored types (safetensors' names), base first.
         rings: per expert the number of its rings; 0 keeps everything, -1 draws at random.
         amplified: per expert, False where its one ring has the factor 1.
-        combination: a sum of ELECTED (TIES), NORMALIZED, ZERO_IS_POSITIVE and AVERAGED (the base
-            has a weight).
+        combination: a sum of ELECTED (TIES), NORMALIZED, ZERO_IS_POSITIVE, AVERAGED (the base
+            has a weight) and EVEN (all experts have the weight 1).
         output: the output's type.
     """
 
@@ -68,8 +69,14 @@ def shape_of(
     if isinstance(combination, Election):
         kind += ELECTED + ZERO_IS_POSITIVE * combination.zero_is_positive
     kind += AVERAGED * (outcome.base_weight != 1.0)
+    if combination.weights.count(1.0) == len(decisions) <= EVENLY:
+        kind += EVEN
+    rings = tuple(map(_rings, decisions))
     amplified = tuple(getattr(one, "factors", None) != (1.0,) for one in decisions)
-    return Shape(types, tuple(_rings(one) for one in decisions), amplified, kind, output)
+    return _shape(types, rings, amplified, kind, output)
+
+
+_shape = functools.cache(Shape)  # one object for each: it keeps what it has worked out
 
 
 def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) -> list[int]:

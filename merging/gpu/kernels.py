@@ -19,9 +19,9 @@ import triton.language as tl
 from merging.gpu import table
 from merging.gpu.order import NEAR
 
-BLOCK = 2048  # elements that a program holds in registers at a time
-WARPS = 8
-BLOCKS = 2  # of a program
+BLOCK = 512  # elements that a program holds in registers at a time
+WARPS = 4
+BLOCKS = 4  # of a program
 SETTLED, MENDED = 64, 128  # entries that a program of `settle` and `mend` looks at
 
 
@@ -78,11 +78,15 @@ def _mix(x):
 
 
 @triton.jit
-def _read(source, index, mask, masked: tl.constexpr):
-    """Elements of one model as float32."""
-    if masked:
-        return tl.load(source + index, mask=mask, other=0.0).to(tl.float32)
-    return tl.load(source + index).to(tl.float32)
+def _read(sources, index, mask, masked: tl.constexpr):
+    """Elements of all models as stored, base first."""
+    values = ()
+    for model in tl.static_range(len(sources)):
+        if masked:
+            values += (tl.load(sources[model] + index, mask=mask, other=0.0),)
+        else:
+            values += (tl.load(sources[model] + index),)
+    return values
 
 
 @triton.jit
@@ -95,12 +99,11 @@ def _threshold(bracket, which: tl.constexpr, start):
 
 
 @triton.jit
-def _thresholds(numbers, start, rings: tl.constexpr):
-    """Of every bracket the two thresholds, for elements that straddle no bound's index."""
+def _thresholds(numbers, start, which: tl.constexpr, rings: tl.constexpr):
+    """Of all rings, for elements that straddle no bound's index."""
     found = ()
     for ring in tl.static_range(tl.constexpr(rings)):
-        bracket = numbers + _RINGS + _RING * ring
-        found += (_threshold(bracket, 0, start), _threshold(bracket, 1, start))
+        found += (_threshold(numbers + _RINGS + _RING * ring, which, start),)
     return found
 
 
@@ -152,26 +155,26 @@ def _share(total, count, most: tl.constexpr):
 
 @triton.jit
 def _element(
-    sources, numbers, factors, thresholds, final, index, mask,
-    kind: tl.constexpr, settled: tl.constexpr, masked: tl.constexpr,
+    values, numbers, factors, firsts, lasts, final, index,
+    kind: tl.constexpr, settled: tl.constexpr, simple: tl.constexpr,
 ):  # fmt: skip
     """Merges some elements of one tensor.
 
     Args:
-        sources, factors: from `_sources` and `_factors`.
+        values, factors: from `_read` and `_factors`.
         numbers: the tensor's row of the table.
-        thresholds: from `_thresholds`; read where neither masked nor settled.
         final: where the tensor's settled bounds stand.
         settled: cut at those; else at the brackets' first bounds.
+        simple: the elements straddle no bound's index; `firsts` and `lasts`, from `_thresholds`, hold.
 
     Returns:
         base, merged, and which elements lie inside any ring's bracket.
     """
-    base = _read(sources[0], index, mask, masked)
+    base = values[0].to(tl.float32)
     weighted = ()
     open = index < 0
     for e in tl.static_range(len(kind.rings)):
-        delta = _read(sources[e + 1], index, mask, masked) - base
+        delta = values[e + 1].to(tl.float32) - base
         if kind.rings[e] == 0:
             delta = delta * factors[kind.factor_at[e]]
         elif kind.rings[e] < 0:
@@ -188,15 +191,16 @@ def _element(
                 bracket = numbers + _RINGS + _RING * (last - back)
                 if settled:
                     kept = _before(bits, index, final + 2 * (last - back))
-                elif masked:
+                elif simple:
+                    kept = tl.abs(delta) >= firsts[kind.ring_at[e] + kind.rings[e] - 1 - back]
+                    maybe = tl.abs(delta) >= lasts[kind.ring_at[e] + kind.rings[e] - 1 - back]
+                    open = open | (maybe & (kept == 0))
+                else:
                     kept = _before(bits, index, bracket)
                     open = open | (_before(bits, index, bracket + 2) & (kept == 0))
-                else:
-                    kept = tl.abs(delta) >= thresholds[tl.constexpr(2 * (kind.ring_at[e] + kind.rings[e] - 1 - back))]
-                    maybe = tl.abs(delta) >= thresholds[tl.constexpr(2 * (kind.ring_at[e] + kind.rings[e] - 1 - back) + 1)]
-                    open = open | (maybe & (kept == 0))
                 if kind.amplified[e]:
-                    factor = tl.where(kept, factors[tl.constexpr(kind.factor_at[e] + kind.rings[e] - 1 - back)], factor)
+                    own = factors[kind.factor_at[e] + kind.rings[e] - 1 - back]
+                    factor = tl.where(kept, own, factor)
                 else:
                     factor = tl.where(kept, delta, 0.0)
             delta = delta * factor if kind.amplified[e] else factor
@@ -243,13 +247,13 @@ def _element(
 def _list(addresses, numbers, listed, places, index, mask, kind: tl.constexpr):
     """Lists, per ring, the elements that lie inside its bracket. Rare: it reads anew, so that
     nothing is held in registers for it."""
-    sources = _sources(addresses, kind)
-    base = _read(sources[0], index, mask, True)
+    values = _read(_sources(addresses, kind), index, mask, True)
+    base = values[0].to(tl.float32)
     for e in tl.static_range(len(kind.rings)):
         if kind.rings[e] > 0:
-            bits = _bits(_read(sources[e + 1], index, mask, True) - base)
+            bits = _bits(values[e + 1].to(tl.float32) - base)
             for k in tl.static_range(tl.constexpr(kind.rings[e])):
-                ring = tl.constexpr(kind.ring_at[e] + k)
+                ring = kind.ring_at[e] + k
                 mine = _inside(bits, index, numbers + _RINGS + _RING * ring) & mask
                 counters = listed + ring + tl.zeros_like(index)
                 slot = tl.atomic_add(counters, 1, mask=mine, sem="relaxed")
@@ -259,42 +263,16 @@ def _list(addresses, numbers, listed, places, index, mask, kind: tl.constexpr):
 
 
 @triton.jit
-def _block(
-    addresses, sources, numbers, factors, thresholds, final, listed, places, out, start, numel,
-    kind: tl.constexpr, block: tl.constexpr, masked: tl.constexpr,
-):  # fmt: skip
-    """Merges a block of elements, writes them and lists those inside a bracket.
+def _tell(sums, merged, changed, kind: tl.constexpr):
+    """Two sums: above 0 where a value may not be finite, and the squares.
 
-    Returns:
-        Of all others the magnitudes of the results, and (merged - base) squared.
+    Args:
+        merged: the largest magnitudes; read only where the output type is narrower than float32.
     """
-    index = start + tl.arange(0, block)
-    mask = index < numel
-    base, merged, open = _element(
-        sources, numbers, factors, thresholds, final, index, mask, kind, False, masked
-    )
-    rounded = merged.to(kind.output)
-    largest, changed = tl.abs(merged), (merged - base) * (merged - base)
-    if masked:
-        tl.store(out + index, rounded, mask=mask)
-        open = open & mask
-        largest, changed = tl.where(mask, largest, 0.0), tl.where(mask, changed, 0.0)
-    else:
-        tl.store(out + index, rounded)
-    if kind.ring_at[len(kind.rings)] > 0:
-        if tl.max(open.to(tl.int32), 0) > 0:
-            _list(addresses, numbers, listed, places, index, open, kind)
-            largest, changed = tl.where(open, 0.0, largest), tl.where(open, 0.0, changed)
-    return largest, changed
-
-
-@triton.jit
-def _tell(sums, largest, changed, kind: tl.constexpr):
-    """Two sums: above 0 where a value may not be finite, and the squares."""
     changed = tl.sum(changed, 0)
-    doubtful = (changed - changed) != 0.0  # infinite or NaN; else values fit types as wide as float32
+    doubtful = (changed - changed) != 0.0  # infinite or NaN
     if kind.output == tl.float16:
-        doubtful |= tl.max(largest, 0) > 65504.0
+        doubtful |= tl.max(merged, 0) > 65504.0
     tl.store(sums, doubtful.to(tl.float64))
     tl.store(sums + 1, changed.to(tl.float64))
 
@@ -311,7 +289,7 @@ def merge(
         final: (T, R, 2) int32, not read here.
         listed: (T, R) int32, zeros: how many elements lie inside each ring's bracket.
         places: (T, R, NEAR, 2) int32: their bits and indices.
-        sums: (T, width, 2) float64, zeros: the first are as of `_tell`, without those elements.
+        sums: (T, width, 2) float64, zeros: the first are as of `_tell`.
     """
     program, tensor = tl.program_id(0), tl.program_id(1)
     n: tl.constexpr = len(kind.rings)
@@ -331,24 +309,45 @@ def merge(
         simple = stop <= numel
         for ring in tl.static_range(tl.constexpr(rings)):
             simple &= not _straddles(numbers + _RINGS + _RING * ring, start, stop)
+        lane = tl.arange(0, block)
         largest = tl.zeros([block], tl.float32)
         changed = tl.zeros([block], tl.float32)
+        open = lane < 0
         if simple:  # elements come 16 bytes at a time, and one threshold holds for all
-            thresholds = _thresholds(numbers, start, rings)
+            firsts = _thresholds(numbers, start, 0, rings)
+            lasts = _thresholds(numbers, start, 1, rings)
+            values = _read(sources, start + lane, lane >= 0, False)
             for turn in tl.static_range(blocks):
-                x, y = _block(
-                    addresses, sources, numbers, amounts, thresholds, final, listed, places, out,
-                    start + turn * block, numel, kind, block, False,
-                )  # fmt: skip
-                largest, changed = tl.maximum(largest, x), changed + y
+                index = start + turn * block + lane
+                following = values
+                if turn + 1 < blocks:  # on their way while these are worked on
+                    following = _read(sources, index + block, lane >= 0, False)
+                base, merged, inside = _element(
+                    values, numbers, amounts, firsts, lasts, final, index, kind, False, True
+                )
+                tl.store(out + index, merged.to(kind.output))
+                largest = tl.maximum(largest, tl.abs(merged))
+                changed += (merged - base) * (merged - base)
+                open = open | inside
+                values = following
         else:
-            for turn in tl.static_range(blocks):
-                x, y = _block(
-                    addresses, sources, numbers, amounts, (), final, listed, places, out,
-                    start + turn * block, numel, kind, block, True,
-                )  # fmt: skip
-                largest, changed = tl.maximum(largest, x), changed + y
+            for turn in range(blocks):
+                index = start + turn * block + lane
+                mask = index < numel
+                values = _read(sources, index, mask, True)
+                base, merged, inside = _element(
+                    values, numbers, amounts, (), (), final, index, kind, False, False
+                )
+                tl.store(out + index, merged.to(kind.output), mask=mask)
+                largest = tl.maximum(largest, tl.where(mask, tl.abs(merged), 0.0))
+                changed += tl.where(mask, (merged - base) * (merged - base), 0.0)
+                open = open | (inside & mask)
         _tell(sums + (tensor * width + program) * 2, largest, changed, kind)
+        if rings > 0:
+            if tl.max(open.to(tl.int32), 0) > 0:
+                for turn in range(blocks):
+                    index = start + turn * block + lane
+                    _list(addresses, numbers, listed, places, index, index < numel, kind)
 
 
 @triton.jit
@@ -399,7 +398,7 @@ def mend(
     kind: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Merges the elements listed for ring program_id(0) of tensor program_id(1) again, with the
-    settled cuts. An element listed for several rings counts in the first one's sums.
+    settled cuts, and corrects the sums. An element listed for several rings counts for the first.
 
     Args:
         sums: as of `merge`; those of a tensor's mended elements stand from `first` on.
@@ -409,6 +408,7 @@ def mend(
     rings: tl.constexpr = kind.ring_at[n]
     addresses += tensor * (_MODELS + n + 1)
     numbers += tensor * kind.draws_at[n]
+    final += tensor * rings * 2
     cut = tensor * rings + ring
     count = tl.load(listed + cut)
     if part * block < count:
@@ -417,19 +417,20 @@ def mend(
         index = tl.load(places + (cut * _NEAR + slot) * 2 + 1, mask=mask, other=0)
         sources = _sources(addresses, kind)
         amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
-        base, merged, _ = _element(
-            sources, numbers, amounts, (), final + tensor * rings * 2, index, mask, kind, True, True
-        )
+        values = _read(sources, index, mask, True)
+        base, old, _ = _element(values, numbers, amounts, (), (), final, index, kind, False, False)
+        base, merged, _ = _element(values, numbers, amounts, (), (), final, index, kind, True, False)
         out = tl.load(addresses + _OUT).to(tl.pointer_type(kind.output))
         tl.store(out + index, merged.to(kind.output), mask=mask)
         counted = mask
         for e in tl.static_range(n):
             if kind.rings[e] > 0:
-                bits = _bits(_read(sources[e + 1], index, mask, True) - base)
+                bits = _bits(values[e + 1].to(tl.float32) - base)
                 for k in tl.static_range(tl.constexpr(kind.rings[e])):
-                    other = tl.constexpr(kind.ring_at[e] + k)
+                    other = kind.ring_at[e] + k
                     here = _inside(bits, index, numbers + _RINGS + _RING * other)
                     counted = counted & ((here == 0) | (other >= ring))
-        change = tl.where(counted, merged - base, 0.0)
+        change = (merged - base) * (merged - base) - (old - base) * (old - base)
         told = sums + (tensor * width + first + ring * (_NEAR // block) + part) * 2
-        _tell(told, tl.where(counted, tl.abs(merged), 0.0), change * change, kind)
+        largest = tl.where(mask, tl.abs(merged), 0.0)
+        _tell(told, largest, tl.where(counted, change, 0.0), kind)

@@ -31,6 +31,9 @@ from merging.sources import KeptFamily, resident_bytes
 from merging.stages import decide, make_consensus, make_pruner
 
 
+TOGETHER = 1 << 29  # bytes merged in one launch: nothing is written meanwhile
+
+
 def copy_bandwidth(device: str, size: int = 1 << 30, runs: int = 20) -> float:
     """Bytes read and written per second by a plain copy of `size` bytes on the device."""
     source = torch.empty(size, dtype=torch.uint8, device=device)
@@ -53,7 +56,7 @@ def remerge(build: Callable[[], Recipe], family: Family, kept: KeptFamily, engin
 
     if isinstance(stream, KernelStream):
         made = []
-        for batch in stream.batches(family.merged, dtypes):
+        for batch in stream.batches(family.merged, dtypes, most=TOGETHER):
             jobs, others = stream.decided(batch, decided, dtypes)
             assert not others
             made.append((stream.launched(jobs), len(jobs)))

@@ -11,8 +11,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from merging.checkpoints import Checkpoint, Family
 from merging.gpu import order
 from merging.later import torch
@@ -102,10 +100,10 @@ class KeptTensor:
     models: list[torch.Tensor]
     addresses: tuple[int, ...]
     types: tuple[str, ...]
-    _marks: dict[int, np.ndarray] = field(default_factory=dict)
+    _marks: dict[int, memoryview] = field(default_factory=dict)
     _squared: float | None = None
 
-    def marks(self, expert: int) -> np.ndarray:
+    def marks(self, expert: int) -> memoryview:
         """The marks (`merging.gpu.order`) of one expert, made once."""
         if expert not in self._marks:
             self._marks[expert] = order.marks(self.models[0], self.models[1 + expert])

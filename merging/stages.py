@@ -6,6 +6,7 @@ returns its decision as data. The formulas live in `merging.methods`, the passes
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -131,7 +132,12 @@ class KeepEverything:
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Every expert keeps every change."""
-        return [Keep()] * reader.experts
+        return _kept(reader.experts)
+
+
+@functools.cache
+def _kept(experts: int) -> list[Decision]:
+    return [Keep()] * experts
 
 
 class RandomPruning:
@@ -189,7 +195,6 @@ class _ByMagnitude:
         self._factors = [
             tuple(magnitude.ring_factors(source.amplification, mode)) for source in recipe.sources
         ]
-        self._known: dict[int, tuple[list[float], list[tuple[int, ...]]]] = {}  # by size
         measured = recipe.consensus == "pcb" or recipe.parameters.get("rescale")
         whole_model = recipe.consensus == "ties" and recipe.parameters["scope"] == "model"
         self._cuts_may_wait = not measured and not whole_model  # nothing else is told by them
@@ -213,24 +218,30 @@ class _ByMagnitude:
 class TensorMagnitude(_ByMagnitude):
     """prune: magnitude, scope: tensor."""
 
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self._known: dict[int, tuple[list[float], list[Ranks]]] = {}  # by size
+
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Cuts that keep exactly int(density * n) entries of the tensor."""
         if reader.numel == 0:
             return [Keep()] * reader.experts
-        keeps = self._keeps(reader)
+        ranks = self._ranks(reader)
         if reader.finds_cuts and self._cuts_may_wait:
-            return [Ranks(row, factors) for row, factors in zip(keeps, self._factors, strict=True)]
+            return ranks
+        keeps = [one.counts for one in ranks]
         cuts = largest_cuts(reader.order_statistics, reader.nth_equal, reader.numel, keeps)
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
 
-    def _keeps(self, reader: TensorReader) -> list[tuple[int, ...]]:
-        """Per expert, how many entries its nested partitions hold."""
+    def _ranks(self, reader: TensorReader) -> list[Ranks]:
+        """How many entries every expert's nested partitions hold. Tensors of one size share it."""
         at = [density_at(source, reader) for source in self._recipe.sources]
         known = self._known.get(reader.numel)
         if known is None or known[0] != at:
             nested = map(magnitude.partition_densities, at, map(len, self._factors))
             counts = [tuple(magnitude.kept_count(reader.numel, d) for d in row) for row in nested]
-            known = self._known[reader.numel] = at, counts
+            ranks = [Ranks(row, factors) for row, factors in zip(counts, self._factors, strict=True)]
+            known = self._known[reader.numel] = at, ranks
         return known[1]
 
 
@@ -340,6 +351,9 @@ class DynamicPruning(_ByMagnitude):
         return [float(dynamic.densities(one, shift, layer, linear)[0]) for one in nested]
 
 
+_sum, _election = functools.cache(Sum), functools.cache(Election)  # most tensors share one
+
+
 class LinearConsensus:
     """consensus: sum or mean."""
 
@@ -355,7 +369,7 @@ class LinearConsensus:
 
     def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
         """A sum with the tensor's weights."""
-        return Sum(weights_at(self._recipe, reader), self._normalize)
+        return _sum(weights_at(self._recipe, reader), self._normalize)
 
 
 class TiesConsensus:
@@ -382,7 +396,7 @@ class TiesConsensus:
     def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
         """An election with the tensor's weights."""
         normalize = self._recipe.parameters["normalize"]
-        return Election(weights_at(self._recipe, reader), normalize, self._zero_is_positive)
+        return _election(weights_at(self._recipe, reader), normalize, self._zero_is_positive)
 
 
 class PcbConsensus:

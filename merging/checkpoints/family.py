@@ -6,6 +6,7 @@ whether it is merged, copied from the base or left out, and why.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +47,7 @@ class Entry:
         """True for what a merge is expected to merge: floating-point, and no buffer."""
         return self.dtype in MERGEABLE and not is_buffer(self.name, self.shape)
 
-    @property
+    @functools.cached_property
     def numel(self) -> int:
         """Elements that are merged: all of them, or those of the shared rows."""
         count = 1

@@ -46,16 +46,16 @@ ALL = Bracket(-1, 0, -1, 0)
 NOTHING = Bracket(MOST, 0, MOST, 0)
 
 
-def marks(base: torch.Tensor, expert: torch.Tensor) -> np.ndarray:
+def marks(base: torch.Tensor, expert: torch.Tensor) -> memoryview:
     """The marks of one expert's tensor.
 
     Args:
         base, expert: (n,) raw values on one device; n < 2**31.
 
     Returns:
-        (ceil(n / NEAR) + 1, 4) int32, one row per place 0, NEAR, 2 NEAR...: the magnitude's float32
-        bits, the index, and how many of the next and of the last NEAR places have the same bits.
-        The last row stands after all entries.
+        int32, four for each of the places 0, NEAR, 2 NEAR...: the magnitude's float32 bits, the
+        index, and how many of the next and of the last NEAR places have the same bits. The last
+        four stand after all entries.
 
     Raises:
         NonFinite: a value is NaN or infinite.
@@ -72,10 +72,11 @@ def marks(base: torch.Tensor, expert: torch.Tensor) -> np.ndarray:
     end = torch.searchsorted(falling, -value, right=True)
     rows = [value, index[at], (end - at).clamp(max=NEAR), (at - begin).clamp(max=NEAR)]
     found = torch.stack([row.to(torch.int32) for row in rows], 1).cpu().numpy()
-    return np.concatenate([found, np.array([[-1, 0, 0, 0]], dtype=np.int32)])
+    last = np.array([[-1, 0, 0, 0]], dtype=np.int32)
+    return memoryview(np.concatenate([found, last]).reshape(-1))
 
 
-def bracket(marks: np.ndarray, count: int, numel: int, *, strict: bool = False) -> Bracket:
+def bracket(marks: memoryview, count: int, numel: int, *, strict: bool = False) -> Bracket:
     """Where the cut lies that keeps the `count` largest entries.
 
     Args:
@@ -88,7 +89,7 @@ def bracket(marks: np.ndarray, count: int, numel: int, *, strict: bool = False) 
     if count < 0 or (count == 0 and not strict):
         return NOTHING
     place, rank = divmod(count, NEAR)
-    (bits, index, run, _), (after, last_index, _, back) = marks[place : place + 2].tolist()
+    bits, index, run, _, after, last_index, _, back = marks[4 * place : 4 * place + 8]
     if not strict:
         return Bracket(bits, index, *((after, last_index) if rank else (bits, index)), rank)
     if after == bits or rank < run:

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -67,13 +67,14 @@ class Job:
 
     Attributes:
         held: what the models hold, on the device.
+        factors: of the table.
     """
 
     reader: KernelReader
     decisions: Sequence[Decision]
-    outcome: Outcome
     held: KeptTensor
     shape: Shape
+    factors: list[float]
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,10 @@ class KernelStream(Stream):
     """A stream that merges in batches."""
 
     engine = "kernels"
+
+    def __init__(self, family: Family, **options: Any) -> None:
+        super().__init__(family, **options)
+        self._shared: dict[tuple, tuple[Shape, list[float], object, object]] = {}
 
     def open(self, entry: Entry) -> TensorReader:
         """The reader of one merged tensor."""
@@ -160,14 +165,18 @@ class KernelStream(Stream):
         return [found[entry.name] for entry in entries]
 
     def batches(
-        self, entries: Iterable[Entry], dtypes: Mapping[str, str]
+        self, entries: Iterable[Entry], dtypes: Mapping[str, str], most: int = BATCH_BYTES
     ) -> Iterator[list[Entry]]:
-        """Tensors of about the same size, so that few programs of a launch have nothing to do."""
+        """Tensors of about the same size, so that few programs of a launch have nothing to do.
+
+        Args:
+            most: bytes of merged tensors in a batch; one tensor may have more.
+        """
         batch: list[Entry] = []
         size = 0
         for entry in sorted(entries, key=lambda entry: -entry.numel):
             more = entry.numel * WIDTHS[dtypes[entry.name]]
-            if batch and size + more > BATCH_BYTES:
+            if batch and size + more > most:
                 yield batch
                 batch, size = [], 0
             batch.append(entry)
@@ -194,7 +203,7 @@ class KernelStream(Stream):
                 except NonFinite as error:
                     raise job.reader.culprit(error) from None
                 addresses = [values.data_ptr() + starts[index], *job.held.addresses]
-                rows.append((addresses, numbers, table.factors(job.decisions, job.outcome)))
+                rows.append((addresses, numbers, job.factors))
             sums.append((members, launch(shape, rows, self.device)))
         return Merged(values, starts[:-1], sums)
 
@@ -210,9 +219,24 @@ class KernelStream(Stream):
                 others.append((reader, decisions, outcome))
                 continue
             held = self._held(entry)
-            shape = table.shape_of(decisions, outcome, held.types, dtypes[entry.name])
-            jobs.append(Job(reader, decisions, outcome, held, shape))
+            jobs.append(
+                Job(reader, decisions, held, *self._known(decisions, outcome, held, dtypes[entry.name]))
+            )
         return jobs, others
+
+    def _known(
+        self, decisions: Sequence[Decision], outcome: Outcome, held: KeptTensor, dtype: str
+    ) -> tuple[Shape, list[float]]:
+        """A tensor's shape and factors. Those whose decisions are the same objects share them."""
+        key = (
+            id(decisions), id(outcome.combination), outcome.strength, outcome.base_weight,
+            held.types, dtype,
+        )  # fmt: skip
+        if key not in self._shared:
+            shape = table.shape_of(decisions, outcome, held.types, dtype)
+            # kept with what its key names: an id is one object's for as long as that lives
+            self._shared[key] = shape, table.factors(decisions, outcome), decisions, outcome
+        return self._shared[key][:2]
 
     def _held(self, entry: Entry) -> KeptTensor:
         if isinstance(self.source, KeptFamily):
@@ -269,11 +293,7 @@ def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
     listed = torch.zeros(tensors * rings, dtype=torch.int32, device=device)
     places = torch.empty(tensors * rings * order.NEAR * 2, dtype=torch.int32, device=device)
     final = torch.empty(tensors * rings * 2, dtype=torch.int32, device=device)
-    kind = kernels.Kind(
-        tuple(kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
-        shape.combination, kernels.TYPES[shape.output], shape.ring_at, shape.factor_at,
-        shape.draws_at,
-    )  # fmt: skip
+    kind = _kind(shape)
     with _making:
         kernels.merge[programs, tensors](
             addresses, numbers, factors, final, listed, places, sums, sums.shape[1], kind=kind,
@@ -289,6 +309,17 @@ def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
                 kind=kind, block=kernels.MENDED, enable_fp_fusion=False,
             )  # fmt: skip
     return sums.sum(1)
+
+
+@functools.cache
+def _kind(shape: Shape) -> Any:
+    from merging.gpu import kernels
+
+    return kernels.Kind(
+        tuple(kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
+        shape.combination, kernels.TYPES[shape.output], shape.ring_at, shape.factor_at,
+        shape.draws_at,
+    )  # fmt: skip
 
 
 def _on_device(rows: list[Row], device: str) -> list[torch.Tensor]:

@@ -6,10 +6,8 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from merging.decisions import Competition, Decision, Draw, Election, Keep, Outcome, Ranks, Rings
-from merging.gpu.order import MOST, Bracket, bracket, given
+from merging.gpu.order import MOST, bracket, given
 from merging.methods import linear, random
 
 OUT, MODELS = 0, 1  # columns of addresses
@@ -20,7 +18,7 @@ DRAW = 3  # of a draw: two keys, limit
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN = 1, 2, 4, 8, 16
 EVENLY = 16  # experts up to which EVEN is known to divide exactly
 
-MarksOf = Callable[[int], np.ndarray]
+MarksOf = Callable[[int], memoryview]
 """The marks (`merging.gpu.order`) of an expert's tensor."""
 
 
@@ -86,10 +84,10 @@ def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) 
         if isinstance(one, Ranks):
             marks = marks_of(index)
             for count in one.counts:
-                row += _ring(bracket(marks, count, numel, strict=one.strict))
+                row += _ring(*bracket(marks, count, numel, strict=one.strict))
         elif isinstance(one, Rings):
             for cut in one.cuts:
-                row += _ring(given(cut, one.offset))
+                row += _ring(*given(cut, one.offset))
         elif isinstance(one, Draw):
             draws += [*one.keys, random.limit(one.density)]
     return row + draws
@@ -111,8 +109,12 @@ def _rings(decision: Decision) -> int:
     return len(decision.factors)
 
 
-def _ring(found: Bracket) -> tuple[int, ...]:
-    return (*found, min(found.bits + 1, MOST), min(found.last_bits + 1, MOST))
+def _ring(
+    bits: int, index: int, last_bits: int, last_index: int, rank: int, strict: bool
+) -> tuple[int, ...]:
+    after = bits + 1 if bits < MOST else MOST
+    last_after = last_bits + 1 if last_bits < MOST else MOST
+    return (bits, index, last_bits, last_index, rank, strict, after, last_after)
 
 
 def _starts(first: int, sizes: Sequence[int]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from merging.gpu.order import NEAR
 
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4
-BLOCKS = 4  # of a program
+BLOCKS = 8  # of a program
 SETTLED, MENDED = 64, 128  # entries that a program of `settle` and `mend` looks at
 
 
@@ -47,6 +47,7 @@ _DIVISOR, _WEIGHTS = tl.constexpr(table.DIVISOR), tl.constexpr(table.WEIGHTS)
 _ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZED)
 _ZERO_IS_POSITIVE = tl.constexpr(table.ZERO_IS_POSITIVE)
 _AVERAGED, _EVEN = tl.constexpr(table.AVERAGED), tl.constexpr(table.EVEN)
+_FINITE = tl.constexpr(table.FINITE)
 
 
 @triton.jit
@@ -156,7 +157,7 @@ def _share(total, count, most: tl.constexpr):
 @triton.jit
 def _element(
     values, numbers, factors, firsts, lasts, final, index,
-    kind: tl.constexpr, settled: tl.constexpr, simple: tl.constexpr,
+    kind: tl.constexpr, settled: tl.constexpr, simple: tl.constexpr, certain: tl.constexpr,
 ):  # fmt: skip
     """Merges some elements of one tensor.
 
@@ -166,6 +167,7 @@ def _element(
         final: where the tensor's settled bounds stand.
         settled: cut at those; else at the brackets' first bounds.
         simple: the elements straddle no bound's index; `firsts` and `lasts`, from `_thresholds`, hold.
+        certain: as well, and none lies inside a bracket.
 
     Returns:
         base, merged, and which elements lie inside any ring's bracket.
@@ -193,8 +195,9 @@ def _element(
                     kept = _before(bits, index, final + 2 * (last - back))
                 elif simple:
                     kept = tl.abs(delta) >= firsts[kind.ring_at[e] + kind.rings[e] - 1 - back]
-                    maybe = tl.abs(delta) >= lasts[kind.ring_at[e] + kind.rings[e] - 1 - back]
-                    open = open | (maybe & (kept == 0))
+                    if not certain:
+                        maybe = tl.abs(delta) >= lasts[kind.ring_at[e] + kind.rings[e] - 1 - back]
+                        open = open | (maybe & (kept == 0))
                 else:
                     kept = _before(bits, index, bracket)
                     open = open | (_before(bits, index, bracket + 2) & (kept == 0))
@@ -215,10 +218,11 @@ def _element(
         if _NORMALIZED & kind.combination != 0:
             merged = tl.div_rn(total, tl.zeros_like(total) + factors[_DIVISOR])
     else:
-        positive = total >= 0.0
-        if _ZERO_IS_POSITIVE & kind.combination == 0:
-            positive = total > 0.0
-        flip = tl.where(positive, 0, -0x80000000)  # then those that agree are above 0
+        if _ZERO_IS_POSITIVE & kind.combination != 0:
+            flip = total.to(tl.int32, bitcast=True) & -0x80000000  # -0 is a sum of nothing but -0
+        else:
+            flip = tl.where(total > 0.0, 0, -0x80000000)
+        # with these signs flipped, those that agree are above 0
         merged = tl.zeros_like(total)
         divisor = tl.zeros_like(total)
         for e in tl.static_range(len(kind.rings)):
@@ -234,7 +238,8 @@ def _element(
             else:
                 merged = tl.div_rn(merged, tl.where(divisor == 0.0, 1.0, divisor))
         merged = _flip(merged, flip) + 0.0  # where nobody agrees that is 0, not -0
-        merged += total * 0.0  # NaN has no sign, and must be seen
+        if _FINITE & kind.combination == 0:
+            merged += total * 0.0  # NaN has no sign, and must be seen
     merged = merged * factors[_STRENGTH]
     if _AVERAGED & kind.combination != 0:
         merged = base * factors[_BASE_WEIGHT] + merged
@@ -260,6 +265,37 @@ def _list(addresses, numbers, listed, places, index, mask, kind: tl.constexpr):
                 place = places + (ring * _NEAR + slot) * 2
                 tl.store(place, bits, mask=mine & (slot < _NEAR))
                 tl.store(place + 1, index, mask=mine & (slot < _NEAR))
+
+
+@triton.jit
+def _blocks(
+    sources, numbers, factors, firsts, lasts, final, out, start, lane,
+    kind: tl.constexpr, blocks: tl.constexpr, certain: tl.constexpr,
+):  # fmt: skip
+    """Merges and writes some blocks of elements that straddle no bound's index.
+
+    Returns:
+        Over all blocks the largest magnitude, the sum of (merged - base) squared, and whether an
+        element lies inside a bracket.
+    """
+    largest = tl.zeros(lane.shape, tl.float32)
+    changed = tl.zeros(lane.shape, tl.float32)
+    open = lane < 0
+    values = _read(sources, start + lane, lane >= 0, False)
+    for turn in tl.static_range(blocks):
+        index = start + turn * lane.shape[0] + lane
+        following = values
+        if turn + 1 < blocks:  # on their way while these are worked on
+            following = _read(sources, index + lane.shape[0], lane >= 0, False)
+        base, merged, inside = _element(
+            values, numbers, factors, firsts, lasts, final, index, kind, False, True, certain
+        )
+        tl.store(out + index, merged.to(kind.output))
+        largest = tl.maximum(largest, tl.abs(merged))
+        changed += (merged - base) * (merged - base)
+        open = open | inside
+        values = following
+    return largest, changed, open
 
 
 @triton.jit
@@ -310,33 +346,31 @@ def merge(
         for ring in tl.static_range(tl.constexpr(rings)):
             simple &= not _straddles(numbers + _RINGS + _RING * ring, start, stop)
         lane = tl.arange(0, block)
-        largest = tl.zeros([block], tl.float32)
-        changed = tl.zeros([block], tl.float32)
-        open = lane < 0
+        none = tl.zeros([block], tl.float32)
         if simple:  # elements come 16 bytes at a time, and one threshold holds for all
             firsts = _thresholds(numbers, start, 0, rings)
             lasts = _thresholds(numbers, start, 1, rings)
-            values = _read(sources, start + lane, lane >= 0, False)
-            for turn in tl.static_range(blocks):
-                index = start + turn * block + lane
-                following = values
-                if turn + 1 < blocks:  # on their way while these are worked on
-                    following = _read(sources, index + block, lane >= 0, False)
-                base, merged, inside = _element(
-                    values, numbers, amounts, firsts, lasts, final, index, kind, False, True
-                )
-                tl.store(out + index, merged.to(kind.output))
-                largest = tl.maximum(largest, tl.abs(merged))
-                changed += (merged - base) * (merged - base)
-                open = open | inside
-                values = following
+            certain = True
+            for ring in tl.static_range(tl.constexpr(rings)):
+                certain = certain & (firsts[ring] == lasts[ring])
+            if certain:
+                largest, changed, open = _blocks(
+                    sources, numbers, amounts, firsts, lasts, final, out, start, lane,
+                    kind, blocks, True,
+                )  # fmt: skip
+            else:
+                largest, changed, open = _blocks(
+                    sources, numbers, amounts, firsts, lasts, final, out, start, lane,
+                    kind, blocks, False,
+                )  # fmt: skip
         else:
+            largest, changed, open = none, none, lane < 0
             for turn in range(blocks):
                 index = start + turn * block + lane
                 mask = index < numel
                 values = _read(sources, index, mask, True)
                 base, merged, inside = _element(
-                    values, numbers, amounts, (), (), final, index, kind, False, False
+                    values, numbers, amounts, (), (), final, index, kind, False, False, False
                 )
                 tl.store(out + index, merged.to(kind.output), mask=mask)
                 largest = tl.maximum(largest, tl.where(mask, tl.abs(merged), 0.0))
@@ -418,8 +452,8 @@ def mend(
         sources = _sources(addresses, kind)
         amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
         values = _read(sources, index, mask, True)
-        base, old, _ = _element(values, numbers, amounts, (), (), final, index, kind, False, False)
-        base, merged, _ = _element(values, numbers, amounts, (), (), final, index, kind, True, False)
+        base, old, _ = _element(values, numbers, amounts, (), (), final, index, kind, False, False, False)
+        base, merged, _ = _element(values, numbers, amounts, (), (), final, index, kind, True, False, False)
         out = tl.load(addresses + _OUT).to(tl.pointer_type(kind.output))
         tl.store(out + index, merged.to(kind.output), mask=mask)
         counted = mask

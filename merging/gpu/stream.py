@@ -7,7 +7,9 @@ held whole) runs as in `merging.engine`.
 
 from __future__ import annotations
 
+import array
 import functools
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +35,6 @@ BATCH_BYTES = 1 << 26  # of merged tensors
 PIECE_BYTES = 1 << 25  # handed on at a time
 LONGEST = (1 << 31) - (1 << 20)  # elements: indices are int32
 _ALIGNED = 256  # bytes
-_TYPES = (np.int64, np.int32, np.float32)
 
 T = TypeVar("T")
 Row = tuple[list[int], list[int], list[float]]
@@ -325,8 +326,8 @@ def _kind(shape: Shape) -> Any:
 def _on_device(rows: list[Row], device: str) -> list[torch.Tensor]:
     """Addresses, whole numbers and factors of all rows, in one copy."""
     parts = [
-        np.array(part, dtype=dtype).reshape(-1).view(np.uint8)
-        for part, dtype in zip(zip(*rows, strict=True), _TYPES, strict=True)
+        np.frombuffer(array.array(code, itertools.chain.from_iterable(part)), dtype=np.uint8)
+        for part, code in zip(zip(*rows, strict=True), "qif", strict=True)
     ]
     host = torch.empty(
         sum(map(len, parts)), dtype=torch.uint8, pin_memory=device.startswith("cuda")

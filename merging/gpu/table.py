@@ -15,7 +15,7 @@ NUMEL, RINGS = 0, 1  # columns of whole numbers: elements, and from here RING fo
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
 RING = 8  # of a ring: two bounds, rank, strict, and the bits that come after the bounds'
 DRAW = 3  # of a draw: two keys, limit
-ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN = 1, 2, 4, 8, 16
+ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN, FINITE = 1, 2, 4, 8, 16, 32
 EVENLY = 16  # experts up to which EVEN is known to divide exactly
 
 MarksOf = Callable[[int], memoryview]
@@ -31,7 +31,8 @@ class Shape:
         rings: per expert the number of its rings; 0 keeps everything, -1 draws at random.
         amplified: per expert, False where its one ring has the factor 1.
         combination: a sum of ELECTED (TIES), NORMALIZED, ZERO_IS_POSITIVE, AVERAGED (the base
-            has a weight) and EVEN (all experts have the weight 1).
+            has a weight), EVEN (all experts have the weight 1) and FINITE (all deltas are: they
+            were sorted).
         output: the output's type.
     """
 
@@ -69,6 +70,8 @@ def shape_of(
     kind += AVERAGED * (outcome.base_weight != 1.0)
     if combination.weights.count(1.0) == len(decisions) <= EVENLY:
         kind += EVEN
+    if all(isinstance(one, Ranks) for one in decisions):
+        kind += FINITE
     rings = tuple(map(_rings, decisions))
     amplified = tuple(getattr(one, "factors", None) != (1.0,) for one in decisions)
     return _shape(types, rings, amplified, kind, output)

@@ -6,6 +6,7 @@ loops never use it; with `from merging.later import torch` they never wait for i
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,4 +23,11 @@ else:
 
     torch = _Torch()
 
-__all__ = ["torch"]
+
+
+def is_loaded() -> bool:
+    """True where torch is in memory already."""
+    return "torch" in sys.modules
+
+
+__all__ = ["is_loaded", "torch"]

@@ -52,7 +52,7 @@ from merging.errors import (
 )
 from merging.gpu import stream as gpu
 from merging.journal import Journal, Written, key_of, resumable
-from merging.later import torch
+from merging.later import is_loaded, torch
 from merging.readback import ReadBack
 from merging.recipe import Recipe
 from merging.sources import release, source_for
@@ -210,7 +210,7 @@ def merge(
     _check_no_input(out, family.models)
     _check_space(out, _specs(family, recipe))
     run = Run(recipe, family, out, overwrite, shard_bytes, resume, progress, cancel)
-    finished, where, notes = with_memory(run, pick_device(device), chunk)
+    finished, where, notes = with_memory(run, _device_for(device, family, recipe), chunk)
     return Result(
         out.resolve(), finished.fingerprint, time.perf_counter() - started, _peak_bytes(where),
         where, finished.engine, family.account, finished.drift,
@@ -376,6 +376,14 @@ def with_memory(
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """True where a device's memory was short. Apple's says it in words only."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def _device_for(wanted: str, family: Family, recipe: Recipe) -> str:
+    """The device a merge runs on. Where torch is not in memory yet, loading it and waking a GPU
+    takes longer than the CPU's loops take for the merge."""
+    if wanted == "auto" and not is_loaded() and fused.would_run(family, recipe.partitions):
+        return "cpu"
+    return pick_device(wanted)
 
 
 def _stream_class(family: Family, recipe: Recipe, device: str) -> type[Stream]:

@@ -13,6 +13,8 @@ from merging import kernels
 
 _MASK = (1 << 64) - 1
 _REGION = 128
+_AT_ONCE = 1 << 16  # words
+_FACTORS = 2.0 * np.arange(_REGION) + 1.0
 
 
 def checksum(data: memoryview, position: int) -> int:
@@ -27,7 +29,14 @@ def checksum(data: memoryview, position: int) -> int:
         raw = np.append(raw, np.uint8(0))
     if kernels.is_built() and (library := kernels.library()) is not None:
         return int(library.amalgam_checksum(raw.ctypes.data, raw.size // 2, position // 2))
-    words = raw.view(np.int16).astype(np.int64)
-    index = np.arange(position // 2, position // 2 + words.size)
-    factors = (2 * (index % _REGION) + 1) * (2 * (index // _REGION) + 1)
-    return int((words * factors).sum()) & _MASK  # integers wrap around, as the loop's
+    first, into = divmod(position // 2, _REGION)
+    words = raw.view(np.int16)
+    total = 0
+    for start in range(-into, words.size, _AT_ONCE):  # whole regions, the first maybe cut short
+        block = np.zeros(_AT_ONCE, dtype=np.float64)
+        piece = words[max(start, 0) : start + _AT_ONCE]
+        block[max(-start, 0) : max(-start, 0) + piece.size] = piece
+        sums = (block.reshape(-1, _REGION) @ _FACTORS).astype(np.int64)  # exact: below 2**53
+        region = first + (start + into) // _REGION
+        total += int((sums * (2 * np.arange(region, region + sums.size) + 1)).sum())
+    return total & _MASK  # sums of a piece stay far below 2**63

@@ -14,10 +14,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
 from merging.decisions import Competition, Decision, Outcome
@@ -44,7 +45,11 @@ Row = tuple[list[int], list[int], list[float]]
 def is_worthwhile(family: Family, device: str) -> bool:
     """True where a GPU's kernels pay within one merge, and can be made."""
     work = sum(entry.numel for entry in family.merged) * len(family.experts)
-    return device.startswith("cuda") and work >= WORTH_COMPILING and can_compile(device)
+    if not (device.startswith("cuda") and work >= WORTH_COMPILING and can_compile(device)):
+        return False
+    if kernels.can_build():
+        kernels.library()  # what is written is checked by loops of the CPU
+    return True
 
 
 @functools.cache
@@ -62,8 +67,7 @@ def can_compile(device: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One tensor of a batch, ready to be merged.
 
     Attributes:
@@ -283,42 +287,42 @@ def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
         (T, 2) float64: above 0 where a value may not be finite, and the sum of (merged - base)
         squared.
     """
-    from merging.gpu import kernels
+    from merging.gpu import triton_kernels
 
     tensors, rings = len(rows), shape.ring_at[-1]
     addresses, numbers, factors = _on_device(rows, device)
     longest = max(whole[table.NUMEL] for _, whole, _ in rows)
-    programs = -(-longest // (kernels.BLOCK * kernels.BLOCKS))
-    parts = order.NEAR // kernels.MENDED
+    programs = -(-longest // (triton_kernels.BLOCK * triton_kernels.BLOCKS))
+    parts = order.NEAR // triton_kernels.MENDED
     sums = torch.zeros(tensors, programs + rings * parts, 2, dtype=torch.float64, device=device)
     listed = torch.zeros(tensors * rings, dtype=torch.int32, device=device)
     places = torch.empty(tensors * rings * order.NEAR * 2, dtype=torch.int32, device=device)
     final = torch.empty(tensors * rings * 2, dtype=torch.int32, device=device)
     kind = _kind(shape)
     with _making:
-        kernels.merge[programs, tensors](
+        triton_kernels.merge[programs, tensors](
             addresses, numbers, factors, final, listed, places, sums, sums.shape[1], kind=kind,
-            block=kernels.BLOCK, blocks=kernels.BLOCKS, num_warps=kernels.WARPS,
+            block=triton_kernels.BLOCK, blocks=triton_kernels.BLOCKS, num_warps=triton_kernels.WARPS,
             enable_fp_fusion=False,
         )  # fmt: skip
         if rings:
-            kernels.settle[rings, tensors, order.NEAR // kernels.SETTLED](
-                numbers, final, listed, places, shape.draws_at[-1], rings, block=kernels.SETTLED
+            triton_kernels.settle[rings, tensors, order.NEAR // triton_kernels.SETTLED](
+                numbers, final, listed, places, shape.draws_at[-1], rings, block=triton_kernels.SETTLED
             )
-            kernels.mend[rings, tensors, parts](
+            triton_kernels.mend[rings, tensors, parts](
                 addresses, numbers, factors, final, listed, places, sums, sums.shape[1], programs,
-                kind=kind, block=kernels.MENDED, enable_fp_fusion=False,
+                kind=kind, block=triton_kernels.MENDED, enable_fp_fusion=False,
             )  # fmt: skip
     return sums.sum(1)
 
 
 @functools.cache
 def _kind(shape: Shape) -> Any:
-    from merging.gpu import kernels
+    from merging.gpu import triton_kernels
 
-    return kernels.Kind(
-        tuple(kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
-        shape.combination, kernels.TYPES[shape.output], shape.ring_at, shape.factor_at,
+    return triton_kernels.Kind(
+        tuple(triton_kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
+        shape.combination, triton_kernels.TYPES[shape.output], shape.ring_at, shape.factor_at,
         shape.draws_at,
     )  # fmt: skip
 

@@ -7,8 +7,8 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def few_programs(monkeypatch) -> None:
-    from merging.gpu import kernels, order
+    from merging.gpu import order, triton_kernels
 
-    monkeypatch.setattr(kernels, "BLOCK", 1 << 13)
-    monkeypatch.setattr(kernels, "SETTLED", order.NEAR)
-    monkeypatch.setattr(kernels, "MENDED", order.NEAR)
+    monkeypatch.setattr(triton_kernels, "BLOCK", 1 << 13)
+    monkeypatch.setattr(triton_kernels, "SETTLED", order.NEAR)
+    monkeypatch.setattr(triton_kernels, "MENDED", order.NEAR)

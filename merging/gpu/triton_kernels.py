@@ -282,11 +282,11 @@ def _blocks(
     changed = tl.zeros(lane.shape, tl.float32)
     open = lane < 0
     values = _read(sources, start + lane, lane >= 0, False)
-    for turn in tl.static_range(blocks):
+    for turn in range(blocks):
         index = start + turn * lane.shape[0] + lane
-        following = values
-        if turn + 1 < blocks:  # on their way while these are worked on
-            following = _read(sources, index + lane.shape[0], lane >= 0, False)
+        # the next block's are on their way while these are worked on
+        more = tl.zeros(lane.shape, tl.int1) | (turn + 1 < blocks)
+        following = _read(sources, index + lane.shape[0], more, True)
         base, merged, inside = _element(
             values, numbers, factors, firsts, lasts, final, index, kind, False, True, certain
         )

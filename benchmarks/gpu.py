@@ -30,7 +30,6 @@ from merging.recipe import Recipe
 from merging.sources import KeptFamily, resident_bytes
 from merging.stages import decide, make_consensus, make_pruner
 
-
 TOGETHER = 1 << 29  # bytes merged in one launch: nothing is written meanwhile
 
 

@@ -583,6 +583,7 @@ class FusedReader(TensorReader):
             expert.keep = round(decision.density * (1 << 24))
             expert.scale = decision.scale
         else:
+            assert isinstance(decision, Rings)  # this engine's readers are given cuts
             ((_, _, bounds),) = decision.pieces(start, stop)
             expert.rings = len(bounds)
             for k, (bound, factor) in enumerate(zip(bounds, decision.factors, strict=True)):

@@ -24,7 +24,6 @@ else:
     torch = _Torch()
 
 
-
 def is_loaded() -> bool:
     """True where torch is in memory already."""
     return "torch" in sys.modules

@@ -31,6 +31,7 @@ from merging.checkpoints import (
 from merging.checkpoints.checkpoint import MERGEABLE, WIDTHS, torch_dtype
 from merging.checkpoints.checksum import checksum
 from merging.checkpoints.writer import SHARD_BYTES, check_output, in_words
+from merging.decisions import Decision, Outcome
 from merging.engine import (
     CHUNK,
     GPU_CHUNK,
@@ -41,7 +42,6 @@ from merging.engine import (
     TensorReader,
     pick_device,
 )
-from merging.decisions import Decision, Outcome
 from merging.errors import (
     MergeError,
     NonFinite,

@@ -132,7 +132,9 @@ class KeptFamily:
         self._place = {str(model.folder): index for index, model in enumerate(family.models)}
         self.tensors: dict[str, KeptTensor] = {}
         for entry in family.merged:
-            models = [self._loaded(files, model, entry.name, entry.numel) for model in family.models]
+            models = [
+                self._loaded(files, model, entry.name, entry.numel) for model in family.models
+            ]
             self.tensors[entry.name] = kept(family, entry.name, models)
         if device.startswith("cuda"):
             torch.cuda.synchronize()  # other threads read on streams of their own
@@ -229,6 +231,6 @@ class Queues:
 
 
 __all__ = [
-    "Files", "KeptFamily", "KeptTensor", "Queues", "RawTensors", "Staging", "family_key", "fits", "kept",
-    "release", "resident_bytes", "source_for",
+    "Files", "KeptFamily", "KeptTensor", "Queues", "RawTensors", "Staging", "family_key", "fits",
+    "kept", "release", "resident_bytes", "source_for",
 ]  # fmt: skip

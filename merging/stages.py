@@ -228,7 +228,7 @@ class TensorMagnitude(_ByMagnitude):
             return [Keep()] * reader.experts
         ranks = self._ranks(reader)
         if reader.finds_cuts and self._cuts_may_wait:
-            return ranks
+            return list(ranks)
         keeps = [one.counts for one in ranks]
         cuts = largest_cuts(reader.order_statistics, reader.nth_equal, reader.numel, keeps)
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
@@ -240,7 +240,7 @@ class TensorMagnitude(_ByMagnitude):
         if known is None or known[0] != at:
             nested = map(magnitude.partition_densities, at, map(len, self._factors))
             counts = [tuple(magnitude.kept_count(reader.numel, d) for d in row) for row in nested]
-            ranks = [Ranks(row, factors) for row, factors in zip(counts, self._factors, strict=True)]
+            ranks = list(map(Ranks, counts, self._factors))
             known = self._known[reader.numel] = at, ranks
         return known[1]
 

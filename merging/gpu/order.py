@@ -27,15 +27,15 @@ class Bracket(NamedTuple):
     them and its index is below.
 
     Attributes:
-        bits, index: what is before this bound is kept.
+        first_bits, first_index: what is before this bound is kept.
         last_bits, last_index: what is not before this one is dropped. Between the two are at most
             NEAR entries.
         rank: how many of those are kept.
         strict: of those the one after is the cut, and what equals it is dropped as well.
     """
 
-    bits: int
-    index: int
+    first_bits: int
+    first_index: int
     last_bits: int
     last_index: int
     rank: int = 0
@@ -73,7 +73,7 @@ def marks(base: torch.Tensor, expert: torch.Tensor) -> memoryview:
     rows = [value, index[at], (end - at).clamp(max=NEAR), (at - begin).clamp(max=NEAR)]
     found = torch.stack([row.to(torch.int32) for row in rows], 1).cpu().numpy()
     last = np.array([[-1, 0, 0, 0]], dtype=np.int32)
-    return memoryview(np.concatenate([found, last]).reshape(-1))
+    return np.concatenate([found, last]).reshape(-1).data
 
 
 def bracket(marks: memoryview, count: int, numel: int, *, strict: bool = False) -> Bracket:
@@ -96,7 +96,7 @@ def bracket(marks: memoryview, count: int, numel: int, *, strict: bool = False) 
         return Bracket(bits, 0, bits, 0)
     if rank >= NEAR - back:
         return Bracket(after, 0, after, 0)
-    return Bracket(bits, MOST, after, 0, rank - run, True)
+    return Bracket(bits, MOST, after, 0, rank - run, strict=True)
 
 
 def given(cut: Cut, offset: int) -> Bracket:

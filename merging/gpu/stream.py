@@ -216,7 +216,8 @@ class KernelStream(Stream):
         self, batch: Sequence[Entry], decide: Decide, dtypes: Mapping[str, str]
     ) -> tuple[list[Job], list[tuple[TensorReader, Sequence[Decision], Outcome]]]:
         """What to do with a batch: jobs for the kernels, and what has none."""
-        jobs, others = [], []
+        jobs: list[Job] = []
+        others: list[tuple[TensorReader, Sequence[Decision], Outcome]] = []
         for entry in batch:
             reader = KernelReader(self, entry)
             decisions, outcome = decide(reader)
@@ -225,7 +226,12 @@ class KernelStream(Stream):
                 continue
             held = self._held(entry)
             jobs.append(
-                Job(reader, decisions, held, *self._known(decisions, outcome, held, dtypes[entry.name]))
+                Job(
+                    reader,
+                    decisions,
+                    held,
+                    *self._known(decisions, outcome, held, dtypes[entry.name]),
+                )
             )
         return jobs, others
 
@@ -287,31 +293,37 @@ def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
         (T, 2) float64: above 0 where a value may not be finite, and the sum of (merged - base)
         squared.
     """
-    from merging.gpu import triton_kernels
+    from merging.gpu import triton_kernels as own
 
     tensors, rings = len(rows), shape.ring_at[-1]
     addresses, numbers, factors = _on_device(rows, device)
     longest = max(whole[table.NUMEL] for _, whole, _ in rows)
-    programs = -(-longest // (triton_kernels.BLOCK * triton_kernels.BLOCKS))
-    parts = order.NEAR // triton_kernels.MENDED
+    programs = -(-longest // (own.BLOCK * own.BLOCKS))
+    parts = order.NEAR // own.MENDED
     sums = torch.zeros(tensors, programs + rings * parts, 2, dtype=torch.float64, device=device)
     listed = torch.zeros(tensors * rings, dtype=torch.int32, device=device)
     places = torch.empty(tensors * rings * order.NEAR * 2, dtype=torch.int32, device=device)
     final = torch.empty(tensors * rings * 2, dtype=torch.int32, device=device)
     kind = _kind(shape)
     with _making:
-        triton_kernels.merge[programs, tensors](
+        own.merge[programs, tensors](
             addresses, numbers, factors, final, listed, places, sums, sums.shape[1], kind=kind,
-            block=triton_kernels.BLOCK, blocks=triton_kernels.BLOCKS, num_warps=triton_kernels.WARPS,
+            block=own.BLOCK, blocks=own.BLOCKS, num_warps=own.WARPS,
             enable_fp_fusion=False,
         )  # fmt: skip
         if rings:
-            triton_kernels.settle[rings, tensors, order.NEAR // triton_kernels.SETTLED](
-                numbers, final, listed, places, shape.draws_at[-1], rings, block=triton_kernels.SETTLED
+            own.settle[rings, tensors, order.NEAR // own.SETTLED](
+                numbers,
+                final,
+                listed,
+                places,
+                shape.draws_at[-1],
+                rings,
+                block=own.SETTLED,
             )
-            triton_kernels.mend[rings, tensors, parts](
+            own.mend[rings, tensors, parts](
                 addresses, numbers, factors, final, listed, places, sums, sums.shape[1], programs,
-                kind=kind, block=triton_kernels.MENDED, enable_fp_fusion=False,
+                kind=kind, block=own.MENDED, enable_fp_fusion=False,
             )  # fmt: skip
     return sums.sum(1)
 

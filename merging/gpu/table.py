@@ -45,7 +45,9 @@ class Shape:
     @functools.cached_property
     def draws_at(self) -> tuple[int, ...]:
         """Per expert, the first column of its draw's whole numbers; the last is the row's end."""
-        return _starts(RINGS + RING * self.ring_at[-1], [DRAW * (rings < 0) for rings in self.rings])
+        return _starts(
+            RINGS + RING * self.ring_at[-1], [DRAW * (rings < 0) for rings in self.rings]
+        )
 
     @functools.cached_property
     def factor_at(self) -> tuple[int, ...]:

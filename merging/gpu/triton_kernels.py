@@ -145,7 +145,7 @@ def _share(total, count, most: tl.constexpr):
     """total / count, correctly rounded, for whole counts up to `most` <= EVENLY; by 0 as by 1.
 
     One step of Newton's method on the product with 1 / count: exact for each of these counts and
-    every significand (tests/merging/gpu/test_kernels.py), and cheaper than a division.
+    every significand (tests/merging/gpu/test_triton_kernels.py), and cheaper than a division.
     """
     part = tl.full(total.shape, 1.0, tl.float32)
     for n in tl.static_range(2, most + 1):
@@ -166,8 +166,9 @@ def _element(
         numbers: the tensor's row of the table.
         final: where the tensor's settled bounds stand.
         settled: cut at those; else at the brackets' first bounds.
-        simple: the elements straddle no bound's index; `firsts` and `lasts`, from `_thresholds`, hold.
-        certain: as well, and none lies inside a bracket.
+        simple: the elements straddle no bound's index, so `firsts` and `lasts` (`_thresholds`)
+            hold for all.
+        certain: none lies inside a bracket.
 
     Returns:
         base, merged, and which elements lie inside any ring's bracket.
@@ -347,7 +348,7 @@ def merge(
             simple &= not _straddles(numbers + _RINGS + _RING * ring, start, stop)
         lane = tl.arange(0, block)
         none = tl.zeros([block], tl.float32)
-        if simple:  # elements come 16 bytes at a time, and one threshold holds for all
+        if simple:  # elements come several at a time, and one threshold holds for all
             firsts = _thresholds(numbers, start, 0, rings)
             lasts = _thresholds(numbers, start, 1, rings)
             certain = True
@@ -377,7 +378,7 @@ def merge(
                 changed += tl.where(mask, (merged - base) * (merged - base), 0.0)
                 open = open | (inside & mask)
         _tell(sums + (tensor * width + program) * 2, largest, changed, kind)
-        if rings > 0:
+        if rings > 0:  # noqa: SIM102 - known when compiled, the other is not
             if tl.max(open.to(tl.int32), 0) > 0:
                 for turn in range(blocks):
                     index = start + turn * block + lane
@@ -386,8 +387,7 @@ def merge(
 
 @triton.jit
 def settle(
-    numbers, final, listed, places, columns, rings: tl.constexpr,
-    block: tl.constexpr,
+    numbers, final, listed, places, columns, rings: tl.constexpr, block: tl.constexpr
 ):  # fmt: skip
     """Finds the cut of ring program_id(0) of tensor program_id(1) among the listed elements: the
     one that has `rank` of them before it. Every program looks at a block of them.
@@ -452,8 +452,12 @@ def mend(
         sources = _sources(addresses, kind)
         amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
         values = _read(sources, index, mask, True)
-        base, old, _ = _element(values, numbers, amounts, (), (), final, index, kind, False, False, False)
-        base, merged, _ = _element(values, numbers, amounts, (), (), final, index, kind, True, False, False)
+        base, old, _ = _element(
+            values, numbers, amounts, (), (), final, index, kind, False, False, False
+        )
+        base, merged, _ = _element(
+            values, numbers, amounts, (), (), final, index, kind, True, False, False
+        )
         out = tl.load(addresses + _OUT).to(tl.pointer_type(kind.output))
         tl.store(out + index, merged.to(kind.output), mask=mask)
         counted = mask

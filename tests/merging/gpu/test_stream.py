@@ -1,4 +1,5 @@
-"""The GPU's kernels against torch: the same bytes. Interpreted on the CPU where there is no GPU."""
+"""A GPU's kernels write the bytes that torch writes on the CPU. Where there is no GPU they are
+interpreted on the CPU."""
 
 from __future__ import annotations
 
@@ -7,12 +8,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from merging import engine, merge
+from merging import engine, merge, sources
 from merging import recipe as recipes
-from merging.engine import Stream
+from merging.checkpoints import Family
+from merging.engine import Stream, TensorReader
 from merging.errors import NonFinite
+from merging.gpu import order, triton_kernels
 from merging.gpu import stream as gpu
-from tests.engines import RECIPES, awkward, cut_exactly, merged_bytes, mixed_family, one_tensor
+from merging.sources import KeptFamily
+from merging.stages import decide, make_consensus, make_pruner
+from tests.engines import RECIPES, awkward, cut_exactly, digest, mixed_family, one_tensor
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+# interpreted kernels cut numbers off where a GPU rounds them to 16 bits, and take their time
+OUTPUT = None if CUDA else "float32"
+ENGINES = [gpu.KernelStream, Stream] if CUDA else [gpu.KernelStream]
+FEW = (
+    "linear_sum", "task_arithmetic_normalized", "ties", "ties_weights", "magnitude_model",
+    "magnitude_none", "dare_ties", "dppa", "dppa_ties", "pcb",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=not CUDA)
+def few_programs(monkeypatch) -> None:
+    """Interpreting takes time by the program, not by the element."""
+    monkeypatch.setattr(triton_kernels, "BLOCK", 1 << 13)
+    monkeypatch.setattr(triton_kernels, "SETTLED", order.NEAR)
+    monkeypatch.setattr(triton_kernels, "MENDED", order.NEAR)
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +43,80 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mixed_family(tmp_path_factory.mktemp("kernels"))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_kernels_and_torch_write_the_same_bytes(
-    name: str, family: Path, tmp_path: Path, monkeypatch
+def recipe_of(name: str, family: Path) -> recipes.Recipe:
+    method, parameters = RECIPES[name]
+    models = [(f"expert{i}", {}) for i in range(3)]
+    return recipes.build(
+        method=method, base="base", models=models, parameters=parameters, dtype=OUTPUT,
+        folder=family,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ENGINES, ids=lambda kind: kind.engine)
+@pytest.mark.parametrize("name", RECIPES if CUDA else FEW)
+def test_the_bytes_are_those_of_the_cpu(
+    name: str, kind: type[Stream], family: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    # interpreted kernels cut numbers off where they should round them to 16 bits: not asked here
-    written = [
-        merged_bytes(family, name, tmp_path / kind.engine, monkeypatch, kind, "float32")
-        for kind in (Stream, gpu.KernelStream)
-    ]
-    assert written[0] == written[1]
+    recipe = recipe_of(name, family)
+    monkeypatch.setattr(merge, "_stream_class", lambda *_: Stream)
+    merge.merge(recipe, tmp_path / "cpu", device="cpu")
+    monkeypatch.setattr(merge, "_stream_class", lambda *_: kind)
+    result = merge.merge(recipe, tmp_path / "there", device=DEVICE)
+    assert (result.device, result.engine) == (DEVICE, kind.engine)
+    assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
+
+
+def test_large_tensors_come_in_pieces(family: Path, tmp_path: Path, monkeypatch) -> None:
+    recipe = recipe_of("dppa", family)
+    merge.merge(recipe, tmp_path / "cpu", device="cpu")
+    monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
+    monkeypatch.setattr(sources, "fits", lambda *_: False)
+    monkeypatch.setattr(engine, "RESIDENT", 80_000)
+    result = merge.merge(recipe, tmp_path / "there", device=DEVICE, chunk=20_000)
+    assert result.device == DEVICE
+    assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
+
+
+def test_a_kept_family_is_sorted_once_and_merged_again(family: Path, monkeypatch) -> None:
+    opened = merge.open_recipe(recipe_of("ties", family))
+    kept = KeptFamily(opened, DEVICE)
+    small = [entry for entry in opened.merged if entry.numel < 40_000]
+    monkeypatch.setattr(order, "marks", _counted(order.marks))
+    for name in ("ties", "ties_weights"):
+        _merge_on_device(recipe_of(name, family), opened, kept, small)
+    assert order.marks.calls == 3 * len(small)
+
+
+def _merge_on_device(recipe: recipes.Recipe, family: Family, kept: KeptFamily, entries) -> None:
+    """Merges without writing; what lies on the device is what torch makes of it."""
+    pruner, consensus = make_pruner(recipe), make_consensus(recipe)
+    here, there = Stream(family), gpu.KernelStream(family, device=DEVICE, source=kept)
+    types = {entry.name: "F32" for entry in entries}
+
+    def decided(reader: TensorReader) -> tuple:
+        return decide(recipe, pruner, consensus, reader)
+
+    for batch in there.batches(entries, types, most=300_000):
+        jobs, _ = there.decided(batch, decided, types)
+        merged = there.launched(jobs)
+        told = merged.told(len(jobs))
+        for job, start, (doubt, changed) in zip(jobs, merged.starts, told, strict=True):
+            entry = job.reader.entry
+            reader = here.open(entry)
+            ((_, base, expected),) = reader.merged(*decided(reader))
+            found = merged.values[start : start + 4 * entry.numel].view(torch.float32).cpu()
+            assert torch.equal(found, expected)
+            assert not doubt
+            assert changed == pytest.approx(float((expected - base).square().sum()), rel=1e-5)
+
+
+def _counted(function):
+    def counted(*arguments):
+        counted.calls += 1
+        return function(*arguments)
+
+    counted.calls = 0
+    return counted
 
 
 @pytest.mark.parametrize("kind", awkward())
@@ -38,19 +125,32 @@ def test_awkward_tensors_are_cut_exactly(
     kind: str, density: float, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
-    assert cut_exactly(awkward()[kind], density, tmp_path)
+    assert cut_exactly(awkward()[kind], density, tmp_path, DEVICE)
 
 
 def test_a_value_that_is_not_finite_is_named(tmp_path: Path, monkeypatch) -> None:
     delta = torch.randn(400, 400)
     delta[399, 398] = torch.nan
     folder = one_tensor(tmp_path, delta)
-    recipe = recipes.build(
-        method="magnitude", base="base", models=[("expert", {"density": 0.2})], folder=folder
-    )
     monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
-    with pytest.raises(NonFinite, match=r"expert: tensor w holds nan at flat index 159998"):
-        merge.merge(recipe, tmp_path / "out", device="cpu")
+    for method in ("magnitude", "linear"):
+        recipe = recipes.build(method=method, base="base", models=[("expert", {})], folder=folder)
+        with pytest.raises(NonFinite, match=r"expert: tensor w holds nan at flat index 159998"):
+            merge.merge(recipe, tmp_path / "out", device=DEVICE)
+
+
+def test_a_result_that_does_not_fit_its_type_is_an_error(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
+    folder = one_tensor(tmp_path, torch.full((4, 4), 1e5))
+    for dtype, fits in (("float16", False), ("float32", True)):
+        recipe = recipes.build(
+            method="linear", base="base", models=[("expert", {})], dtype=dtype, folder=folder
+        )
+        if fits:
+            merge.merge(recipe, tmp_path / dtype, device=DEVICE)
+            continue
+        with pytest.raises(NonFinite, match="does not fit the output type"):
+            merge.merge(recipe, tmp_path / dtype, device=DEVICE)
 
 
 def test_where_kernels_cannot_be_made_they_are_not_used(family: Path, monkeypatch) -> None:
@@ -62,4 +162,5 @@ def test_where_kernels_cannot_be_made_they_are_not_used(family: Path, monkeypatc
     monkeypatch.undo()
     assert not gpu.can_compile("cuda:99")  # no such device: nothing runs there
     monkeypatch.setattr(gpu, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(gpu, "can_compile", lambda device: False)
     assert merge._stream_class(opened, recipe, "cuda") is Stream

@@ -1,0 +1,54 @@
+"""The numbers that launches get, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from merging.decisions import Draw, Election, Keep, Outcome, Ranks, Rings, Sum
+from merging.gpu import order, table
+from merging.selection import Cut
+
+TYPES = ("BF16", "F32", "BF16")
+
+
+def bits(value: float) -> int:
+    return int(np.float32(value).view(np.int32))
+
+
+def test_rings_come_first_and_draws_after() -> None:
+    decisions = [Draw((5, -6), 0.5, 2.0), Rings((Cut(0.25, 3), Cut(0.125, 0)), (1.5, 1.0))]
+    outcome = Outcome(Election((1.0, 0.5)), strength=0.75)
+    row = table.whole_numbers(decisions, 100, lambda index: memoryview(b""))
+    rings = [
+        [bits(0.25), 3, bits(0.25), 3, 0, 0, bits(0.25) + 1, bits(0.25) + 1],
+        [bits(0.125), 0, bits(0.125), 0, 0, 0, bits(0.125) + 1, bits(0.125) + 1],
+    ]
+    assert row == [100, *rings[0], *rings[1], 5, -6, 1 << 23]
+    shape = table.shape_of(decisions, outcome, TYPES, "F16")
+    assert (shape.rings, shape.amplified) == ((-1, 2), (True, True))
+    assert shape.draws_at == (17, 20, 20) and shape.draws_at[-1] == len(row)
+    factors = table.factors(decisions, outcome)
+    assert factors == [0.75, 1.0, 1.5, 1.0, 0.5, 2.0, 1.5, 1.0]
+    assert shape.factor_at == (5, 6, 8) and shape.factor_at[-1] == len(factors)
+
+
+def test_what_is_constant_is_part_of_the_shape() -> None:
+    ranks = [Ranks((1,), (1.0,)), Ranks((2,), (1.0,))]
+    ties = Outcome(Election((1.0, 1.0)))
+    shape = table.shape_of(ranks, ties, TYPES, "BF16")
+    flags = table.ELECTED + table.NORMALIZED + table.ZERO_IS_POSITIVE + table.EVEN + table.FINITE
+    assert (shape.amplified, shape.combination) == ((False, False), flags)
+    average = Outcome(Sum((0.5, 1.0)), base_weight=-0.5)
+    shape = table.shape_of([Keep(), Keep()], average, TYPES, "BF16")
+    assert (shape.rings, shape.combination) == ((0, 0), table.AVERAGED)
+
+
+def test_ranks_become_brackets() -> None:
+    expert = torch.arange(1.0, 1001.0)
+    marks = order.marks(torch.zeros(1000), expert)
+    row = table.whole_numbers([Ranks((300,), (1.0,))], 1000, lambda index: marks)
+    assert row[1:7] == [bits(744.0), 743, bits(488.0), 487, 44, 0]
+    assert row[7:] == [bits(744.0) + 1, bits(488.0) + 1]
+    everything = table.whole_numbers([Ranks((1000,), (1.0,))], 1000, lambda index: marks)
+    assert everything[1:] == [-1, 0, -1, 0, 0, 0, 0, 0]

@@ -220,29 +220,29 @@ class TensorMagnitude(_ByMagnitude):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self._known: dict[int, tuple[list[float], list[Ranks]]] = {}  # by size
+        self._known: dict[int, tuple[list[float], list[tuple[int, ...]], list[Decision]]] = {}
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Cuts that keep exactly int(density * n) entries of the tensor."""
         if reader.numel == 0:
             return [Keep()] * reader.experts
-        ranks = self._ranks(reader)
+        keeps, ranks = self._known_at(reader)
         if reader.finds_cuts and self._cuts_may_wait:
-            return list(ranks)
-        keeps = [one.counts for one in ranks]
+            return ranks
         cuts = largest_cuts(reader.order_statistics, reader.nth_equal, reader.numel, keeps)
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
 
-    def _ranks(self, reader: TensorReader) -> list[Ranks]:
-        """How many entries every expert's nested partitions hold. Tensors of one size share it."""
+    def _known_at(self, reader: TensorReader) -> tuple[list[tuple[int, ...]], list[Decision]]:
+        """How many entries every expert's nested partitions hold, and the same as decisions.
+        Tensors of one size share them."""
         at = [density_at(source, reader) for source in self._recipe.sources]
         known = self._known.get(reader.numel)
         if known is None or known[0] != at:
             nested = map(magnitude.partition_densities, at, map(len, self._factors))
-            counts = [tuple(magnitude.kept_count(reader.numel, d) for d in row) for row in nested]
-            ranks = list(map(Ranks, counts, self._factors))
-            known = self._known[reader.numel] = at, ranks
-        return known[1]
+            keeps = [tuple(magnitude.kept_count(reader.numel, d) for d in row) for row in nested]
+            known = at, keeps, list(map(Ranks, keeps, self._factors))
+            self._known[reader.numel] = known
+        return known[1:]
 
 
 class ModelMagnitude(_ByMagnitude):

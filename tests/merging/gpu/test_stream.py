@@ -139,6 +139,7 @@ def test_a_value_that_is_not_finite_is_named(tmp_path: Path, monkeypatch) -> Non
             merge.merge(recipe, tmp_path / "out", device=DEVICE)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_a_result_that_does_not_fit_its_type_is_an_error(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
     folder = one_tensor(tmp_path, torch.full((4, 4), 1e5))

@@ -3,7 +3,8 @@
 Prints, per method and engine, milliseconds (median), GB/s of the bytes that any merge must move
 (every model read once, the result written once), and the share of the device's own copy bandwidth.
 Each run decides anew, with a density no run before had, and leaves the whole merged model on the
-device. `--device cpu` does the same without a GPU.
+device. `--write` adds whole merges, written and read back, first and again, on the device and the
+CPU. `--device cpu` does the same without a GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from merging import recipe as recipes
 from merging.checkpoints import Family
 from merging.engine import Stream, TensorReader
 from merging.gpu.stream import KernelStream
-from merging.merge import open_recipe
+from merging.merge import merge, open_recipe
 from merging.recipe import Recipe
 from merging.sources import KeptFamily, resident_bytes
 from merging.stages import decide, make_consensus, make_pruner
@@ -67,6 +68,29 @@ def remerge(build: Callable[[], Recipe], family: Family, kept: KeptFamily, engin
             merged.bfloat16()
 
 
+def recipe_of(method: str, base: Path, experts: Sequence[Path], fresh: Iterator[int]) -> Recipe:
+    """A recipe that no run before had."""
+    values = dict(RECIPES[method])
+    if "density" in values:
+        values["density"] += 1e-4 * next(fresh)
+    return recipes.build(
+        method=method, base=str(base), models=[(str(e), values) for e in experts],
+        dtype="bfloat16",
+    )  # fmt: skip
+
+
+def whole_merges(build: Callable[[], Recipe], out: Path, devices: Sequence[str]) -> list[str]:
+    """Seconds of merges that are written and read back, first and again, per device."""
+    found = []
+    for device in devices:
+        for _ in range(2):
+            started = time.perf_counter()
+            result = merge(build(), out, device=device, overwrite=True)
+            seconds = time.perf_counter() - started
+            found.append(f"{seconds:.2f} s {result.engine} on {result.device}")
+    return found
+
+
 def timed(work: Callable[[], object], device: str, runs: int) -> float:
     """Median seconds of a piece of work, once warm."""
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
@@ -88,6 +112,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "ties"])
     parser.add_argument("--family", type=Path, help="a family already made")
+    parser.add_argument("--write", action="store_true", help="whole merges too")
     args = parser.parse_args()
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         print("no CUDA GPU is present; --device cpu runs the same code", file=sys.stderr)
@@ -103,16 +128,7 @@ def main() -> int:
     kept = None
     fresh = itertools.count(1)
     for method in args.methods:
-
-        def build(method: str = method) -> Recipe:
-            values = dict(RECIPES[method])
-            if "density" in values:
-                values["density"] += 1e-4 * next(fresh)
-            return recipes.build(
-                method=method, base=str(base), models=[(str(e), values) for e in experts],
-                dtype="bfloat16",
-            )  # fmt: skip
-
+        build = partial(recipe_of, method, base, experts, fresh)
         family = open_recipe(build())
         kept = kept or KeptFamily(family, args.device)
         moved = resident_bytes(family) + 2 * sum(entry.numel for entry in family.merged)
@@ -124,6 +140,11 @@ def main() -> int:
                 f"| {method} | {engine.engine} | {1000 * seconds:.2f} | {rate / 1e9:.0f} "
                 f"| {1000 * moved / bandwidth:.2f} | {rate / bandwidth:.0%} |", flush=True,
             )  # fmt: skip
+    kept = None
+    for method in args.methods if args.write else ():
+        build = partial(recipe_of, method, base, experts, fresh)
+        told = whole_merges(build, home.with_name(f"{home.name}-merged"), [args.device, "cpu"])
+        print(f"{method}, written: {', '.join(told)}", flush=True)
     return 0
 
 

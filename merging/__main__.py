@@ -59,7 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "merge", _merge, "run a recipe and write the merged model")
     command.add_argument("recipe", type=Path, help="a YAML file")
     command.add_argument("out", type=Path, help="folder to write; appears complete or not at all")
-    command.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    command.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"),
+        help="auto: the CPU's loops where they run, else a GPU that is there",
+    )  # fmt: skip
     command.add_argument("--overwrite", action="store_true", help="replace an existing model")
     command.add_argument(
         "--resume", action="store_true",

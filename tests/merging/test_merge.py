@@ -648,3 +648,19 @@ def test_linear_with_an_election_leaves_the_base_as_it_is(tmp_path) -> None:
     recipe = document("linear", 2, {"consensus": "ties", "normalize": False})
     result = merged(recipe, parent, tmp_path / "out")
     assert result[UP].tolist() == [[11.0, 11.0], [11.0, 11.0]]  # 8 + 1 + 2, not 2 * 8 + 3
+
+
+def test_auto_starts_no_gpu_for_what_the_cpu_does_sooner(reference_family, monkeypatch) -> None:
+    folder = reference_family("mergekit")
+    recipe = recipes.build(method="ties", base="base", models=[("expert0", {})], folder=folder)
+    family = open_recipe(recipe)
+    monkeypatch.setattr(merging_merge, "pick_device", lambda wanted: f"{wanted} picked")
+    for loaded, loops, wanted, device in (
+        (False, True, "auto", "cpu"),
+        (False, False, "auto", "auto picked"),
+        (True, True, "auto", "auto picked"),
+        (False, True, "cuda", "cuda picked"),
+    ):
+        monkeypatch.setattr(merging_merge, "is_loaded", lambda loaded=loaded: loaded)
+        monkeypatch.setattr(fused, "would_run", lambda *_, loops=loops: loops)
+        assert merging_merge._device_for(wanted, family, recipe) == device

@@ -650,9 +650,9 @@ def test_linear_with_an_election_leaves_the_base_as_it_is(tmp_path) -> None:
     assert result[UP].tolist() == [[11.0, 11.0], [11.0, 11.0]]  # 8 + 1 + 2, not 2 * 8 + 3
 
 
-def test_auto_starts_no_gpu_for_what_the_cpu_does_sooner(reference_family, monkeypatch) -> None:
-    folder = reference_family("mergekit")
-    recipe = recipes.build(method="ties", base="base", models=[("expert0", {})], folder=folder)
+def test_auto_starts_no_gpu_for_what_the_cpu_does_sooner(tmp_path, monkeypatch) -> None:
+    folder = write_family(tmp_path, {UP: torch.zeros(2, 2)}, [{UP: torch.ones(2, 2)}])
+    recipe = recipes.from_mapping(document("linear", 1), folder)
     family = open_recipe(recipe)
     monkeypatch.setattr(merging_merge, "pick_device", lambda wanted: f"{wanted} picked")
     for loaded, loops, wanted, device in (

@@ -35,6 +35,7 @@ WORTH_COMPILING = 1 << 28  # elements x experts from which kernels pay for their
 BATCH_BYTES = 1 << 26  # of merged tensors
 PIECE_BYTES = 1 << 25  # handed on at a time
 LONGEST = (1 << 31) - (1 << 20)  # elements: indices are int32
+MOST_EXPERTS = 16  # a kernel repeats its steps for each: more would take minutes to compile
 _ALIGNED = 256  # bytes
 
 T = TypeVar("T")
@@ -126,9 +127,10 @@ class KernelStream(Stream):
         return KernelReader(self, entry)
 
     def holds(self, entry: Entry) -> bool:
-        """True for a tensor that the device's memory holds whole, of all models."""
+        """True for a tensor that the device's memory holds whole, of not too many models."""
         kept = isinstance(self.source, KeptFamily) or entry.numel <= self.resident
-        return kept and 0 < entry.numel <= LONGEST
+        few = len(self.family.experts) <= MOST_EXPERTS
+        return few and kept and 0 < entry.numel <= LONGEST
 
     def merge(
         self,
@@ -149,8 +151,8 @@ class KernelStream(Stream):
                 width = WIDTHS[job.shape.output]
                 values = slice(start, start + job.reader.numel * width)
                 finite = not doubt or _is_finite(merged.values[values], job.shape.output)
-                told_of = finite, changed, job.held.squared()
-                pieces = _pieces(host[values], width, told_of)
+                sums = finite, changed, job.held.squared()
+                pieces = _pieces(host[values], width, sums)
                 taken[job.reader.entry.name] = take(job.reader, pieces)
                 self.advance("merge", job.reader.entry, job.reader.numel)
             for reader, decisions, outcome in others:
@@ -195,11 +197,11 @@ class KernelStream(Stream):
         ends = np.cumsum([-(-size // _ALIGNED) * _ALIGNED for size in sizes], dtype=np.int64)
         starts = [0, *ends.tolist()]
         values = torch.empty(starts[-1], dtype=torch.uint8, device=self.device)
-        alike: dict[Shape, list[int]] = {}
+        alike: dict[int, list[int]] = {}
         for index, job in enumerate(jobs):
-            alike.setdefault(job.shape, []).append(index)
+            alike.setdefault(id(job.shape), []).append(index)  # equal shapes are one object
         sums = []
-        for shape, members in alike.items():
+        for members in alike.values():
             rows = []
             for index in members:
                 job = jobs[index]
@@ -209,7 +211,7 @@ class KernelStream(Stream):
                     raise job.reader.culprit(error) from None
                 addresses = [values.data_ptr() + starts[index], *job.held.addresses]
                 rows.append((addresses, numbers, job.factors))
-            sums.append((members, launch(shape, rows, self.device)))
+            sums.append((members, launch(jobs[members[0]].shape, rows, self.device)))
         return Merged(values, starts[:-1], sums)
 
     def decided(
@@ -225,14 +227,8 @@ class KernelStream(Stream):
                 others.append((reader, decisions, outcome))
                 continue
             held = self._held(entry)
-            jobs.append(
-                Job(
-                    reader,
-                    decisions,
-                    held,
-                    *self._known(decisions, outcome, held, dtypes[entry.name]),
-                )
-            )
+            shape, factors = self._known(decisions, outcome, held, dtypes[entry.name])
+            jobs.append(Job(reader, decisions, held, shape, factors))
         return jobs, others
 
     def _known(
@@ -270,10 +266,10 @@ def _to_host(values: torch.Tensor) -> np.ndarray:
 
 
 def _pieces(
-    values: np.ndarray, width: int, told: tuple[bool, float, float]
+    values: np.ndarray, width: int, sums: tuple[bool, float, float]
 ) -> Iterator[MergedChunk]:
     """A merged tensor piece by piece; its sums come with the first."""
-    finite, changed, squared = told
+    finite, changed, squared = sums
     for start in range(0, max(values.size, 1), PIECE_BYTES):
         piece = values[start : start + PIECE_BYTES].data
         yield MergedChunk(start // width, piece, finite, changed, squared)
@@ -313,14 +309,8 @@ def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
         )  # fmt: skip
         if rings:
             own.settle[rings, tensors, order.NEAR // own.SETTLED](
-                numbers,
-                final,
-                listed,
-                places,
-                shape.draws_at[-1],
-                rings,
-                block=own.SETTLED,
-            )
+                numbers, final, listed, places, shape.draws_at[-1], rings, block=own.SETTLED
+            )  # fmt: skip
             own.mend[rings, tensors, parts](
                 addresses, numbers, factors, final, listed, places, sums, sums.shape[1], programs,
                 kind=kind, block=own.MENDED, enable_fp_fusion=False,

@@ -103,6 +103,12 @@ class KeptTensor:
     _marks: dict[int, memoryview] = field(default_factory=dict)
     _squared: float | None = None
 
+    @staticmethod
+    def of(family: Family, name: str, models: list[torch.Tensor]) -> KeptTensor:
+        """A tensor whose values of all models, base first, lie in a device's memory."""
+        types = tuple(model.tensors[name].dtype for model in family.models)
+        return KeptTensor(models, tuple(model.data_ptr() for model in models), types)
+
     def marks(self, expert: int) -> memoryview:
         """The marks (`merging.gpu.order`) of one expert, made once."""
         if expert not in self._marks:
@@ -135,7 +141,7 @@ class KeptFamily:
             models = [
                 self._loaded(files, model, entry.name, entry.numel) for model in family.models
             ]
-            self.tensors[entry.name] = kept(family, entry.name, models)
+            self.tensors[entry.name] = KeptTensor.of(family, entry.name, models)
         if device.startswith("cuda"):
             torch.cuda.synchronize()  # other threads read on streams of their own
 
@@ -149,12 +155,6 @@ class KeptFamily:
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
         """As RawTensors. A view: not to be changed in place."""
         return self.tensors[name].models[self._place[str(model.folder)]][start:stop]
-
-
-def kept(family: Family, name: str, models: list[torch.Tensor]) -> KeptTensor:
-    """A tensor of all models, base first, as it lies in a device's memory."""
-    types = tuple(model.tensors[name].dtype for model in family.models)
-    return KeptTensor(models, tuple(model.data_ptr() for model in models), types)
 
 
 def family_key(family: Family) -> tuple:
@@ -232,5 +232,5 @@ class Queues:
 
 __all__ = [
     "Files", "KeptFamily", "KeptTensor", "Queues", "RawTensors", "Staging", "family_key", "fits",
-    "kept", "release", "resident_bytes", "source_for",
+    "release", "resident_bytes", "source_for",
 ]  # fmt: skip

@@ -6,7 +6,6 @@ returns its decision as data. The formulas live in `merging.methods`, the passes
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -132,12 +131,7 @@ class KeepEverything:
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Every expert keeps every change."""
-        return _kept(reader.experts)
-
-
-@functools.cache
-def _kept(experts: int) -> list[Decision]:
-    return [Keep()] * experts
+        return [Keep()] * reader.experts
 
 
 class RandomPruning:
@@ -351,9 +345,6 @@ class DynamicPruning(_ByMagnitude):
         return [float(dynamic.densities(one, shift, layer, linear)[0]) for one in nested]
 
 
-_sum, _election = functools.cache(Sum), functools.cache(Election)  # most tensors share one
-
-
 class LinearConsensus:
     """consensus: sum or mean."""
 
@@ -369,7 +360,7 @@ class LinearConsensus:
 
     def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
         """A sum with the tensor's weights."""
-        return _sum(weights_at(self._recipe, reader), self._normalize)
+        return Sum(weights_at(self._recipe, reader), self._normalize)
 
 
 class TiesConsensus:
@@ -396,7 +387,7 @@ class TiesConsensus:
     def decide(self, reader: TensorReader, decisions: Sequence[Decision]) -> Combination:
         """An election with the tensor's weights."""
         normalize = self._recipe.parameters["normalize"]
-        return _election(weights_at(self._recipe, reader), normalize, self._zero_is_positive)
+        return Election(weights_at(self._recipe, reader), normalize, self._zero_is_positive)
 
 
 class PcbConsensus:

@@ -21,13 +21,13 @@ import numpy as np
 from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
-from merging.decisions import Competition, Decision, Outcome
+from merging.decisions import Decision, Outcome
 from merging.engine import Decide, MergedChunk, Stream, TensorReader
 from merging.errors import NonFinite
 from merging.gpu import order, table
 from merging.gpu.table import Shape
 from merging.later import torch
-from merging.sources import KeptFamily, KeptTensor, kept
+from merging.sources import KeptFamily, KeptTensor
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class KernelStream(Stream):
 
     def __init__(self, family: Family, **options: Any) -> None:
         super().__init__(family, **options)
-        self._shared: dict[tuple, tuple[Shape, list[float], object, object]] = {}
+        self._shared: dict[tuple, tuple[Shape, list[float]]] = {}
 
     def open(self, entry: Entry) -> TensorReader:
         """The reader of one merged tensor."""
@@ -223,7 +223,7 @@ class KernelStream(Stream):
         for entry in batch:
             reader = KernelReader(self, entry)
             decisions, outcome = decide(reader)
-            if not reader.finds_cuts or isinstance(outcome.combination, Competition):
+            if not (reader.finds_cuts and table.is_known(decisions, outcome)):
                 others.append((reader, decisions, outcome))
                 continue
             held = self._held(entry)
@@ -234,16 +234,12 @@ class KernelStream(Stream):
     def _known(
         self, decisions: Sequence[Decision], outcome: Outcome, held: KeptTensor, dtype: str
     ) -> tuple[Shape, list[float]]:
-        """A tensor's shape and factors. Those whose decisions are the same objects share them."""
-        key = (
-            id(decisions), id(outcome.combination), outcome.strength, outcome.base_weight,
-            held.types, dtype,
-        )  # fmt: skip
+        """A tensor's shape and factors, worked out once for all that are decided alike."""
+        key = tuple(decisions), outcome, held.types, dtype
         if key not in self._shared:
             shape = table.shape_of(decisions, outcome, held.types, dtype)
-            # kept with what its key names: an id is one object's for as long as that lives
-            self._shared[key] = shape, table.factors(decisions, outcome), decisions, outcome
-        return self._shared[key][:2]
+            self._shared[key] = shape, table.factors(decisions, outcome)
+        return self._shared[key]
 
     def _held(self, entry: Entry) -> KeptTensor:
         if isinstance(self.source, KeptFamily):
@@ -251,7 +247,7 @@ class KernelStream(Stream):
         models = [
             self.source.read(model, entry.name, 0, entry.numel) for model in self.family.models
         ]
-        return kept(self.family, entry.name, models)
+        return KeptTensor.of(self.family, entry.name, models)
 
 
 def _is_finite(values: torch.Tensor, dtype: str) -> bool:

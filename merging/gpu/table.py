@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from merging.decisions import Competition, Decision, Draw, Election, Keep, Outcome, Ranks, Rings
+from merging.decisions import Decision, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
 from merging.gpu.order import MOST, bracket, given
 from merging.methods import linear, random
 
@@ -60,13 +60,19 @@ class Shape:
         return _starts(0, [max(rings, 0) for rings in self.rings])
 
 
+def is_known(decisions: Sequence[Decision], outcome: Outcome) -> bool:
+    """True where the kernels know what to do; torch does the rest."""
+    pruned = all(isinstance(one, Keep | Rings | Ranks | Draw) for one in decisions)
+    return pruned and isinstance(outcome.combination, Sum | Election)
+
+
 def shape_of(
     decisions: Sequence[Decision], outcome: Outcome, types: tuple[str, ...], output: str
 ) -> Shape:
     """The shape of one tensor's merge."""
     combination = outcome.combination
-    assert not isinstance(combination, Competition)
-    kind = NORMALIZED * getattr(combination, "normalize", False)
+    assert isinstance(combination, Sum | Election)
+    kind = NORMALIZED * combination.normalize
     if isinstance(combination, Election):
         kind += ELECTED + ZERO_IS_POSITIVE * combination.zero_is_positive
     kind += AVERAGED * (outcome.base_weight != 1.0)
@@ -101,7 +107,8 @@ def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) 
 def factors(decisions: Sequence[Decision], outcome: Outcome) -> list[float]:
     """A tensor's row of factors."""
     combination = outcome.combination
-    divisor = linear.divisor(combination.weights, getattr(combination, "normalize", False))
+    assert isinstance(combination, Sum | Election)
+    divisor = linear.divisor(combination.weights, combination.normalize)
     row = [outcome.strength, outcome.base_weight, divisor, *combination.weights]
     for one in decisions:
         row += [one.scale] if isinstance(one, Keep | Draw) else one.factors

@@ -35,9 +35,11 @@ def test_regions_have_factors_of_their_own() -> None:
     assert checksum(memoryview(bytes([255, 255])), 2) == (-1 * 3) % (1 << 64)  # words have signs
 
 
-@pytest.mark.parametrize("step", [2, 14, 1000])
-def test_pieces_add_up_in_any_order(step: int) -> None:
-    data = torch.randint(256, (5001,), generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(
+    ("size", "step"), [(5001, 2), (5001, 14), (5001, 1000), (400_001, 150_002)]
+)
+def test_pieces_add_up_in_any_order(size: int, step: int) -> None:
+    data = torch.randint(256, (size,), generator=torch.Generator().manual_seed(0))
     raw = memoryview(data.to(torch.uint8).numpy())
     pieces = [checksum(raw[at : at + step], at) for at in range(0, len(raw), step)]
     assert sum(reversed(pieces)) % (1 << 64) == checksum(raw, 0)

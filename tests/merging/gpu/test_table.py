@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from merging.decisions import Draw, Election, Keep, Outcome, Ranks, Rings, Sum
+from merging.decisions import Competition, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
 from merging.gpu import order, table
 from merging.selection import Cut
 
@@ -52,3 +52,9 @@ def test_ranks_become_brackets() -> None:
     assert row[7:] == [bits(744.0) + 1, bits(488.0) + 1]
     everything = table.whole_numbers([Ranks((1000,), (1.0,))], 1000, lambda index: marks)
     assert everything[1:] == [-1, 0, -1, 0, 0, 0, 0, 0]
+
+
+def test_what_has_no_kernel_is_left_to_torch() -> None:
+    game = Competition((1.0,), "pairwise", (), ())
+    assert not table.is_known([Keep()], Outcome(game))
+    assert table.is_known([Keep(), Draw((1, 2), 0.5, 1.0)], Outcome(Sum((1.0, 1.0))))

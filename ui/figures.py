@@ -231,7 +231,7 @@ def reason(plan: Plan, sketch: FamilySketch) -> str:
     """Why the numbers are what they are, in one line."""
     parts = []
     if plan.recipe.prune in ("magnitude", "dynamic") and plan.worst_layer is not None:
-        parts.append(f"Layer {plan.worst_layer} loses most.")
+        parts.append(f"Layer {plan.worst_layer} loses most of its energy.")
     if plan.recipe.consensus == "pcb":
         parts.append("Which of them take part, only the merge can tell.")
     if plan.recipe.prune == "random":

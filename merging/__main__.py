@@ -8,17 +8,18 @@ torch is imported only by the commands that need it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from merging import console
+from merging.console import Bar, print_json
+from merging.trial import commands as trial
+
 USER_ERROR, INTERRUPTED = 2, 130
-_TELL_S = 10.0  # between two lines of progress where stderr is no terminal
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,31 +84,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("base", help="a folder, a Hub id or demo:NAME")
     command.add_argument("experts", nargs="+", metavar="expert")
 
-    command = _command(commands, "evaluate", _evaluate, "score models on held-out prompts")
-    command.add_argument("models", nargs="+", metavar="model")
-    command.add_argument(
-        "--tasks", type=Path, default=None, help="JSON lines: domain, prompt, answer"
-    )
-    command.add_argument(
-        "--n", type=_positive, default=None, help="prompts per domain (200; of a file: all)"
-    )
-    command.add_argument("--split", default="test", choices=("test", "validation"))
+    command = _command(commands, "evaluate", trial.evaluate, "score models on held-out prompts")
+    trial.evaluate_options(command)
 
     command = _command(
         commands,
         "search",
-        _search,
+        trial.search,
         "learn a task-arithmetic recipe's weights on validation prompts",
     )
-    command.add_argument("recipe", type=Path, help="a YAML file; its weights are the start")
-    command.add_argument(
-        "--out", type=Path, default=None, help="write the found recipe there (default: stdout)"
-    )
-    command.add_argument(
-        "--tasks", type=Path, default=None, help="JSON lines: domain, prompt, answer"
-    )
-    command.add_argument("--n", type=_positive, default=800, help="prompts per domain (800)")
-    command.add_argument("--steps", type=_positive, default=200, help="steps (200)")
+    trial.search_options(command)
 
     demo = commands.add_parser("demo", help="the built-in family")
     demo_commands = demo.add_subparsers(dest="demo_command", required=True, metavar="COMMAND")
@@ -150,7 +136,7 @@ def _merge(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         shard_bytes=args.shard_size or SHARD_BYTES,
         resume=args.resume,
-        progress=_Bar(),
+        progress=Bar(),
         cancel=cancel,
     )
     tensors: dict[str, list[Any]] = {"merged": [], "copied": [], "left_out": []}
@@ -171,7 +157,7 @@ def _merge(args: argparse.Namespace) -> int:
         print(f"note: {note}", file=sys.stderr)
     _warn([entry for entry in result.account if entry.status == "copied"])
     if args.json:
-        _print_json(document)
+        print_json(document)
         return 0
     print(f"{result.out}")
     print(
@@ -223,7 +209,7 @@ def _check(args: argparse.Namespace) -> int:
             raise
         report = Report((Problem("error", "recipe", str(error)),), (), 0, 0)
     if args.json:
-        _print_json(
+        print_json(
             {
                 "ok": report.ok,
                 "problems": [vars(problem) for problem in report.problems],
@@ -259,7 +245,7 @@ def _inspect(args: argparse.Namespace) -> int:
         raise RecipeError("an expert is listed twice; give each once")
     models = [open_checkpoint(resolve(name), name) for name in (args.base, *args.experts)]
     family = open_family(models[0], models[1:])
-    sketch = scan(family, progress=_Bar())
+    sketch = scan(family, progress=Bar())
     experts: dict[str, Any] = {}
     for row, name in enumerate(sketch.experts):
         tensors = {}
@@ -276,7 +262,7 @@ def _inspect(args: argparse.Namespace) -> int:
         experts[name] = {"tensors": tensors}
     if args.json:
         account = [{"name": e.name, "status": e.status, "reason": e.reason} for e in family.account]
-        _print_json(
+        print_json(
             {
                 "base": args.base,
                 "experts": experts,
@@ -295,99 +281,22 @@ def _inspect(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    from merging.checkpoints import open_checkpoint, resolve
-    from merging.trial.evaluate import evaluate
-
-    models = {name: resolve(name) for name in args.models}
-    for name, folder in models.items():
-        open_checkpoint(folder, name)  # refuses pickle and remote code before anything is loaded
-    _quiet_transformers()
-    scores = evaluate(
-        models, n=args.n, split=args.split, tasks=args.tasks,
-        progress=lambda name, share: _status(f"{share:4.0%} {name}"),
-    )  # fmt: skip
-    _status("")
-    if args.json:
-        _print_json(scores)
-        return 0
-    wide = 2 + max(22, *map(len, scores["scores"]))
-    for name, domains in scores["scores"].items():
-        for domain, score in domains.items():
-            print(
-                f"{name:<{wide}}{domain:<12}{score['score']:>7.1%}  "
-                f"({score['low']:.1%} to {score['high']:.1%}, n = {score['n']})"
-            )
-    return 0
-
-
-def _search(args: argparse.Namespace) -> int:
-    import threading
-
-    from merging import recipe as recipes
-    from merging import record
-    from merging.demo import DOMAINS
-    from merging.errors import OutputExists, RecipeError
-    from merging.trial.evaluate import choose_tasks
-    from merging.trial.search import search
-
-    if args.out is not None and args.out.exists():
-        raise OutputExists(f"{args.out} exists; give another name")
-    if args.out is not None and not os.access(args.out.resolve().parent, os.W_OK):
-        raise RecipeError(f"--out {args.out}: its folder is missing or cannot be written")
-    recipe = recipes.load(args.recipe)
-    domains = None
-    if args.tasks is None:
-        models = {f"demo:{domain}": domain for domain in DOMAINS}
-        domains = [models[s.model] for s in recipe.sources if s.model in models]
-        if len(domains) < len(recipe.sources):
-            raise RecipeError("search: give --tasks FILE with validation prompts for these models")
-    _quiet_transformers()
-    cancel = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: cancel.set())
-    found = search(
-        recipe,
-        choose_tasks(domains, args.n, "validation", args.tasks),
-        steps=args.steps,
-        progress=lambda step, loss: _status(f"{step / args.steps:4.0%} loss {loss:.4f}"),
-        cancel=cancel,
-    )
-    _status("")
-    text = recipes.dump(record.portable(found.recipe))
-    if args.out is not None:
-        args.out.write_text(text, encoding="utf-8")
-    if args.json:
-        first, last = (round(loss, 6) for loss in (found.losses[0], found.losses[-1]))
-        _print_json({"recipe": text, "loss": {"first": first, "last": last}})
-    else:
-        print(args.out or text)
-    return 0
-
-
-def _quiet_transformers() -> None:
-    """Progress is told in our own words."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-
-
 def _demo_build(args: argparse.Namespace) -> int:
     from merging.demo.build import build
     from merging.errors import OutputExists
 
     def progress(phase: str, share: float) -> None:
-        _status(f"{share:4.0%} {phase}")
+        console.status(f"{share:4.0%} {phase}")
 
-    _quiet_transformers()
+    trial.quiet_transformers()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         timings = build(args.out, seed=args.seed, progress=progress)
     except FileExistsError as error:
         raise OutputExists(f"{args.out} exists and is not empty; give another name") from error
-    _status("")
+    console.status("")
     if args.json:
-        _print_json({"out": str(args.out), **timings})
+        print_json({"out": str(args.out), **timings})
     else:
         print(args.out)
     return 0
@@ -395,29 +304,6 @@ def _demo_build(args: argparse.Namespace) -> int:
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-class _Bar:
-    """Progress on stderr: one line redrawn in place on a terminal, one every 10 s elsewhere."""
-
-    def __init__(self) -> None:
-        self._due = time.monotonic() + _TELL_S
-
-    def __call__(self, progress: Any) -> None:
-        share = progress.done / progress.total if progress.total else 1.0
-        eta = f", {progress.eta_s:.0f} s left" if progress.eta_s is not None else ""
-        text = f"{share:4.0%} {progress.phase} {progress.tensor}{eta}"
-        if sys.stderr.isatty():
-            _status(text)
-        elif time.monotonic() >= self._due:
-            self._due = time.monotonic() + _TELL_S
-            print(text, file=sys.stderr, flush=True)
-
-
-def _status(text: str) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{text[:110]}")
-        sys.stderr.flush()
 
 
 def _size(text: str) -> int:
@@ -436,16 +322,6 @@ def _size(text: str) -> int:
     if value <= 0:
         raise argparse.ArgumentTypeError("the size must be above 0")
     return value
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return int(text)
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,43 @@
-"""What the commands say on stderr while they work, and the types of their options."""
+"""What the commands share: how they are declared and interrupted, what they say while they work,
+and the types of their options."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
+USER_ERROR, INTERRUPTED = 2, 130
 _TELL_S = 10.0  # between two lines of progress where stderr is no terminal
+
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def command(commands: Any, name: str, run: Run, help_: str) -> argparse.ArgumentParser:
+    """Adds a command that `run` answers; returns its parser, to which its arguments are added."""
+    parser = commands.add_parser(name, help=help_, description=help_)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def cancelled_by_signals() -> threading.Event:
+    """An event that an interrupt sets from now on: the work ends at its next look."""
+    cancel = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: cancel.set())
+    return cancel
+
+
+def interrupt(*_: Any) -> None:
+    """A signal's handler: the work ends where it is, and cleans up."""
+    raise KeyboardInterrupt
 
 
 class Bar:
@@ -33,6 +62,23 @@ def status(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\033[K{text[:110]}")
         sys.stderr.flush()
+
+
+def size(text: str) -> int:
+    """Bytes of "500MB", "5GB", "5000000". Raises ArgumentTypeError."""
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "B": 1}
+    number, scale = text, 1
+    for unit, factor in units.items():
+        if text.upper().endswith(unit):
+            number, scale = text[: -len(unit)], factor
+            break
+    try:
+        value = int(float(number) * scale)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text} is not a size such as 5GB") from None
+    if value <= 0:
+        raise argparse.ArgumentTypeError("the size must be above 0")
+    return value
 
 
 def positive(text: str) -> int:

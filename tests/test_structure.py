@@ -68,6 +68,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.record", "merging.journal", "merging.readback"},
     {"merging.merge"},
     {"merging.trial"},
+    {"merging.commands"},
     {"merging.__main__"},
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from merging import console
 from merging.__main__ import main
 from tests.families import document, llama, load_model, small_family, tuned, write_model
 
@@ -331,9 +332,7 @@ def test_wrong_usage_exits_with_two(arguments, capsys) -> None:
     ("text", "size"), [("5GB", 5 * 10**9), ("500mb", 5 * 10**8), ("1.5KB", 1500), ("77", 77)]
 )
 def test_sizes_as_people_write_them(text: str, size: int) -> None:
-    from merging.__main__ import _size
-
-    assert _size(text) == size
+    assert console.size(text) == size
 
 
 # real processes

@@ -18,6 +18,10 @@ class UnsafeFile(MergeError):
     """The model asks for pickle files or remote code, which are never run."""
 
 
+class BadFile(MergeError):
+    """A small file (a recipe, a config, an index) cannot be read, or is not what it should be."""
+
+
 class BadCheckpoint(MergeError):
     """A file of the checkpoint is missing, truncated or malformed."""
 

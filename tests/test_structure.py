@@ -53,7 +53,7 @@ def test_screens_do_no_tensor_arithmetic(path: Path) -> None:
 
 
 LAYERS = [  # a module imports from its own line and those above it
-    {"merging.errors", "merging.later", "merging.console"},
+    {"merging.errors", "merging.later", "merging.console", "merging.documents"},
     {"merging.demo"},
     {"merging.checkpoints", "merging.selection", "merging.kernels", "merging.schedule",
      "merging.sketch"},

@@ -114,10 +114,12 @@ def _account(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> tuple[Entry, 
         else _line(info, "left_out", f"tied to {heads[name]}, which is merged once")
         for name, info in base.tensors.items()
     ]
+    known = set(base.tensors)
     for expert in experts:
         for name, info in expert.tensors.items():
-            if name in base.tensors or any(entry.name == name for entry in entries):
+            if name in known:
                 continue
+            known.add(name)
             reason = f"only in {expert.name}, not in the base {base.name}"
             if is_buffer(name, info.shape):
                 reason = _BUFFER

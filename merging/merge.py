@@ -249,6 +249,8 @@ class Run:
         try:
             pruner.prepare(stream)
             consensus.prepare(stream, pruner)
+            for model in family.models:
+                model.check_unchanged()
         except NonFinite as error:
             raise _culprit(stream, error) from None
         specs = _specs(family, recipe)
@@ -315,6 +317,8 @@ class Run:
             while not flushed.done(_PATIENCE_S):
                 stream.check_cancelled()
             record.write_companions(writer.folder, recipe, family, digest)
+            for model in family.models:
+                model.check_unchanged()  # else the record would vouch for other bytes
             stream.check_cancelled()
             journal.remove()
             writer.publish()

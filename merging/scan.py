@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 LAYER_OUTLIER, LINEAR_OUTLIER = 3.0, 5.0
 SAMPLES = 1 << 15
 INFINITE = 0x7F80  # upper bits of infinity; NaN lies above
-_VERSION = 4
+_VERSION = 5
 _NOTHING = np.zeros((0, 0), dtype=np.int64)  # histograms once they are binned
 _ARRAYS = (
     "counts", "l1", "l2", "fine", "ties", "zeros", "max_abs", "layer_outliers",
@@ -66,6 +66,7 @@ def scan(
 
     Raises:
         NonFinite: a delta is NaN or infinite; names the model and the tensor.
+        BadCheckpoint: a model's files changed meanwhile.
         Cancelled: `cancel` was set.
     """
     multiples = (layer_outlier, linear_outlier)
@@ -78,6 +79,8 @@ def scan(
         family, passes=2, progress=progress, cancel=cancel, device=device
     )
     arrays = _measure(stream, layer_outlier, linear_outlier)
+    for model in family.models:
+        model.check_unchanged()  # else it would be a sketch of some bytes of each
     sketch = assemble(family, key, arrays, multiples, started)
     if cache is not None:
         try:
@@ -111,14 +114,14 @@ def _file(cache: Path, key: str) -> Path:
 def sketch_key(family: Family, layer_outlier: float, linear_outlier: float) -> str:
     """The cache key: what the inputs hold and what was counted.
 
-    Of a large model, whose fingerprint is of samples, the files' times count too.
+    Of a large model, whose fingerprint is of samples, the files' stamps count too: other bytes of
+    the same size and time have another change time, or lie in another file.
     """
     parts = [str(_VERSION), f"{layer_outlier:g}", f"{linear_outlier:g}", str(N_BINS), str(SAMPLES)]
     for model in family.models:
         parts.append(fingerprint(model))
         if parts[-1].startswith("sampled:"):
-            files = sorted({info.file for info in model.tensors.values()})
-            parts += [str(file.stat().st_mtime_ns) for file in files]
+            parts += [str(tuple(one or ())) for one in model.stamps.values()]
     parts += [f"{e.name} {e.numel} {e.place}" for e in family.merged]
     return "sketch:" + hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from merging.checkpoints import Checkpoint, Family
+from merging.checkpoints.stamp import stamp
 from merging.gpu import order
 from merging.later import torch
 from merging.methods import elementary
@@ -159,12 +160,8 @@ class KeptFamily:
 
 def family_key(family: Family) -> tuple:
     """What tells one family's contents from another's without reading them."""
-    stats = []
-    for model in family.models:
-        for file in sorted({info.file for info in model.tensors.values()}):
-            stat = file.stat()
-            stats.append((str(file), stat.st_size, stat.st_mtime_ns))
-    return (tuple(stats), tuple((entry.name, entry.numel) for entry in family.merged))
+    stamps = [(str(file), stamp(file)) for model in family.models for file in model.stamps]
+    return (tuple(stamps), tuple((entry.name, entry.numel) for entry in family.merged))
 
 
 def resident_bytes(family: Family) -> int:

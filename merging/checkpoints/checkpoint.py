@@ -8,28 +8,28 @@ caller holds and nothing else.
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
-import operator
 import os
-import struct
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from merging.checkpoints.header import WIDTHS, read_header
 from merging.checkpoints.layout import is_buffer
+from merging.checkpoints.stamp import Stamp, check_unchanged, stamp
 from merging.checkpoints.tying import ties_embeddings
-from merging.errors import BadCheckpoint, ModelNotFound, UnsafeFile
+from merging.documents import OBJECT_BYTES, kind_of, read_object
+from merging.errors import BadCheckpoint, BadFile, ModelNotFound, UnsafeFile
 from merging.later import torch
 
-WIDTHS = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
-    "BOOL": 1, "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
-}  # fmt: skip
-"""Bytes per element of the types that are read, by safetensors' names."""
 MERGEABLE = frozenset({"F64", "F32", "F16", "BF16"})
+CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+CONFIG_BYTES = 4_000_000
+SMALL_BYTES = 200_000_000  # of a file beside the weights: tokenizers have up to 40 MB
+_SMALL_FILES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 PAGE = mmap.PAGESIZE
 _BLOCK = 1 << 20  # bytes that are held at a time where all are passed through
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -78,12 +78,18 @@ class Checkpoint:
     Attributes:
         name: what messages call it: the reference the user wrote.
         tensors: name -> TensorInfo, sorted by name.
+        stamps: of every file that was opened, as it was then.
     """
 
     name: str
     folder: Path
     config: dict[str, Any] = field(repr=False)
     tensors: dict[str, TensorInfo] = field(repr=False)
+    stamps: dict[Path, Stamp | None] = field(repr=False, default_factory=dict)
+
+    def check_unchanged(self) -> None:
+        """Raises BadCheckpoint where a file is no longer the one that was opened."""
+        check_unchanged(self.name, self.stamps)
 
     @property
     def size_bytes(self) -> int:
@@ -210,17 +216,22 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
     name = name or folder.name
     if not folder.is_dir():
         raise ModelNotFound(f"{name}: no folder {folder}")
-    config = _read_json(folder / "config.json", name)
+    stamps = {folder / CONFIG: stamp(folder / CONFIG)}
+    config = _config(folder / CONFIG, name)
+    _refuse_specials(folder, name)
     _refuse_code(folder, config, name)
     if config.get("quantization_config"):
         raise BadCheckpoint(
             f"{name}: the checkpoint is quantized; merge the original bfloat16 or float16 weights "
             "and quantize the result"
         )
+    if (folder / INDEX).exists():
+        stamps[folder / INDEX] = stamp(folder / INDEX)
     tensors: dict[str, TensorInfo] = {}
     files, promised = _weight_files(folder, name)
     for file in files:
-        for info in _read_header(file, name):
+        stamps[file] = stamp(file)
+        for info in _tensors(file, name):
             if info.name in tensors:
                 raise BadCheckpoint(
                     f"{name}: tensor {info.name} stands in both {tensors[info.name].file.name} "
@@ -232,14 +243,47 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
             raise BadCheckpoint(
                 f"{name}: tensor {tensor} is in the index but in no file; download the model again"
             )
-    return Checkpoint(name, folder, config, dict(sorted(tensors.items())))
+    return Checkpoint(name, folder, config, dict(sorted(tensors.items())), stamps)
+
+
+def _refuse_specials(folder: Path, name: str) -> None:
+    """Raises BadCheckpoint where what is named as a model's small file is none: a FIFO, a device, a
+    link to nothing, ten gigabytes. Whoever copied or loaded it would wait for ever."""
+    try:
+        entries = [one for one in os.scandir(folder) if one.name.endswith(_SMALL_FILES)]
+        for entry in sorted(entries, key=lambda one: one.name):
+            try:
+                found = entry.stat()
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                linked = " (a link)" if entry.is_symlink() else ""
+                raise BadCheckpoint(
+                    f"{name}: {entry.path}{linked} cannot be read ({reason}); copy or download "
+                    "the model again"
+                ) from None
+            if not stat.S_ISREG(found.st_mode):
+                raise BadCheckpoint(
+                    f"{name}: {entry.path} is {kind_of(found.st_mode)}, not a file; put the "
+                    "model's own in its place"
+                )
+            if found.st_size > SMALL_BYTES:
+                raise BadCheckpoint(
+                    f"{name}: {entry.path} has {found.st_size / 1e6:.0f} MB, over "
+                    f"{SMALL_BYTES / 1e6:.0f} MB; it is no file of a model, remove it"
+                )
+    except OSError as error:
+        raise BadCheckpoint(
+            f"{name}: {folder} cannot be listed ({(error.strerror or str(error)).lower()})"
+        ) from None
 
 
 def _refuse_code(folder: Path, config: dict[str, Any], name: str) -> None:
     """Raises UnsafeFile where a model or its tokenizer would run code of its own."""
     asking = "config.json" if config.get("auto_map") else None
     for file in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
-        if (folder / file).is_file() and _read_json(folder / file, name).get("auto_map"):
+        if (folder / file).is_file() and _read_json(folder / file, name, OBJECT_BYTES).get(
+            "auto_map"
+        ):
             asking = asking or file
     if asking:
         raise UnsafeFile(
@@ -248,31 +292,36 @@ def _refuse_code(folder: Path, config: dict[str, Any], name: str) -> None:
         )
 
 
-def _read_json(path: Path, name: str) -> dict[str, Any]:
+def _config(path: Path, name: str) -> dict[str, Any]:
+    if not os.path.lexists(path):
+        raise BadCheckpoint(f"{name}: {path} is missing; give a complete model folder")
+    return _read_json(path, name, CONFIG_BYTES)
+
+
+def _read_json(path: Path, name: str, most: int) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise BadCheckpoint(f"{name}: {path} is missing; give a complete model folder") from None
-    except (ValueError, OSError) as error:
-        raise BadCheckpoint(f"{name}: {path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise BadCheckpoint(f"{name}: {path} is not a JSON object")
-    return value
+        return read_object(path, most)
+    except BadFile as error:
+        raise BadCheckpoint(f"{name}: {error}; copy or download it again") from None
 
 
 def _weight_files(folder: Path, name: str) -> tuple[list[Path], list[str]]:
     """The files that hold the tensors, and the tensors that an index says are in them."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     single = folder / "model.safetensors"
     if index.exists():
-        weight_map = _read_json(index, name).get("weight_map")
+        weight_map = _read_json(index, name, OBJECT_BYTES).get("weight_map")
         if not isinstance(weight_map, dict):
             raise BadCheckpoint(f"{name}: {index} has no weight_map")
-        shards = [str(shard) for shard in weight_map.values()]
-        outside = [shard for shard in shards if Path(shard).name != shard]
-        if outside:
-            raise BadCheckpoint(f"{name}: {index} points outside its folder: {outside[0]}")
-        files = [folder / shard for shard in sorted(set(shards))]
+        shards = sorted({shard for shard in weight_map.values() if isinstance(shard, str)})
+        odd = [shard for shard in weight_map.values() if not isinstance(shard, str)]
+        odd += [shard for shard in shards if not _is_shard(shard)]
+        if odd:
+            raise BadCheckpoint(
+                f"{name}: {index} names {str(odd[0])[:80]!r} as a shard, which is no *.safetensors "
+                "file of its folder (it may point outside); download the model again"
+            )
+        files = [folder / shard for shard in shards]
         missing = [file.name for file in files if not file.exists()]
         if missing:
             raise BadCheckpoint(
@@ -299,56 +348,22 @@ def _weight_files(folder: Path, name: str) -> tuple[list[Path], list[str]]:
     raise BadCheckpoint(f"{name}: no *.safetensors file in {folder}")
 
 
-def _read_header(file: Path, name: str) -> list[TensorInfo]:
-    """Returns the tensors of one safetensors file, checked against its size."""
+def _is_shard(name: str) -> bool:
+    """True for the plain name of a safetensors file, which leads nowhere else."""
+    return (
+        len(os.fsencode(name)) < 256
+        and name.endswith(".safetensors")
+        and name.isprintable()
+        and not {"/", os.sep} & set(name)
+    )
+
+
+def _tensors(file: Path, name: str) -> list[TensorInfo]:
+    """The tensors of one safetensors file."""
     try:
-        size = file.stat().st_size
-        with file.open("rb") as handle:
-            (length,) = struct.unpack("<Q", handle.read(8))
-            if length > size - 8:
-                raise ValueError("the header is longer than the file")
-            header = json.loads(handle.read(length))
-        if not isinstance(header, dict):
-            raise ValueError("the header is not a JSON object")
-        infos = [
-            _tensor_info(tensor, entry, file, 8 + length)
-            for tensor, entry in header.items()
-            if tensor != "__metadata__"
+        return [
+            TensorInfo(tensor, dtype, shape, file, offset, size)
+            for tensor, dtype, shape, offset, size in read_header(file)
         ]
-    except OSError as error:
-        raise BadCheckpoint(f"{name}: {file} cannot be read: {error.strerror}") from None
-    except (struct.error, ValueError, RecursionError) as error:
-        raise BadCheckpoint(
-            f"{name}: {file} is not a safetensors file or is truncated ({error}); "
-            "copy or download it again"
-        ) from None
-    for info in infos:
-        if info.dtype not in WIDTHS:
-            raise BadCheckpoint(
-                f"{name}: {file}: tensor {info.name} has type {info.dtype}, which is not "
-                "supported; save the model as bfloat16, float16 or float32"
-            )
-        if info.offset + info.size_bytes > size:
-            raise BadCheckpoint(
-                f"{name}: {file} has {size} bytes but tensor {info.name} ends at byte "
-                f"{info.offset + info.size_bytes}; the file is truncated, copy or download it again"
-            )
-    return infos
-
-
-def _tensor_info(tensor: str, entry: Any, file: Path, start: int) -> TensorInfo:
-    """One entry of a header whose data begins at byte `start`. Raises ValueError."""
-    try:
-        dtype, (begin, end) = str(entry["dtype"]), entry["data_offsets"]
-        shape = tuple(operator.index(side) for side in entry["shape"])
-        info = TensorInfo(tensor, dtype, shape, file, start + begin, end - begin)
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"tensor {tensor} is not described by type, shape and offsets") from None
-    width = WIDTHS.get(dtype)
-    expected = info.size_bytes if width is None else info.numel * width
-    if begin < 0 or info.size_bytes != expected or min(shape, default=0) < 0:
-        raise ValueError(
-            f"tensor {tensor} of type {dtype} and shape {list(shape)} does not take the "
-            f"{info.size_bytes} bytes it is given"
-        )
-    return info
+    except BadCheckpoint as error:
+        raise BadCheckpoint(f"{name}: {error}") from None

@@ -664,3 +664,31 @@ def test_auto_starts_no_gpu_for_what_the_cpu_does_sooner(tmp_path, monkeypatch) 
         monkeypatch.setattr(merging_merge, "is_loaded", lambda loaded=loaded: loaded)
         monkeypatch.setattr(fused, "would_run", lambda *_, loops=loops: loops)
         assert merging_merge._device_for(wanted, family, recipe) == device
+
+
+@pytest.mark.parametrize("phase", ["merge", "verify"])
+@pytest.mark.parametrize("method", ["ties", "linear"])
+def test_an_input_that_changes_meanwhile_ends_the_merge(method, phase, parent, tmp_path) -> None:
+    weights = parent / "expert1" / "model.safetensors"
+
+    def change(progress: Progress) -> None:
+        if progress.phase == phase:  # one bit, and the time set back
+            times = (weights.stat().st_atime_ns, weights.stat().st_mtime_ns)
+            with weights.open("r+b") as file:
+                file.seek(-1, os.SEEK_END)
+                file.write(b"\x01")
+            os.utime(weights, ns=times)
+
+    with pytest.raises(BadCheckpoint, match=r"^expert1: .*model\.safetensors has changed since"):
+        merged(document(method, 3), parent, tmp_path / "out", progress=change)
+    assert names_in(tmp_path) == ["family"]
+
+
+def test_an_input_that_is_replaced_meanwhile_ends_the_merge(parent, tmp_path) -> None:
+    def replace(progress: Progress) -> None:
+        shutil.copyfile(parent / "base" / "config.json", parent / "new")
+        (parent / "new").replace(parent / "base" / "config.json")
+
+    with pytest.raises(BadCheckpoint, match=r"^base: .*config\.json has changed since"):
+        merged(document("ties", 3), parent, tmp_path / "out", progress=replace)
+    assert names_in(tmp_path) == ["family"]

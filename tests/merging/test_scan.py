@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import threading
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import torch
 from merging import fused, kernels, outliers
 from merging import scan as scanning
 from merging.checkpoints import Family, open_checkpoint, open_family
-from merging.errors import Cancelled, NonFinite
+from merging.errors import BadCheckpoint, Cancelled, NonFinite
 from merging.scan import _ARRAYS as ARRAYS
 from merging.scan import scan, select_experts, sketch_key
 from merging.sketch import FamilySketch, bin_edges
@@ -195,6 +197,42 @@ def test_the_second_scan_comes_from_the_cache(tmp_path, monkeypatch) -> None:
     assert first.fingerprint == second.fingerprint
     with pytest.raises(AssertionError):
         scan(family_of(parent), cache=tmp_path / "cache", layer_outlier=2.5)
+
+
+def alter(file: Path, seek: int) -> None:
+    """Changes one byte and sets the file's time back."""
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    data = bytearray(file.read_bytes())
+    data[seek] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=times)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_other_bytes_of_the_same_size_and_time_get_their_own_sketch(
+    whole: bool, tmp_path, monkeypatch
+) -> None:
+    base = {"model.layers.0.mlp.up_proj.weight": torch.zeros(400, 600)}
+    expert = {name: tensor + 1 for name, tensor in base.items()}
+    parent = write_family(tmp_path, base, [expert])
+    if not whole:  # 960,000 bytes, of which 3 x 65,536 are sampled
+        module = importlib.import_module("merging.checkpoints.fingerprint")
+        monkeypatch.setattr(module, "FULL_BYTES", 0)
+    cache = tmp_path / "cache"
+    assert scan(family_of(parent, 1), cache=cache).max_abs.tolist() == [[1.0]]
+    alter(parent / "expert0" / "model.safetensors", -200_002)  # 1.0 becomes 1.0078125
+    assert scan(family_of(parent, 1), cache=cache).max_abs.tolist() == [[1.0078125]]
+
+
+def test_a_file_that_changes_while_it_is_scanned_gives_no_sketch(tmp_path) -> None:
+    parent = small_family(tmp_path, **SIZES)
+
+    def change(_: object) -> None:
+        alter(parent / "expert1" / "model.safetensors", -1)
+
+    with pytest.raises(BadCheckpoint, match=r"^expert1: .* has changed since"):
+        scan(family_of(parent), progress=change, cache=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "other", "text"])

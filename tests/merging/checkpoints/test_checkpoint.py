@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -230,3 +231,124 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").mkdir()
     refused(tmp_path)
+
+
+def two(begin: int, end: int, **more: object) -> dict:
+    return {"dtype": "F32", "shape": [(end - begin) // 4], "data_offsets": [begin, end], **more}
+
+
+TWICE = b'{"a": %b, "a": %b}' % tuple(json.dumps(two(*at)).encode() for at in ((0, 8), (8, 16)))
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        ({"a": two(0, 8), "b": two(4, 12)}, 12),
+        ({"a": two(0, 8), "b": two(12, 16)}, 16),
+        ({"a": two(0, 8)}, 16),
+        (TWICE, 16),
+        (json.dumps({"a": two(0, 8)}).encode("utf-16"), 8),
+        ({"a": two(0, 8, data_offsets=[0.0, 8.0])}, 8),
+        (b'{"\\ud800": %b}' % json.dumps(two(0, 8)).encode(), 8),
+        (b'{"a": ' + b"[" * 100_000, 0),
+        ({"__metadata__": {"a": 1}, "b": two(0, 8)}, 8),
+    ],
+    ids=[
+        "overlap",
+        "gap",
+        "rest",
+        "name twice",
+        "utf-16",
+        "float",
+        "surrogate",
+        "deep",
+        "metadata",
+    ],
+)
+def test_what_the_safetensors_package_refuses_is_refused(header, size: int, tmp_path) -> None:
+    message = refused(raw(tmp_path / "m", header, bytes(size)))
+    assert "is not a safetensors file or is truncated" in message
+
+
+def test_a_header_over_the_packages_limit_is_refused(tmp_path) -> None:
+    folder = raw(tmp_path / "m", b"{}", length=100_000_001)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(200_000_000)
+    assert "header too large" in refused(folder)
+
+
+def test_a_header_of_millions_of_names_is_counted_before_it_is_read(tmp_path) -> None:
+    header = b'{"__metadata__": {' + b'"":"",' * 1_400_000 + b'"":""}}'
+    assert "more than 300,000 tensors" in refused(raw(tmp_path / "m", header))
+
+
+def test_tensors_lie_where_their_order_says_whatever_the_order_of_the_names(tmp_path) -> None:
+    header = {"b": two(8, 16), "none": two(8, 8), "a": two(0, 8), "c": two(16, 20)}
+    data = struct.pack("<5f", 1, 2, 3, 4, 5)
+    model = open_checkpoint(raw(tmp_path / "m", header, data))
+    read = {name: model.read(name).tolist() for name in model.tensors}
+    assert read == {"a": [1, 2], "b": [3, 4], "c": [5], "none": []}
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json",
+                                  "tokenizer_config.json", "chat_template.jinja",
+                                  "model.safetensors.index.json"])  # fmt: skip
+def test_a_fifo_in_place_of_a_file_is_told_at_once(file: str, tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    (folder / file).unlink(missing_ok=True)
+    os.mkfifo(folder / file)
+    assert f"{file}: is a FIFO" in refused(folder).replace(f"{file} is", f"{file}: is")
+
+
+def test_links_to_nothing_and_files_of_gigabytes_are_named(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    (folder / "tokenizer.json").symlink_to("absent.json")
+    assert "tokenizer.json (a link) cannot be read" in refused(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").touch()
+    os.truncate(folder / "tokenizer.json", 10**12)
+    assert "tokenizer.json has 1000000 MB, over 200 MB" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "shard", ["..", "", "a/../b.safetensors", "/dev/zero", "x" * 5000 + ".safetensors",
+              "a\0.safetensors", "a\n.safetensors", "model.bin", 3, None, ["a"]],
+    ids=lambda shard: str(shard)[:20],
+)  # fmt: skip
+def test_a_shard_is_a_plain_file_of_the_folder(shard: object, tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)}, shards=2)
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": shard}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    message = refused(folder)
+    assert "as a shard" in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": "\\ud800"}'], ids=["deep", "surrogate"])
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json",
+                                  "model.safetensors.index.json"])  # fmt: skip
+def test_objects_that_no_writer_makes_are_refused(file: str, text: str, tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    (folder / file).write_text(text)
+    assert file in refused(folder)
+
+
+def test_a_file_that_changed_since_it_was_opened_is_named(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1), "b": torch.ones(1)}, shards=2)
+    model = open_checkpoint(folder, "org/model")
+    model.check_unchanged()
+    assert sorted(file.name for file in model.stamps) == [
+        "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ]  # fmt: skip
+    file = folder / "model-00002-of-00002.safetensors"
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=times)
+    with pytest.raises(BadCheckpoint, match=r"^org/model: .*00002\.safetensors has changed since"):
+        model.check_unchanged()
+    file.unlink()
+    with pytest.raises(BadCheckpoint, match="is gone since"):
+        model.check_unchanged()

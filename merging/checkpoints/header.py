@@ -1,0 +1,103 @@
+"""What a safetensors file says it holds. The safetensors package opens and judges every file.
+
+It maps the file and reads the header alone, so that opening costs what the header takes. It
+refuses whatever is not laid out without gaps and overlaps, which is why the place of every tensor
+follows from the order of all. The tensors' bytes are read by us, in the pieces that a merge needs.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from merging.documents import opened
+from merging.errors import BadCheckpoint, BadFile
+
+WIDTHS = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
+    "BOOL": 1, "U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+}  # fmt: skip
+"""Bytes per element of the types that are read, by safetensors' names."""
+_SMALL = 8_000_000  # bytes of a header that take little memory whatever they say
+_MOST_BYTES = 100_000_000  # of a header: the package's own limit
+_MOST = {b'"': 2_400_000, b",": 2_400_000}  # of a large one: 300,000 tensors, described in full
+
+
+class Described(NamedTuple):
+    """One tensor as a header describes it.
+
+    Attributes:
+        dtype: safetensors' name of the type ("BF16").
+        offset: bytes from the start of the file to the first element.
+        size_bytes: bytes the tensor takes there.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size_bytes: int
+
+
+def read_header(file: Path) -> list[Described]:
+    """The tensors of one safetensors file, in the order of their bytes.
+
+    Raises:
+        BadCheckpoint: it is no such file, or holds a type that is not read. Begins with the path.
+    """
+    try:
+        with opened(file) as handle:
+            position = _data_position(handle)
+    except BadFile as error:
+        raise BadCheckpoint(str(error)) from None
+    except (SafetensorError, struct.error, OSError) as error:
+        raise _broken(file, error) from None
+    try:
+        with safe_open(file, framework="np") as found:
+            slices = [(name, found.get_slice(name)) for name in found.offset_keys()]
+            listed = [(name, one.get_dtype(), tuple(one.get_shape())) for name, one in slices]
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _broken(file, error) from None
+    tensors = []
+    for name, dtype, shape in listed:
+        if dtype not in WIDTHS:
+            raise BadCheckpoint(
+                f"{file}: tensor {name} has type {dtype}, which is not supported; save the model "
+                "as bfloat16, float16 or float32"
+            )
+        size = WIDTHS[dtype]
+        for side in shape:
+            size *= side
+        tensors.append(Described(name, dtype, shape, position, size))
+        position += size
+    return tensors
+
+
+def _data_position(handle: int) -> int:
+    """Where the tensors' bytes begin. Raises what says that the header is none.
+
+    The package holds about ten times a header's bytes while it reads it: of a large one what it
+    describes is counted first.
+    """
+    (length,) = struct.unpack("<Q", os.pread(handle, 8, 0))
+    if _SMALL < length <= _MOST_BYTES:
+        text = os.pread(handle, length, 8)
+        if any(text.count(mark) > most for mark, most in _MOST.items()):
+            raise SafetensorError("the header describes more than 300,000 tensors")
+    return 8 + length
+
+
+def _broken(file: Path, error: Exception) -> BadCheckpoint:
+    reason = str(error).removeprefix("Error while deserializing header: ")
+    if isinstance(error, struct.error):
+        reason = "it has less than 8 bytes"
+    return BadCheckpoint(
+        f"{file}: is not a safetensors file or is truncated ({reason}); copy or download it again"
+    )
+
+
+__all__ = ["WIDTHS", "Described", "read_header"]

@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from merging import chat_templates
 from merging.errors import RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, Knob
-from merging.schedule import Schedule, before, chain, constant, is_number
+from merging.schedule import Schedule, chain, constant, is_number
+from merging.slices import unsliced
 
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_PARTITIONS = 16
 _TOP_KEYS = (
     "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype",
-    "tokenizer_source", "tokenizer", "chat_template", "record", "name",
+    "modules", "tokenizer_source", "tokenizer", "chat_template", "keep_base", "record", "name",
 )  # fmt: skip
-_UNSUPPORTED = {
-    "modules": "modules cannot be merged apart; list whole models under models:",
-}
+_MERGEKIT_S = frozenset((
+    "slerp", "nuslerp", "multislerp", "karcher", "model_stock", "passthrough", "breadcrumbs",
+    "breadcrumbs_ties", "della", "della_linear", "sce", "arcee_fusion", "nearswap", "core_space",
+    "generalized_task_arithmetic", "ram", "ramplus_tl",
+))  # fmt: skip
 _PER_MODEL = ("weight", "density", "amplification")
 _AXES = ("prune", "consensus")
 _NO_EFFECT = ("int8_mask",)  # mergekit's memory option: does not change the result
@@ -41,12 +46,15 @@ class Source:
     Attributes:
         model: folder, Hub id or demo:NAME, as written.
         amplification: K factors, most important partition first.
+        gives_tokenizer: the result gets its tokenizer, chat templates and generation settings
+            instead of the base's.
     """
 
     model: str
     weight: Schedule
     density: Schedule
     amplification: tuple[float, ...] = (1.0,)
+    gives_tokenizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,10 @@ class Recipe:
         parameters: every other knob of the two axes by name.
         dtype: type of the output ("bfloat16"), None for the base's own types.
         folder: folder that relative paths are read against.
-        layers: how many layers the models must have, where the recipe names them as a slice.
+        chat_template: "auto" for the one that most models have, a name or a text; None for that
+            of the tokenizer.
+        keep_base: parts of names; tensors that have one stay as the base has them.
+        layers: how many layers the models must have, where the recipe names them in slices.
         notes: remarks for the user that are not errors.
     """
 
@@ -74,8 +85,15 @@ class Recipe:
     parameters: Mapping[str, Any]
     dtype: str | None = None
     folder: Path | None = None
+    chat_template: str | None = None
+    keep_base: tuple[str, ...] = ()
     layers: int | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The source whose tokenizer the result gets; None for the base's."""
+        return next((s.model for s in self.sources if s.gives_tokenizer), None)
 
     @property
     def partitions(self) -> int:
@@ -167,10 +185,8 @@ def build(
 def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Recipe:
     """Returns the recipe of a parsed document. Raises RecipeError."""
     _check_keys(document)
-    document, layers = _unsliced(document)
-    method = document.get("merge_method")
-    if not isinstance(method, str) or method not in PRESETS:
-        raise RecipeError(f"merge_method {method!r} is not known{_nearest(method, PRESETS)}")
+    method = _method(document.get("merge_method"))
+    document, layers = unsliced(document)
     parameters = _mapping(document.get("parameters"), "parameters")
     preset = PRESETS[method]
     prune = _choice(parameters.get("prune", preset.prune), PRUNERS, "prune")
@@ -212,9 +228,12 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
         notes.append("density: 1 lets out-voted changes take part; 0.05 to 0.2 is usual for PCB")
     _check_weights(sources, resolved, method, consensus)
     _check_scope(sources, resolved, prune)
+    giver = _tokenizer(document, base, sources, folder)
+    sources = [replace(source, gives_tokenizer=source.model == giver) for source in sources]
     return Recipe(
         method, base, tuple(sources), prune, consensus, strength, resolved,
-        _dtype(document), folder, layers, tuple(notes),
+        _dtype(document), folder, chat_templates.chosen(document.get("chat_template")),
+        _keep_base(document.get("keep_base")), layers, tuple(notes),
     )  # fmt: skip
 
 
@@ -239,6 +258,12 @@ def dump(recipe: Recipe) -> str:
     }
     if recipe.dtype:
         document["dtype"] = recipe.dtype
+    if recipe.tokenizer is not None:
+        document["tokenizer_source"] = recipe.tokenizer
+    if recipe.chat_template is not None:
+        document["chat_template"] = recipe.chat_template
+    if recipe.keep_base:
+        document["keep_base"] = list(recipe.keep_base)
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
@@ -323,16 +348,63 @@ def averages_models(method: str, consensus: str) -> bool:
 
 def _check_keys(document: Mapping[str, Any]) -> None:
     for key in document:
-        if key in _UNSUPPORTED:
-            raise RecipeError(f"{key}: not supported: {_UNSUPPORTED[key]}")
         if key not in _TOP_KEYS:
             raise RecipeError(f"unknown key {key!r}{_nearest(key, _TOP_KEYS)}")
-    if document.get("tokenizer_source") not in (None, "base"):
-        raise RecipeError("tokenizer_source: only base is supported; tokenizers are not merged")
-    if document.get("tokenizer") not in (None, {"source": "base"}):
-        raise RecipeError("tokenizer: only source: base is supported; tokenizers are not merged")
-    if document.get("chat_template") not in (None, "auto"):
-        raise RecipeError("chat_template: only auto is supported; the base's template is kept")
+
+
+def _method(value: Any) -> str:
+    if isinstance(value, str) and value in PRESETS:
+        return value
+    if isinstance(value, str) and value in _MERGEKIT_S:
+        raise RecipeError(
+            f"merge_method {value} of mergekit is not supported yet; run it with mergekit and use "
+            f"the result as a model, or choose another: {', '.join(PRESETS)}"
+        )
+    raise RecipeError(f"merge_method {value!r} is not known{_nearest(value, PRESETS)}")
+
+
+def _tokenizer(
+    document: Mapping[str, Any], base: str, sources: Sequence[Source], folder: Path | None
+) -> str | None:
+    """The source whose tokenizer is asked for, as the recipe calls it; None for the base."""
+    asked, where = document.get("tokenizer_source"), "tokenizer_source"
+    if "tokenizer" in document and document["tokenizer"] is not None:
+        if asked is not None:
+            raise RecipeError("tokenizer: give tokenizer or tokenizer_source, not both")
+        value, where = document["tokenizer"], "tokenizer"
+        if not isinstance(value, dict) or set(value) - {"source"}:
+            raise RecipeError(
+                "tokenizer: only source: is supported; tokens cannot be set one by one"
+            )
+        asked = value.get("source")
+    if asked in (None, "base"):
+        return None
+    if asked == "union":
+        raise RecipeError(
+            f"{where}: union is not supported yet: vocabularies are not merged; leave it out (the "
+            "base's tokenizer, and the rows that all share), or name an expert whose ids agree"
+        )
+    wanted = _place_of(_reference(asked, where), folder)
+    for name in (base, *(source.model for source in sources)):
+        if wanted == _place_of(name, folder):
+            return None if name == base else name
+    raise RecipeError(
+        f"{where}: {str(asked)[:100]} is none of this recipe's models; name the base or an expert"
+    )
+
+
+def _place_of(reference: str, folder: Path | None) -> str:
+    """What tells a model from others: its folder where it is one, without . and .. in the path."""
+    path = os.path.normpath((folder or Path.cwd()) / Path(reference))
+    return path if os.path.isdir(path) else os.path.normpath(reference)
+
+
+def _keep_base(value: Any) -> tuple[str, ...]:
+    """Parts of tensors' names."""
+    parts = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(parts, list) or not all(isinstance(part, str) and part for part in parts):
+        raise RecipeError("keep_base: list parts of tensors' names, such as [lm_head, mlp.experts]")
+    return tuple(dict.fromkeys(parts))
 
 
 def _check_parameter(
@@ -364,48 +436,6 @@ def _check_mergekit_switches(
         return
     if _switch(parameters["normalize"], "normalize") != implied:
         raise RecipeError(f"normalize: false is not supported with consensus: {consensus}")
-
-
-def _unsliced(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
-    """mergekit's long form of whole models, one slice that holds every layer, as its short form.
-
-    Returns:
-        The document with models, and the number of layers that the slice names (None: no slice).
-    """
-    if "slices" not in document:
-        return document, None
-    slices = document["slices"]
-    if "models" in document:
-        raise RecipeError("slices: give models or slices, not both")
-    if not isinstance(slices, list) or len(slices) != 1 or not isinstance(slices[0], dict):
-        raise RecipeError(
-            "slices: one slice with all layers is supported; layers cannot be restacked; list "
-            "whole models under models:"
-        )
-    (only,) = slices
-    for key in only:
-        if key not in ("sources", "parameters", "base_model"):
-            raise RecipeError(f"slices[0]: unknown key {key!r}; valid: sources, parameters")
-    sources = only.get("sources")
-    if not isinstance(sources, list) or not all(isinstance(item, dict) for item in sources):
-        raise RecipeError("slices[0]: sources: list at least one model and its layer_range")
-    ranges = [item.get("layer_range") for item in sources] or [None]
-    whole = isinstance(ranges[0], list) and len(ranges[0]) == 2 and ranges[0][0] == 0
-    if not whole or any(one != ranges[0] for one in ranges) or type(ranges[0][1]) is not int:
-        raise RecipeError(
-            f"slices[0]: layer_range must be [0, number of layers] for every model, not {ranges}; "
-            "layers cannot be restacked"
-        )
-    parameters = _mapping(document.get("parameters"), "parameters")
-    for key, value in _mapping(only.get("parameters"), "slices[0]").items():
-        parameters[key] = before(value, parameters[key]) if key in parameters else value
-    base = only.get("base_model", document.get("base_model"))
-    if base != document.get("base_model", base):
-        raise RecipeError("slices[0]: base_model differs from the recipe's; one base is supported")
-    models = [{key: item[key] for key in item if key != "layer_range"} for item in sources]
-    rest = {key: document[key] for key in document if key != "slices"}
-    rest |= {"models": models, "parameters": parameters, "base_model": base}
-    return rest, ranges[0][1]
 
 
 def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:

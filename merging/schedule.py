@@ -1,76 +1,120 @@
 """Parameter values that change along the model: mergekit's gradients and filters.
 
 A value is a number, a list of numbers (knots spread evenly over the layers), or a list of
-{filter, value} rules of which the first whose filter is part of the tensor's name wins.
+{filter, layers, value} rules, of which the first wins whose filter is part of the tensor's name
+and whose layers ([start, stop]) hold its layer. Layers are those of the stack that a tensor is in.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from merging.checkpoints.layout import is_after_layers, is_tower
 from merging.errors import RecipeError
+
+
+class Rule(NamedTuple):
+    """One rule of a schedule.
+
+    Attributes:
+        filter: part of a tensor's name; "*" for every tensor.
+        knots: values spread evenly over the layers it holds for.
+        layers: (start, stop): the layers it holds for; None for all and what is outside them.
+            What a text meets before the layers goes with the first, what it meets after them
+            with the last; towers for images and sound, which it never meets, with the first.
+    """
+
+    filter: str
+    knots: tuple[float, ...]
+    layers: tuple[int, int] | None = None
+
+    @property
+    def holds_everywhere(self) -> bool:
+        """True for a rule after which no other is tried."""
+        return self.filter == "*" and self.layers is None
+
+    def holds(self, tensor: str, layer: int | None, n_layers: int) -> bool:
+        """True where it says a tensor's value."""
+        if self.filter != "*" and self.filter not in tensor:
+            return False
+        if self.layers is None:
+            return True
+        start, stop = self.layers
+        if layer is None and is_after_layers(tensor):
+            return start < n_layers <= stop
+        return start <= (0 if layer is None or is_tower(tensor) else layer) < stop
+
+    def at(self, tensor: str, layer: int | None, n_layers: int) -> float:
+        """Its value for a tensor that it holds for."""
+        if len(self.knots) == 1 or layer is None:
+            return self.knots[0]
+        if self.layers is None or is_tower(tensor):
+            return _interpolate(self.knots, layer, n_layers)
+        start, stop = self.layers
+        return _interpolate(self.knots, layer - start, stop - start)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rules tried in order; the last one matches every tensor.
+    """Rules tried in order; the last one holds for every tensor."""
 
-    Attributes:
-        rules: (filter, knots) pairs; filter "*" matches every tensor.
-    """
-
-    rules: tuple[tuple[str, tuple[float, ...]], ...]
+    rules: tuple[Rule, ...]
 
     def at(self, tensor: str, layer: int | None, n_layers: int) -> float:
         """The value for one tensor.
 
         Knot position as mergekit: i / (n - 1) over the layers, the last knot for a model of one
         layer, the first knot for tensors outside the layers.
+
+        Args:
+            layer: its layer, counted in its own stack; None outside the layers.
+            n_layers: the layers of its stack; outside the layers, of the stack for text.
         """
-        for pattern, knots in self.rules:
-            if pattern == "*" or pattern in tensor:
-                if len(knots) == 1:
-                    return knots[0]
-                return _interpolate(knots, layer, n_layers)
+        for rule in self.rules:
+            if rule.holds(tensor, layer, n_layers):
+                return rule.at(tensor, layer, n_layers)
         raise AssertionError("a schedule ends with a rule for every tensor")
 
     @property
     def constant(self) -> float | None:
         """The one value it always has, or None where it varies."""
-        pattern, knots = self.rules[0]
-        return knots[0] if pattern == "*" and len(set(knots)) == 1 else None
+        first = self.rules[0]
+        return first.knots[0] if first.holds_everywhere and len(set(first.knots)) == 1 else None
 
     @property
     def values(self) -> tuple[float, ...]:
         """Every knot that can be reached."""
         reached: list[float] = []
-        for pattern, knots in self.rules:
-            reached.extend(knots)
-            if pattern == "*":
+        for rule in self.rules:
+            reached.extend(rule.knots)
+            if rule.holds_everywhere:
                 break
         return tuple(reached)
 
     @property
     def filters(self) -> tuple[str, ...]:
         """What tensors' names are looked through for."""
-        return tuple(pattern for pattern, _ in self.rules if pattern != "*")
+        return tuple(rule.filter for rule in self.rules if rule.filter != "*")
 
     def to_yaml(self) -> Any:
         """The plain value a recipe would hold."""
         rules: list[dict[str, Any]] = []
-        for pattern, knots in self.rules:
-            value = knots[0] if len(knots) == 1 else list(knots)
-            if pattern == "*":
+        for rule in self.rules:
+            value = rule.knots[0] if len(rule.knots) == 1 else list(rule.knots)
+            if rule.holds_everywhere:
                 return [*rules, {"value": value}] if rules else value
-            rules.append({"filter": pattern, "value": value})
+            told: dict[str, Any] = {} if rule.filter == "*" else {"filter": rule.filter}
+            if rule.layers is not None:
+                told["layers"] = list(rule.layers)
+            rules.append({**told, "value": value})
         return rules
 
 
 def constant(value: float) -> Schedule:
     """A schedule with one value everywhere."""
-    return Schedule((("*", (float(value),)),))
+    return Schedule((Rule("*", (float(value),)),))
 
 
 def before(first: Any, then: Any) -> Any:
@@ -90,21 +134,21 @@ def chain(levels: list[Any], default: float, where: str) -> Schedule:
     Raises:
         RecipeError: a value is neither a number, a list of numbers nor a list of rules.
     """
-    rules: list[tuple[str, tuple[float, ...]]] = []
+    rules: list[Rule] = []
     for level in (*levels, float(default)):
         for rule in _rules(level, where) if level is not None else ():
             rules.append(rule)
-            if rule[0] == "*":
+            if rule.holds_everywhere:
                 return Schedule(tuple(rules))
     raise AssertionError("the default matches every tensor")
 
 
-def _rules(value: Any, where: str) -> list[tuple[str, tuple[float, ...]]]:
+def _rules(value: Any, where: str) -> list[Rule]:
     value = _number(value)
     if is_number(value):
-        return [("*", (float(value),))]
+        return [Rule("*", (float(value),))]
     if isinstance(value, list) and value and all(is_number(item) for item in value):
-        return [("*", tuple(float(item) for item in value))]
+        return [Rule("*", tuple(float(item) for item in value))]
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -115,15 +159,30 @@ def _rules(value: Any, where: str) -> list[tuple[str, tuple[float, ...]]]:
     )
 
 
-def _rule(item: dict[str, Any], where: str) -> tuple[str, tuple[float, ...]]:
-    unknown = set(item) - {"filter", "value"}
+def _rule(item: dict[str, Any], where: str) -> Rule:
+    unknown = set(item) - {"filter", "value", "layers"}
     if unknown or "value" not in item:
-        raise RecipeError(f"{where}: a rule has the keys filter and value, not {sorted(item)}")
+        keys = sorted(map(str, item))
+        raise RecipeError(f"{where}: a rule has the keys filter, layers and value, not {keys}")
     value, pattern = item["value"], item.get("filter")
     if isinstance(value, dict) or (isinstance(value, list) and dict in map(type, value)):
         raise RecipeError(f"{where}: rules cannot be nested")
-    ((_, knots),) = _rules(value, where)
-    return "*" if pattern in (None, "") else str(pattern), knots
+    ((_, knots, _),) = _rules(value, where)
+    name = "*" if pattern in (None, "") else str(pattern)
+    return Rule(name, knots, _span(item.get("layers"), where))
+
+
+def _span(value: Any, where: str) -> tuple[int, int] | None:
+    """A rule's layers."""
+    if value is None:
+        return None
+    if isinstance(value, list) and [type(side) for side in value] == [int, int]:
+        start, stop = value
+        if 0 <= start < stop:
+            return start, stop
+    raise RecipeError(
+        f"{where}: layers of a rule are [start, stop], such as [0, 12], not {value!r}"
+    )
 
 
 def _number(value: Any) -> Any:

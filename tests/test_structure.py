@@ -54,9 +54,9 @@ def test_screens_do_no_tensor_arithmetic(path: Path) -> None:
 
 LAYERS = [  # a module imports from its own line and those above it
     {"merging.errors", "merging.later", "merging.console", "merging.documents"},
-    {"merging.demo"},
+    {"merging.demo", "merging.chat_templates"},
     {"merging.checkpoints", "merging.selection", "merging.kernels", "merging.schedule",
-     "merging.sketch"},
+     "merging.sketch", "merging.slices"},
     {"merging.methods"},
     {"merging.recipe"},
     {"merging.decisions", "merging.brackets", "merging.gpu", "merging.sources"},

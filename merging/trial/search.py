@@ -24,7 +24,7 @@ from merging.demo.tasks import Task
 from merging.errors import Cancelled, RecipeError
 from merging.merge import open_recipe
 from merging.recipe import Recipe
-from merging.schedule import Schedule
+from merging.schedule import Rule, Schedule
 from merging.trial.decode import as_chat
 from merging.trial.loading import load
 
@@ -202,8 +202,8 @@ def _with_weights(recipe: Recipe, learned: Mapping[Group, torch.Tensor], layers:
         }
         rest = values.get(("*", None), 1.0)
         rules = [
-            (module, tuple(values.get((module, layer), rest) for layer in range(layers)))
+            Rule(module, tuple(values.get((module, layer), rest) for layer in range(layers)))
             for module in modules
         ]
-        sources.append(replace(source, weight=Schedule((*rules, ("*", (rest,))))))
+        sources.append(replace(source, weight=Schedule((*rules, Rule("*", (rest,))))))
     return replace(recipe, sources=tuple(sources))

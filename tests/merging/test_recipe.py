@@ -166,6 +166,110 @@ def test_slices_that_restack_layers_are_refused(old: str, new: str, words: list[
     assert all(word in text for word in words), text
 
 
+SEVERAL = """
+merge_method: task_arithmetic
+base_model: b
+slices:
+  - sources:
+      - {model: x, layer_range: [0, 4], parameters: {weight: 0.5}}
+      - {model: y, layer_range: [0, 4], parameters: {weight: [1, 0]}}
+      - {model: b, layer_range: [0, 4]}
+  - sources:
+      - {model: x, layer_range: [4, 12], parameters: {weight: 2}}
+      - {model: b, layer_range: [4, 12]}
+    parameters: {lambda: 0.1}
+parameters: {lambda: 0.7}
+"""
+
+
+def by_layer(schedule, layers: list[int | None], name: str = "model.layers.0.mlp.w") -> list[float]:
+    return [schedule.at(name, layer, 12) for layer in layers]
+
+
+def test_slices_that_join_up_say_values_by_layer() -> None:
+    recipe = parse(SEVERAL)
+    x, y = recipe.sources
+    assert recipe.layers == 12
+    assert by_layer(x.weight, [0, 3, 4, 11]) == [0.5, 0.5, 2.0, 2.0]
+    assert by_layer(y.weight, [0, 1, 3, 4, 11]) == pytest.approx([1, 2 / 3, 0, 0, 0])
+    assert by_layer(recipe.strength, [0, 3, 4, 11]) == [0.7, 0.7, 0.1, 0.1]
+    assert x.weight.at("model.embed_tokens.weight", None, 12) == 0.5
+    assert x.weight.at("model.norm.weight", None, 12) == 2.0
+    assert x.weight.at("lm_head.weight", None, 12) == 2.0
+    assert parse(dump(recipe)) == recipe
+
+
+def test_slices_that_say_the_same_are_whole_models() -> None:
+    text = SEVERAL.replace("weight: 2", "weight: 0.5").replace("    parameters: {lambda: 0.1}", "")
+    x, y = parse(text).sources
+    assert x.weight.constant == 0.5
+    assert y.weight.constant is None
+
+
+def test_one_module_named_default_is_what_it_holds() -> None:
+    inside = {"default": {"slices": yaml.safe_load(SLICED)["slices"]}}
+    document = {k: v for k, v in yaml.safe_load(SLICED).items() if k != "slices"}
+    assert from_mapping({**document, "modules": inside}) == parse(SLICED)
+    inside = {"default": {"models": ["x", "y"], "parameters": {"density": 0.3}}}
+    (x, y) = from_mapping({**document, "modules": inside}).sources
+    assert (x.model, y.model, x.density.constant) == ("x", "y", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        ({"text": {}, "vision": {}}, ["text, vision", "default"]),
+        ({"text": {}}, ["text", "default"]),
+        ([], ["modules"]),
+        ({"default": []}, ["default", "models: or slices:"]),
+        ({"default": {"model": []}}, ["'model'"]),
+    ],
+)
+def test_other_modules_are_refused(modules: object, words: list[str]) -> None:
+    text = refused({"merge_method": "ties", "base_model": "b", "modules": modules})
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[4, 12]", "[3, 12]", ["slices[1]", "[3, 12]", "layer 4", "restacked"]),
+        ("[4, 12]", "[5, 12]", ["slices[1]", "layer 4", "restacked"]),
+        ("[0, 4]", "[1, 4]", ["slices[0]", "layer 0", "restacked"]),
+        ("[4, 12]", "[4, 4]", ["[4, 4]", "no layer"]),
+        ("{lambda: 0.1}", "{normalize: true}", ["normalize", "whole recipe"]),
+        ("task_arithmetic", "pcb", ["slices[1]", "y is missing"]),
+        ("{model: x, layer_range: [4, 12]", "{model: b, layer_range: [4, 12]", ["listed twice"]),
+    ],
+)
+def test_slices_that_do_not_join_up_are_refused(old: str, new: str, words: list[str]) -> None:
+    text = refused(SEVERAL.replace(old, new))
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("asked", ["base", "./base", "elsewhere/../base", "absolute"])
+def test_a_tokenizer_source_that_is_the_base_changes_nothing(asked: str, tmp_path) -> None:
+    (tmp_path / "base").mkdir()
+    asked = str(tmp_path / "base") if asked == "absolute" else asked
+    plain = from_mapping(document("ties", 2), tmp_path)
+    assert from_mapping(document("ties", 2, tokenizer_source=asked), tmp_path) == plain
+    assert from_mapping(document("ties", 2, tokenizer={"source": asked}), tmp_path) == plain
+
+
+def test_a_tokenizer_is_taken_from_an_expert(tmp_path) -> None:
+    (tmp_path / "expert1").mkdir()
+    recipe = from_mapping(document("ties", 2, tokenizer_source="./expert1"), tmp_path)
+    assert recipe.tokenizer == "expert1"
+    assert parse(dump(recipe), tmp_path) == recipe
+
+
+@pytest.mark.parametrize("template", ["auto", "chatml", "{{ messages[0]['content'] }} and more"])
+def test_what_else_a_recipe_says_of_the_result_is_kept(template: str) -> None:
+    recipe = from_mapping(document("ties", 2, chat_template=template, keep_base=["lm_head", "x"]))
+    assert (recipe.chat_template, recipe.keep_base) == (template, ("lm_head", "x"))
+    assert parse(dump(recipe)) == recipe
+
+
 def test_a_slice_s_filters_let_the_recipe_s_values_through() -> None:
     text = SLICED.replace("{density: 0.3}", "{density: [{filter: mlp, value: 0.3}]}")
     density = parse(text).sources[1].density
@@ -283,7 +387,7 @@ def test_relative_models_are_read_against_the_file_s_folder(tmp_path) -> None:
     ("change", "words"),
     [
         ({"merge_method": "tis"}, ["'tis'", "did you mean ties?"]),
-        ({"merge_method": "slerp"}, ["slerp", "is not known"]),
+        ({"merge_method": "slerp"}, ["slerp", "not supported yet", "run it with mergekit"]),
         ({"merge_method": None}, ["merge_method"]),
         ({"merge_method": ["ties"]}, ["merge_method"]),
         ({"base_modle": "b"}, ["base_modle", "did you mean base_model?"]),
@@ -291,9 +395,14 @@ def test_relative_models_are_read_against_the_file_s_folder(tmp_path) -> None:
         ({"slices": []}, ["slices", "not both"]),
         ({"slices": [], "models": None}, ["slices", "not both"]),
         ({"modules": {}}, ["modules"]),
-        ({"tokenizer": {"source": "union"}}, ["tokenizer", "source: base"]),
-        ({"tokenizer_source": "union"}, ["tokenizer_source", "base"]),
-        ({"chat_template": "chatml"}, ["chat_template"]),
+        ({"tokenizer": {"source": "union"}}, ["tokenizer: union", "leave it out"]),
+        ({"tokenizer": {"source": "base", "tokens": {}}}, ["tokenizer: only source"]),
+        ({"tokenizer": {"source": "base"}, "tokenizer_source": "base"}, ["not both"]),
+        ({"tokenizer_source": "union"}, ["tokenizer_source: union", "leave it out"]),
+        ({"tokenizer_source": "elsewhere"}, ["elsewhere", "none of this recipe's models"]),
+        ({"chat_template": "chatlm"}, ["chatlm", "chatml", "auto"]),
+        ({"chat_template": 3}, ["chat_template"]),
+        ({"keep_base": [1]}, ["keep_base", "parts of tensors' names"]),
         ({"dtype": "fp16"}, ["fp16", "float16"]),
         ({"dtype": "int8"}, ["int8"]),
         ({"dtype": "flaot32", "out_dtype": "float16"}, ["dtype 'flaot32'", "float32"]),

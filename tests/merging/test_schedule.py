@@ -108,3 +108,31 @@ def test_the_plain_value_gives_the_same_schedule_back(value) -> None:
     schedule = chain([value], 1.0, "w")
     assert schedule.to_yaml() == value
     assert chain([schedule.to_yaml()], 1.0, "w") == schedule
+
+
+RULES = [{"layers": [0, 2], "value": [1, 3]}, {"layers": [2, 5], "filter": "mlp", "value": 7}]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer", "layers", "value"),
+    [
+        (Q, 0, 5, 1.0), (Q, 1, 5, 3.0), (Q, 2, 5, 0.5), ("model.layers.2.mlp.w", 2, 5, 7.0),
+        ("model.embed_tokens.weight", None, 5, 1.0), (NORM, None, 5, 0.5), (NORM, None, 2, 1.0),
+        ("visual.blocks.4.mlp.w", 4, 9, 2.0),  # no layer of the text: halfway up the tower
+    ],
+)  # fmt: skip
+def test_a_rule_may_hold_for_some_layers(tensor, layer, layers, value) -> None:
+    schedule = chain([RULES, 0.5], 9.0, "weight")
+    assert schedule.at(tensor, layer, layers) == value
+    assert schedule.constant is None
+    assert schedule.to_yaml() == [
+        {"layers": [0, 2], "value": [1, 3]},
+        {"filter": "mlp", "layers": [2, 5], "value": 7},
+        {"value": 0.5},
+    ]
+
+
+@pytest.mark.parametrize("span", [3, [1], [1, 1], [2, 1], [-1, 2], [0, True], ["0", 2], {}])
+def test_layers_of_a_rule_are_a_range(span) -> None:
+    with pytest.raises(RecipeError, match="weight: layers of a rule"):
+        chain([[{"layers": span, "value": 1}]], 1.0, "weight")

@@ -69,7 +69,7 @@ def test_good_changes_gain_weight_and_bad_ones_lose_it(family: Path) -> None:
 def test_a_rule_per_module_with_a_value_per_layer_and_one_for_the_rest(family: Path) -> None:
     found = search(recipe(family), TASKS, steps=1, batch=2)
     rules = found.recipe.sources[0].weight.rules
-    assert [pattern for pattern, _ in rules] == [
+    assert [rule.filter for rule in rules] == [
         "mlp.down_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight",
         "self_attn.k_proj.weight", "self_attn.o_proj.weight", "self_attn.q_proj.weight",
         "self_attn.v_proj.weight", "*",

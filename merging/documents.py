@@ -2,8 +2,9 @@
 
 Whatever stands at a path that a person gave (a FIFO, a device, a socket, a file of ten gigabytes,
 a hundred thousand brackets), the answer comes at once and in little memory: its text, or an error
-of one line that begins with the path. `read_text` is for recipes and prompts, `read_object` for
-JSON; both raise `BadFile`, whose text a caller may take into an error of its own kind.
+of one line that begins with the path. `read_text` is for recipes and prompts, `read_json` and
+`read_object` for JSON; they raise `BadFile`, whose text a caller may take into an error of its own
+kind.
 """
 
 from __future__ import annotations
@@ -93,15 +94,15 @@ def read_text(path: Path, most: int = TEXT_BYTES) -> str:
         raise BadFile(f"{path}: is not UTF-8 text (byte {error.start})") from None
 
 
-def read_object(path: Path, most: int = OBJECT_BYTES) -> dict[str, Any]:
-    """The JSON object that a file holds.
+def read_json(path: Path, most: int = OBJECT_BYTES) -> Any:
+    """The JSON value that a file holds.
 
     Args:
         most: bytes that it may have.
 
     Raises:
-        BadFile: as `read_text`; or it is not JSON, no object, nested deeper than MOST_LEVELS, has
-            more than MOST_VALUES values, or a text that is no Unicode.
+        BadFile: as `read_text`; or it is not JSON, nested deeper than MOST_LEVELS, has more than
+            MOST_VALUES values, or a text that is no Unicode.
     """
     text = read_text(path, most)
     if sum(map(text.count, ",[{")) > MOST_VALUES:
@@ -112,24 +113,30 @@ def read_object(path: Path, most: int = OBJECT_BYTES) -> dict[str, Any]:
         raise BadFile(f"{path}: is nested deeper than {MOST_LEVELS} levels") from None
     except ValueError as error:
         raise BadFile(f"{path}: is not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise BadFile(f"{path}: is not a JSON object")
     _check_values(path, value, has_escapes="\\u" in text)
     return value
 
 
-def _check_values(path: Path, value: dict[str, Any], *, has_escapes: bool) -> None:
+def read_object(path: Path, most: int = OBJECT_BYTES) -> dict[str, Any]:
+    """As `read_json`, of a file that holds an object. Raises BadFile: it holds something else."""
+    value = read_json(path, most)
+    if not isinstance(value, dict):
+        raise BadFile(f"{path}: is not a JSON object")
+    return value
+
+
+def _check_values(path: Path, value: Any, *, has_escapes: bool) -> None:
     """Raises BadFile where values nest too deep, or hold text that cannot be written again."""
-    level: list[Any] = [value]
+    values = [value]
     for _ in range(MOST_LEVELS + 1):
-        inner: list[Any] = []
-        for one in level:
-            inner += [*one, *one.values()] if isinstance(one, dict) else one
-        if has_escapes and any(isinstance(one, str) and _SURROGATE.search(one) for one in inner):
+        if has_escapes and any(isinstance(one, str) and _SURROGATE.search(one) for one in values):
             raise BadFile(f"{path}: holds half of a character (a lone surrogate)")
-        level = [one for one in inner if isinstance(one, dict | list)]
-        if not level:
+        outer = [one for one in values if isinstance(one, dict | list)]
+        if not outer:
             return
+        values = []
+        for one in outer:
+            values += [*one, *one.values()] if isinstance(one, dict) else one
     raise BadFile(f"{path}: is nested deeper than {MOST_LEVELS} levels")
 
 
@@ -146,5 +153,5 @@ def _reason(error: OSError | ValueError) -> str:
 
 __all__ = [
     "MOST_LEVELS", "MOST_VALUES", "OBJECT_BYTES", "TEXT_BYTES", "kind_of", "opened", "read_bytes",
-    "read_object", "read_text",
+    "read_json", "read_object", "read_text",
 ]  # fmt: skip

@@ -15,7 +15,8 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from merging import __version__
-from merging.checkpoints import Family, abandoned
+from merging.checkpoints import Family
+from merging.checkpoints.staging import Staging, abandoned
 from merging.recipe import Recipe, dump
 from merging.sources import family_key
 
@@ -76,9 +77,15 @@ def key_of(recipe: Recipe, family: Family, shard_bytes: int, engine: str) -> str
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def resumable(out: Path, key: str) -> Path | None:
-    """The hidden folder of a merge to `out` with this key that ended before it was complete."""
-    return next((f for f in abandoned(out) if (found := _read(f / FILE)) and found[0] == key), None)
+def resumable(out: Path, key: str) -> Staging | None:
+    """The hidden folder of a merge to `out` with this key that ended before it was complete, from
+    now on our own."""
+    for left in abandoned(out):
+        found = _read(left.folder / FILE)
+        if found and found[0] == key:
+            return left
+        left.let_go()
+    return None
 
 
 def _read(path: Path) -> tuple[str, dict[str, Written]] | None:

@@ -30,7 +30,8 @@ from merging.checkpoints import (
 )
 from merging.checkpoints.checkpoint import MERGEABLE, WIDTHS, torch_dtype
 from merging.checkpoints.checksum import checksum
-from merging.checkpoints.writer import SHARD_BYTES, check_output, in_words
+from merging.checkpoints.output import check_output, in_words, located
+from merging.checkpoints.writer import SHARD_BYTES
 from merging.decisions import Decision, Outcome
 from merging.engine import (
     CHUNK,
@@ -169,7 +170,7 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
         except MergeError as error:
             problems.append(Problem("error", "models", str(error)))
     if out is not None:
-        problems += _output_problems(Path(out).absolute(), models, disk, overwrite)
+        problems += _output_problems(located(out), models, disk, overwrite)
     return Report(tuple(dict.fromkeys(problems)), account, disk, memory)
 
 
@@ -204,7 +205,7 @@ def merge(
         MergeError: see `merging.errors`; nothing is left behind (with `resume`, a hidden folder).
     """
     started = time.perf_counter()
-    out = Path(out).absolute()
+    out = located(out)
     check_output(out, overwrite)
     family = open_recipe(recipe)
     _check_no_input(out, family.models)
@@ -327,7 +328,9 @@ class Run:
             told = in_words(error, self.out)
             # what is tried again at once, in smaller chunks or on the CPU, begins anew
             goes_on = isinstance(told, MergeError) and not isinstance(told, VerificationFailed)
-            if not (self.resume and goes_on):
+            if self.resume and goes_on:
+                writer.leave()
+            else:
                 writer.discard()
             if told is not error:
                 raise told from error
@@ -562,12 +565,12 @@ def _check_no_input(out: Path, models: Sequence[Checkpoint]) -> None:
 def _output_problems(
     out: Path, models: Sequence[Checkpoint], disk: int, overwrite: bool
 ) -> list[Problem]:
-    problems = []
     try:
         check_output(out, overwrite)
         _check_no_input(out, models)
     except MergeError as error:
-        problems.append(Problem("error", str(out), str(error)))
+        return [Problem("error", str(out), str(error))]
+    problems = []
     free = shutil.disk_usage(_existing(out)).free
     if free < disk:
         problems.append(Problem("error", str(out), f"needs {_size(disk)}, {_size(free)} are free"))

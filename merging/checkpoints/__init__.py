@@ -5,7 +5,7 @@ from merging.checkpoints.family import Entry, Family, open_family
 from merging.checkpoints.fingerprint import fingerprint
 from merging.checkpoints.layout import Place, place
 from merging.checkpoints.names import resolve, short_names
-from merging.checkpoints.writer import ModelWriter, TensorSpec, abandoned
+from merging.checkpoints.writer import ModelWriter, TensorSpec
 
 __all__ = [
     "Checkpoint",
@@ -15,7 +15,6 @@ __all__ = [
     "Place",
     "TensorInfo",
     "TensorSpec",
-    "abandoned",
     "fingerprint",
     "open_checkpoint",
     "open_family",

@@ -1,15 +1,13 @@
 """Writes a model folder that appears complete or not at all.
 
 Every size is known before the first tensor, so headers come first and chunks go straight to their
-place. Work happens in a hidden folder beside the target, renamed at the end; whatever goes wrong
-before that, the target does not exist (or is what it was).
+place. Work happens in a hidden folder beside the target, renamed once all of it is on the disk;
+whatever goes wrong before that, the target does not exist (or is what it was).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import glob
 import json
 import os
 import shutil
@@ -19,14 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from merging.checkpoints import staging
 from merging.checkpoints.checkpoint import WIDTHS
-from merging.errors import NotEnoughSpace, OutputExists
+from merging.checkpoints.output import check_output, in_words
 
 SHARD_BYTES = 5_000_000_000
 _ALIGN = 64
 _FLUSH_BYTES = 1 << 27  # written from one flush to the next
-_CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EBADF)
-_LONGEST_NAME = 200  # leaves room for the hidden folder's marks within a file system's 255
+_CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EBADF)
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,12 @@ class ModelWriter:
         taken_up: a hidden folder of a merge that ended early, with the same tensors: its files are
             written on.
 
+    Attributes:
+        folder: the hidden folder, this process's own as long as the writer works.
+
     Raises:
-        OutputExists: `out` exists and `overwrite` is False.
-        NotEnoughSpace: the disk does not hold the files.
+        OutputExists: `out` exists and `overwrite` is False, or it can be no folder.
+        NotEnoughSpace: the disk does not hold the files, or cannot be written.
     """
 
     def __init__(
@@ -84,20 +85,20 @@ class ModelWriter:
         shard_bytes: int = SHARD_BYTES,
         overwrite: bool = False,
         metadata: Mapping[str, str] | None = None,
-        taken_up: Path | None = None,
+        taken_up: staging.Staging | None = None,
     ) -> None:
         self.out = Path(out)
         check_output(self.out, overwrite)
-        self.folder = staging_folder(self.out)
         self._flush = Flush(self.out)
         self._overwrite = overwrite
         self._places: dict[str, tuple[Path, int, TensorSpec]] = {}
         try:
-            if taken_up is not None:
-                taken_up.rename(self.folder)
-            else:
-                self.folder.mkdir(parents=True)
-            remove_abandoned(self.out)
+            self._staging = taken_up or staging.new(self.out)
+        except OSError as error:
+            raise in_words(error, self.out) from error
+        self.folder = self._staging.folder
+        try:
+            staging.remove_abandoned(self.out)
             self._create(specs, shard_bytes, dict(metadata or {}))
             self._flush.start(sorted({path for path, _, _ in self._places.values()}))
         except BaseException as error:
@@ -131,16 +132,35 @@ class ModelWriter:
         return self._flush
 
     def publish(self) -> None:
-        """Renames the hidden folder to its final name: the model appears."""
+        """Renames the hidden folder to its final name: the model appears, all of it on the disk."""
         self.flush().done()
+        try:
+            self._staging.bring_to_disk(but={path for path, _, _ in self._places.values()})
+            self._rename()
+            staging.sync_folder(self.out.parent)
+        except OSError as error:
+            raise in_words(error, self.out) from error
+        self._staging.let_go()
+
+    def discard(self) -> None:
+        """Removes everything written."""
+        self._flush.stop()
+        self._staging.remove()
+
+    def leave(self) -> None:
+        """Keeps what is written where it is, for whoever takes it up."""
+        self._flush.stop()
+        self._staging.let_go()
+
+    def _rename(self) -> None:
         if not os.path.lexists(self.out):
             self.folder.rename(self.out)
             return
         check_output(self.out, self._overwrite)
-        if exchange(self.folder, self.out):
+        if staging.exchange(self.folder, self.out):
             old = self.folder
         else:
-            old = staging_folder(self.out, "old")
+            old = staging.unused(self.out, "old")
             self.out.rename(old)
             try:
                 self.folder.rename(self.out)
@@ -151,11 +171,6 @@ class ModelWriter:
             old.unlink()
         else:
             shutil.rmtree(old, ignore_errors=True)
-
-    def discard(self) -> None:
-        """Removes everything written."""
-        self._flush.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _create(
         self, specs: Sequence[TensorSpec], shard_bytes: int, metadata: dict[str, str]
@@ -255,74 +270,12 @@ class Flush:
             self._error = error
 
 
-def exchange(one: Path, other: Path) -> bool:
-    """Swaps two names in one step: neither is ever absent. False where the system cannot."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    if rename is None:
-        return False
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
-
-
-def abandoned(out: Path, kind: str = "partial") -> list[Path]:
-    """Hidden folders of `out` whose process ended before they were complete."""
-    found = []
-    for folder in sorted(out.parent.glob(f".{glob.escape(out.name)}.{kind}-*-*")):
-        process = folder.name.rsplit("-", 2)[1]
-        if process.isdigit() and not _runs(int(process)):
-            found.append(folder)
-    return found
-
-
-def remove_abandoned(out: Path) -> None:
-    """Removes them, and an old `out` whose process ended after it had been replaced."""
-    old = abandoned(out, "old") if out.exists() else []  # else it is all there is
-    for folder in (*abandoned(out), *old):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # it runs, as somebody else
-    return True
-
-
-def staging_folder(out: Path, kind: str = "partial") -> Path:
-    """A hidden, unused sibling of `out` for work in progress."""
-    return out.parent / f".{out.name}.{kind}-{os.getpid()}-{os.urandom(3).hex()}"
-
-
-def check_output(out: Path, overwrite: bool) -> None:
-    """Raises OutputExists where writing to `out` would destroy something unasked."""
-    if len(out.name.encode()) > _LONGEST_NAME:
-        raise OutputExists(f"{out.name[:40]}...: the name is too long; give a shorter one")
-    if out.is_file():
-        raise OutputExists(f"{out} is a file; give a folder")
-    if out.is_dir() and out.samefile(Path.cwd()):
-        raise OutputExists(f"{out} is the folder you are in; give the name of a new one")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise OutputExists(f"{out} exists and is not empty; give another name or --overwrite")
-        if not (out / "config.json").exists():
-            raise OutputExists(f"{out} is not a model folder; --overwrite replaces models only")
-        inside = sorted(path.name for path in out.iterdir() if path.is_dir())
-        if inside:
-            raise OutputExists(
-                f"{out} holds the folder {inside[0]}, which --overwrite would delete; move it, or "
-                "give another name"
-            )
-
-
 def _reserve(handle: int, size: int) -> None:
     """Gives a file its size and, where the file system can, its place on the disk."""
     try:
         os.posix_fallocate(handle, 0, size)
     except (AttributeError, OSError) as error:  # not every system and file system has it
-        if getattr(error, "errno", errno.EOPNOTSUPP) not in _CANNOT_RESERVE:
+        if getattr(error, "errno", errno.EOPNOTSUPP) not in _CANNOT:
             raise
         os.truncate(handle, size)
 
@@ -331,16 +284,3 @@ def _shard_names(count: int) -> list[str]:
     if count == 1:
         return ["model.safetensors"]
     return [f"model-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
-
-
-def in_words(error: BaseException, out: Path) -> BaseException:
-    """What an OSError met while `out` was written means for its user; other errors unchanged."""
-    if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
-        return error  # a pipe is not the output: whoever read our messages went away
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(out.parent if out.parent.exists() else Path.cwd()).free
-        return NotEnoughSpace(
-            f"{out}: the disk is full ({free / 1e9:.2f} GB free); free space or choose another disk"
-        )
-    reason = (error.strerror or str(error)).lower()
-    return NotEnoughSpace(f"{out}: cannot be written ({reason}); choose another folder")

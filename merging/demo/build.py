@@ -2,7 +2,6 @@
 
 import copy
 import random
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from merging.checkpoints.writer import in_words, remove_abandoned, staging_folder
+from merging.checkpoints import staging
+from merging.checkpoints.output import in_words
 from merging.demo import DOMAINS, NAMES
 from merging.demo.card import write_card
 from merging.demo.corpus import Mixture
@@ -92,24 +92,26 @@ def build(
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not empty: name a new folder for the family")
-    unfinished = staging_folder(out)
     try:  # now, not after ten minutes of training
-        unfinished.mkdir(parents=True)
-        remove_abandoned(out)
+        unfinished = staging.new(out)
+        staging.remove_abandoned(out)
     except OSError as error:
         raise in_words(error, out) from error
     threads = torch.get_num_threads()
     torch.set_num_threads(_THREADS)
     try:
-        report = _train_family(unfinished, seed, progress or _silent, curriculum or Curriculum())
+        report = _train_family(
+            unfinished.folder, seed, progress or _silent, curriculum or Curriculum()
+        )
         if out.exists():
             out.rmdir()
-        unfinished.rename(out)
+        unfinished.bring_to_disk()
+        unfinished.folder.rename(out)
     except OSError as error:
         raise in_words(error, out) from error
     finally:
         torch.set_num_threads(threads)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.remove()
     return {"out": str(out), **report}
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from merging import journal as journals
 from merging import recipe as recipes
+from merging.checkpoints import staging
 from merging.journal import FILE, Journal, Written, key_of, resumable
 from merging.merge import open_recipe
 from tests.families import document, small_family
 
 A, B = Written(0.1, 1 / 3, 2**64 - 1), Written(2.0, 3.0, 0)
-DEAD = 2**22 + 1  # above the highest process number
 
 
 @pytest.fixture
@@ -64,12 +64,16 @@ def test_the_key_changes_with_all_that_decides_the_bytes(parent: Path, monkeypat
     assert key(parent) == key(parent)
 
 
-def test_only_what_a_dead_process_left_is_taken_up(tmp_path: Path) -> None:
+def test_only_what_nobody_has_is_taken_up(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for process in (os.getpid(), DEAD):
-        folder = tmp_path / f".out.partial-{process}-abc"
-        folder.mkdir()
-        Journal(folder, "key").note("a", A)
-    assert resumable(out, "key") == tmp_path / f".out.partial-{DEAD}-abc"
+    held, left = staging.new(out), staging.new(out)
+    for one in (held, left):
+        Journal(one.folder, "key").note("a", A)
+    assert resumable(out, "key") is None
+    left.let_go()
     assert resumable(out, "other") is None
     assert resumable(tmp_path / "elsewhere", "key") is None
+    found = resumable(out, "key")
+    assert found is not None
+    assert found.folder == left.folder
+    assert resumable(out, "key") is None, "it is taken"

@@ -5,18 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from merging.checkpoints import ModelWriter, TensorSpec, open_checkpoint
-from merging.checkpoints import writer as writers
+from merging.checkpoints import ModelWriter, TensorSpec, open_checkpoint, staging
 from merging.checkpoints.checkpoint import torch_dtype
-from merging.checkpoints.writer import check_output, exchange, plan_shards, remove_abandoned
+from merging.checkpoints.writer import plan_shards
 from merging.errors import NotEnoughSpace, OutputExists
 
 SPECS = [
@@ -132,14 +130,25 @@ def test_nothing_shows_before_it_is_published(tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_every_shard_is_on_the_disk_before_the_model_appears(tmp_path, monkeypatch) -> None:
-    flushed: list[bool] = []
-    monkeypatch.setattr(os, "fsync", lambda _: flushed.append((tmp_path / "out").exists()))
+def test_all_is_on_the_disk_before_the_model_appears(tmp_path, monkeypatch) -> None:
+    synced: list[tuple[str, bool]] = []
+
+    def fsync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        synced.append((path.name, (tmp_path / "out").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
     writer = ModelWriter(tmp_path / "out", SPECS, shard_bytes=50)
     write_all(writer)
+    (writer.folder / "inner").mkdir()
+    (writer.folder / "inner" / "template.jinja").write_text("x")
+    hidden = writer.folder.name
     writer.publish()
-    shards = len(list((tmp_path / "out").glob("*.safetensors")))
-    assert flushed == [False] * shards
+    before = {name for name, is_there in synced if not is_there}
+    files = {path.name for path in (tmp_path / "out").rglob("*")}
+    assert len(files) == 6
+    assert before == files | {hidden}
+    assert synced[-2:] == [("inner", False), (tmp_path.name, True)]
 
 
 def test_discarding_leaves_nothing(tmp_path) -> None:
@@ -182,15 +191,6 @@ def test_discarding_leaves_the_folder_that_was_there(tmp_path) -> None:
     ModelWriter(out, SPECS, overwrite=True).discard()
     assert (out / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_what_is_no_model_is_never_replaced(tmp_path) -> None:
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExists, match="not a model folder"):
-        check_output(tmp_path / "notes", overwrite=True)
-    with pytest.raises(OutputExists, match="is a file"):
-        check_output(tmp_path / "notes" / "thesis.txt", overwrite=True)
 
 
 def test_an_empty_folder_is_filled(tmp_path) -> None:
@@ -255,52 +255,13 @@ def test_a_place_that_cannot_be_written_is_one_line(out: str, tmp_path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_a_killed_process_left_is_removed_and_a_running_one_is_not_touched(tmp_path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    abandoned = tmp_path / f".out.partial-{gone.pid}-abcdef"
-    running = tmp_path / f".out.partial-{os.getpid()}-abcdef"
-    other = tmp_path / f".outer.partial-{gone.pid}-abcdef"
-    for folder in (abandoned, running, other):
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"x")
-    ModelWriter(tmp_path / "out", SPECS).discard()
-    assert not abandoned.exists()
-    assert running.exists()
-    assert other.exists()
-
-
-def test_replacing_never_leaves_the_name_without_a_model(tmp_path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.mkdir()
-    other.mkdir()
-    (one / "here").touch()
-    assert exchange(one, other)
-    assert (other / "here").exists() and not (one / "here").exists()
-    assert not exchange(one, tmp_path / "absent")
-
-
 def test_a_system_without_an_exchange_replaces_in_two_steps(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(writers, "exchange", lambda *_: False)
+    monkeypatch.setattr(staging, "exchange", lambda *_: False)
     for _ in range(2):
         writer = ModelWriter(tmp_path / "out", SPECS, overwrite=True)
         write_all(writer)
         writer.publish()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_what_an_ended_process_left_of_a_replaced_model_goes_once_the_new_one_is_there(
-    tmp_path,
-) -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    old = tmp_path / f".out.old-{process.pid}-abc"
-    old.mkdir()
-    remove_abandoned(tmp_path / "out")
-    assert old.exists(), "there is no new one: this is all there is"
-    (tmp_path / "out").mkdir()
-    remove_abandoned(tmp_path / "out")
-    assert not old.exists()
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF])
@@ -315,16 +276,3 @@ def test_a_file_system_that_cannot_reserve_gets_files_of_the_right_size(
     write_all(writer)
     writer.publish()
     assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["b"], values(SPECS[1]))
-
-
-def test_folders_inside_a_model_are_not_deleted_with_it(tmp_path) -> None:
-    (tmp_path / "out" / "checkpoint-5").mkdir(parents=True)
-    (tmp_path / "out" / "config.json").write_text("{}")
-    with pytest.raises(OutputExists, match="checkpoint-5, which --overwrite would delete"):
-        check_output(tmp_path / "out", True)
-
-
-def test_the_folder_one_is_in_is_not_replaced(tmp_path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(OutputExists, match="the folder you are in"):
-        check_output(tmp_path, False)

@@ -83,9 +83,9 @@ def _join(
     def to_merge(text: str, last: str, weighed: list[str], *values: Any) -> Sequence[Any]:
         try:
             recipe = spelled(weighed, values)
-        except MergeError as error:
-            gr.Warning(str(error))
-            return [gr.skip()] * 6
+        except MergeError as error:  # an error, because warnings travel on the stream alone
+            title = "This cannot be merged"
+            raise gr.Error(str(error), title=title, print_exception=False) from error
         edited = text if (text or "") not in ("", last, recipe) else ""
         shown = gr.update(visible=bool(edited))
         return gr.Tabs(selected="merge"), recipe, recipe, edited, shown, None

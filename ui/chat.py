@@ -114,8 +114,8 @@ class ChatTab:
         refs = self.refs
         columns = [*refs.boxes, *refs.columns]
         refs.chosen.change(self.chose, refs.chosen, [refs.chosen, refs.problem, *columns], **CHEAP)
-        tab.select(self.opened, refs.chosen, refs.chosen, **CHEAP)
-        demo.load(self.prepared, **CHEAP)
+        tab.select(self.opened, refs.chosen, refs.chosen, **PROMPT)
+        demo.load(self.prepared, **PROMPT)
         asked = [refs.asked, refs.prompt, refs.problem, *refs.columns]
         often = {**CHEAP, "trigger_mode": "multiple"}  # a question must never be dropped
         take = "(question, ...rest) => [amalgamChat.take(question), ...rest]"
@@ -137,7 +137,7 @@ class ChatTab:
             lambda temperature: gr.update(label=view.how(temperature)), refs.sampling[0], refs.how,
             js=view.within_bounds(), **PROMPT,
         )  # fmt: skip
-        refs.clear.click(self.cleared, refs.chosen, [refs.problem, *refs.columns], **CHEAP)
+        refs.clear.click(self.cleared, refs.chosen, [refs.problem, *refs.columns], **PROMPT)
         refs.differences.change(
             None, refs.differences, js="(on) => { window.amalgamChat?.differences(on); }",
             **PRIVATE,

@@ -14,6 +14,7 @@ from gradio.themes.utils import colors
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js", "first.js")
+STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"
 FIRST = ASSETS / "first.css"
 
@@ -92,11 +93,15 @@ def plotly_js() -> Path:
 
 
 def early() -> str:
-    """Tags for the head of the page as it is served: sheets, then scripts in the order they run."""
+    """Tags for the head of the page as it is served: sheets, then scripts in the order they run.
+
+    The first script is not deferred: it stands below Gradio's client, whose script may come early.
+    """
     sheets = ["theme.css", *(url(path) for path in (*css_paths(), FIRST))]
     links = [f'<link rel="stylesheet" href="{escape(sheet)}">' for sheet in sheets]
     scripts = [f'<script defer src="{escape(url(ASSETS / name))}"></script>' for name in SCRIPTS]
-    return "\n".join([*links, *scripts])
+    first = f'<script src="{escape(url(STREAM))}"></script>'
+    return "\n".join([*links, first, *scripts])
 
 
 def late() -> str:
@@ -116,4 +121,4 @@ def css_paths() -> list[Path]:
 
 def static_paths() -> list[Path]:
     """Files that the browser may fetch as they are."""
-    return [plotly_js(), *(ASSETS / name for name in SCRIPTS), *css_paths(), FIRST, LOGO]
+    return [plotly_js(), STREAM, *(ASSETS / name for name in SCRIPTS), *css_paths(), FIRST, LOGO]

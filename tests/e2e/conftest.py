@@ -145,6 +145,7 @@ def open_page(app: RunningApp, visitor, request: pytest.FixtureRequest) -> Itera
     """Opens pages and fails on what went wrong in them. A second page is another visitor's: it gets
     a profile of its own. What the shared one kept of the visit is forgotten at the end."""
     contexts, wrong, pages = [], [], []
+    departures: list[Departures] = []
 
     def open_page(*, viewport: dict = DESKTOP, query: str = "", goto: bool = True, context=None):
         if context is None and not pages:
@@ -157,7 +158,8 @@ def open_page(app: RunningApp, visitor, request: pytest.FixtureRequest) -> Itera
         page.set_viewport_size(viewport)
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
-        page.on("console", lambda message: _check_message(message, wrong))
+        departures.append(Departures(page))
+        page.on("console", departures[-1].console(wrong))
         page.on("request", lambda request: _check_origin(request.url, app.url, wrong))
         if goto:
             page.goto(app.url + query)
@@ -165,6 +167,8 @@ def open_page(app: RunningApp, visitor, request: pytest.FixtureRequest) -> Itera
         return page
 
     yield open_page
+    for departure in departures:
+        departure.leaving = True
     for context in contexts:
         context.close()
     for page in pages:
@@ -189,11 +193,29 @@ def page(open_page: Callable):
     return open_page()
 
 
-def _check_message(message, wrong: list[str]) -> None:
-    """A page that is left cuts its streams; Gradio reports that, and only that, as errors."""
-    cut = ("AbortError: signal is aborted", "Connection errored out")
-    if message.type == "error" and not any(text in message.text for text in cut):
-        wrong.append(f"console: {message.text}")
+class Departures:
+    """Whether a page is being left: its requests are cut then, which Gradio reports as errors."""
+
+    def __init__(self, page) -> None:
+        self.leaving = False
+        self._page = page
+        page.on("request", self._requested)
+        page.on("domcontentloaded", lambda _: setattr(self, "leaving", False))
+
+    def console(self, wrong: list[str]) -> Callable[[Any], None]:
+        """A listener that adds errors of the console to `wrong`."""
+
+        def check(message) -> None:
+            cut = ("AbortError", "Connection errored out", "network error", "Failed to fetch")
+            left = self.leaving and any(text in message.text for text in cut)
+            if message.type == "error" and not left:
+                wrong.append(f"console: {message.text}")
+
+        return check
+
+    def _requested(self, request) -> None:
+        if request.is_navigation_request() and request.frame == self._page.main_frame:
+            self.leaving = True
 
 
 def _check_origin(url: str, own: str, wrong: list[str]) -> None:

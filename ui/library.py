@@ -7,7 +7,7 @@ path that this list does not hold.
 from __future__ import annotations
 
 import difflib
-import json
+import functools
 import os
 import re
 import threading
@@ -21,7 +21,10 @@ from typing import Literal
 from merging import demo
 from merging.checkpoints import open_family
 from merging.checkpoints.names import DEMO_PREFIX
-from merging.errors import Cancelled, MergeError, ModelNotFound, OutputExists
+from merging.checkpoints.stamp import Stamp
+from merging.checkpoints.stamp import stamp as file_stamp
+from merging.documents import read_object
+from merging.errors import BadFile, Cancelled, MergeError, ModelNotFound, OutputExists
 from merging.recipe import Recipe
 from merging.sketch import FamilySketch
 
@@ -30,6 +33,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SKETCHES_IN_MEMORY = 8
 _PATIENCE_S = 0.1  # between two looks at whether a reading is still wanted
 RECORD = "amalgam.yaml"  # stands in every folder that a merge wrote
+MOST_FOLDERS = 10_000  # of one models folder that are looked at
+MOST_MODELS = 1_000  # on offer: a list that a page still shows
+_MOST_REASONS = 10  # folders that are named with why they are not on offer
 
 
 class BadName(MergeError):
@@ -49,8 +55,8 @@ class Model:
     def shape(self) -> tuple:
         """What the config says of the architecture: equal for models of one family."""
         try:
-            config = json.loads((self.folder / "config.json").read_text())
-        except (OSError, ValueError):
+            config = read_object(self.folder / "config.json")
+        except BadFile:
             return ()
         keys = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
         return tuple(config.get(key) for key in keys)
@@ -64,35 +70,41 @@ class Library:
         self._cache = cache
         self._lock, self._scanning = threading.Lock(), threading.Lock()
         self._models: dict[str, Model] = {}
+        self._left_out: list[tuple[str, str]] = []
         self._sketches: OrderedDict[tuple, FamilySketch] = OrderedDict()
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads the folders again: new models appear, deleted ones go."""
+        """Reads the folders again: new models appear, deleted ones go.
+
+        Whatever lies in them, this ends: what cannot be offered is left out with its reason.
+        """
         found = {model.id: model for model in _built_in()}
+        left_out: list[tuple[str, str]] = []
         for name, root in self._roots.items():
-            for folder in sorted(root.iterdir()) if root.is_dir() else ():
-                if _is_model(folder):
-                    kind: Kind = "merged" if (folder / RECORD).is_file() else "folder"
-                    key = f"{name}/{folder.name}"
-                    found[key] = Model(key, folder.name, folder.resolve(), kind)
+            entries, problem = _entries(root)
+            if problem:
+                left_out.append((name, problem))
+            for entry in entries:
+                folder = root / entry
+                looks, reason = _look(folder)
+                if reason:
+                    left_out.append((_shown(entry), reason))
+                elif looks is not None and len(found) >= MOST_MODELS:
+                    left_out.append((entry, f"only the first {MOST_MODELS:,} models are"))
+                elif looks is not None:
+                    key = f"{name}/{entry}"
+                    found[key] = Model(key, entry, Path(os.path.realpath(folder)), looks)
         with self._lock:
-            self._models = found
+            self._models, self._left_out = found, left_out
 
     def left_out(self) -> list[tuple[str, str]]:
-        """(folder's name, reason) of folders that look like models and are not on offer."""
-        found = []
-        for root in self._roots.values():
-            for folder in sorted(root.iterdir()) if root.is_dir() else ():
-                if folder.name.startswith(".") or not folder.is_dir() or _is_model(folder):
-                    continue
-                if any(any(folder.glob(pattern)) for pattern in ("*.bin", "*.pt", "*.pth")):
-                    found.append((folder.name, "pickle weights; save it as safetensors"))
-                elif (folder / "config.json").is_file():
-                    found.append((folder.name, "a config and no *.safetensors file"))
-                elif any(folder.glob("*.safetensors")):
-                    found.append((folder.name, "no config.json"))
-        return found
+        """(folder's name, reason) of folders that look like models and are not on offer, as of the
+        last refresh: a few, and one line for the rest."""
+        few, more = self._left_out[:_MOST_REASONS], self._left_out[_MOST_REASONS:]
+        count = f"{len(more):,} more folder{'s' * (len(more) > 1)}"
+        rest = [(count, "for reasons such as these")] if more else []
+        return [*few, *rest]
 
     def root(self) -> Path:
         """The folder that new models go to. Raises MergeError where none can be written."""
@@ -256,8 +268,11 @@ class Library:
 
     def id_of(self, folder: Path) -> str:
         """The id of a folder on offer, "" if it is none."""
-        folder = folder.resolve()
-        return next((model.id for model in self.models() if model.folder == folder), "")
+        try:
+            real = Path(os.path.realpath(folder))
+        except (OSError, ValueError):  # no folder has such a name
+            return ""
+        return next((model.id for model in self.models() if model.folder == real), "")
 
     def _known(self, reference: str) -> Model:
         model_id = self.id_of(Path(reference)) if Path(reference).is_absolute() else ""
@@ -273,7 +288,7 @@ class Library:
 
     def _writable(self) -> Path:
         for root in self._roots.values():
-            nearest = next(path for path in (root, *root.parents) if path.exists())
+            nearest = next(path for path in (root, *root.parents) if os.path.exists(path))
             if os.access(nearest, os.W_OK):
                 return root
         raise MergeError(
@@ -297,7 +312,7 @@ def _held(lock: threading.Lock, cancel: threading.Event | None) -> Iterator[None
 def _name_roots(folders: Sequence[Path]) -> dict[str, Path]:
     """Names each models folder by its last part; a second one of the same name gets a number."""
     roots: dict[str, Path] = {}
-    for folder in dict.fromkeys(Path(folder).absolute().resolve() for folder in folders):
+    for folder in dict.fromkeys(Path(os.path.realpath(folder)) for folder in folders):
         name, count = folder.name or "models", 1
         while name in roots:
             count += 1
@@ -315,9 +330,66 @@ def _built_in() -> list[Model]:
 
 
 def _is_model(folder: Path) -> bool:
-    if folder.name.startswith(".") or not (folder / "config.json").is_file():
-        return False
-    return any(folder.glob("*.safetensors"))
+    return _look(folder)[0] is not None
+
+
+def _entries(root: Path) -> tuple[list[str], str]:
+    """The names in a models folder, sorted, hidden ones apart, and why there are no more of them.
+    A folder that is not there has none."""
+    try:
+        names = sorted(name for name in os.listdir(root) if not name.startswith("."))
+    except FileNotFoundError:
+        return [], ""
+    except OSError as error:
+        return [], f"it cannot be listed ({_words(error)})"
+    if len(names) <= MOST_FOLDERS:
+        return names, ""
+    return names[:MOST_FOLDERS], (
+        f"only the first {MOST_FOLDERS:,} of the {len(names):,} names in it are looked at"
+    )
+
+
+def _look(folder: Path) -> tuple[Kind | None, str]:
+    """What a folder is, and why it is not offered although it looks like a model."""
+    try:
+        if not os.path.isdir(folder):
+            return None, ""
+        names = set(os.listdir(folder))
+    except OSError as error:
+        return None, f"it cannot be opened ({_words(error)})"
+    has_weights = any(name.endswith(".safetensors") for name in names)
+    if not has_weights and any(name.endswith((".bin", ".pt", ".pth")) for name in names):
+        return None, "pickle weights; save it as safetensors"
+    if "config.json" not in names:
+        return None, "no config.json" if has_weights else ""
+    if not has_weights:
+        return None, "a config and no *.safetensors file"
+    if not folder.name.isprintable():
+        return None, "its name holds characters that cannot be shown"
+    config = folder / "config.json"
+    reason = _wrong_config(config, file_stamp(config))
+    if reason:
+        return None, f"config.json: {reason}"
+    return ("merged" if os.path.isfile(folder / RECORD) else "folder"), ""
+
+
+@functools.lru_cache(maxsize=2 * MOST_MODELS)
+def _wrong_config(config: Path, _stamp: Stamp | None) -> str:
+    """What is wrong with a config; "" where nothing is. Read once as long as the file stays."""
+    try:
+        read_object(config)
+    except BadFile as error:
+        return str(error).removeprefix(f"{config}: ")
+    return ""
+
+
+def _shown(name: str) -> str:
+    """A name of a file with what cannot be shown written out."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _words(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def _family_key(models: Sequence[Model]) -> tuple:
@@ -325,8 +397,10 @@ def _family_key(models: Sequence[Model]) -> tuple:
 
 
 def stamp(folder: Path) -> tuple:
-    """Changes when the folder's weights do."""
-    return tuple(
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(folder.glob("*.safetensors"))
-    )
+    """Changes when the folder's weights, index or config do."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return ()
+    own = (name for name in names if name.endswith((".safetensors", ".index.json", "config.json")))
+    return tuple((name, file_stamp(folder / name)) for name in own)

@@ -69,9 +69,9 @@ def from_arguments(
         parser.error(f"AMALGAM_DEVICE={given.device}: valid: {', '.join(DEVICES)}")
     models = tuple(given.models or [Path(env.get("AMALGAM_MODELS", "models"))])
     for folder in models:
-        if folder.exists() and not folder.is_dir():
+        if os.path.exists(folder) and not os.path.isdir(folder):
             parser.error(f"--models {folder}: not a folder")
-        if given.models and not folder.exists():
+        if given.models and not os.path.exists(folder):
             print(f"--models {folder}: not there yet; the first merge makes it", file=sys.stderr)
     return Settings(
         models, given.host, given.port, given.device, given.cache, int(given.chat_gib * _GIB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -231,3 +232,106 @@ def test_a_cancelled_scan_is_not_kept(library: Library) -> None:
     with pytest.raises(MergeError):
         library.sketch("demo:base", ["demo:add"], cancel=cancel)
     assert library.sketch("demo:base", ["demo:add"]).experts
+
+
+def put_bad_folders(family: Path) -> None:
+    """Folders of every kind that cannot be a model on offer."""
+    configs = {"list": "[]", "deep": "[" * 100_000, "torn": "{", "half": '{"a": "\\ud800"}'}
+    for name in [*configs, "fifo", "none", "dangling", "line\nbreak", "pickle"]:
+        folder = family / name
+        folder.mkdir()
+        (folder / "amalgam.yaml").write_text("[" * 100)
+        (folder / "model.safetensors").touch()
+        if name not in ("fifo", "none", "dangling"):
+            (folder / "config.json").write_text(configs.get(name, "{}"))
+    os.mkfifo(family / "fifo" / "config.json")
+    (family / "dangling" / "config.json").symlink_to("absent")
+    (family / "pickle" / "model.safetensors").rename(family / "pickle" / "model.bin")
+    (family / "loop").symlink_to("loop")
+    (family / "absent").symlink_to("nowhere")
+    (family / "device").symlink_to("/dev/zero")
+    odd = os.fsencode(family) + b"/odd-\xff"
+    os.mkdir(odd)
+    for file in (b"config.json", b"model.safetensors"):
+        with open(odd + b"/" + file, "w") as handle:
+            handle.write("{}")
+
+
+def test_no_folder_stops_the_list_and_each_has_its_reason(family: Path) -> None:
+    put_bad_folders(family)
+    library = Library([family])
+    assert ids(library) == ["models/base", "models/one", "models/two"]
+    told = dict(library.left_out())
+    assert told == {
+        "dangling": "config.json: no such file or directory",
+        "deep": "config.json: is nested deeper than 64 levels",
+        "fifo": "config.json: is a FIFO, not a file",
+        "half": "config.json: holds half of a character (a lone surrogate)",
+        "'line\\nbreak'": "its name holds characters that cannot be shown",
+        "list": "config.json: is not a JSON object",
+        "none": "no config.json",
+        "'odd-\\udcff'": "its name holds characters that cannot be shown",
+        "pickle": "pickle weights; save it as safetensors",
+        "torn": told["torn"],
+    }
+    assert told["torn"].startswith("config.json: is not JSON (")
+
+
+def test_a_bad_folder_is_on_offer_once_it_is_mended(family: Path, library: Library) -> None:
+    (family / "one" / "config.json").write_text("[]")
+    library.refresh()
+    assert ids(library) == ["models/base", "models/two"]
+    (family / "one" / "config.json").write_text("{}")
+    library.refresh()
+    assert ids(library) == ["models/base", "models/one", "models/two"]
+    assert library.left_out() == []
+
+
+def test_a_folder_that_may_not_be_opened_is_named(family: Path, monkeypatch) -> None:
+    real = os.listdir
+
+    def listdir(path):
+        if Path(path).name in ("one", "closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    (family.parent / "closed").mkdir()
+    library = Library([family, family.parent / "closed"])
+    assert ids(library) == ["models/base", "models/two"]
+    assert library.left_out() == [
+        ("one", "it cannot be opened (permission denied)"),
+        ("closed", "it cannot be listed (permission denied)"),
+    ]
+
+
+def test_more_folders_than_are_looked_at(family: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ui.library.MOST_FOLDERS", 4)
+    library = Library([family])
+    assert ids(library) == ["models/base", "models/one"]
+    told = "only the first 4 of the 5 names in it are looked at"
+    assert library.left_out() == [("models", told)]
+
+
+def test_more_models_than_a_list_shows(make_model, family: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ui.library.MOST_MODELS", 2 + len(Library([family])._models) - 3)
+    monkeypatch.setattr("ui.library._MOST_REASONS", 1)
+    make_model("models/zero", W)
+    library = Library([family])
+    assert ids(library) == ["models/base", "models/one"]
+    assert [name for name, _ in library.left_out()] == ["two", "1 more folder"]
+
+
+def test_a_models_folder_that_is_a_link_to_itself_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    library = Library([tmp_path / "loop"])
+    assert ids(library) == []
+    assert library.left_out() == [
+        ("loop", "it cannot be listed (too many levels of symbolic links)")
+    ]
+
+
+def test_references_that_are_no_path_are_not_on_offer(library: Library) -> None:
+    for name in ("/a\0b", "/" + "x" * 5000, "/\udcff"):
+        with pytest.raises(ModelNotFound):
+            library.resolved(replace(recipe("models/base", "models/one"), base=name))

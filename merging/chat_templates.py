@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from merging.errors import RecipeError
+from merging.errors import RecipeError, shown
 
 AUTO = "auto"
 NAMED = {
@@ -51,7 +51,7 @@ def chosen(value: Any) -> str | None:
         return value
     if not isinstance(value, str) or "{" not in value or len(value) < 20:
         raise RecipeError(
-            f"chat_template: {str(value)[:60]!r} is no template; write auto, "
+            f"chat_template: {shown(value)} is no template; write auto, "
             f"{', '.join(NAMED)}, or a text of Jinja"
         )
     return value

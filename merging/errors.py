@@ -5,9 +5,79 @@ Anything else that escapes `merging` is a defect of ours and keeps its traceback
 
 from __future__ import annotations
 
+import re
+import reprlib
+import unicodedata
+from typing import Any
+
+LINE = 500  # characters of a line that a person is told
+_WORD = 160  # of one word in it: a path, a name
+_LOOKED_AT = 20_000  # at either end of a text, which may be huge
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, turns of direction, halves, line ends
+_JOINERS = "\u200c\u200d"  # parts of letters and emoji
+_BREAKS = re.compile(r"[\t\n\v\f\r ]+")
+_LONG = re.compile(rf"\S{{{_WORD + 1},}}")
+
+
+def one_line(text: object) -> str:
+    """What a person is told: one line of at most LINE characters, none of them unseen.
+
+    Every error, warning and note passes here, on the command line, in JSON and on the screens.
+    What is too long loses its middle: a line begins with what it is about, and ends with what to
+    do.
+    """
+    whole = str(text)
+    if len(whole) > 2 * _LOOKED_AT:
+        whole = f"{whole[:_LOOKED_AT]}\u2026{whole[-_LOOKED_AT:]}"
+    line = "".join(map(_seen, _BREAKS.sub(" ", whole))).strip()
+    line = _LONG.sub(lambda word: _without_middle(word.group(), _WORD), line)
+    return _without_middle(line, LINE)
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: short, on one line, whatever it is."""
+    return one_line(_VALUES.repr(value))
+
+
+def _seen(character: str) -> str:
+    """The character, or its escape where it would not be seen."""
+    if character in _JOINERS or unicodedata.category(character) not in _UNSEEN:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _without_middle(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    end = most * 2 // 5
+    return f"{text[: most - end - 1]}\u2026{text[-end:]}"
+
+
+class _Values(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 3, 6, 6, 4
+        self.maxstring = self.maxother = self.maxlong = 80
+
+    def repr_int(self, value: int, level: int) -> str:
+        """As repr; a number so long that Python refuses to write it out by its size."""
+        if value.bit_length() > 4 * self.maxlong:
+            return f"a number of about {value.bit_length() * 3 // 10} digits"
+        return super().repr_int(value, level)
+
+
+_VALUES: Any = _Values()
+
 
 class MergeError(Exception):
-    """The user's input or machine does not allow the work; the message says what to do instead."""
+    """The user's input or machine does not allow the work; the message says what to do instead.
+
+    Whatever went into the message, a name of a thousand characters or an escape sequence, it is
+    one line as `one_line` makes it.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
 
 
 class ModelNotFound(MergeError):

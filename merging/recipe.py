@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,14 +16,17 @@ from typing import Any
 
 import yaml
 
-from merging import chat_templates
-from merging.errors import RecipeError
+from merging import bounded_yaml, chat_templates
+from merging.documents import read_text
+from merging.errors import BadFile, RecipeError, shown
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, Knob
-from merging.schedule import Schedule, chain, constant, is_number
-from merging.slices import unsliced
+from merging.schedule import MAX_RULES, Schedule, chain, constant, is_number
+from merging.slices import check_count, unsliced
 
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_PARTITIONS = 16
+_MOST_WRAPS = 4  # of a reference: {model: {model: {path: x}}}
+_LONGEST_KEY = 64  # beyond that no valid one is near
 _TOP_KEYS = (
     "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype",
     "modules", "tokenizer_source", "tokenizer", "chat_template", "keep_base", "record", "name",
@@ -101,31 +103,6 @@ class Recipe:
         return max(len(source.amplification) for source in self.sources)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without surprises: a key given twice is an error, and 1e-3 is a number."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem="a key is a list or a mapping; write text", problem_mark=key.start_mark
-                )
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
 def load(path: Path) -> Recipe:
     """Reads a recipe file; relative model paths are read against its folder.
 
@@ -133,25 +110,18 @@ def load(path: Path) -> Recipe:
         RecipeError: the file cannot be read or is not a valid recipe.
     """
     try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise RecipeError(f"{path}: {reason}; give a YAML recipe") from None
+        text = read_text(Path(path), bounded_yaml.MOST_CHARACTERS)
+    except BadFile as error:
+        raise RecipeError(f"{error}; give a YAML recipe") from None
     return parse(text, Path(path).resolve().parent)
 
 
 def parse(text: str, folder: Path | None = None) -> Recipe:
     """Returns the recipe that YAML `text` holds. Raises RecipeError with one line."""
     try:
-        document = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise RecipeError(f"the recipe is not valid YAML{line}: {problem}") from None
-    except (ValueError, RecursionError) as error:  # a date of month 99, a thousand brackets
-        problem = str(error).splitlines()[0]
-        raise RecipeError(f"the recipe is not valid YAML: {problem}") from None
+        document = bounded_yaml.load(text)
+    except BadFile as error:
+        raise RecipeError(f"the recipe is not valid YAML: {error}") from None
     needs = "it needs merge_method, base_model and models"
     if document is None:
         raise RecipeError(f"the recipe is empty: {needs}")
@@ -349,7 +319,7 @@ def averages_models(method: str, consensus: str) -> bool:
 def _check_keys(document: Mapping[str, Any]) -> None:
     for key in document:
         if key not in _TOP_KEYS:
-            raise RecipeError(f"unknown key {key!r}{_nearest(key, _TOP_KEYS)}")
+            raise RecipeError(f"unknown key {shown(key)}{_nearest(key, _TOP_KEYS)}")
 
 
 def _method(value: Any) -> str:
@@ -360,7 +330,7 @@ def _method(value: Any) -> str:
             f"merge_method {value} of mergekit is not supported yet; run it with mergekit and use "
             f"the result as a model, or choose another: {', '.join(PRESETS)}"
         )
-    raise RecipeError(f"merge_method {value!r} is not known{_nearest(value, PRESETS)}")
+    raise RecipeError(f"merge_method {shown(value)} is not known{_nearest(value, PRESETS)}")
 
 
 def _tokenizer(
@@ -389,7 +359,7 @@ def _tokenizer(
         if wanted == _place_of(name, folder):
             return None if name == base else name
     raise RecipeError(
-        f"{where}: {str(asked)[:100]} is none of this recipe's models; name the base or an expert"
+        f"{where}: {shown(asked)} is none of this recipe's models; name the base or an expert"
     )
 
 
@@ -404,6 +374,8 @@ def _keep_base(value: Any) -> tuple[str, ...]:
     parts = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(parts, list) or not all(isinstance(part, str) and part for part in parts):
         raise RecipeError("keep_base: list parts of tensors' names, such as [lm_head, mlp.experts]")
+    if len(parts) > MAX_RULES:
+        raise RecipeError(f"keep_base: {len(parts)} parts are given, at most {MAX_RULES} are read")
     return tuple(dict.fromkeys(parts))
 
 
@@ -420,7 +392,7 @@ def _check_parameter(
                 f"{where}: {key} belongs to {axis.kind}: {axis.id}; this recipe has "
                 f"prune: {prune} and consensus: {consensus}"
             )
-    raise RecipeError(f"{where}: unknown parameter {key!r}{_nearest(key, [*knobs, *_AXES])}")
+    raise RecipeError(f"{where}: unknown parameter {shown(key)}{_nearest(key, [*knobs, *_AXES])}")
 
 
 def _check_mergekit_switches(
@@ -441,6 +413,7 @@ def _check_mergekit_switches(
 def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(value, list) or not value:
         raise RecipeError("models: list at least one model to merge")
+    check_count(len(value))
     models = []
     for index, item in enumerate(value):
         where = f"models[{index}]"
@@ -451,26 +424,35 @@ def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:
         for key in item:
             if key not in ("model", "parameters"):
                 raise RecipeError(
-                    f"{where}: unknown key {key!r}{_nearest(key, ['model', 'parameters'])}"
+                    f"{where}: unknown key {shown(key)}{_nearest(key, ['model', 'parameters'])}"
                 )
         models.append((_reference(item["model"], where), _mapping(item.get("parameters"), where)))
-    names = [name for name, _ in models]
-    for name in names:
-        if names.count(name) > 1:
+    names: set[str] = set()
+    for name, _ in models:
+        if name in names:
             raise RecipeError(f"models: {name} is listed twice; give it once, with its weight")
+        names.add(name)
     return models
 
 
 def _reference(value: Any, where: str) -> str:
-    while isinstance(value, dict) and len({"model", "path"} & set(value)) == 1:
+    for _ in range(_MOST_WRAPS):
+        if not isinstance(value, dict) or len({"model", "path"} & set(value)) != 1:
+            break
         for key, wanted in value.items():
             if key not in ("model", "path") and wanted is not None:
                 raise RecipeError(
                     f"{where}: {key} is not supported here; download or merge it, give its folder"
                 )
         value = value.get("model", value.get("path"))
+    if isinstance(value, bool | int | float):
+        raise RecipeError(f"{where}: {shown(value)} is not text; put a folder's name in quotes")
     if not isinstance(value, str) or not value:
         raise RecipeError(f"{where}: model must be a folder, a Hub id or demo:NAME")
+    if not value.isprintable():
+        raise RecipeError(
+            f"{where}: {shown(value)} holds a character that cannot be seen; type the name anew"
+        )
     return value
 
 
@@ -528,9 +510,9 @@ def _amplification(
         raise RecipeError(f"{where}: amplification has {len(factors)} factors, 1 to 16 are valid")
     for factor in factors:
         if not is_number(factor) or not factor >= 0:
-            raise RecipeError(f"{where}: amplification factor {factor!r} is not a number >= 0")
+            raise RecipeError(f"{where}: amplification factor {shown(factor)} is not a number >= 0")
         if not math.isfinite(factor):
-            raise RecipeError(f"{where}: amplification factor {factor!r} is not finite")
+            raise RecipeError(f"{where}: amplification factor {shown(factor)} is not finite")
     return tuple(float(factor) for factor in factors)
 
 
@@ -540,10 +522,10 @@ def _value(knob: Knob, value: Any) -> Any:
     if knob.choices:
         return _choice(value, knob.choices, knob.name)
     if not is_number(value):
-        raise RecipeError(f"{knob.name}: {value!r} is not a number")
+        raise RecipeError(f"{knob.name}: {shown(value)} is not a number")
     _check_range(knob, value, "parameters")
     if isinstance(knob.default, int) and value != int(value):
-        raise RecipeError(f"{knob.name}: {value!r} is not a whole number")
+        raise RecipeError(f"{knob.name}: {shown(value)} is not a whole number")
     return int(value) if isinstance(knob.default, int) else float(value)
 
 
@@ -554,7 +536,7 @@ def _switch(value: Any, name: str) -> bool:
         return True
     if isinstance(value, bool | int | float | str) and word in ("false", "0", "0.0"):
         return False
-    raise RecipeError(f"{name}: {value!r} is not true or false")
+    raise RecipeError(f"{name}: {shown(value)} is not true or false")
 
 
 def _check_range(knob: Knob, value: float, where: str) -> None:
@@ -593,7 +575,7 @@ def _dtype(document: Mapping[str, Any]) -> str | None:
             continue
         chosen = str(value).removeprefix("torch.")
         if chosen not in DTYPES:
-            raise RecipeError(f"{key} {value!r} is not known{_nearest(chosen, DTYPES)}")
+            raise RecipeError(f"{key} {shown(value)} is not known{_nearest(chosen, DTYPES)}")
     return chosen
 
 
@@ -607,11 +589,12 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 def _choice(value: Any, choices: Any, name: str) -> str:
     if not isinstance(value, str) or value not in choices:
-        raise RecipeError(f"{name}: {value!r} is not known{_nearest(value, choices)}")
+        raise RecipeError(f"{name}: {shown(value)} is not known{_nearest(value, choices)}")
     return value
 
 
 def _nearest(value: Any, choices: Any) -> str:
-    close = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.6)
+    word = value if isinstance(value, str) and len(value) <= _LONGEST_KEY else ""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     valid = ", ".join(str(choice) for choice in choices)
     return f"; did you mean {close[0]}?" if close else f"; valid: {valid}"

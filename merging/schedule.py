@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from merging.checkpoints.layout import is_after_layers, is_tower
-from merging.errors import RecipeError
+from merging.errors import RecipeError, shown
+
+MAX_RULES = 1000  # each is looked for in the name of every tensor
+MAX_KNOTS = 1000
 
 
 class Rule(NamedTuple):
@@ -148,13 +151,19 @@ def _rules(value: Any, where: str) -> list[Rule]:
     if is_number(value):
         return [Rule("*", (float(value),))]
     if isinstance(value, list) and value and all(is_number(item) for item in value):
+        if len(value) > MAX_KNOTS:
+            raise RecipeError(f"{where}: {len(value)} values along the model, at most {MAX_KNOTS}")
         return [Rule("*", tuple(float(item) for item in value))]
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        if len(value) > MAX_RULES:
+            raise RecipeError(
+                f"{where}: {len(value)} rules, at most {MAX_RULES} are looked through"
+            )
         return [_rule(item, where) for item in value]
     raise RecipeError(
-        f"{where}: {value!r} is not a number, a list of numbers or a list of "
+        f"{where}: {shown(value)} is not a number, a list of numbers or a list of "
         "{filter, value} rules"
     )
 
@@ -162,11 +171,14 @@ def _rules(value: Any, where: str) -> list[Rule]:
 def _rule(item: dict[str, Any], where: str) -> Rule:
     unknown = set(item) - {"filter", "value", "layers"}
     if unknown or "value" not in item:
-        keys = sorted(map(str, item))
-        raise RecipeError(f"{where}: a rule has the keys filter, layers and value, not {keys}")
+        raise RecipeError(
+            f"{where}: a rule has the keys filter, layers and value, not {shown(list(item))}"
+        )
     value, pattern = item["value"], item.get("filter")
     if isinstance(value, dict) or (isinstance(value, list) and dict in map(type, value)):
         raise RecipeError(f"{where}: rules cannot be nested")
+    if pattern is not None and not (isinstance(pattern, str) or is_number(pattern)):
+        raise RecipeError(f"{where}: filter {shown(pattern)} is not a part of tensors' names")
     ((_, knots, _),) = _rules(value, where)
     name = "*" if pattern in (None, "") else str(pattern)
     return Rule(name, knots, _span(item.get("layers"), where))
@@ -181,7 +193,7 @@ def _span(value: Any, where: str) -> tuple[int, int] | None:
         if 0 <= start < stop:
             return start, stop
     raise RecipeError(
-        f"{where}: layers of a rule are [start, stop], such as [0, 12], not {value!r}"
+        f"{where}: layers of a rule are [start, stop], such as [0, 12], not {shown(value)}"
     )
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from merging.errors import RecipeError
+from merging.errors import RecipeError, shown
 from merging.schedule import before, is_number
 
+MAX_MODELS = 256
+MAX_SLICES = 256
 _SCHEDULED = ("weight", "density", "lambda")
 _WHOLE = (
     "slices that follow each other from layer 0 to the last are merged, stacks of other layers "
@@ -41,6 +43,8 @@ def unsliced(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None
         raise RecipeError(
             "slices: list one slice with all layers, or several that follow each other"
         )
+    if len(slices) > MAX_SLICES:
+        raise RecipeError(f"slices: {len(slices)} are given, at most {MAX_SLICES} are read")
     spans = [_span(index, one) for index, one in enumerate(slices)]
     starts = [0, *(stop for _, stop in spans[:-1])]
     for index, ((start, stop), wanted) in enumerate(zip(spans, starts, strict=True)):
@@ -59,15 +63,24 @@ def unsliced(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None
     return rest | {"models": models, "parameters": parameters, "base_model": base}, spans[-1][1]
 
 
+def check_count(models: int) -> None:
+    """Raises RecipeError where a recipe lists more models than are merged at once."""
+    if models > MAX_MODELS:
+        raise RecipeError(
+            f"models: {models} are listed, at most {MAX_MODELS} are merged at once; merge some of "
+            "them first, then the results"
+        )
+
+
 def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """A document whose only module is named default, without it."""
     if "modules" not in document:
         return document
     modules = document["modules"]
     if not isinstance(modules, dict) or list(modules) != ["default"]:
-        names = ", ".join(map(str, modules)) if isinstance(modules, dict) else repr(modules)
+        names = shown(list(modules) if isinstance(modules, dict) else modules)
         raise RecipeError(
-            f"modules: parts of a model are not merged apart (here: {names[:100]}); give one "
+            f"modules: parts of a model are not merged apart (here: {names}); give one "
             "module named default, or list whole models under models:"
         )
     inside = modules["default"]
@@ -76,7 +89,7 @@ def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in inside:
         if key not in ("models", "slices", "parameters"):
             raise RecipeError(
-                f"modules: default: unknown key {key!r}; valid: models, slices, parameters"
+                f"modules: default: unknown key {shown(key)}; valid: models, slices, parameters"
             )
         if key != "parameters" and {"models", "slices"} & set(document):
             raise RecipeError("modules: give models or slices inside the module or outside it")
@@ -92,7 +105,7 @@ def _span(index: int, one: Mapping[str, Any]) -> tuple[int, int]:
     where = f"slices[{index}]"
     for key in one:
         if key not in ("sources", "parameters", "base_model"):
-            raise RecipeError(f"{where}: unknown key {key!r}; valid: sources, parameters")
+            raise RecipeError(f"{where}: unknown key {shown(key)}; valid: sources, parameters")
     sources = one.get("sources")
     if not isinstance(sources, list) or not sources or not all(map(_is_mapping, sources)):
         raise RecipeError(
@@ -102,13 +115,11 @@ def _span(index: int, one: Mapping[str, Any]) -> tuple[int, int]:
     ranges = [item.get("layer_range") for item in sources]
     first = ranges[0]
     if not isinstance(first, list) or [type(side) for side in first] != [int, int]:
-        raise RecipeError(
-            f"{where}: layer_range must be [0, number of layers], not {str(first)[:60]}"
-        )
+        raise RecipeError(f"{where}: layer_range must be [0, number of layers], not {shown(first)}")
     for other in ranges:
         if other != first:
             raise RecipeError(
-                f"{where}: layer_range {str(other)[:60]} beside {first}: layers cannot be "
+                f"{where}: layer_range {shown(other)} beside {shown(first)}: layers cannot be "
                 f"restacked; {_WHOLE}"
             )
     start, stop = first
@@ -146,8 +157,9 @@ def _models(
         for item in one["sources"]:
             of = found.setdefault(repr(item.get("model"))[:1000], {})
             if index in of:
-                raise RecipeError(f"slices[{index}]: {item.get('model')} is listed twice")
+                raise RecipeError(f"slices[{index}]: {shown(item.get('model'))} is listed twice")
             of[index] = item
+    check_count(len(found))
     models = []
     for of in found.values():
         first = next(iter(of.values()))

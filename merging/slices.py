@@ -78,9 +78,9 @@ def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
         return document
     modules = document["modules"]
     if not isinstance(modules, dict) or list(modules) != ["default"]:
-        names = shown(list(modules) if isinstance(modules, dict) else modules)
+        names = ", ".join(map(str, modules)) if isinstance(modules, dict) else shown(modules)
         raise RecipeError(
-            f"modules: parts of a model are not merged apart (here: {names}); give one "
+            f"modules: parts of a model are not merged apart (here: {names[:100]}); give one "
             "module named default, or list whole models under models:"
         )
     inside = modules["default"]

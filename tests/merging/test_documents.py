@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from merging.documents import MOST_LEVELS, read_bytes, read_object, read_text
-from merging.errors import BadFile
+from merging.errors import BadFile, one_line
 
 
 def refused(path: Path, read=read_object) -> str:
     with pytest.raises(BadFile) as error:
         read(path)
-    assert str(error.value).startswith(f"{path}: ")
-    return str(error.value).removeprefix(f"{path}: ")
+    assert str(error.value).startswith(f"{one_line(path)}: ")
+    return str(error.value).removeprefix(f"{one_line(path)}: ")
 
 
 def nested(levels: int) -> str:
@@ -44,7 +44,8 @@ def test_what_is_no_file_is_told_at_once(tmp_path) -> None:
     assert refused(Path("/dev/zero")) == "is a device, not a file"
     assert refused(tmp_path / "link") == "too many levels of symbolic links"
     assert refused(tmp_path / "absent") == "no such file or directory"
-    assert refused(tmp_path / ("x" * 5000)) == "file name too long"
+    with pytest.raises(BadFile, match="x: file name too long$"):
+        read_text(tmp_path / ("x" * 5000))
     assert refused(tmp_path / "a\0b") == "no file has such a name"
 
 

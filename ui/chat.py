@@ -15,7 +15,7 @@ from typing import Any
 
 import gradio as gr
 
-from merging.errors import MergeError
+from merging.errors import Cancelled, MergeError
 from merging.trial.turns import Sampling
 from ui import chat_view as view
 from ui.events import CHEAP, PRIVATE, PROMPT
@@ -257,6 +257,8 @@ class ChatTab:
                 turn.note = f"loading {amount(self.store.size_bytes(model))}"
                 yield ""
             yield from self._answered(model, talk, turn, knobs)
+        except Cancelled:  # `halt` has said so
+            yield ""
         except MergeError as error:
             turn.state, turn.note = "failed", str(error)
             yield ""
@@ -272,8 +274,8 @@ class ChatTab:
         """Fills a turn as the answer grows; yields the rate to show."""
         temperature, top_p, longest, seed = knobs
         sampling = Sampling(int(longest), float(temperature), float(top_p), int(seed or 0))
-        chat = self.store.get(model)
         stop = talk.stop
+        chat = self.store.get(model, stop)
         if turn.state != "waiting":  # stopped while the model was loading
             yield ""
             return

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from merging.checkpoints import open_checkpoint
-from merging.errors import MergeError, NotEnoughSpace
+from merging.errors import Cancelled, MergeError, NotEnoughSpace
 from ui.library import Model, stamp
 
 if TYPE_CHECKING:
     from merging.trial.chat import ChatModel
 
+_LOOK_S = 0.05  # between two looks at whether a model is still wanted
+
 
 class ModelStore:
-    """Loads models when they are first asked for. Safe to share between threads."""
+    """Loads models when they are first asked for. Safe to share between threads.
+
+    Every model is loaded by a thread of its own, so that who waits for it can leave, and one that
+    loads slowly or never keeps nobody from another.
+    """
 
     def __init__(self, budget_bytes: int, device: str = "auto") -> None:
         self._budget = budget_bytes
         self._device = device
         self._loaded: OrderedDict[tuple, ChatModel] = OrderedDict()
-        self._lock = threading.Lock()
-        self._loading = threading.Lock()  # loading changes torch's defaults: one at a time
+        self._loading: dict[tuple, Future[ChatModel]] = {}
+        self._reserved: dict[tuple, int] = {}  # bytes of models that are being read
+        self._changed = threading.Condition()  # guards the three
 
     def holds(self, model: Model) -> bool:
         """True where `get` returns at once."""
@@ -32,37 +40,23 @@ class ModelStore:
         """Bytes of a model's weights on disk. Raises what `open_checkpoint` raises."""
         return open_checkpoint(model.folder, model.id).size_bytes
 
-    def get(self, model: Model) -> ChatModel:
+    def get(self, model: Model, stop: threading.Event | None = None) -> ChatModel:
         """The loaded model. Its weights are only read, so many streams may share it.
+
+        Args:
+            stop: ends the waiting; the model is loaded nevertheless, for who asks next.
 
         Raises:
             NotEnoughSpace: it is larger than the whole budget.
             MergeError: it cannot be loaded.
+            Cancelled: `stop` was set.
         """
-        key = _key(model)
-        if (known := self._known(key)) is not None:
-            return known  # without waiting for a model that is being loaded
-        with self._loading:
-            if (known := self._known(key)) is not None:
-                return known
-            need = self.size_bytes(model)
-            if need > self._budget:
-                raise NotEnoughSpace(
-                    f"{model.id} needs {need / 2**30:.1f} GiB, chat models may hold "
-                    f"{self._budget / 2**30:.1f} GiB; start with a larger --chat-gib"
-                )
-            self._make_room(need)
-
-            chat = _loader().load(model.folder, self._device)
-            with self._lock:
-                self._loaded[key] = chat
-            return chat
-
-    def _known(self, key: tuple) -> ChatModel | None:
-        with self._lock:
-            if key in self._loaded:
-                self._loaded.move_to_end(key)
-            return self._loaded.get(key)
+        loading = self._begun(model)
+        while not loading.done():
+            if stop is not None and stop.is_set():
+                raise Cancelled("stopped while the model was loading")
+            wait([loading], timeout=_LOOK_S)
+        return loading.result()
 
     def warm(self, models: list[Model]) -> None:
         """Loads models in the background; errors wait until somebody asks for the model.
@@ -79,20 +73,74 @@ class ModelStore:
             except MergeError:
                 continue
 
-    def _make_room(self, need: int) -> None:
-        with self._lock:
-            held = sum(chat.size_bytes for chat in self._loaded.values())
-            while self._loaded and held + need > self._budget:
-                held -= self._loaded.popitem(last=False)[1].size_bytes
+    def _begun(self, model: Model) -> Future[ChatModel]:
+        """The loading of a model: over, on its way, or begun now."""
+        key = _key(model)
+        with self._changed:
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+                loading: Future[ChatModel] = Future()
+                loading.set_result(self._loaded[key])
+                return loading
+            if key in self._loading:
+                return self._loading[key]
+            loading = self._loading[key] = Future()
+        load = threading.Thread(target=self._load, args=(key, model, loading), daemon=True)
+        load.start()
+        return loading
+
+    def _load(self, key: tuple, model: Model, loading: Future[ChatModel]) -> None:
+        """Loads a model, and tells those who wait for it."""
+        chat, failed = None, None
+        try:
+            need = self.size_bytes(model)
+            if need > self._budget:
+                raise NotEnoughSpace(
+                    f"{model.id} needs {need / 2**30:.1f} GiB, chat models may hold "
+                    f"{self._budget / 2**30:.1f} GiB; start with a larger --chat-gib"
+                )
+            prepared = _loader().prepare(model.folder, self._device, name=model.id)
+            self._reserve(key, need)
+            chat = prepared.load()
+        except BaseException as error:  # whoever waits is told
+            failed = error
+        with self._changed:
+            self._reserved.pop(key, None)
+            self._loading.pop(key)
+            if chat is not None:
+                self._loaded[key] = chat
+            self._changed.notify_all()
+        if failed is not None:
+            loading.set_exception(failed)
+        elif chat is not None:
+            loading.set_result(chat)
+
+    def _reserve(self, key: tuple, need: int) -> None:
+        """Takes `need` bytes of the budget: from models that were not used for long, or by waiting
+        for those that are being read."""
+        with self._changed:
+            while True:
+                held = sum(chat.size_bytes for chat in self._loaded.values())
+                taken = sum(self._reserved.values())
+                while self._loaded and held + taken + need > self._budget:
+                    held -= self._loaded.popitem(last=False)[1].size_bytes
+                if not taken or held + taken + need <= self._budget:
+                    break
+                self._changed.wait()
+            self._reserved[key] = need
 
 
 def _loader() -> type[ChatModel]:
     """The class that loads models. Its import brings torch and transformers: seconds."""
-    from transformers.utils.logging import disable_progress_bar
+    from merging.trial import confined
+
+    confined.warm()  # its process starts while this one imports
+    from transformers.utils.logging import CRITICAL, disable_progress_bar, set_verbosity
 
     from merging.trial.chat import ChatModel
 
     disable_progress_bar()
+    set_verbosity(CRITICAL)  # what is wrong with a model is said in its column
     return ChatModel
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,82 +23,74 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from merging.checkpoints import open_checkpoint
-from merging.errors import DeviceUnavailable, NonFinite, NotEnoughSpace
+from merging.errors import (
+    BadCheckpoint,
+    Cancelled,
+    DeviceUnavailable,
+    NonFinite,
+    NotEnoughSpace,
+)
 from merging.sources import release
-from merging.trial.loading import load
+from merging.trial.loading import Prepared, prepare
+from merging.trial.model import Model
+from merging.trial.reason import reason
 from merging.trial.turns import Chunk, Message, PromptError, Sampling
 
 
 @dataclass(frozen=True)
 class ChatModel:
-    """One loaded model with its tokenizer.
+    """One loaded model to talk to.
 
     Attributes:
         size_bytes: memory of its parameters and buffers.
-        has_template: False where prompts are completed as plain text.
     """
 
-    model: Any = field(repr=False)
-    tokenizer: Any = field(repr=False)
+    model: Model
     size_bytes: int
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto") -> ChatModel:
+    def load(cls, folder: Path, device: str = "auto", name: str | None = None) -> ChatModel:
         """Loads a model folder in its stored type; nothing is downloaded or executed from it.
 
         Args:
             device: "auto" (CUDA where present), "cpu", "cuda" or "mps".
+            name: what messages call it; the folder's own name if None.
 
         Raises:
-            BadCheckpoint, UnsafeFile, ModelNotFound: as `open_checkpoint`, or no tokenizer.
+            BadCheckpoint, UnsafeFile, ModelNotFound: as `loading.load`.
             DeviceUnavailable: CUDA was asked for and is not there.
         """
-        open_checkpoint(folder)
-        target = _device(device)
-        model, tokenizer = load(folder)
-        model = _moved(model, target, Path(folder).name)
-        tensors = [*model.parameters(), *model.buffers()]
-        return cls(model, tokenizer, sum(t.numel() * t.element_size() for t in tensors))
+        return cls.prepare(folder, device, name).load()
+
+    @classmethod
+    def prepare(cls, folder: Path, device: str = "auto", name: str | None = None) -> PreparedChat:
+        """The first half of `load`, which reads no tensors."""
+        return PreparedChat(prepare(folder, name=name), _device(device))
 
     @property
     def has_template(self) -> bool:
-        """True where the tokenizer brings a chat template."""
-        return bool(self.tokenizer.chat_template)
+        """False where prompts are completed as plain text."""
+        return self.model.language.has_template
 
     @property
     def context(self) -> int:
         """Tokens that the model can read and write together."""
-        text_config = self.model.config.get_text_config()
-        return int(getattr(text_config, "max_position_embeddings", None) or 2**20)
+        return self.model.context
 
-    def encode(self, messages: Sequence[Message]) -> torch.Tensor:
+    def encode(
+        self, messages: Sequence[Message], stop: threading.Event | None = None
+    ) -> torch.Tensor:
         """The tokens the model reads for a conversation, (1, n) int64.
 
         Raises:
-            PromptError: the last message is empty, the template refuses the conversation, or no
-                room is left for an answer.
+            PromptError: the last message is empty, the template refuses the conversation, a token
+                has no row in the embedding, or no room is left for an answer.
+            Cancelled: `stop` was set.
         """
         if not messages or not messages[-1]["content"].strip():
             raise PromptError("the prompt is empty; write a question")
-        text = messages[-1]["content"]
-        if self.has_template:
-            try:
-                text = self.tokenizer.apply_chat_template(
-                    list(messages), tokenize=False, add_generation_prompt=True
-                )
-            except Exception as error:  # templates raise whatever they like
-                reason = str(error).partition("\n")[0]
-                raise PromptError(f"the model's chat template refuses: {reason}") from None
-        ids = self.tokenizer(text, add_special_tokens=not self.has_template)["input_ids"]
-        if len(ids) >= self.context:
-            raise PromptError(
-                f"the prompt has {len(ids)} tokens, this model reads at most {self.context - 1}; "
-                "shorten it or clear the conversation"
-            )
-        if not ids:
-            raise PromptError("the tokenizer reads nothing in this prompt; write a question")
-        return torch.tensor([ids], device=self.model.device)
+        ids = self.model.read([messages], stop)
+        return torch.tensor(ids, device=self.model.network.device)
 
     def stream(
         self,
@@ -118,12 +110,18 @@ class ChatModel:
         Raises:
             PromptError: see `encode`.
             NonFinite: the model's scores are NaN.
+            BadCheckpoint: the model cannot be run.
+            NotEnoughSpace: memory ends.
         """
         sampling = sampling or Sampling()
-        tokens = self.encode(messages)
-        limit = min(sampling.max_new_tokens, self.context - tokens.shape[1])
-        ends = self._end_tokens()
         started = shown = time.perf_counter()
+        try:
+            tokens = self.encode(messages, stop)
+        except Cancelled:
+            yield Chunk("", 0, time.perf_counter() - started, "stopped")
+            return
+        limit = min(sampling.max_new_tokens, self.context - tokens.shape[1])
+        ends = self.model.ends
         answer: list[int] = []
         finish = "length"
         for token in self._decode(tokens, limit, sampling):
@@ -143,14 +141,14 @@ class ChatModel:
 
     def _decode(self, tokens: torch.Tensor, limit: int, sampling: Sampling) -> Iterator[int]:
         """Yields up to `limit` token ids. tokens: (1, n) int64."""
-        cache = DynamicCache(config=self.model.config)
+        network = self.model.network
+        cache = DynamicCache(config=network.config)
         process = self._processors(sampling)
-        generator = torch.Generator(self.model.device).manual_seed(sampling.seed)
+        generator = torch.Generator(network.device).manual_seed(sampling.seed)
         seen = step = tokens
         for _ in range(limit):
             with torch.inference_mode():
-                output = self.model(step, past_key_values=cache, use_cache=True, logits_to_keep=1)
-                scores = output.logits[:, -1].float()  # (1, vocabulary)
+                scores = self._scores(step, cache)
                 if scores.isnan().any():
                     raise NonFinite(
                         "its scores are NaN: the model holds values that are not finite, or "
@@ -166,12 +164,28 @@ class ChatModel:
                     seen = torch.cat([seen, step], dim=1)
             yield int(step)
 
+    def _scores(self, step: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+        """Logits of the next token, (1, vocabulary) float32. step: (1, n) int64."""
+        try:
+            output = self.model.network(
+                step, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+        except (torch.OutOfMemoryError, MemoryError):
+            raise NotEnoughSpace(
+                f"{self.model.name}: memory ends while it answers; shorten the conversation"
+            ) from None
+        except Exception as error:  # a config may describe what cannot be computed
+            raise BadCheckpoint(
+                f"{self.model.name}: cannot be run: {reason(error)}; see that its config.json "
+                "belongs to its tensors"
+            ) from error
+        return output.logits[:, -1].float()
+
     def _processors(self, sampling: Sampling) -> LogitsProcessorList:
         """What `generate` would do to the scores, as far as a checkpoint may ask for it."""
         process = LogitsProcessorList()
-        penalty = getattr(self.model.generation_config, "repetition_penalty", None)
-        if penalty and penalty != 1.0:
-            process.append(RepetitionPenaltyLogitsProcessor(penalty))
+        if self.model.repetition_penalty != 1.0:
+            process.append(RepetitionPenaltyLogitsProcessor(self.model.repetition_penalty))
         if sampling.temperature > 0:
             if sampling.temperature != 1.0:
                 process.append(TemperatureLogitsWarper(float(sampling.temperature)))
@@ -179,18 +193,25 @@ class ChatModel:
                 process.append(TopPLogitsWarper(sampling.top_p))
         return process
 
-    def _end_tokens(self) -> frozenset[int]:
-        ends = self.model.generation_config.eos_token_id
-        ends = self.model.config.eos_token_id if ends is None else ends
-        ends = self.tokenizer.eos_token_id if ends is None else ends
-        if ends is None:
-            return frozenset()
-        return frozenset(ends if isinstance(ends, list | tuple) else [ends])
-
     def _text(self, answer: Sequence[int], *, whole: bool) -> str:
-        text = self.tokenizer.decode(answer, skip_special_tokens=True)
+        (text,) = self.model.language.texts([answer])
         # a character whose last bytes are still to come decodes to U+FFFD
         return text if whole else text.rstrip("\N{REPLACEMENT CHARACTER}")
+
+
+@dataclass(frozen=True)
+class PreparedChat:
+    """A model that was looked at, and the device it is meant for."""
+
+    prepared: Prepared
+    device: torch.device
+
+    def load(self) -> ChatModel:
+        """Reads the tensors. Raises as `ChatModel.load`."""
+        model = self.prepared.load()
+        network = _moved(model.network, self.device, model.name)
+        tensors = [*network.parameters(), *network.buffers()]
+        return ChatModel(model, sum(t.numel() * t.element_size() for t in tensors))
 
 
 def _moved(model: Any, target: torch.device, name: str) -> Any:

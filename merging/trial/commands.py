@@ -112,3 +112,4 @@ def quiet_transformers() -> None:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity(transformers.utils.logging.CRITICAL)

@@ -12,8 +12,10 @@ from merging.demo.tasks import Task, held_out
 from merging.errors import MergeError
 from merging.trial.decode import greedy
 from merging.trial.loading import load
+from merging.trial.model import Model
+from merging.trial.tokenizer import Tokenizer
 
-Model = Path | str | tuple[PreTrainedModel, PreTrainedTokenizerBase]
+Source = Path | str | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Progress = Callable[[str, float], None]
 
 MOST_PROMPTS = 1000
@@ -26,7 +28,7 @@ class TaskFileError(MergeError):
 
 
 def evaluate(
-    models: Mapping[str, Model],
+    models: Mapping[str, Source],
     *,
     domains: Sequence[str] | None = None,
     n: int | None = None,
@@ -56,9 +58,9 @@ def evaluate(
     chosen = choose_tasks(domains, n, split, tasks)
     scores = {}
     for name, source in models.items():
-        model = tokenizer = None  # one model in memory at a time
-        model, tokenizer = _load(source)
-        scores[name] = _score(model, tokenizer, chosen, _scaled(progress, name, len(chosen)))
+        model = None  # one model in memory at a time
+        model = _load(name, source)
+        scores[name] = _score(model, chosen, _scaled(progress, name, len(chosen)))
     return {"scores": scores}
 
 
@@ -139,10 +141,11 @@ def choose_tasks(
     return [task for domain in domains or by_domain for task in by_domain[domain][:n]]
 
 
-def _load(source: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(name: str, source: Source) -> Model:
     if isinstance(source, tuple):
-        return source
-    return load(Path(source))
+        network, tokenizer = source
+        return Model(network, Tokenizer(tokenizer, name), name)
+    return load(Path(source), name=name)
 
 
 def _scaled(progress: Progress | None, name: str, total: int) -> Callable[[int], None] | None:
@@ -159,8 +162,7 @@ def _scaled(progress: Progress | None, name: str, total: int) -> Callable[[int],
 
 
 def _score(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    model: Model,
     tasks: Sequence[Task],
     progress: Callable[[int], None] | None,
 ) -> dict[str, dict[str, float]]:
@@ -168,10 +170,9 @@ def _score(
     for domain in dict.fromkeys(task.domain for task in tasks):
         own = [task for task in tasks if task.domain == domain]
         answers = [task.answer for task in own]
-        longest = max(len(ids) for ids in tokenizer(answers)["input_ids"])
+        longest = max(len(ids) for ids in model.language.ids(answers))
         replies = greedy(
             model,
-            tokenizer,
             [task.prompt for task in own],
             max_new_tokens=longest + _SPARE_TOKENS,
             progress=progress,

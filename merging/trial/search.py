@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch.func import functional_call
 from torch.nn import functional
-from transformers import PreTrainedTokenizerBase
 
 from merging.checkpoints import Entry, resolve
 from merging.demo.tasks import Task
@@ -25,8 +24,8 @@ from merging.errors import Cancelled, RecipeError
 from merging.merge import open_recipe
 from merging.recipe import Recipe
 from merging.schedule import Rule, Schedule
-from merging.trial.decode import as_chat
 from merging.trial.loading import load
+from merging.trial.model import Model
 
 Group = tuple[str, int | None]
 """Tensors that share a weight: (part of their names, layer); ("*", None) for the rest."""
@@ -89,9 +88,9 @@ def search(
     family = open_recipe(recipe)
     layers = 1 + max((entry.place.layer or 0 for entry in family.merged), default=0)
     folder = resolve(recipe.base, recipe.folder)
-    model, tokenizer = load(folder, torch.float32)
-    model.requires_grad_(False)
-    parameters = dict(model.named_parameters())
+    model = load(folder, torch.float32, name=recipe.base)
+    network = model.network.requires_grad_(False)
+    parameters = dict(network.named_parameters())
     for entry in family.merged:
         if entry.name not in parameters:
             raise RecipeError(f"search: tensor {entry.name} is not a parameter of {recipe.base}")
@@ -111,7 +110,7 @@ def search(
     learned = {group: value.requires_grad_() for group, value in weights.items()}
     optimiser = torch.optim.Adam(learned.values(), lr=learning_rate)
     rng = random.Random(seed)
-    rows = [_row(tokenizer, task) for task in tasks]
+    rows = _rows(model, tasks)
     losses: list[float] = []
     for step in range(steps):
         if cancel is not None and cancel.is_set():
@@ -122,7 +121,7 @@ def search(
             name: parameters[name] + torch.tensordot(learned[groups[name]], delta, 1)
             for name, delta in deltas.items()
         }
-        loss = _loss(model, merged, *_padded(rng.choices(rows, k=batch)))
+        loss = _loss(network, merged, *_padded(rng.choices(rows, k=batch)))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -136,14 +135,12 @@ def search(
     return Found(_with_weights(recipe, learned, layers), tuple(losses))
 
 
-def _row(tokenizer: PreTrainedTokenizerBase, task: Task) -> Row:
-    """The tokens of a prompt in the model's chat template and of its answer, end included."""
-    prompt = tokenizer(
-        as_chat(tokenizer, task.prompt), add_special_tokens=not tokenizer.chat_template
-    )["input_ids"]
-    answer = tokenizer(task.answer, add_special_tokens=False)["input_ids"]
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return prompt, answer + end
+def _rows(model: Model, tasks: Sequence[Task]) -> list[Row]:
+    """The tokens of each prompt in the model's chat template and of its answer, end included."""
+    prompts = model.read([[{"role": "user", "content": task.prompt}] for task in tasks])
+    answers = model.answers([task.answer for task in tasks])
+    end = [] if model.language.end is None else [model.language.end]
+    return [(prompt, answer + end) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def _padded(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:

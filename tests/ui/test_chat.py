@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from merging.demo.tokenizer import build_tokenizer
-from merging.errors import NotEnoughSpace
+from merging.errors import Cancelled, NotEnoughSpace
+from tests.merging.trial.folders import changed
+from tests.merging.trial.test_confined import FOR_EVER
+from tests.merging.trial.test_model import beyond_the_rows
 from ui.chat import Asked, ChatTab, first_models
 from ui.chat_view import COLUMNS, how
 from ui.library import Library
@@ -136,7 +140,7 @@ def test_leaving_stops_and_forgets(tab: ChatTab) -> None:
 
 def test_defect_is_logged_not_shown(tab: ChatTab, monkeypatch, caplog) -> None:
     asked = tab.asked("Hi", ["models/a"], visitor())[0]
-    monkeypatch.setattr(tab.store, "get", lambda model: 1 / 0)
+    monkeypatch.setattr(tab.store, "get", lambda model, stop: 1 / 0)
     *_, last = run(tab, 0, asked)
     assert "log id" in last["turns"][0]["note"]
     assert "ZeroDivisionError" in caplog.text
@@ -187,6 +191,47 @@ def test_store_loads_once_and_shares(tab: ChatTab) -> None:
         thread.join()
     assert found[0] is found[1] is found[2]
     assert tab.store.holds(model)
+
+
+def test_who_leaves_does_not_wait_for_a_model_that_loads(tab: ChatTab) -> None:
+    model, stop = tab.library.get("models/b"), threading.Event()
+    stop.set()
+    with pytest.raises(Cancelled):
+        tab.store.get(model, stop)
+    assert tab.store.get(model, threading.Event()).context == 64, "it was loaded nevertheless"
+
+
+@pytest.mark.parametrize(
+    ("edit", "file", "told"),
+    [
+        (beyond_the_rows, "tokenizer.json", "the embedding has 346 rows (0 to 345)"),
+        ("{{ 'x' * 1000000000 }}", "chat_template.jinja", "asks for more memory"),
+        (lambda c: c.update(num_hidden_layers=100_000), "config.json", "num_hidden_layers 100000"),
+    ],
+)
+def test_a_bad_model_says_so_in_its_column_and_the_others_answer(
+    edit, file: str, told: str, models: Path, tmp_path: Path
+) -> None:
+    bad = changed(tmp_path / "models" / "bad", edit, file)
+    shutil.copytree(models / "a", bad.parent / "good")
+    tab = ChatTab(None, Library([bad.parent]), ModelStore(2**30, "cpu"), Talks())  # type: ignore
+    asked = tab.asked("hello <y>", ["models/bad", "models/good"], visitor())[0]
+    for number, state in ((0, "failed"), (1, "over")):
+        *_, last = run(tab, number, asked)
+        assert last["turns"][0]["state"] == state
+        assert (told in last["turns"][0]["note"]) == (state == "failed")
+
+
+def test_stop_reaches_a_template_without_end(models: Path, tmp_path: Path) -> None:
+    changed(tmp_path / "models" / "bad", FOR_EVER, "chat_template.jinja")
+    library = Library([tmp_path / "models"])
+    tab = ChatTab(None, library, ModelStore(2**30, "cpu"), Talks())  # type: ignore
+    tab.store.get(library.get("models/bad"))
+    asked = tab.asked("Hi", ["models/bad"], visitor())[0]
+    stream, talk = tab.streamed(0, asked, GREEDY, visitor()), tab.talks.get("me", "models/bad")
+    threading.Timer(0.2, talk.halt).start()
+    *_, last = stream
+    assert last["turns"][0]["note"].endswith("stopped")
 
 
 def test_store_drops_the_least_recently_used(models: Path) -> None:

@@ -13,6 +13,8 @@ from merging.demo.tokenizer import build_tokenizer
 from merging.merge import merge
 from merging.trial.decode import greedy
 from merging.trial.evaluate import evaluate
+from merging.trial.model import Model
+from merging.trial.tokenizer import Tokenizer
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
 PROMPTS = 100  # the full measurement is benchmarks/demo_scores.py
@@ -79,4 +81,5 @@ def test_suggested_prompts_are_answered_by_their_experts() -> None:
     for domain, prompts in suggested_prompts().items():
         model = AutoModelForCausalLM.from_pretrained(folder(domain)).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder(domain))
-        assert greedy(model, tokenizer, prompts, max_new_tokens=30) == answers[domain]
+        expert = Model(model, Tokenizer(tokenizer), domain)
+        assert greedy(expert, prompts, max_new_tokens=30) == answers[domain]

@@ -46,10 +46,10 @@ def chat(folder: Path) -> ChatModel:
 
 def generated(chat: ChatModel, n: int) -> str:
     tokens = chat.encode(QUESTION)
-    output = chat.model.generate(
+    output = chat.model.network.generate(
         tokens, attention_mask=torch.ones_like(tokens), do_sample=False, max_new_tokens=n
     )
-    return chat.tokenizer.decode(output[0, tokens.shape[1] :], skip_special_tokens=True)
+    return chat.model.language.texts([output[0, tokens.shape[1] :].tolist()])[0]
 
 
 def last(chat: ChatModel, sampling: Sampling | None = None, **options: object):
@@ -76,7 +76,7 @@ def test_text_only_grows_and_ends_with_a_reason(chat: ChatModel) -> None:
 def test_end_token_ends_the_answer(tmp_path: Path, chat: ChatModel) -> None:
     full = chat.encode(QUESTION)
     with torch.inference_mode():
-        first = int(chat.model(full).logits[0, -1].argmax())
+        first = int(chat.model.network(full).logits[0, -1].argmax())
     ended = ChatModel.load(make_model(tmp_path / "ended", eos_token_id=[first]), "cpu")
     chunk = last(ended)
     assert (chunk.text, chunk.tokens, chunk.finish) == ("", 0, "end")
@@ -122,7 +122,7 @@ def test_without_template_the_prompt_is_completed(folder: Path, tmp_path: Path) 
     (bare / "chat_template.jinja").unlink()
     chat = ChatModel.load(bare, "cpu")
     assert not chat.has_template
-    text = chat.tokenizer.decode(chat.encode(QUESTION)[0])
+    (text,) = chat.model.language.texts(chat.encode(QUESTION).tolist())
     assert text == QUESTION[-1]["content"]
     assert last(chat, Sampling(5)).tokens <= 5
 

@@ -12,8 +12,10 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from merging.demo.build import Curriculum, new_model
 from merging.demo.tokenizer import build_tokenizer
 from merging.errors import MergeError
-from merging.trial.decode import as_chat, greedy
+from merging.trial.decode import greedy
 from merging.trial.evaluate import TaskFileError, evaluate, wilson
+from merging.trial.model import Model
+from merging.trial.tokenizer import Tokenizer
 
 TINY = Curriculum(hidden=32, layers=2, heads=2, intermediate=32)
 
@@ -36,7 +38,8 @@ def write_tasks(path: Path, *entries: object) -> Path:
 def one_by_one(model, tokenizer, prompts: list[str], steps: int) -> Iterator[str]:
     """Greedy decoding written out: no batch, no padding, no cache."""
     for prompt in prompts:
-        ids = tokenizer(as_chat(tokenizer, prompt))["input_ids"]
+        chat = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
         start = len(ids)
         for _ in range(steps):
             with torch.no_grad():
@@ -49,7 +52,9 @@ def one_by_one(model, tokenizer, prompts: list[str], steps: int) -> Iterator[str
 
 def test_a_padded_batch_answers_like_one_prompt_at_a_time(model, tokenizer) -> None:
     prompts = ["Hi", "What is 37 + 45?", "Sort these digits: 9 0 3 7 6 1", "Reverse planet", "a"]
-    together = greedy(model, tokenizer, prompts, max_new_tokens=6, batch=3)
+    together = greedy(
+        Model(model, Tokenizer(tokenizer), "tiny"), prompts, max_new_tokens=6, batch=3
+    )
     assert together == list(one_by_one(model, tokenizer, prompts, 6))
     assert len(set(together)) > 1
 
@@ -60,7 +65,7 @@ def test_scores_count_exact_matches_after_strip(
     replies = {"a": " 82 \n", "b": "82", "c": "82.", "d": "8 2", "e": "yes"}
     monkeypatch.setattr(
         "merging.trial.evaluate.greedy",
-        lambda _model, _tokenizer, prompts, **_: [replies[prompt] for prompt in prompts],
+        lambda _model, prompts, **_: [replies[prompt] for prompt in prompts],
     )
     path = write_tasks(
         tmp_path / "tasks.jsonl",

@@ -74,7 +74,7 @@ def test_a_rule_per_module_with_a_value_per_layer_and_one_for_the_rest(family: P
         "self_attn.k_proj.weight", "self_attn.o_proj.weight", "self_attn.q_proj.weight",
         "self_attn.v_proj.weight", "*",
     ]  # fmt: skip
-    assert [len(knots) for _, knots in rules] == [2] * 7 + [1]
+    assert [len(rule.knots) for rule in rules] == [2] * 7 + [1]
     assert recipes.parse(recipes.dump(found.recipe), family) == found.recipe
 
 

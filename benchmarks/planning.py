@@ -52,6 +52,8 @@ def deeper(sketch: FamilySketch, layers: int) -> FamilySketch:
                     tensor.module,
                     tensor.is_linear,
                     tensor.numel,
+                    "",
+                    layers,
                 )
             )
     by_tensor = {

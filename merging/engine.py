@@ -60,7 +60,7 @@ class Progress:
     done: int
     total: int
     tensor: str
-    layer: int | None
+    layer: int | str | None
     seconds: float
     rate_bytes: float
     eta_s: float | None
@@ -225,7 +225,6 @@ class Stream:
         self.workers = GPU_WORKERS if device.startswith("cuda") else 1
         self._queues = Queues(device, self.workers)
         self.total = sum(entry.numel for entry in family.merged) * passes
-        self.layers = 1 + max((e.place.layer or 0 for e in family.merged), default=0)
         self._progress = progress
         self._cancel = cancel
         self._done = 0
@@ -332,7 +331,7 @@ class Stream:
             eta = seconds * left / self._done if self._done and seconds > 0.05 else None
             rate = 4.0 * self._done / seconds if seconds > 0 else 0.0
             done = min(self._done, self.total)
-            layer = entry.place.layer
+            layer = entry.place.title
             report = Progress(phase, done, self.total, entry.name, layer, seconds, rate, eta)
             self._progress(report)
 

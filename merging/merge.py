@@ -25,11 +25,11 @@ from merging.checkpoints import (
     TensorSpec,
     open_checkpoint,
     open_family,
-    place,
     resolve,
 )
 from merging.checkpoints.checkpoint import MERGEABLE, WIDTHS, torch_dtype
 from merging.checkpoints.checksum import checksum
+from merging.checkpoints.layout import depths, text_depths
 from merging.checkpoints.output import check_output, in_words, located
 from merging.checkpoints.writer import SHARD_BYTES
 from merging.decisions import Decision, Outcome
@@ -57,7 +57,7 @@ from merging.later import is_loaded, torch
 from merging.readback import ReadBack
 from merging.recipe import Recipe
 from merging.sources import release, source_for
-from merging.stages import decide, make_consensus, make_pruner
+from merging.stages import decide, make_consensus, make_pruner, value_at
 
 _PATIENCE_S = 0.1  # between two looks at whether a stop was asked for while the disk works
 _TELLING = (
@@ -115,7 +115,8 @@ class Result:
         seconds: from start to published.
         peak_bytes: peak memory of the process (of the GPU on cuda).
         engine: how the arithmetic ran.
-        drift: layer -> ||merged - base|| / ||base||; None for tensors outside the layers.
+        drift: layer -> ||merged - base|| / ||base||; None for tensors outside the layers. Of a
+            model of several stacks, "decoder 3".
     """
 
     out: Path
@@ -125,7 +126,7 @@ class Result:
     device: str
     engine: str
     account: tuple[Entry, ...] = field(repr=False)
-    drift: dict[int | None, float] = field(repr=False)
+    drift: dict[int | str | None, float] = field(repr=False)
     notes: tuple[str, ...] = ()
 
 
@@ -136,7 +137,7 @@ def open_recipe(recipe: Recipe) -> Family:
         open_checkpoint(resolve(source.model, recipe.folder), source.model)
         for source in recipe.sources
     ]
-    family = open_family(base, experts)
+    family = open_family(base, experts, recipe.keep_base)
     _check_layers(recipe, family)
     _check_weights(recipe, family)
     return family
@@ -159,7 +160,7 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
     disk = memory = 0
     if len(models) == 1 + len(recipe.sources):
         try:
-            family = open_family(models[0], models[1:])
+            family = open_family(models[0], models[1:], recipe.keep_base)
             _check_layers(recipe, family)
             _check_weights(recipe, family)
             problems += _account_problems(family)
@@ -346,7 +347,7 @@ class Finished:
 
     fingerprint: str
     engine: str
-    drift: dict[int | None, float]
+    drift: dict[int | str | None, float]
     notes: tuple[str, ...] = ()
 
 
@@ -409,14 +410,26 @@ def _overflow(tensor: str) -> NonFinite:
     )
 
 
-def _drift(family: Family, written: dict[str, Written]) -> dict[int | None, float]:
-    """Layer -> ||merged - base|| / ||base||, layers in order, the rest last."""
-    totals: dict[int | None, list[float]] = {}
+def layers_of(account: Sequence[Entry]) -> tuple[int | str, ...]:
+    """What the layers of a family are called, stacks and layers in order."""
+    titles = (entry.place.title for entry in sorted(account, key=_in_the_stack))
+    return tuple(dict.fromkeys(title for title in titles if title is not None))
+
+
+def _in_the_stack(entry: Entry) -> tuple[bool, str, int]:
+    """What puts tensors in the order of their stacks and layers, the rest last."""
+    where = entry.place
+    return where.layer is None, where.stack, where.layer or 0
+
+
+def _drift(family: Family, written: dict[str, Written]) -> dict[int | str | None, float]:
+    """Layer -> ||merged - base|| / ||base||, stacks and layers in order, the rest last."""
+    totals: dict[int | str | None, list[float]] = {}
     for entry in family.merged:
-        total = totals.setdefault(entry.place.layer, [0.0, 0.0])
+        total = totals.setdefault(entry.place.title, [0.0, 0.0])
         total[0] += written[entry.name].changed
         total[1] += written[entry.name].squared
-    order = sorted(totals, key=lambda layer: (layer is None, layer or 0))
+    order = dict.fromkeys(entry.place.title for entry in sorted(family.merged, key=_in_the_stack))
     return {
         layer: (totals[layer][0] / totals[layer][1]) ** 0.5 if totals[layer][1] else 0.0
         for layer in order
@@ -515,22 +528,22 @@ def _config_problems(family: Family) -> list[Problem]:
 
 def _check_layers(recipe: Recipe, family: Family) -> None:
     """Raises RecipeError where a slice names fewer or more layers than the models have."""
-    places = (place(info.name, info.shape) for info in family.base.tensors.values())
-    count = 1 + max((one.layer for one in places if one.layer), default=0)
-    if recipe.layers not in (None, count):
-        raise RecipeError(
-            f"slices[0]: layer_range [0, {recipe.layers}] is not all of {family.base.name}, which "
-            f"has {count} layers; layers cannot be left out, write [0, {count}]"
-        )
+    counts = text_depths(depths(family.base.tensors)) or [0]
+    if recipe.layers is None or recipe.layers in counts:
+        return
+    told = " and ".join(map(str, sorted(set(counts))))
+    raise RecipeError(
+        f"slices: layer_range [0, {recipe.layers}] is not all of {family.base.name}, which has "
+        f"{told} layers; layers cannot be left out, write [0, {max(counts)}]"
+    )
 
 
 def _check_weights(recipe: Recipe, family: Family) -> None:
     """Raises RecipeError where an average's weights, which vary along the model, sum to 0."""
     if recipe.consensus != "mean" or not recipe.parameters.get("normalize", True):
         return
-    layers = 1 + max((entry.place.layer or 0 for entry in family.merged), default=0)
     for entry in family.merged:
-        at = [s.weight.at(entry.name, entry.place.layer, layers) for s in recipe.sources]
+        at = [value_at(source.weight, entry) for source in recipe.sources]
         if abs(sum(at)) < 1e-8:
             raise RecipeError(
                 f"tensor {entry.name}: the weights {', '.join(f'{w:g}' for w in at)} sum to 0, "

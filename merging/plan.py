@@ -48,7 +48,7 @@ class Plan:
     pruned: np.ndarray = field(repr=False)
     warnings: tuple[str, ...]
     summary: Mapping[str, float]
-    worst_layer: int | None
+    worst_layer: int | str | None
 
 
 def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
@@ -93,14 +93,13 @@ def _densities(
     recipe: Recipe, sketch: FamilySketch, pruned: np.ndarray, n_partitions: int
 ) -> tuple[np.ndarray, list[str]]:
     """(E, T, K) nested densities, and warnings. Experts with fewer partitions repeat the last."""
-    n_layers = 1 + max((tensor.layer or 0 for tensor in sketch.tensors), default=0)
     result = np.ones((len(sketch.experts), len(sketch.tensors), n_partitions))
     if recipe.prune == "none":
         return result, []
     clipped = 0
     for row, source in enumerate(recipe.sources):
         total = np.array(
-            [source.density.at(t.name, t.layer, n_layers) for t in sketch.tensors]
+            [source.density.at(t.name, t.layer, t.depth) for t in sketch.tensors]
             if source.density.constant is None
             else [source.density.constant] * len(sketch.tensors)
         )
@@ -232,15 +231,17 @@ def _clash(
     return opposed / total if total else 0.0
 
 
-def _worst_layer(sketch: FamilySketch, pruned: np.ndarray, l2: np.ndarray) -> int | None:
-    layers = np.array([-1 if t.layer is None else t.layer for t in sketch.tensors])
+def _worst_layer(sketch: FamilySketch, pruned: np.ndarray, l2: np.ndarray) -> int | str | None:
+    titles = [tensor.title for tensor in sketch.tensors]
     energy = sketch.l2.sum(axis=2)
     kept = l2.sum(axis=2) * energy
     shares = {}
-    for layer in np.unique(layers[pruned & (layers >= 0)]):
-        inside = pruned & (layers == layer)
+    for layer in dict.fromkeys(title for title in titles if title is not None):
+        inside = pruned & np.array([title == layer for title in titles])
+        if not inside.any():
+            continue
         total = energy[:, inside].sum()
-        shares[int(layer)] = kept[:, inside].sum() / total if total else 1.0
+        shares[layer] = kept[:, inside].sum() / total if total else 1.0
     return min(shares, key=lambda layer: shares[layer]) if shares else None
 
 

@@ -166,8 +166,17 @@ def select_experts(sketch: FamilySketch, experts: Sequence[str]) -> FamilySketch
 
 def _sketched(family: Family) -> tuple[SketchedTensor, ...]:
     return tuple(
-        SketchedTensor(e.name, e.place.layer, e.place.module, e.place.is_linear, e.numel)
-        for e in family.merged
+        SketchedTensor(
+            entry.name,
+            where.layer,
+            where.module,
+            where.is_linear,
+            entry.numel,
+            where.stack,
+            where.depth,
+        )
+        for entry in family.merged
+        for where in [entry.place]
     )
 
 

@@ -40,13 +40,20 @@ def fine_edges() -> np.ndarray:
 
 @dataclass(frozen=True)
 class SketchedTensor:
-    """One tensor that is merged: its name, where it sits (`Place`), its number of entries."""
+    """One tensor that is merged: its name, its number of entries, and where it sits (`Place`)."""
 
     name: str
     layer: int | None
     module: str
     is_linear: bool
     numel: int
+    stack: str
+    depth: int
+
+    @property
+    def title(self) -> int | str | None:
+        """As `Place.title`."""
+        return f"{self.stack} {self.layer}" if self.stack and self.layer is not None else self.layer
 
 
 @dataclass(frozen=True)

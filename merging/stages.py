@@ -31,6 +31,7 @@ from merging.errors import RecipeError
 from merging.methods import dynamic, elementary, magnitude, pcb, random
 from merging.outliers import OutlierRates, measure_outliers
 from merging.recipe import Recipe, Source, averages_models
+from merging.schedule import Schedule
 from merging.selection import (
     KEEP_ALL,
     KEEP_NONE,
@@ -111,12 +112,12 @@ def decide(
 ) -> tuple[list[Decision], Outcome]:
     """Everything the merge of one tensor needs to know."""
     decisions = pruner.decide(reader)
-    entry, layers = reader.entry, reader.stream.layers
+    entry = reader.entry
     base_weight = 1.0
     averages = recipe.prune == "none" and averages_models(recipe.method, recipe.consensus)
     if averages and not recipe.parameters.get("normalize", True):
         base_weight = sum(weights_at(recipe, reader))  # a plain sum of whole models
-    strength = recipe.strength.at(entry.name, entry.place.layer, layers)
+    strength = value_at(recipe.strength, entry)
     return decisions, Outcome(consensus.decide(reader, decisions), strength, base_weight)
 
 
@@ -299,7 +300,7 @@ class DynamicPruning(_ByMagnitude):
             rho
             for entry in self._outliers.linears
             for index, source in enumerate(self._recipe.sources)
-            for rho in self._rhos(source, index, entry, stream.layers)
+            for rho in self._rhos(source, index, entry)
         ]
         if outside := sum(not 0 <= rho <= 1 for rho in rhos):
             self.notes = [
@@ -330,17 +331,14 @@ class DynamicPruning(_ByMagnitude):
 
     def _ranks(self, reader: TensorReader, index: int) -> list[int]:
         """Ascending ranks of the cuts of one expert's linear, one per partition."""
-        source, layers = self._recipe.sources[index], reader.stream.layers
-        return [
-            dynamic.cut_rank(reader.numel, rho)
-            for rho in self._rhos(source, index, reader.entry, layers)
-        ]
+        rhos = self._rhos(self._recipe.sources[index], index, reader.entry)
+        return [dynamic.cut_rank(reader.numel, rho) for rho in rhos]
 
-    def _rhos(self, source: Source, index: int, entry: Entry, n_layers: int) -> list[float]:
+    def _rhos(self, source: Source, index: int, entry: Entry) -> list[float]:
         """Densities of one expert's linear before clipping, one per partition."""
         layer, linear = (np.array([value]) for value in self._offsets[index][entry.name])
         shift = self._recipe.parameters["density_shift"]
-        density = source.density.at(entry.name, entry.place.layer, n_layers)
+        density = value_at(source.density, entry)
         nested = magnitude.partition_densities(density, len(source.amplification))
         return [float(dynamic.densities(one, shift, layer, linear)[0]) for one in nested]
 
@@ -489,16 +487,17 @@ class PcbConsensus:
 
 def weights_at(recipe: Recipe, reader: TensorReader) -> tuple[float, ...]:
     """The experts' weights for one tensor."""
-    entry, layers = reader.entry, reader.stream.layers
-    return tuple(
-        source.weight.at(entry.name, entry.place.layer, layers) for source in recipe.sources
-    )
+    return tuple(value_at(source.weight, reader.entry) for source in recipe.sources)
 
 
 def density_at(source: Source, reader: TensorReader) -> float:
     """One expert's density for one tensor."""
-    entry = reader.entry
-    return source.density.at(entry.name, entry.place.layer, reader.stream.layers)
+    return value_at(source.density, reader.entry)
+
+
+def value_at(schedule: Schedule, entry: Entry) -> float:
+    """A schedule's value for one tensor, by the depth of the stack that it is in."""
+    return schedule.at(entry.name, entry.place.layer, entry.place.depth)
 
 
 class ModelSweep:

@@ -31,7 +31,7 @@ class Cells:
     """Which tensors are pooled where.
 
     Attributes:
-        layers: L layer numbers, ascending.
+        layers: L layers, ascending, stack by stack: 3, or "decoder 3" of a model of several.
         modules: M module names, in the order of the forward pass.
         row: (C,) int, index into `layers` of each cell; -1 for cells outside the map.
         column: (C,) int, index into `modules`; -1 outside.
@@ -39,7 +39,7 @@ class Cells:
         linear: whether the family has linears inside numbered layers at all.
     """
 
-    layers: tuple[int, ...]
+    layers: tuple[int | str, ...]
     modules: tuple[str, ...]
     row: np.ndarray
     column: np.ndarray
@@ -69,21 +69,24 @@ def cells(tensors: Sequence[SketchedTensor]) -> Cells:
         names = [_module(t.module, True) for t in tensors]
     if not linear or len({n for n, use in zip(names, pick, strict=True) if use}) > MAX_MODULES:
         names = ["all"] * len(tensors)
+    used = (t for t, use in zip(tensors, pick, strict=True) if use)
+    blocks = sorted({(t.stack, t.layer or 0, t.title or 0) for t in used})
+    layers = tuple(dict.fromkeys(title for *_, title in blocks))
+    rows = {title: row for row, title in enumerate(layers)}
     places = [
-        (t.layer or 0, name) if use else (-1, name)
+        (rows[t.title or 0], name) if use else (-1, name)
         for t, name, use in zip(tensors, names, pick, strict=True)
     ]
     if len({place for place in places if place[0] < 0}) > MAX_MODULES:
         places = [place if place[0] >= 0 else (-1, OUTSIDE) for place in places]
     found = sorted(set(places), key=lambda place: (place[0] < 0, place[0], _rank(place[1])))
-    layers = tuple(dict.fromkeys(layer for layer, _ in found if layer >= 0))
-    modules = tuple(sorted({name for layer, name in found if layer >= 0}, key=_rank))
+    modules = tuple(sorted({name for row, name in found if row >= 0}, key=_rank))
     index = {place: number for number, place in enumerate(found)}
     return Cells(
         layers,
         modules,
-        np.array([layers.index(layer) if layer >= 0 else -1 for layer, _ in found]),
-        np.array([modules.index(name) if layer >= 0 else -1 for layer, name in found]),
+        np.array([row for row, _ in found]),
+        np.array([modules.index(name) if row >= 0 else -1 for row, name in found]),
         np.array([index[place] for place in places]),
         linear,
     )

@@ -16,7 +16,7 @@ import gradio as gr
 
 from merging.engine import Progress
 from merging.errors import MergeError, OutputExists
-from merging.merge import check, merge
+from merging.merge import check, layers_of, merge
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, parse
 from ui import merge_view as view
@@ -326,8 +326,7 @@ class MergeTab:
     def _submit(self, recipe: Recipe, text: str, folder: Path) -> Job:
         sources = (recipe.base, *(source.model for source in recipe.sources))
         report = check(recipe)
-        layers = {entry.place.layer for entry in report.account if entry.place.layer is not None}
-        details = view.MergeDetails(recipe, text, 1 + max(layers, default=-1), sources)
+        details = view.MergeDetails(recipe, text, layers_of(report.account), sources)
 
         def work(job: Job) -> Any:
             def note(progress: Progress) -> None:

@@ -30,9 +30,9 @@ class MergeDetails:
 
     recipe: Recipe
     text: str
-    n_layers: int
+    layers: tuple[int | str, ...]
     sources: tuple[str, ...]
-    seen: set[int] = field(default_factory=set)
+    seen: set[int | str] = field(default_factory=set)
     tensors: set[str] = field(default_factory=set)
     phase: str = ""
 
@@ -170,18 +170,17 @@ def progress(job: Job | None) -> str:
 
 def layers(job: Job) -> str:
     """One cell per layer, filled once the layer went by."""
-    n_layers = job.details.n_layers
-    if not n_layers:
+    if not job.details.layers:
         return ""
     current = job.progress.layer
     cells = "".join(
-        f'<i class="{_cell(layer, job.details.seen, current)}" title="layer {layer}"></i>'
-        for layer in range(n_layers)
+        f'<i class="{_cell(layer, job.details.seen, current)}" title="{escape(_layer(layer))}"></i>'
+        for layer in job.details.layers
     )
     return f'<div class="layers" aria-hidden="true">{cells}</div>'
 
 
-def _cell(layer: int, seen: set[int], current: int | None) -> str:
+def _cell(layer: int | str, seen: set[int | str], current: int | str | None) -> str:
     if layer == current:
         return "now"
     return "gone" if layer in seen else ""
@@ -215,7 +214,7 @@ def loading_code(folder: str) -> str:
     )
 
 
-def drift_value(drift: Mapping[int | None, float]) -> dict[str, Any]:
+def drift_value(drift: Mapping[int | str | None, float]) -> dict[str, Any]:
     """What the drift panel draws: a bar per layer, a sentence, and the same as a table."""
     names = ["no layer" if layer is None else str(layer) for layer in drift]
     values = [float(value) for value in drift.values()]
@@ -257,7 +256,7 @@ def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any
     }  # fmt: skip
 
 
-def drift_words(drift: Mapping[int | None, float]) -> str:
+def drift_words(drift: Mapping[int | str | None, float]) -> str:
     """The drift plot in a sentence."""
     if not drift:
         return "No layer moved."
@@ -266,6 +265,9 @@ def drift_words(drift: Mapping[int | None, float]) -> str:
 
 
 def _layer(name: Any) -> str:
+    if isinstance(name, str):  # of one stack of several
+        stack, _, layer = name.rpartition(" ")
+        return f"Layer {layer} of {stack}"
     return "What is outside the layers" if name is None else f"Layer {name}"
 
 

@@ -1,7 +1,9 @@
 """One model's tensors under another's names.
 
 The same weights go by different names: with a prefix that a head's model adds ("transformer.h.0..."
-and "h.0..."), or, where a config ties the output head to the token embedding, once for both.
+and "h.0..."), with parts in the middle ("model.language_model.layers.0..."), as training wraps them
+("base_model.model..."), or, where a config ties the output head to the token embedding, once for
+both.
 """
 
 from __future__ import annotations
@@ -10,12 +12,18 @@ from collections import Counter
 from dataclasses import replace
 
 from merging.checkpoints.checkpoint import Checkpoint, TensorInfo
-from merging.checkpoints.layout import is_vocabulary
+from merging.checkpoints.layout import WRAPPERS, is_vocabulary
+
+_TRAINING = ("_orig_mod.", "module.", "base_model.model.")
 
 
 def named_as(base: Checkpoint, model: Checkpoint) -> Checkpoint:
     """`model` with its tensors under the names that `base` has for them; others keep theirs."""
-    tensors = _without_prefix(base.tensors, model.tensors)
+    tensors = without_wrapper(model).tensors
+    if any(name not in tensors for name in base.tensors):
+        tensors = _without_prefix(base.tensors, _by_core(base.tensors, tensors))
+    if list(tensors) == list(model.tensors):
+        tensors = model.tensors
     head = output_head(base)
     if head and not base.ties_embeddings and model.ties_embeddings and head not in tensors:
         embedding = input_embedding(replace(model, tensors=tensors))
@@ -42,11 +50,48 @@ def is_head(name: str) -> bool:
     return "lm_head" in name or "embed_out" in name
 
 
+def without_wrapper(model: Checkpoint) -> Checkpoint:
+    """`model` under the names that it had before training wrapped it: programs that train save
+    "base_model.model.model.layers.0..." or "module...", which no other program loads."""
+    tensors = model.tensors
+    for wrapper in _TRAINING:
+        if tensors and all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): info for name, info in tensors.items()}
+    return model if tensors is model.tensors else replace(model, tensors=tensors)
+
+
+def renamed(model: Checkpoint) -> list[tuple[str, str]]:
+    """(its own name, the base's) of every tensor of a model that `named_as` found."""
+    tensors = model.tensors
+    own = ((info.name, name) for name, info in tensors.items())
+    return [(old, new) for old, new in own if old != new and old not in tensors]
+
+
+def _by_core(
+    wanted: dict[str, TensorInfo], tensors: dict[str, TensorInfo]
+) -> dict[str, TensorInfo]:
+    """Takes a name for another where they differ only in parts that say who holds the tensor
+    ("model.layers.0..." and "model.language_model.layers.0...")."""
+    absent = Counter(_core(name) for name in wanted if name not in tensors)
+    targets = {_core(name): name for name in wanted if name not in tensors}
+    found: dict[str, TensorInfo] = {}
+    for name, info in tensors.items():
+        core = _core(name)
+        fits = name not in wanted and absent[core] == 1 and targets[core] not in found
+        found[targets[core] if fits else name] = info
+    return found if len(found) == len(tensors) else tensors
+
+
+def _core(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
 def _without_prefix(
     wanted: dict[str, TensorInfo], tensors: dict[str, TensorInfo]
 ) -> dict[str, TensorInfo]:
     """Adds or removes one leading part of the names, where most of them then fit."""
-    if not wanted or sum(name in tensors for name in wanted) * 2 >= len(wanted):
+    enough = min(len(wanted), len(tensors))
+    if not enough or sum(name in tensors for name in wanted) * 2 >= enough:
         return tensors
     first = Counter(name.partition(".")[0] + "." for name in tensors).most_common(1)
     longer = Counter(name.partition(".")[0] + "." for name in wanted).most_common(1)
@@ -56,6 +101,6 @@ def _without_prefix(
             for name, info in tensors.items()
         }
         fitting = sum(name in renamed for name in wanted)
-        if len(renamed) == len(tensors) and fitting * 2 >= len(wanted):
+        if len(renamed) == len(tensors) and fitting * 2 >= enough:
             return renamed
     return tensors

@@ -7,17 +7,26 @@ whether it is merged, copied from the base or left out, and why.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from merging.checkpoints.aliases import input_embedding, is_head, named_as
+from merging.checkpoints.aliases import input_embedding, is_head, named_as, without_wrapper
 from merging.checkpoints.checkpoint import MERGEABLE, Checkpoint, TensorInfo, open_checkpoint
-from merging.checkpoints.layout import Place, is_buffer, is_vocabulary, place
+from merging.checkpoints.layout import (
+    Place,
+    is_beside_text,
+    is_buffer,
+    is_vocabulary,
+    place,
+    places,
+)
 from merging.errors import FamilyMismatch
 
 _BUFFER = "a buffer that the model computes itself, not a parameter"
+_MISSING = "missing in "
+KEPT = "kept as the base has it, as keep_base asks"
 Status = Literal["merged", "copied", "left_out"]
 
 
@@ -82,12 +91,17 @@ class Family:
         return (self.base, *self.experts)
 
 
-def open_family(base: Path | Checkpoint, experts: Mapping[str, Path] | list[Checkpoint]) -> Family:
+def open_family(
+    base: Path | Checkpoint,
+    experts: Mapping[str, Path] | list[Checkpoint],
+    keep: Sequence[str] = (),
+) -> Family:
     """Matches a base and its experts by tensor name.
 
     Args:
         base: the base's folder, or the base already opened.
         experts: folders by name, or checkpoints already opened.
+        keep: parts of names; tensors that have one stay as the base has them.
 
     Raises:
         FamilyMismatch: less than half of the base's parameters can be merged, or no expert given.
@@ -100,20 +114,27 @@ def open_family(base: Path | Checkpoint, experts: Mapping[str, Path] | list[Chec
         opened = tuple(experts)
     if not opened:
         raise FamilyMismatch(f"{root.name}: no expert given; name at least one model to merge")
+    root = without_wrapper(root)
     opened = tuple(named_as(root, expert) for expert in opened)
-    account = _account(root, opened)
+    account = _account(root, opened, keep)
     _check_related(root, opened, account)
     return Family(root, opened, account)
 
 
-def _account(base: Checkpoint, experts: tuple[Checkpoint, ...]) -> tuple[Entry, ...]:
+def _account(
+    base: Checkpoint, experts: tuple[Checkpoint, ...], keep: Sequence[str] = ()
+) -> tuple[Entry, ...]:
     heads = _tied_heads(base)
-    entries = [
-        _entry(info, [(expert.name, expert.tensors.get(name)) for expert in experts])
-        if name not in heads
-        else _line(info, "left_out", f"tied to {heads[name]}, which is merged once")
-        for name, info in base.tensors.items()
-    ]
+    where = places({name: info.shape for name, info in base.tensors.items()})
+    entries = []
+    for name, info in base.tensors.items():
+        others = [(expert.name, expert.tensors.get(name)) for expert in experts]
+        entry = _entry(info, others)
+        if name in heads:
+            entry = _line(info, "left_out", f"tied to {heads[name]}, which is merged once")
+        elif any(part in name for part in keep):
+            entry = _line(info, "copied", KEPT)
+        entries.append(replace(entry, name=name, place=where[name]))
     known = set(base.tensors)
     for expert in experts:
         for name, info in expert.tensors.items():
@@ -151,7 +172,7 @@ def _entry(info: TensorInfo, others: list[tuple[str, TensorInfo | None]]) -> Ent
         return _line(info, "copied", _unmergeable(info.dtype, "the base"))
     missing = [name for name, other in others if other is None]
     if missing:
-        return _line(info, "copied", f"missing in {', '.join(missing)}")
+        return _line(info, "copied", f"{_MISSING}{', '.join(missing)}")
     present = [(name, other) for name, other in others if other is not None]
     for name, other in present:
         if other.dtype not in MERGEABLE:
@@ -183,14 +204,14 @@ def _line(info: TensorInfo, status: Status, reason: str, rows: int | None = None
 
 
 def _check_related(base: Checkpoint, experts: tuple[Checkpoint, ...], account: tuple) -> None:
-    again = (e for e in account if e.status == "left_out" and e.name in base.tensors)
-    total = base.parameters - sum(entry.numel for entry in again)  # tied ones count once
-    if not total:
+    total = sum(base.tensors[entry.name].numel for entry in account if _counts(entry, base))
+    if not base.parameters:
         raise FamilyMismatch(
             f"{base.name}: holds no parameters that can be merged (float32, bfloat16, float16); "
             "use the weights before quantization"
         )
-    if 2 * _merged(account) >= total:
+    merged = _merged(account)
+    if 2 * merged >= total and (merged or not total):
         return
     alone = [(expert, _account(base, (expert,))) for expert in experts]
     worst, found = min(alone, key=lambda pair: _merged(pair[1]))
@@ -202,6 +223,15 @@ def _check_related(base: Checkpoint, experts: tuple[Checkpoint, ...], account: t
         f"parameters can be merged{example}. Architectures: {', '.join(kinds)}. "
         "Choose experts fine-tuned from this base"
     )
+
+
+def _counts(entry: Entry, base: Checkpoint) -> bool:
+    """True for a parameter of the base that an expert of it would have: neither one stored twice,
+    nor one that is to stay, nor part of a tower that an expert of text comes without."""
+    if entry.name not in base.tensors or entry.status == "left_out" or not entry.is_parameter:
+        return False
+    absent = entry.status == "copied" and entry.reason.startswith(_MISSING)
+    return entry.reason != KEPT and not (absent and is_beside_text(entry.name))
 
 
 def _merged(account: tuple[Entry, ...]) -> int:

@@ -20,7 +20,10 @@ _AFTER = re.compile(
     r"(?:^|\.)(?:norm|norm_f|ln_f|final_\w*norm|final_layernorm|layer_norm|lm_head|embed_out|score|classifier|"
     r"output_projection|project_out|final_logits_bias)\b[^.]*(?:\.[^.]+)?$"
 )
-WRAPPERS = frozenset(("base_model", "model", "language_model", "text_model", "module", "_orig_mod"))
+WRAPPERS = frozenset((
+    "base_model", "model", "language_model", "text_model", "transformer", "llm", "thinker",
+    "module", "_orig_mod",
+))  # fmt: skip
 """Parts of a name that say who holds a tensor, not what it is."""
 _SHORT = re.compile(r"_proj$|_layernorm$|_norm$")
 _BUFFERS = re.compile(r"(?:^|\.)(?:inv_freq|masked_bias|position_ids)$")
@@ -117,6 +120,11 @@ def text_depths(counts: Mapping[str, int]) -> list[int]:
 def is_tower(name: str) -> bool:
     """True for what reads images or sound for a model of text."""
     return _TOWER.search(name) is not None
+
+
+def is_beside_text(name: str) -> bool:
+    """True for a tensor of a tower, or of what joins it to the text's layers."""
+    return is_tower(name) or "projector" in name or "connector" in name
 
 
 def is_after_layers(name: str) -> bool:

@@ -24,6 +24,7 @@ from merging.errors import Cancelled, RecipeError
 from merging.merge import open_recipe
 from merging.recipe import Recipe
 from merging.schedule import Rule, Schedule
+from merging.stages import value_at
 from merging.trial.loading import load
 from merging.trial.model import Model
 
@@ -86,7 +87,13 @@ def search(
     if recipe.strength.constant != 1.0:
         raise RecipeError("search needs lambda: 1; multiply the weights by it")
     family = open_recipe(recipe)
-    layers = 1 + max((entry.place.layer or 0 for entry in family.merged), default=0)
+    depths = {entry.place.depth for entry in family.merged if entry.place.is_linear}
+    if len(depths) > 1:
+        counts = " and ".join(map(str, sorted(depths)))
+        raise RecipeError(
+            f"search: {recipe.base} has stacks of {counts} layers; one depth is supported"
+        )
+    layers = max(depths, default=1)
     folder = resolve(recipe.base, recipe.folder)
     model = load(folder, torch.float32, name=recipe.base)
     network = model.network.requires_grad_(False)
@@ -106,7 +113,7 @@ def search(
         for entry in family.merged
     }
     groups = {entry.name: _group(entry) for entry in family.merged}
-    weights = _start(recipe, family.merged, groups, layers)
+    weights = _start(recipe, family.merged, groups)
     learned = {group: value.requires_grad_() for group, value in weights.items()}
     optimiser = torch.optim.Adam(learned.values(), lr=learning_rate)
     rng = random.Random(seed)
@@ -178,12 +185,12 @@ def _group(entry: Entry) -> Group:
 
 
 def _start(
-    recipe: Recipe, merged: Sequence[Entry], groups: Mapping[str, Group], layers: int
+    recipe: Recipe, merged: Sequence[Entry], groups: Mapping[str, Group]
 ) -> dict[Group, torch.Tensor]:
     """Each group's weights, (E,) float32: the recipe's, averaged over the group's tensors."""
     found: dict[Group, list[list[float]]] = {}
     for entry in merged:
-        row = [source.weight.at(entry.name, entry.place.layer, layers) for source in recipe.sources]
+        row = [value_at(source.weight, entry) for source in recipe.sources]
         found.setdefault(groups[entry.name], []).append(row)
     return {group: torch.tensor(rows).mean(0) for group, rows in found.items()}
 

@@ -14,12 +14,16 @@ def sketch(
 ) -> FamilySketch:
     """Normal deltas, a little wider from layer to layer; embeddings and a norm outside."""
     tensors = [
-        SketchedTensor(f"model.layers.{layer}.{module}.weight", layer, module, True, entries)
+        SketchedTensor(
+            f"model.layers.{layer}.{module}.weight", layer, module, True, entries, "", layers
+        )
         for layer in range(layers)
         for module in modules
     ]
-    tensors.append(SketchedTensor("model.embed_tokens.weight", None, "embed_tokens", False, 2048))
-    tensors.append(SketchedTensor("model.norm.weight", None, "norm", False, 64))
+    tensors.append(
+        SketchedTensor("model.embed_tokens.weight", None, "embed_tokens", False, 2048, "", layers)
+    )
+    tensors.append(SketchedTensor("model.norm.weight", None, "norm", False, 64, "", layers))
     random = np.random.default_rng(0)
     shape = (experts, len(tensors))
     counts = np.zeros((*shape, N_BINS), dtype=np.int64)

@@ -51,7 +51,7 @@ def test_cells_follow_the_forward_pass_and_leave_the_rest_outside() -> None:
 
 def test_numbered_submodules_are_pooled() -> None:
     tensors = [
-        SketchedTensor(f"layers.0.experts.{i}.w.weight", 0, f"experts.{i}.w", True, 8)
+        SketchedTensor(f"layers.0.experts.{i}.w.weight", 0, f"experts.{i}.w", True, 8, "", 1)
         for i in range(40)
     ]
     table = bins.cells(tensors)
@@ -60,7 +60,7 @@ def test_numbered_submodules_are_pooled() -> None:
 
 
 def test_a_family_without_layers_is_one_row() -> None:
-    table = bins.cells([SketchedTensor("w", None, "w", False, 8)])
+    table = bins.cells([SketchedTensor("w", None, "w", False, 8, "", 0)])
     assert (table.layers, table.modules, table.linear) == ((0,), ("all",), False)
 
 

@@ -169,7 +169,7 @@ def test_names_are_suggested(tab: MergeTab) -> None:
 
 
 def make_job(**values) -> Job:
-    job = Job("id", "key", "<b>name</b>", MergeDetails(None, "", 4, ()))  # type: ignore[arg-type]
+    job = Job("id", "key", "<b>name</b>", MergeDetails(None, "", (0, 1, 2, 3), ()))  # type: ignore[arg-type]
     for key, value in values.items():
         setattr(job, key, value)
     return job
@@ -188,7 +188,7 @@ def test_progress_bar_says_its_value() -> None:
 
 
 def test_layers_start_anew_with_every_pass() -> None:
-    details = MergeDetails(None, "", 2, ())  # type: ignore[arg-type]
+    details = MergeDetails(None, "", (0, 1), ())  # type: ignore[arg-type]
     passes = (("measure", (1, 0)), ("measure", (0,)), ("merge", (1,)))  # in any order
     for (phase, layers), seen in zip(passes, ({0, 1}, {0}, {1}), strict=True):
         for layer in layers:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from merging.checkpoints.layout import Place, blocks_of, is_vocabulary, place
+from merging.checkpoints.layout import (
+    Place,
+    blocks_of,
+    is_after_layers,
+    is_vocabulary,
+    place,
+    places,
+)
 
 SQUARE, VECTOR = (8, 8), (8,)
 
@@ -90,3 +97,35 @@ def test_blocks_of_two_stacks_are_different_blocks() -> None:
     ]  # fmt: skip
     assert blocks_of(names).tolist() == [0, 2, 1, 1, 0]  # 2 goes before 10
     assert blocks_of([]).tolist() == []
+
+
+def test_a_stack_has_its_own_name_and_depth() -> None:
+    names = ["model.visual.blocks.3.w", "model.language_model.layers.1.w", "lm_head.weight"]
+    found = places(dict.fromkeys(names, SQUARE))
+    assert [(p.stack, p.depth, p.title) for p in found.values()] == [
+        ("visual", 4, "visual 3"), ("text", 2, "text 1"), ("", 2, None),
+    ]  # fmt: skip
+    alone = places({"model.layers.1.w": SQUARE, "lm_head.weight": SQUARE})
+    assert [(p.stack, p.depth, p.title) for p in alone.values()] == [("", 2, 1), ("", 2, None)]
+    both = places({"model.encoder.layers.5.w": SQUARE, "model.decoder.layers.1.w": SQUARE})
+    assert [p.title for p in both.values()] == ["encoder 5", "decoder 1"]
+    like = places({"a.vision.global.layers.0.w": SQUARE, "a.vision.local.layers.0.w": SQUARE})
+    assert [p.title for p in like.values()] == [
+        "a.vision.global.layers 0",
+        "a.vision.local.layers 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [
+        ("model.norm.weight", True), ("lm_head.weight", True), ("transformer.ln_f.bias", True),
+        ("gpt_neox.final_layer_norm.weight", True), ("embed_out.weight", True),
+        ("model.decoder.final_layer_norm.weight", True), ("score.weight", True),
+        ("model.embed_tokens.weight", False), ("transformer.wpe.weight", False),
+        ("transformer.word_embeddings_layernorm.weight", False),
+        ("model.visual.norm.weight", False), ("model.decoder.layernorm_embedding.weight", False),
+    ],
+)  # fmt: skip
+def test_what_comes_after_the_layers_is_known_by_name(name: str, after: bool) -> None:
+    assert is_after_layers(name) is after

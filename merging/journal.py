@@ -17,10 +17,13 @@ from pathlib import Path
 from merging import __version__
 from merging.checkpoints import Family
 from merging.checkpoints.staging import Staging, abandoned
+from merging.documents import read_text
+from merging.errors import BadFile
 from merging.recipe import Recipe, dump
 from merging.sources import family_key
 
 FILE = ".journal"
+_MOST_BYTES = 64_000_000  # of a journal: 300,000 tensors
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -91,9 +94,9 @@ def resumable(out: Path, key: str) -> Staging | None:
 def _read(path: Path) -> tuple[str, dict[str, Written]] | None:
     """A journal's key and finished tensors; None if there is none. A torn last line is left out."""
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path, _MOST_BYTES).splitlines()
         key = json.loads(lines[0])["key"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (BadFile, ValueError, LookupError, TypeError, RecursionError):
         return None
     finished = {}
     for line in lines[1:]:
@@ -101,7 +104,7 @@ def _read(path: Path) -> tuple[str, dict[str, Written]] | None:
             entry = json.loads(line)
             changed, squared, checksum = entry["sums"]
             finished[str(entry["tensor"])] = Written(float(changed), float(squared), int(checksum))
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
             break
     return str(key), finished
 

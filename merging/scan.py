@@ -6,14 +6,13 @@ then known. The sketch holds no weights; it is cached by the content of its inpu
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
 import threading
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 from merging import fused
 from merging.checkpoints import Entry, Family, fingerprint
+from merging.documents import opened
 from merging.engine import Profile, ProgressCallback, Stream, TensorReader, model_offsets
 from merging.errors import NonFinite
 from merging.outliers import Nearby, count_outliers, leave_out_others, likely_bounds
@@ -102,8 +102,9 @@ def cached(family: Family, cache: Path, key: str = "") -> FamilySketch | None:
         return None
     try:
         return load(file, family, key)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
-        file.unlink(missing_ok=True)  # a damaged cache entry is only lost time
+    except Exception:  # numpy raises a dozen kinds: a damaged cache entry is only lost time
+        with contextlib.suppress(OSError):
+            file.unlink()
         return None
 
 
@@ -141,7 +142,11 @@ def save(sketch: FamilySketch, file: Path) -> None:
 
 def load(file: Path, family: Family, key: str) -> FamilySketch:
     """Reads a sketch for `family`. Raises ValueError if it was made from other inputs."""
-    with np.load(file, allow_pickle=False) as data:
+    with (
+        opened(file) as handle,
+        os.fdopen(handle, "rb", closefd=False) as raw,
+        np.load(raw, allow_pickle=False) as data,
+    ):
         if str(data["key"]) != key:
             raise ValueError(f"{file}: made from other inputs")
         arrays = {name: data[name] for name in _ARRAYS}

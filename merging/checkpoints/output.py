@@ -17,7 +17,7 @@ from merging.documents import kind_of, read_json
 from merging.errors import BadFile, NotEnoughSpace, OutputExists
 
 _LONGEST_NAME = 200  # bytes; leaves room for the hidden folder's marks within a file system's 255
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FOLDERS = ("additional_chat_templates",)  # that models have inside; modules.json names others
 
 
@@ -63,6 +63,15 @@ def in_words(error: BaseException, out: Path) -> BaseException:
         free = shutil.disk_usage(_existing(out)).free
         return NotEnoughSpace(
             f"{out}: the disk is full ({free / 1e9:.2f} GB free); free space or choose another disk"
+        )
+    if error.errno == errno.EFBIG:
+        return NotEnoughSpace(
+            f"{out}: files may not grow so large here (a limit of the disk, or of ulimit -f); give "
+            "--shard-size, or choose another disk"
+        )
+    if error.errno == errno.ENOENT:
+        return NotEnoughSpace(
+            f"{out}: the folder that it is written in has been removed meanwhile; start again"
         )
     return NotEnoughSpace(f"{out}: cannot be written ({_reason(error)}); choose another folder")
 

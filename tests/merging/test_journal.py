@@ -37,7 +37,11 @@ def test_what_was_noted_is_found_by_the_same_key_only(tmp_path: Path) -> None:
     assert Journal(tmp_path, "key").finished == {}, "the other one began anew"
 
 
-@pytest.mark.parametrize("torn", ['{"tensor": "c", "su', '{"tensor": "c"}', "[]", "\x00\x00"])
+HUGE = '{"tensor": "c", "sums": [1%s, 1, 1]}' % ("0" * 400)
+TORN = ['{"tensor": "c", "su', '{"tensor": "c"}', "[]", "\x00\x00", "[" * 9999, HUGE]
+
+
+@pytest.mark.parametrize("torn", TORN, ids=lambda text: text[:9])
 def test_a_torn_line_ends_the_journal(tmp_path: Path, torn: str) -> None:
     Journal(tmp_path, "key").note("a", A)
     with (tmp_path / FILE).open("a") as file:
@@ -45,7 +49,7 @@ def test_a_torn_line_ends_the_journal(tmp_path: Path, torn: str) -> None:
     assert list(Journal(tmp_path, "key").finished) == ["a"]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]\n", "no json\n"])
+@pytest.mark.parametrize("text", ["", "{}", "[1]\n", "no json\n", "[" * 9999])
 def test_a_file_that_is_no_journal_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert Journal(tmp_path, "key").finished == {}

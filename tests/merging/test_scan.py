@@ -202,9 +202,11 @@ def test_the_second_scan_comes_from_the_cache(tmp_path, monkeypatch) -> None:
 def alter(file: Path, seek: int) -> None:
     """Changes one byte and sets the file's time back."""
     times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
-    data = bytearray(file.read_bytes())
-    data[seek] ^= 1
-    file.write_bytes(data)
+    with file.open("r+b") as handle:
+        handle.seek(seek, os.SEEK_END)
+        (byte,) = handle.read(1)
+        handle.seek(seek, os.SEEK_END)
+        handle.write(bytes([byte ^ 1]))
     os.utime(file, ns=times)
 
 
@@ -235,7 +237,7 @@ def test_a_file_that_changes_while_it_is_scanned_gives_no_sketch(tmp_path) -> No
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "other", "text"])
+@pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "other", "text", "FIFO"])
 def test_a_damaged_cache_is_read_over(damage: str, tmp_path) -> None:
     parent = small_family(tmp_path, **SIZES)
     cache = tmp_path / "cache"
@@ -249,8 +251,13 @@ def test_a_damaged_cache_is_read_over(damage: str, tmp_path) -> None:
         np.savez(file, key=np.array("sketch:other"))
         data = bytearray(file.read_bytes())
     else:
-        data = {"empty": b"", "truncated": data[: len(data) // 2], "text": b"hello"}[damage]
-    file.write_bytes(data)
+        texts = {"empty": b"", "truncated": data[: len(data) // 2], "text": b"hello"}
+        data = texts.get(damage, b"")
+    if damage == "FIFO":
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        file.write_bytes(data)
     assert equal(scan(family_of(parent), cache=cache), first)
     assert equal(scan(family_of(parent), cache=cache), first)
 

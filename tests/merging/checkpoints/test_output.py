@@ -135,12 +135,23 @@ def test_a_current_folder_that_is_gone_is_one_line(tmp_path, monkeypatch) -> Non
     check_output(tmp_path / "out", False)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_says_what_is_free(number: int, tmp_path) -> None:
-    told = in_words(OSError(number, "x"), tmp_path / "a" / "b")
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full ("),
+        (errno.EDQUOT, "the disk is full ("),
+        (errno.EFBIG, "give --shard-size"),
+        (errno.ENOENT, "has been removed meanwhile"),
+        (errno.EROFS, "cannot be written (read-only file system); choose another folder"),
+    ],
+)
+def test_what_the_system_refuses_is_said_in_words(number: int, words: str, tmp_path) -> None:
+    told = in_words(OSError(number, os.strerror(number)), tmp_path / "a" / "out")
     assert isinstance(told, NotEnoughSpace)
-    assert "the disk is full (" in str(told)
-    told = in_words(OSError(errno.EROFS, "Read-only file system"), tmp_path / "out")
-    assert str(told) == (
-        f"{tmp_path}/out: cannot be written (read-only file system); choose another folder"
-    )
+    assert str(told).startswith(f"{tmp_path}/a/out: ")
+    assert words in str(told)
+
+
+def test_what_is_no_refusal_of_the_disk_stays_what_it_is(tmp_path) -> None:
+    for error in (ValueError("x"), BrokenPipeError(errno.EPIPE, "x")):
+        assert in_words(error, tmp_path) is error

@@ -34,6 +34,7 @@ from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).parents[1]
 MOST_SECONDS, MOST_BYTES, MOST_CHARACTERS = 5.0, 1_000_000_000, 500
+_PATIENCE_S = 30.0  # for an answer: after that the process hangs
 _ADDRESSES = 6 << 30  # bytes that a watched process may map
 COMMANDS = ("check", "inspect", "merge", "list")
 SINGLE, FIRST, SECOND = (
@@ -58,7 +59,13 @@ class Mutation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one command did with one folder."""
+    """What one command did with one folder.
+
+    Attributes:
+        status: None where it ended in an exception.
+        seconds: of the processor, which other programs do not lengthen.
+        left: what lies where the result should, and is none.
+    """
 
     command: str
     status: int | None
@@ -547,7 +554,7 @@ def _attempt(case: Path, command: str) -> Outcome:
     told = io.StringIO()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
         try:
             status: int | None = runs[command]()
@@ -556,7 +563,7 @@ def _attempt(case: Path, command: str) -> Outcome:
         except Exception:
             status = None
             traceback.print_exc()
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     left = tuple(p.name for p in (case / "out").iterdir() if p.name != "merged" or status)
     return Outcome(command, status, told.getvalue(), seconds, _peak_bytes(), left)
 
@@ -618,15 +625,12 @@ class Watched:
         stdin.write(f"{number}\n".encode())
         found = []
         for command in COMMANDS:
-            started = time.perf_counter()
-            patience = 20 if number else 60  # the first one imports the program
-            ready, _, _ = select.select([stdout], [], [], patience)
+            ready, _, _ = select.select([stdout], [], [], _PATIENCE_S)
             line = stdout.readline() if ready else b""
             if not line:
                 self.close()
                 status = self._process.returncode
-                seconds = time.perf_counter() - started
-                found.append(Outcome(command, status, "no answer", seconds, 0))
+                found.append(Outcome(command, status, "no answer", _PATIENCE_S, 0))
                 self._start()
                 break
             answer = json.loads(line)

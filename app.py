@@ -8,43 +8,43 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import FrameType
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # idle arithmetic threads sleep instead of spinning: small models stream faster on a busy machine
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from ui.settings import Settings, from_arguments
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the app until it is interrupted. Returns the exit status."""
+    _on_signal(_leave)  # nothing is half-made yet
+    from ui.settings import from_arguments
+
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = from_arguments(arguments)
-    over = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: over.set())
-    from ui.app import build  # imports torch and gradio: seconds
-
-    if settings.port == 0:
-        settings = replace(settings, port=_free_port(settings))
-    from merging.errors import MergeError
-
     try:
+        if settings.port is not None:
+            settings = replace(settings, port=_free_port(settings.host, settings.port))
+        from merging.errors import MergeError
+        from ui.app import build  # imports torch and gradio: seconds
+
         app = build(settings)
-    except MergeError as error:  # a device that is not there
-        print(error, file=sys.stderr)
-        return 2
-    try:
         _, address, _ = app.demo.launch(**app.launch)
-    except OSError:
+    except OSError as error:
+        port = "any port from 7860 on" if settings.port is None else settings.port
         print(
-            f"cannot listen on {settings.host}:{settings.port}: is another server there? Choose "
-            "another --port (0: any free one)",
+            f"cannot listen on {settings.host}:{port} ({error.strerror or 'none is free'}): choose "
+            "another --port (0: any free one) or --host",
             file=sys.stderr,
         )
         return 2
+    except MergeError as error:  # a device that is not there
+        print(error, file=sys.stderr)
+        return 2
+    over = threading.Event()
+    _on_signal(lambda *_: _leave() if over.is_set() else over.set())
     print(f"Amalgam is at {address}", flush=True)
     over.wait()
     app.jobs.close()
@@ -52,11 +52,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _free_port(settings: Settings) -> int:
-    with socket.socket() as probe:
-        probe.bind((settings.host, 0))
+def _on_signal(handle: Callable[..., None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+def _leave(number: int = 0, frame: FrameType | None = None) -> None:
+    """Ends at once, whatever is being imported or still runs."""
+    os._exit(130)
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port where it is free, or any that is for 0. Raises OSError where there is none."""
+    family, kind, _, _, place = socket.getaddrinfo(
+        host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+        probe.bind(place)
         return probe.getsockname()[1]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # work that nobody waits for any more is not waited for

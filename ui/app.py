@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from merging.engine import pick_device
@@ -16,6 +18,7 @@ from merging.errors import MergeError
 from ui import chat, chat_view, explore, guide, merge, theme
 from ui.events import PROMPT
 from ui.first_sight import FirstSight
+from ui.guard import Guard
 from ui.jobs import Jobs
 from ui.library import Library
 from ui.settings import Settings
@@ -117,15 +120,38 @@ def _join(
 def _launch(settings: Settings) -> dict[str, Any]:
     gr.set_static_paths([*theme.static_paths(), chat_view.SCRIPT])
     return {
-        "server_name": settings.host, "server_port": settings.port, "quiet": True,
+        "server_name": _bracketed(settings.host), "server_port": settings.port, "quiet": True,
         "theme": theme.theme(), "head": theme.late(),
-        "app_kwargs": {"middleware": [Middleware(FirstSight)]},
+        "app_kwargs": {"middleware": [Middleware(FirstSight)], "lifespan": _guarded(settings)},
+        "auth": list(settings.auth) or None,
         "css_paths": [*theme.css_paths(), theme.ASSETS / "tabs.css"],
         "favicon_path": theme.LOGO, "footer_links": [], "run_history": False,
         "show_error": False, "max_file_size": "1mb", "enable_monitoring": False,
         "state_session_capacity": 1024, "prevent_thread_lock": True,
         "blocked_paths": [str(Path(folder).absolute()) for folder in settings.models],
     }  # fmt: skip
+
+
+def _guarded(settings: Settings) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """Puts the guard around everything when the server starts.
+
+    Middleware that is named when the app is made stands inside of Gradio's own.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        assert app.middleware_stack is not None  # built for this very call
+        app.middleware_stack = Guard(
+            app.middleware_stack, settings.names, is_space=settings.is_space
+        )
+        yield
+
+    return lifespan
+
+
+def _bracketed(host: str) -> str:
+    """A host as addresses of pages spell it."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _brand() -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
+
+from merging.errors import one_line
+from ui.hosts import Hosts, hosts, is_local
 
 _GIB = 2**30
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -24,6 +29,9 @@ class Settings:
         device: "auto", "cpu", "cuda" or "mps".
         cache: where sketches are kept between runs.
         chat_bytes: memory that loaded chat models may hold together.
+        auth: name and password of everybody who may come in; empty: whoever reaches the server.
+        names: what the server is called.
+        is_space: it is shown in a frame of its hub's pages, behind a proxy that names it.
     """
 
     models: tuple[Path, ...] = (Path("models"),)
@@ -32,6 +40,9 @@ class Settings:
     device: str = "auto"
     cache: Path = Path(".cache/sketches")
     chat_bytes: int = 8 * _GIB
+    auth: tuple[tuple[str, str], ...] = ()
+    names: Hosts = field(default_factory=lambda: hosts("127.0.0.1"))
+    is_space: bool = False
 
 
 def from_arguments(
@@ -39,7 +50,44 @@ def from_arguments(
 ) -> Settings:
     """Reads the settings; a wrong argument ends the program with status 2 and one line."""
     env = os.environ if environment is None else environment
-    parser = argparse.ArgumentParser(
+    parser = _parser(env)
+    given = parser.parse_args(arguments)
+    if given.device not in DEVICES:  # what the environment says is not held against the choices
+        parser.error(f"AMALGAM_DEVICE={given.device}: valid: {', '.join(DEVICES)}")
+    models = tuple(given.models or [Path(env.get("AMALGAM_MODELS", "models"))])
+    for folder in models:
+        if reason := _unusable(folder):
+            parser.error(f"--models {folder}: {reason}")
+        if given.models and not os.path.exists(folder):
+            print(f"--models {folder}: not there yet; the first merge makes it", file=sys.stderr)
+    space = [name for name in env.get("SPACE_HOST", "").split(",") if name]
+    named = [*space, *(given.allow_host or env.get("AMALGAM_ALLOW_HOST", "").split(","))]
+    try:
+        names = hosts(given.host, filter(None, map(str.strip, named)))
+    except ValueError as error:
+        parser.error(
+            f"--allow-host {error}: not a host's name (as in lab.example or lab.example:8443)"
+        )
+    try:
+        auth = tuple(given.auth or map(_login, filter(None, [env.get("AMALGAM_AUTH")])))
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"AMALGAM_AUTH: {error}")
+    _hold_door(parser, given, auth, bool(space))
+    return Settings(
+        models, given.host, given.port, given.device, given.cache, int(given.chat_gib * _GIB),
+        auth, names, bool(space),
+    )  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; how all is used, `--help` says."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, one_line(f"{self.prog}: {message}") + "\n")
+
+
+def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = _Parser(
         prog="python app.py", description="Amalgam: explore, merge and try fine-tuned models."
     )
     parser.add_argument(
@@ -47,11 +95,23 @@ def from_arguments(
         help="a folder whose subfolders are models; may be repeated (default: models/)",
     )  # fmt: skip
     parser.add_argument(
-        "--host", default=env.get("AMALGAM_HOST") or env.get("GRADIO_SERVER_NAME") or Settings.host
-    )
+        "--host", default=env.get("AMALGAM_HOST") or env.get("GRADIO_SERVER_NAME") or Settings.host,
+        help="address to listen on (default: this machine only); others need --auth or --no-auth",
+    )  # fmt: skip
     parser.add_argument(
         "--port", type=_port, default=env.get("AMALGAM_PORT"), help="0: any free port"
     )
+    parser.add_argument(
+        "--auth", action="append", type=_login, metavar="USER:PASSWORD",
+        help="who may come in; may be repeated (or AMALGAM_AUTH, which no list of processes shows)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-auth", action="store_true", help="let in everybody who reaches the server"
+    )
+    parser.add_argument(
+        "--allow-host", action="append", metavar="NAME[:PORT]",
+        help="what the server is called behind a proxy; may be repeated",
+    )  # fmt: skip
     parser.add_argument(
         "--device",
         choices=DEVICES,
@@ -61,25 +121,73 @@ def from_arguments(
         "--cache", type=Path, default=Path(env.get("AMALGAM_CACHE", Settings.cache))
     )
     parser.add_argument(
-        "--chat-gib", type=float, default=env.get("AMALGAM_CHAT_GIB", "8"),
+        "--chat-gib", type=_gib, default=env.get("AMALGAM_CHAT_GIB", "8"),
         help="memory for loaded chat models, in GiB (default: 8)",
     )  # fmt: skip
-    given = parser.parse_args(arguments)
-    if given.device not in DEVICES:  # what the environment says is not held against the choices
-        parser.error(f"AMALGAM_DEVICE={given.device}: valid: {', '.join(DEVICES)}")
-    models = tuple(given.models or [Path(env.get("AMALGAM_MODELS", "models"))])
-    for folder in models:
-        if os.path.exists(folder) and not os.path.isdir(folder):
-            parser.error(f"--models {folder}: not a folder")
-        if given.models and not os.path.exists(folder):
-            print(f"--models {folder}: not there yet; the first merge makes it", file=sys.stderr)
-    return Settings(
-        models, given.host, given.port, given.device, given.cache, int(given.chat_gib * _GIB)
+    return parser
+
+
+def _hold_door(
+    parser: argparse.ArgumentParser,
+    given: argparse.Namespace,
+    auth: Sequence[tuple[str, str]],
+    is_space: bool,
+) -> None:
+    """Nobody opens the app to other machines without saying to whom."""
+    if auth and given.no_auth:
+        parser.error("--auth and --no-auth exclude each other")
+    if auth or is_space or is_local(given.host):
+        return
+    if not given.no_auth:
+        parser.error(
+            f"--host {given.host} lets other machines in: add --auth USER:PASSWORD, or --no-auth "
+            "for everybody"
+        )
+    print(
+        f"--no-auth: whoever reaches {given.host} can see the models here, merge and chat",
+        file=sys.stderr,
     )
 
 
+def _unusable(folder: Path) -> str:
+    """Why a folder of models cannot be used; "" where it can, or can be made."""
+    try:
+        if not folder.exists():
+            if folder.is_symlink():
+                return "a link to nothing; make its target, or choose another folder"
+            above = next(path for path in folder.absolute().parents if path.exists())
+            return "" if above.is_dir() else f"{above} is not a folder"
+        if not folder.is_dir():
+            return "not a folder"
+        next(folder.iterdir(), None)
+    except OSError as error:
+        return f"cannot be read ({error.strerror}); choose another folder"
+    return ""
+
+
+def _login(text: str) -> tuple[str, str]:
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise argparse.ArgumentTypeError("give both, as USER:PASSWORD")
+    return user, password
+
+
+def _gib(text: str) -> float:
+    size = _number(float, text)
+    if not 0 < size < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of GiB above 0")
+    return size
+
+
 def _port(text: str) -> int:
-    port = int(text)
+    port = int(_number(int, text))
     if not 0 <= port < 2**16:
-        raise argparse.ArgumentTypeError(f"{port} is not a port (0 to 65535)")
+        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
     return port
+
+
+def _number(kind: type[int] | type[float], text: str) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        return -1

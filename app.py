@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import FrameType
+from typing import TextIO, cast
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # idle arithmetic threads sleep instead of spinning: small models stream faster on a busy machine
@@ -52,6 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _bound_log() -> None:
+    from ui.log import Allowance, BoundedLog
+
+    shared = Allowance()
+    sys.stdout = cast(TextIO, BoundedLog(sys.stdout, shared))
+    sys.stderr = cast(TextIO, BoundedLog(sys.stderr, shared))
+
+
 def _on_signal(handle: Callable[..., None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
@@ -74,6 +83,7 @@ def _free_port(host: str, port: int) -> int:
 
 
 if __name__ == "__main__":
+    _bound_log()
     status = main()
     sys.stdout.flush()
     os._exit(status)  # work that nobody waits for any more is not waited for

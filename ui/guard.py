@@ -65,7 +65,11 @@ class Guard:
                 f"--allow-host {name}.",
             )  # fmt: skip
         if not self._is_own(scope, headers, host):
-            return Refusal(403, "A page of another site asked for this: refused.")
+            site = headers.get("origin", "another site")[:_LONGEST]
+            return Refusal(
+                403, f"Refused: a page of {site} asked for this. If that is this server behind a "
+                "proxy, start it with --allow-host and the name.",
+            )  # fmt: skip
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
             return Refusal(413, f"A request may have at most {MOST_BYTES} bytes.")

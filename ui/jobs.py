@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 Work = Callable[["Job"], Any]
 _KEEP = 50  # finished jobs that can still be looked at
+MOST_WAITING = 8  # beside the one that runs
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Job:
     Attributes:
         key: what it works on; one job per key is waiting or running at a time.
         details: what the page that draws it needs to know, set when it is submitted.
+        disk_bytes: what it will still write.
         progress: the last value that the work reported.
         error: one line, where the state is "failed".
     """
@@ -39,6 +41,7 @@ class Job:
     key: str
     title: str
     details: Any = None
+    disk_bytes: int = 0
     state: State = "waiting"
     progress: Any = None
     result: Any = None
@@ -74,13 +77,23 @@ class Jobs:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def submit(self, key: str, title: str, work: Work, details: Any = None) -> Job:
-        """Puts work in line and returns its job; the job at hand if one of this key is not over."""
+    def submit(
+        self, key: str, title: str, work: Work, details: Any = None, disk_bytes: int = 0
+    ) -> Job:
+        """Puts work in line and returns its job; the job at hand if one of this key is not over.
+
+        Raises:
+            MergeError: the line is as long as it may get.
+        """
         with self._changed:
             at_hand = self.active(key)
             if at_hand is not None:
                 return at_hand
-            job = Job(secrets.token_hex(8), key, title, details)
+            if sum(job.state == "waiting" for job in self._jobs.values()) >= MOST_WAITING:
+                raise MergeError(
+                    f"{MOST_WAITING} merges wait already; start {title} when one of them is over."
+                )
+            job = Job(secrets.token_hex(8), key, title, details, disk_bytes)
             self._jobs[job.id] = job
             self._work[job.id] = work
             self._forget_old()
@@ -102,6 +115,10 @@ class Jobs:
     def running(self) -> Job | None:
         """The job that is being worked on."""
         return next((job for job in list(self._jobs.values()) if job.state == "running"), None)
+
+    def claimed_bytes(self) -> int:
+        """What all that wait or run will still write."""
+        return sum(job.disk_bytes for job in list(self._jobs.values()) if not job.is_over)
 
     def position(self, job: Job) -> int:
         """How many jobs come before this one: 0 when it is running or over."""

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from merging.engine import Progress
-from merging.errors import MergeError, OutputExists
+from merging.errors import MergeError, NotEnoughSpace, OutputExists
 from merging.merge import check, layers_of, merge
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, parse
@@ -326,18 +326,30 @@ class MergeTab:
     def _submit(self, recipe: Recipe, text: str, folder: Path) -> Job:
         sources = (recipe.base, *(source.model for source in recipe.sources))
         report = check(recipe)
+        self._hold_room(report.disk_bytes, folder)
         details = view.MergeDetails(recipe, text, layers_of(report.account), sources)
 
         def work(job: Job) -> Any:
             def note(progress: Progress) -> None:
                 details.note(progress)
+                left = 1 - min(1.0, progress.done / max(1, progress.total))
+                job.disk_bytes = round(report.disk_bytes * left)
                 job.report(progress)
 
             result = merge(recipe, folder, device=self.device, progress=note, cancel=job.cancel)
             self.library.refresh()
             return result
 
-        return self.jobs.submit(str(folder), folder.name, work, details)
+        return self.jobs.submit(str(folder), folder.name, work, details, report.disk_bytes)
+
+    def _hold_room(self, need: int, folder: Path) -> None:
+        """Refuses what does not fit beside the merges that wait: they were promised their room."""
+        claimed, free = self.jobs.claimed_bytes(), _free(folder)
+        if claimed and need + claimed > free:
+            raise NotEnoughSpace(
+                f"{folder.name} needs {view.amount(need)}, and the merges in line before it "
+                f"{view.amount(claimed)}, but {view.amount(free)} are free; wait, or free some."
+            )
 
     def remembered(self, kept: Any, text: str, draft: Any = None) -> tuple[Any, ...]:
         """What the page begins with: the job that this browser started, its recipe and its name.

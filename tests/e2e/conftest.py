@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,20 +72,13 @@ def make_family(
         tokenizer.save_pretrained(folder / name)
 
 
-@pytest.fixture(scope="session")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
-    """`python app.py` on a free port, over a family of its own beside the built-in one."""
-    folder = tmp_path_factory.mktemp("app")
-    models = folder / "models"
-    make_family(models)
-    make_family(models, ["quick"], hidden=64, layers=2)  # hundreds of tokens a second
-    command = [
-        sys.executable, "app.py", "--port", "0", "--models", str(models),
-        "--cache", str(folder / "cache"), "--device", "cpu",
-    ]  # fmt: skip
+@contextmanager
+def started(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[str]:
+    """`python app.py` until the block ends: its address. Fails on a traceback in what it says."""
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        [sys.executable, "app.py", *arguments], cwd=ROOT, env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
     lines: list[str] = []
     address = threading.Event()
 
@@ -103,7 +97,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
         process.kill()
         pytest.fail(f"the app did not start:\n{''.join(lines)}")
     try:
-        yield RunningApp(found[0], models)
+        yield found[0]
     finally:
         process.terminate()
         try:
@@ -111,6 +105,19 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
         except subprocess.TimeoutExpired:
             process.kill()
     assert "Traceback" not in "".join(lines), "".join(lines)
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    """The app on a free port, over a family of its own beside the built-in one."""
+    folder = tmp_path_factory.mktemp("app")
+    models = folder / "models"
+    make_family(models)
+    make_family(models, ["quick"], hidden=64, layers=2)  # hundreds of tokens a second
+    cache = str(folder / "cache")
+    arguments = ("--port", "0", "--models", str(models), "--cache", cache, "--device", "cpu")
+    with started(*arguments) as url:
+        yield RunningApp(url, models)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 from pathlib import Path
 
 import pytest
 
+import app
 from ui.settings import Settings, from_arguments
 
 
@@ -28,30 +31,98 @@ def test_models_may_be_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--port", "x"], ["--port", "70000"], ["--device", "tpu"], ["--models", __file__]]
+    ("arguments", "env"),
+    [
+        (["--port", "x"], {}),
+        (["--port", "70000"], {}),
+        (["--device", "tpu"], {}),
+        (["--models", __file__], {}),
+        (["--models", f"{__file__}/below"], {}),
+        (["--models", "a" * 5000], {}),
+        (["--chat-gib", "nan"], {}),
+        (["--chat-gib", "-1"], {}),
+        (["--auth", "nobody"], {}),
+        (["--auth", ":word"], {}),
+        (["--auth", "a:b", "--no-auth"], {}),
+        (["--allow-host", "http://lab.example"], {}),
+        (["--allow-host", "lab.example:x"], {}),
+        (["--host", "0.0.0.0"], {}),
+        (["--host", "::"], {}),
+        (["--host", ""], {}),
+        ([], {"GRADIO_SERVER_NAME": "0.0.0.0"}),
+        ([], {"AMALGAM_HOST": "192.0.2.7"}),
+        ([], {"AMALGAM_AUTH": "nobody"}),
+        ([], {"AMALGAM_PORT": "x"}),
+        ([], {"AMALGAM_DEVICE": "tpu"}),
+    ],
 )
-def test_wrong_arguments_end_with_status_two(arguments: list[str], capsys) -> None:
+def test_wrong_arguments_end_with_status_two_and_one_line(
+    arguments: list[str], env: dict[str, str], capsys
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        from_arguments(arguments, {})
+        from_arguments(arguments, env)
     assert caught.value.code == 2
-    assert arguments[0] in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert len(told) <= 501
+    named = arguments[0] if arguments else next(iter(env)).replace("GRADIO_SERVER_NAME", "--host")
+    assert named in told or named.lower().replace("amalgam_", "--") in told
+
+
+def test_other_machines_are_let_in_with_a_password_or_by_saying_so(capsys) -> None:
+    known = from_arguments(["--host", "0.0.0.0", "--auth", "ann:a:b", "--auth", "bob:c"], {})
+    assert known.auth == (("ann", "a:b"), ("bob", "c"))
+    assert from_arguments([], {"AMALGAM_HOST": "0.0.0.0", "AMALGAM_AUTH": "a:b"}).auth
+    assert capsys.readouterr().err == ""
+    assert from_arguments(["--host", "0.0.0.0", "--no-auth"], {}).auth == ()
+    assert "whoever reaches 0.0.0.0" in capsys.readouterr().err
+
+
+def test_a_space_needs_no_arguments() -> None:
+    env = {"SPACE_HOST": "me-amalgam.hf.space,lab.example", "GRADIO_SERVER_NAME": "0.0.0.0"}
+    settings = from_arguments([], env)
+    assert settings.is_space
+    assert [one.name for one in settings.names.named] == ["me-amalgam.hf.space", "lab.example"]
+
+
+def test_a_proxy_is_named_by_argument_or_environment() -> None:
+    for settings in (
+        from_arguments(["--allow-host", "lab.example:8443", "--allow-host", "desk"], {}),
+        from_arguments([], {"AMALGAM_ALLOW_HOST": "lab.example:8443, desk"}),
+    ):
+        assert [(one.name, one.port) for one in settings.names.named] == [
+            ("lab.example", 8443), ("desk", None),
+        ]  # fmt: skip
+
+
+def test_a_port_in_use_is_told_in_one_line(capsys) -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        try:
+            assert app.main(["--port", str(taken.getsockname()[1])]) == 2
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    told = capsys.readouterr().err
+    assert "--port" in told
+    assert told.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory):
+def built(tmp_path_factory: pytest.TempPathFactory):
     from ui.app import build
 
     folder = tmp_path_factory.mktemp("models")
     return build(Settings(models=(folder,), cache=folder / "cache", device="cpu"))
 
 
-def test_every_event_is_private(app) -> None:
-    public = [fn.api_name for fn in app.demo.fns.values() if fn.api_visibility != "private"]
+def test_every_event_is_private(built) -> None:
+    public = [fn.api_name for fn in built.demo.fns.values() if fn.api_visibility != "private"]
     assert public == []
 
 
-def test_launch_is_closed_to_the_outside(app) -> None:
-    launch = app.launch
+def test_launch_is_closed_to_the_outside(built) -> None:
+    launch = built.launch
     assert launch["server_name"] == "127.0.0.1"
     assert launch["run_history"] is False
     assert launch["show_error"] is False
@@ -61,7 +132,7 @@ def test_launch_is_closed_to_the_outside(app) -> None:
     assert "allowed_paths" not in launch
 
 
-def test_no_event_makes_users_wait_for_each_other(app) -> None:
-    for fn in app.demo.fns.values():
+def test_no_event_makes_users_wait_for_each_other(built) -> None:
+    for fn in built.demo.fns.values():
         if fn.fn is not None and fn.queue and fn.name != "left":
             assert fn.concurrency_limit in (None, 4), fn.name

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from merging.errors import Cancelled, MergeError
-from ui.jobs import Job, Jobs
+from ui.jobs import MOST_WAITING, Job, Jobs
 
 
 @pytest.fixture
@@ -136,3 +136,27 @@ def test_old_jobs_are_forgotten(jobs: Jobs) -> None:
     for number in range(1, 60):
         finish(jobs, jobs.submit(str(number), "x", lambda job: None))
     assert jobs.get(first.id) is None
+
+
+def test_line_has_an_end(jobs: Jobs) -> None:
+    first = jobs.submit("a", "a", until_stopped)
+    jobs.wait(first, 5)
+    waiting = [jobs.submit(f"{n}", f"{n}", until_stopped) for n in range(MOST_WAITING)]
+    with pytest.raises(MergeError, match="start late when one of them is over"):
+        jobs.submit("late", "late", until_stopped)
+    assert jobs.submit("0", "0", until_stopped) is waiting[0]  # a second click finds the first
+    jobs.stop(waiting[-1].id)
+    assert jobs.submit("late", "late", until_stopped).state == "waiting"
+
+
+def test_room_is_claimed_until_a_job_is_over(jobs: Jobs) -> None:
+    first = jobs.submit("a", "a", until_stopped, disk_bytes=5)
+    second = jobs.submit("b", "b", until_stopped, disk_bytes=7)
+    assert jobs.claimed_bytes() == 12
+    first.disk_bytes = 2  # three are written
+    assert jobs.claimed_bytes() == 9
+    jobs.stop(second.id)
+    assert jobs.claimed_bytes() == 2
+    jobs.stop(first.id)
+    finish(jobs, first)
+    assert jobs.claimed_bytes() == 0

@@ -255,3 +255,13 @@ def test_an_edit_made_after_a_merge_was_started_comes_back_too(tab: MergeTab) ->
     job_id, kept, _ = tab.started(RECIPE, "new")
     assert tab.remembered(kept, "", {"text": "later"})[:2] == (job_id, "later")
     assert tab.remembered(kept, "", {})[:2] == (job_id, RECIPE)
+
+
+def test_merges_in_line_keep_their_room(tab: MergeTab) -> None:
+    """A merge is refused where those that wait were promised the room that it needs."""
+    ahead = tab.jobs.submit("ahead", "ahead", lambda job: job.cancel.wait(20), disk_bytes=2**62)
+    _, _, reason = tab.started(RECIPE, "new")
+    assert "new needs" in reason
+    assert "in line before it" in reason
+    assert tab.jobs.active(str(tab.library.folder_of("new"))) is None
+    tab.jobs.stop(ahead.id)

@@ -203,26 +203,26 @@ def page(open_page: Callable):
 class Departures:
     """Whether a page is being left: its requests are cut then, which Gradio reports as errors."""
 
+    _WORD = "the page is being left"  # in the console, before anything that is cut can say so
+
     def __init__(self, page) -> None:
         self.leaving = False
-        self._page = page
-        page.on("request", self._requested)
+        page.add_init_script(
+            f"addEventListener('beforeunload', () => console.debug({self._WORD!r}))"
+        )
         page.on("domcontentloaded", lambda _: setattr(self, "leaving", False))
 
     def console(self, wrong: list[str]) -> Callable[[Any], None]:
         """A listener that adds errors of the console to `wrong`."""
 
         def check(message) -> None:
+            self.leaving = self.leaving or message.text == self._WORD
             cut = ("AbortError", "Connection errored out", "network error", "Failed to fetch")
             left = self.leaving and any(text in message.text for text in cut)
             if message.type == "error" and not left:
                 wrong.append(f"console: {message.text}")
 
         return check
-
-    def _requested(self, request) -> None:
-        if request.is_navigation_request() and request.frame == self._page.main_frame:
-            self.leaving = True
 
 
 def _check_origin(url: str, own: str, wrong: list[str]) -> None:

@@ -70,6 +70,8 @@ def read_bytes(path: Path, most: int = TEXT_BYTES) -> bytes:
             if size <= most:  # what claims to be empty (as files of /proc do) may go on and on
                 with os.fdopen(handle, "rb", closefd=False) as file:
                     data = file.read(most + 1)
+                if data is None:  # the system would have to be waited for, as with /proc/kmsg
+                    raise BadFile(f"{path}: is no file that can be read at once")
                 size = len(data)
         except OSError as error:
             raise BadFile(f"{path}: {_reason(error)}") from None

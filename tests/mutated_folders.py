@@ -580,7 +580,7 @@ def _listed(parent: Path) -> int:
 
 def _check_sound(out: Path) -> None:
     """Raises where a merged model is not what it should be: all its tensors, and finite."""
-    assert json.loads((out / "config.json").read_text())
+    assert isinstance(json.loads((out / "config.json").read_text()), dict)
     for file in out.glob("*.safetensors"):
         for name, tensor in load_file(file).items():
             assert tensor.dtype.kind != "f" or np.isfinite(tensor).all(), name
@@ -643,8 +643,14 @@ class Watched:
         self._process.communicate()
 
 
-def try_all(count: int, seed: int) -> tuple[str, list[str]]:
-    """Tries so many mutations. A summary, and a text for each that did what must not happen."""
+def try_all(
+    count: int, seed: int, tell: Callable[[str], object] = lambda text: None
+) -> tuple[str, list[str]]:
+    """Tries so many mutations. A summary, and a text for each that did what must not happen.
+
+    Args:
+        tell: gets each such text at once.
+    """
     statuses: dict[str, dict[Any, int]] = {command: {} for command in COMMANDS}
     slowest, largest = (0.0, ""), (0, "")
     faulty = []
@@ -662,6 +668,7 @@ def try_all(count: int, seed: int) -> tuple[str, list[str]]:
                     largest = max(largest, (one.peak_bytes, name))
                     if one.faults:
                         faulty.append(f"{name}: {', '.join(one.faults)}\n{one.err[-1500:]}")
+                        tell(faulty[-1])
         finally:
             watched.close()
     summary = (
@@ -681,8 +688,8 @@ def main() -> int:
     if args.work is not None:
         _work(args.work, args.count, args.seed)
         return 0
-    summary, faulty = try_all(args.count, args.seed)
-    print(*faulty, summary, sep="\n")
+    summary, faulty = try_all(args.count, args.seed, lambda text: print(text, flush=True))
+    print(summary)
     return 1 if faulty else 0
 
 

@@ -250,7 +250,7 @@ def _refuse_specials(folder: Path, name: str) -> None:
     """Raises BadCheckpoint where what is named as a model's small file is none: a FIFO, a device, a
     link to nothing, ten gigabytes. Whoever copied or loaded it would wait for ever."""
     try:
-        entries = [one for one in os.scandir(folder) if one.name.endswith(_SMALL_FILES)]
+        entries = [one for one in os.scandir(folder) if _is_small_file(one)]
         for entry in sorted(entries, key=lambda one: one.name):
             try:
                 found = entry.stat()
@@ -275,6 +275,13 @@ def _refuse_specials(folder: Path, name: str) -> None:
         raise BadCheckpoint(
             f"{name}: {folder} cannot be listed ({(error.strerror or str(error)).lower()})"
         ) from None
+
+
+def _is_small_file(entry: os.DirEntry[str]) -> bool:
+    """True for what a result takes over from its base, by its name."""
+    return entry.name.endswith(_SMALL_FILES) or (
+        entry.name.startswith("LICENSE") and not entry.is_dir()
+    )
 
 
 def _refuse_code(folder: Path, config: dict[str, Any], name: str) -> None:

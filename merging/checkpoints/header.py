@@ -60,6 +60,11 @@ def read_header(file: Path) -> list[Described]:
         with safe_open(file, framework="np") as found:
             slices = [(name, found.get_slice(name)) for name in found.offset_keys()]
             listed = [(name, one.get_dtype(), tuple(one.get_shape())) for name, one in slices]
+    except MemoryError:  # whole files are mapped, which takes addresses and no memory
+        raise BadCheckpoint(
+            f"{file}: a limit on this program's memory (ulimit -v) is smaller than the file; raise "
+            "the limit"
+        ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise _broken(file, error) from None
     tensors = []

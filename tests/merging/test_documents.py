@@ -42,6 +42,7 @@ def test_what_is_no_file_is_told_at_once(tmp_path) -> None:
     assert refused(tmp_path / "fifo") == "is a FIFO, not a file"
     assert refused(tmp_path / "folder") == "is a folder, not a file"
     assert refused(Path("/dev/zero")) == "is a device, not a file"
+    assert refused(Path("/proc/kmsg")), "a file that has to be waited for"
     assert refused(tmp_path / "link") == "too many levels of symbolic links"
     assert refused(tmp_path / "absent") == "no such file or directory"
     with pytest.raises(BadFile, match=r"x: file name too long$"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import struct
 from pathlib import Path
 
@@ -308,6 +309,11 @@ def test_links_to_nothing_and_files_of_gigabytes_are_named(tmp_path) -> None:
     (folder / "tokenizer.json").touch()
     os.truncate(folder / "tokenizer.json", 10**12)
     assert "tokenizer.json has 1000000 MB, over 200 MB" in refused(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "LICENSES").mkdir()
+    open_checkpoint(folder)
+    os.mkfifo(folder / "LICENSE")
+    assert "LICENSE is a FIFO" in refused(folder)
 
 
 @pytest.mark.parametrize(
@@ -352,3 +358,14 @@ def test_a_file_that_changed_since_it_was_opened_is_named(tmp_path) -> None:
     file.unlink()
     with pytest.raises(BadCheckpoint, match="is gone since"):
         model.check_unchanged()
+
+
+def test_a_limit_on_addresses_is_told_as_one(tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    os.truncate(folder / "model.safetensors", 1 << 43)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 40, limits[1]))
+    try:
+        assert "a limit on this program's memory (ulimit -v)" in refused(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -50,7 +50,7 @@ class FirstSight:
     def filled(self, page: bytes) -> bytes:
         """The page with both; one without Gradio's app (an error, a login) stays as it is."""
         first_script, app = b"<script", b"<gradio-app"
-        if app not in page:
+        if app not in page or b'"auth_required":true' in page:
             return page
         page = page.replace(first_script, self.head + first_script, 1)
         return page.replace(app, self.body + app, 1)

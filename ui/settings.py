@@ -167,9 +167,9 @@ def _unusable(folder: Path) -> str:
 
 def _login(text: str) -> tuple[str, str]:
     user, colon, password = text.partition(":")
-    if not (user and colon and password):
+    if not (user.strip() and colon and password):
         raise argparse.ArgumentTypeError("give both, as USER:PASSWORD")
-    return user, password
+    return user.strip(), password
 
 
 def _gib(text: str) -> float:

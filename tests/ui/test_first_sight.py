@@ -37,7 +37,14 @@ def test_a_page_sent_in_pieces_is_put_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "inner", [PlainTextResponse("<head><script>"), HTMLResponse("<h1>Log in</h1>", 401)]
+    "inner",
+    [
+        PlainTextResponse("<head><script>"),
+        HTMLResponse("<h1>Log in</h1>", 401),
+        HTMLResponse(
+            PAGE.replace("<script>a", '<script>gradio_config = {"auth_required":true}'), 401
+        ),
+    ],
 )
 def test_what_is_not_the_app_stays_as_it_is(inner) -> None:
     assert asked(inner)[1] == inner.body

@@ -1,20 +1,22 @@
-"""What the commands share: how they are declared and interrupted, what they say while they work,
-and the types of their options."""
+"""What the commands share: how they are declared, what they say, and the types of options."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
-import signal
+import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-USER_ERROR, INTERRUPTED = 2, 130
-_TELL_S = 10.0  # between two lines of progress where stderr is no terminal
+from merging.errors import OutputLost, one_line
 
+USER_ERROR = 2
+_TELL_S = 10.0  # between two lines of progress where stderr is no terminal
+_CLEAR = "\r\033[K"
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -27,17 +29,49 @@ def command(commands: Any, name: str, run: Run, help_: str) -> argparse.Argument
     return parser
 
 
-def cancelled_by_signals() -> threading.Event:
-    """An event that an interrupt sets from now on: the work ends at its next look."""
-    cancel = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: cancel.set())
-    return cancel
+def write_whatever_comes() -> None:
+    """A name that the terminal's encoding lacks is written with escapes, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def interrupt(*_: Any) -> None:
-    """A signal's handler: the work ends where it is, and cleans up."""
-    raise KeyboardInterrupt
+def say(*lines: str) -> None:
+    """Lines of the result, on stdout.
+
+    Raises:
+        OutputLost: they cannot be written there (BrokenPipeError where nobody reads them).
+    """
+    try:
+        print(*lines, sep="\n")
+    except OSError as error:
+        raise _lost(error) from error
+    flush()
+
+
+def flush() -> None:
+    """Sees that what was said is out. Raises as `say`."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        raise _lost(error) from error
+
+
+def _lost(error: OSError) -> Exception:
+    if isinstance(error, BrokenPipeError):
+        return error
+    # what still waits to be written would be tried again, and complained of, at the end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OutputLost(f"stdout cannot be written ({(error.strerror or str(error)).lower()})")
+
+
+def tell(kind: str, text: object = "") -> None:
+    """One line on stderr: "error: ...", "note: ...". Work never stops because it cannot be read."""
+    with contextlib.suppress(OSError, AttributeError):  # the latter: there is no stderr
+        line = one_line(f"{kind}: {text}" if text != "" else kind)
+        sys.stderr.write(f"{_CLEAR if sys.stderr.isatty() else ''}{line}\n")
+        sys.stderr.flush()
 
 
 class Bar:
@@ -50,18 +84,24 @@ class Bar:
         share = progress.done / progress.total if progress.total else 1.0
         eta = f", {progress.eta_s:.0f} s left" if progress.eta_s is not None else ""
         text = f"{share:4.0%} {progress.phase} {progress.tensor}{eta}"
-        if sys.stderr.isatty():
+        if is_terminal():
             status(text)
         elif time.monotonic() >= self._due:
             self._due = time.monotonic() + _TELL_S
-            print(text, file=sys.stderr, flush=True)
+            tell(text)
+
+
+def is_terminal() -> bool:
+    """True where somebody watches stderr."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def status(text: str) -> None:
-    """Redraws one line on stderr, where that is a terminal."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\033[K{text[:110]}")
-        sys.stderr.flush()
+    """Redraws one line on stderr, where that is a terminal; "" takes it away."""
+    if is_terminal():
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{_CLEAR}{one_line(text)[:110]}")
+            sys.stderr.flush()
 
 
 def size(text: str) -> int:
@@ -89,5 +129,5 @@ def positive(text: str) -> int:
 
 
 def print_json(document: Any) -> None:
-    """Prints one JSON object on stdout."""
-    print(json.dumps(document))
+    """One JSON object on stdout. Raises as `say`."""
+    say(json.dumps(document))

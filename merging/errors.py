@@ -124,5 +124,9 @@ class VerificationFailed(MergeError):
     """The written files do not read back as what was merged."""
 
 
+class OutputLost(MergeError):
+    """What a command printed cannot be written."""
+
+
 class Cancelled(MergeError):
     """The work was stopped on request; nothing was left behind."""

@@ -16,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from merging import bounded_yaml, chat_templates
+from merging import bounded_yaml, chat_templates, shipped
+from merging.checkpoints.names import DEMO_PREFIX
 from merging.documents import read_text
 from merging.errors import BadFile, RecipeError, shown
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, Knob
@@ -106,14 +107,26 @@ class Recipe:
 def load(path: Path) -> Recipe:
     """Reads a recipe file; relative model paths are read against its folder.
 
+    Args:
+        path: the file, or demo:NAME for an example that ships.
+
     Raises:
         RecipeError: the file cannot be read or is not a valid recipe.
     """
+    if str(path).startswith(DEMO_PREFIX):
+        path = _shipped(str(path).removeprefix(DEMO_PREFIX))
     try:
         text = read_text(Path(path), bounded_yaml.MOST_CHARACTERS)
     except BadFile as error:
         raise RecipeError(f"{error}; give a YAML recipe") from None
     return parse(text, Path(path).resolve().parent)
+
+
+def _shipped(name: str) -> Path:
+    files = shipped.recipes()
+    if name not in files:
+        raise RecipeError(f"no recipe demo:{name} ships{_nearest(name, files)}")
+    return files[name]
 
 
 def parse(text: str, folder: Path | None = None) -> Recipe:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "merging").rglob("*.py"))
 SOURCES = [
     *MODULES, *sorted((ROOT / "ui").rglob("*.py")), *sorted((ROOT / "tests").rglob("*.py")),
-    ROOT / "app.py",
+    ROOT / "app.py", ROOT / "amalgam.py",
 ]  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def test_screens_do_no_tensor_arithmetic(path: Path) -> None:
 
 LAYERS = [  # a module imports from its own line and those above it
     {"merging.errors", "merging.later", "merging.console", "merging.documents",
-     "merging.bounded_yaml"},
+     "merging.bounded_yaml", "merging.interrupts", "merging.shortage", "merging.shipped"},
     {"merging.demo", "merging.chat_templates"},
     {"merging.checkpoints", "merging.selection", "merging.kernels", "merging.schedule",
      "merging.sketch", "merging.slices"},
@@ -70,6 +70,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.merge"},
     {"merging.trial"},
     {"merging.commands"},
+    {"merging.command_line"},
     {"merging.__main__"},
 ]  # fmt: skip
 

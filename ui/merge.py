@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from merging import shipped
 from merging.engine import Progress
 from merging.errors import MergeError, NotEnoughSpace, OutputExists
 from merging.merge import check, layers_of, merge
@@ -84,8 +85,8 @@ class MergeRefs:
 
 def shipped_recipes() -> dict[str, Path]:
     """Name -> file of every recipe that ships, the pair to begin with first."""
-    files = (Path(__file__).parents[1] / "assets" / "recipes").glob("*.yaml")
-    return {file.stem: file for file in sorted(files, key=lambda f: (f.stem != FIRST, f.stem))}
+    files = shipped.recipes()
+    return {name: files[name] for name in sorted(files, key=lambda name: (name != FIRST, name))}
 
 
 def _spoken(name: str) -> str:

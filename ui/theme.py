@@ -12,7 +12,8 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils import colors
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
+from merging.shipped import ASSETS
+
 SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js", "first.js")
 STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from merging.console import USER_ERROR, command, print_json
+from merging.console import USER_ERROR, command, print_json, say
+from merging.errors import one_line
 
 
 def declare(commands: Any) -> None:
@@ -43,12 +44,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         for problem in report.problems:
             where = "" if problem.message.startswith(problem.where) else f"{problem.where}: "
-            print(f"{problem.severity}: {where}{problem.message}")
+            say(one_line(f"{problem.severity}: {where}{problem.message}"))
         if not report.account:
-            print("not ready: no family to merge")
+            say("not ready: no family to merge")
             return USER_ERROR
         merged = sum(entry.status == "merged" for entry in report.account)
-        print(
+        say(
             f"{'ready' if report.ok else 'not ready'}: {merged} of {len(report.account)} tensors "
             f"merged, {report.disk_bytes / 1e6:.1f} MB on disk, about "
             f"{report.memory_bytes / 1e6:.0f} MB of memory"

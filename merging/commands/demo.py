@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from pathlib import Path
 from typing import Any
 
-from merging.console import command, interrupt, print_json, status
+from merging.console import command, print_json, say, status
+from merging.interrupts import raised_by_signals
 from merging.trial.commands import quiet_transformers
 
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         status(f"{share:4.0%} {phase}")
 
     quiet_transformers()
-    signal.signal(signal.SIGTERM, interrupt)
+    raised_by_signals()
     try:
         timings = build(args.out, seed=args.seed, progress=progress)
     except FileExistsError as error:
@@ -38,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"out": str(args.out), **timings})
     else:
-        print(args.out)
+        say(str(args.out))
     return 0

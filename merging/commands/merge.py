@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from merging.console import Bar, cancelled_by_signals, command, print_json, size
+from merging.console import Bar, command, print_json, say, size, tell
+from merging.errors import OutputLost, one_line
+from merging.interrupts import cancelled_by_signals
+
+if TYPE_CHECKING:
+    from merging.merge import Result
 
 
 def declare(commands: Any) -> None:
@@ -40,10 +46,9 @@ def run(args: argparse.Namespace) -> int:
 
     recipe = recipes.load(args.recipe)
     for note in recipe.notes:
-        print(f"note: {note}", file=sys.stderr)
+        tell("note", note)
     if args.strict:
         _refuse_warnings(recipe)
-    cancel = cancelled_by_signals()
     result = merge(
         recipe,
         args.out,
@@ -52,12 +57,27 @@ def run(args: argparse.Namespace) -> int:
         shard_bytes=args.shard_size or SHARD_BYTES,
         resume=args.resume,
         progress=Bar(),
-        cancel=cancel,
+        cancel=cancelled_by_signals(),
     )
+    for note in result.notes[len(recipe.notes) :]:
+        tell("note", note)
+    _warn([entry for entry in result.account if entry.status == "copied"])
+    try:
+        if args.json:
+            print_json(_document(result))
+        else:
+            say(*_lines(result))
+    except OutputLost as error:
+        raise OutputLost(f"{error}, but the model is written: {result.out}") from error
+    return 0
+
+
+def _document(result: Result) -> dict[str, Any]:
+    """The result as one JSON object."""
     tensors: dict[str, list[Any]] = {"merged": [], "copied": [], "left_out": []}
     for entry in result.account:
         tensors[entry.status].append({"name": entry.name, "reason": entry.reason})
-    document = {
+    return {
         "out": str(result.out),
         "fingerprint": result.fingerprint,
         "seconds": round(result.seconds, 3),
@@ -68,24 +88,22 @@ def run(args: argparse.Namespace) -> int:
         "notes": list(result.notes),
         "drift": {str(layer): drift for layer, drift in result.drift.items()},
     }
-    for note in result.notes[len(recipe.notes) :]:
-        print(f"note: {note}", file=sys.stderr)
-    _warn([entry for entry in result.account if entry.status == "copied"])
-    if args.json:
-        print_json(document)
-        return 0
-    print(f"{result.out}")
-    print(
-        f"{len(tensors['merged'])} tensors merged, {len(tensors['copied'])} copied, "
-        f"{len(tensors['left_out'])} left out, in {result.seconds:.2f} s on {result.device}, "
+
+
+def _lines(result: Result) -> Iterator[str]:
+    """The result in lines."""
+    counts = Counter(entry.status for entry in result.account)
+    yield str(result.out)
+    yield (
+        f"{counts['merged']} tensors merged, {counts['copied']} copied, "
+        f"{counts['left_out']} left out, in {result.seconds:.2f} s on {result.device}, "
         f"peak {result.peak_bytes / 1e6:.0f} MB"
     )
     for status in ("merged", "copied", "left_out"):
-        for line in tensors[status]:
-            if line["reason"]:
-                print(f"{status.replace('_', ' ')}: {line['name']}: {line['reason']}")
-    print(result.fingerprint)
-    return 0
+        for entry in result.account:
+            if entry.status == status and entry.reason:
+                yield one_line(f"{status.replace('_', ' ')}: {entry.name}: {entry.reason}")
+    yield result.fingerprint
 
 
 def _refuse_warnings(recipe: Any) -> None:
@@ -105,8 +123,8 @@ def _warn(copied: list[Any]) -> None:
     if not unmerged:
         return
     first, more = unmerged[0], f", and {len(unmerged) - 1} more" if len(unmerged) > 1 else ""
-    print(
-        f"warning: not merged but copied from the base: {first.name} ({first.reason}){more}; "
+    tell(
+        "warning",
+        f"not merged but copied from the base: {first.name} ({first.reason}){more}; "
         "--strict refuses this",
-        file=sys.stderr,
     )

@@ -6,10 +6,12 @@ Light to import: the trainer (`merging.demo.build`) is the only module here that
 
 from pathlib import Path
 
+from merging.shipped import ASSETS
+
 DOMAINS: tuple[str, ...] = ("add", "reverse", "spanish", "sort")
 NAMES: tuple[str, ...] = ("base", *DOMAINS)
 
-_SHIPPED = Path(__file__).resolve().parents[2] / "assets" / "demo"
+_SHIPPED = ASSETS / "demo"
 
 
 def folder(name: str) -> Path:

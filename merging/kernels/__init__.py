@@ -7,6 +7,7 @@ through torch; `library()` is then None.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -92,11 +93,25 @@ def can_build() -> bool:
     return _target() is not None
 
 
+@functools.cache
 def cache_folder() -> Path:
-    """Where Amalgam keeps what can be made again: AMALGAM_CACHE, or the user's cache folder."""
-    chosen = os.environ.get("AMALGAM_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base) / "amalgam"
+    """Where Amalgam keeps what can be made again: AMALGAM_CACHE, else the user's cache folder, else
+    a folder of the user's own among the temporary ones."""
+    if chosen := os.environ.get("AMALGAM_CACHE"):
+        return Path(chosen)
+    own = Path(tempfile.gettempdir()) / f"amalgam-{os.getuid()}"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amalgam"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):
+        pass  # no home, or one that cannot be written
+    with contextlib.suppress(OSError):
+        own.mkdir(mode=0o700, exist_ok=True)
+        if own.stat().st_uid == os.getuid() and not own.is_symlink():
+            return own
+    return Path(tempfile.mkdtemp(prefix="amalgam-"))  # another's folder has that name
 
 
 @functools.cache

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from pathlib import Path
 
-from merging.console import positive, print_json, status
+from merging.console import positive, print_json, say, status
+from merging.interrupts import cancelled_by_signals
 
 
 def evaluate_options(command: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def evaluate(args: argparse.Namespace) -> int:
     wide = 2 + max(22, *map(len, scores["scores"]))
     for name, domains in scores["scores"].items():
         for domain, score in domains.items():
-            print(
+            say(
                 f"{name:<{wide}}{domain:<12}{score['score']:>7.1%}  "
                 f"({score['low']:.1%} to {score['high']:.1%}, n = {score['n']})"
             )
@@ -64,8 +64,6 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def search(args: argparse.Namespace) -> int:
     """Learns a recipe's weights; returns the exit status."""
-    import threading
-
     from merging import recipe as recipes
     from merging import record
     from merging.demo import DOMAINS
@@ -85,9 +83,7 @@ def search(args: argparse.Namespace) -> int:
         if len(domains) < len(recipe.sources):
             raise RecipeError("search: give --tasks FILE with validation prompts for these models")
     quiet_transformers()
-    cancel = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: cancel.set())
+    cancel = cancelled_by_signals()
     found = search(
         recipe,
         choose_tasks(domains, args.n, "validation", args.tasks),
@@ -103,7 +99,7 @@ def search(args: argparse.Namespace) -> int:
         first, last = (round(loss, 6) for loss in (found.losses[0], found.losses[-1]))
         print_json({"recipe": text, "loss": {"first": first, "last": last}})
     else:
-        print(args.out or text)
+        say(str(args.out or text))
     return 0
 
 

@@ -210,6 +210,12 @@ MISTAKES = {
     "slices": (edited(slices=[]), ["slices"]),
     "a slice of some layers": (sliced(3), ["[0, 3]", "demo:base", "4 layers"]),
     "no yaml": ("a: [", ["YAML", "line 1"]),
+    "an alias that holds itself": (
+        "merge_method: ties\nbase_model: &a {model: *a}\nmodels: [expert0]", ["line 2", "'*a'"]),
+    "twelve thousand models": (
+        edited(models=[f"m{i}" for i in range(12_000)]), ["12000", "at most 256"]),
+    "keys of many types": (
+        edited(parameters={"weight": [{1: 2, None: 3, "value": 4}]}), ["filter", "value"]),
     "an empty recipe": ("", ["recipe", "empty"]),
     "another parameter's method": (
         edited(parameters={"linear_outlier": 3}), ["linear_outlier", "dynamic"]),
@@ -284,6 +290,9 @@ def test_a_damaged_model_is_one_line(damage: str, parent, capsys) -> None:
         (["inspect", "base", "absent"], ["absent"]),
         (["inspect", "base", "expert0", "expert0"], ["twice"]),
         (["check", "absent.yaml"], ["absent.yaml"]),
+        (["check", "/dev/zero"], ["/dev/zero", "is a device"]),
+        (["check", "."], [".: is a folder"]),
+        (["check", "demo:ad_sort"], ["demo:ad_sort", "did you mean add_sort?"]),
         (["merge", "absent.yaml", "out"], ["absent.yaml"]),
         (["merge", "recipe.yaml", "base"], ["base", "not empty"]),
         (["merge", "recipe.yaml", "base", "--overwrite"], ["base", "another name"]),
@@ -359,6 +368,21 @@ def test_a_process_prints_one_json_object_and_nothing_else(tmp_path) -> None:
     assert process.returncode == 0, err
     assert json.loads(out)["out"] == str(tmp_path / "out")
     assert err == ""
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_model_that_is_written_is_told_of_where_stdout_is_full(tmp_path, flags) -> None:
+    parent = small_family(tmp_path, **SMALL)
+    file, out = recipe_file(parent, document("ties", 2)), tmp_path / "out"
+    command = [sys.executable, "-m", "merging", "merge", file, str(out), *flags]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: stdout cannot be written (no space left on device), but the model is written: "
+        f"{out}\n"
+    )
+    assert len(load_model(out)) == 12
 
 
 def test_a_mistake_exits_with_two_and_no_traceback(tmp_path) -> None:

@@ -1,0 +1,74 @@
+"""Memory, disk and handles that run out: what the system said, as words of ours.
+
+A limit on memory (`ulimit -v`) shows in many ways: MemoryError, a library that cannot be mapped, a
+thread that cannot be started, often as the cause of another error.
+"""
+
+from __future__ import annotations
+
+import errno
+import resource
+from collections.abc import Iterator
+
+from merging.errors import NotEnoughSpace
+
+_LEAST = 192_000_000  # of address space: below, numpy ends the process without a word of ours
+_MEMORY = (
+    "failed to map segment", "cannot allocate memory", "can't start new thread", "bad_alloc",
+    "can't allocate memory", "not enough memory", "cannot map zero-fill pages",
+)  # fmt: skip
+_SYSTEM = {
+    errno.ENOSPC: "the disk is full; free space, or choose another disk",
+    errno.EDQUOT: "the disk quota is used up; free space, or choose another disk",
+    errno.EROFS: "the disk can only be read; choose another place",
+    errno.EMFILE: "too many files are open; raise the limit: ulimit -n 4096",
+    errno.ENFILE: "the machine has too many files open; close other programs",
+    errno.EIO: "the disk cannot be read or written; see that it is there and sound",
+}
+
+
+def check_limit() -> None:
+    """Raises NotEnoughSpace where this process may not have the memory to begin with."""
+    limit = _limit()
+    if limit is not None and limit < _LEAST:
+        raise NotEnoughSpace(
+            f"this shell allows {limit / 1e6:.0f} MB of memory (ulimit -v), and the least is "
+            f"{_LEAST / 1e6:.0f} MB; raise it: ulimit -v unlimited"
+        )
+
+
+def in_words(error: BaseException) -> NotEnoughSpace | None:
+    """What ran out, if that is what an error comes from; else None."""
+    for one in _causes(error):
+        if isinstance(one, OSError) and one.errno in _SYSTEM:
+            where = f"{one.filename}: " if one.filename else ""
+            return NotEnoughSpace(f"{where}{_SYSTEM[one.errno]}")
+        is_short = isinstance(one, OSError) and one.errno == errno.ENOMEM
+        if isinstance(one, MemoryError) or is_short or any(w in str(one).lower() for w in _MEMORY):
+            limit = _limit()
+            allowed = (
+                f"this shell allows {limit / 1e6:.0f} MB (ulimit -v): raise that"
+                if limit is not None
+                else "close other programs"
+            )
+            return NotEnoughSpace(f"memory ran out; {allowed}, or use a machine with more")
+    return None
+
+
+def _limit() -> int | None:
+    """Bytes of memory that this process may have; None where that is not limited."""
+    soft = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return min((one for one in soft if one != resource.RLIM_INFINITY), default=None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came from."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        left += [one.__context__, one.__cause__]

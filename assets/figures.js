@@ -5,18 +5,15 @@
   const drawing = () => globalThis.amalgamMap;
   const percent = (share) => drawing().percent(share);
   const css = (colour) => drawing().css(colour);
-  const sum = (values) => values.reduce((total, value) => total + value, 0);
+  const kept = ({ family, plan, exact }, measure, of) => planner().share(family, plan, exact, measure, of);
   const tall = (family) => Math.min(520, Math.max(240, family.layers.length * 46 + 40));
 
   /* Shares kept per layer and module: [row][column], null where the model has no such module. */
   function matrix(state) {
-    const { family, plan, measure, expert, exact } = state;
+    const { family, measure, expert } = state;
     const z = family.layers.map(() => family.modules.map(() => null));
     family.row_of.forEach((row, cell) => {
-      if (row < 0) return;
-      const shares = plan.experts.map((cells, index) =>
-        exact ? exact[measure][index][cell] : sum(cells[cell][measure]));
-      z[row][family.column_of[cell]] = expert < 0 ? sum(shares) / shares.length : shares[expert];
+      if (row >= 0) z[row][family.column_of[cell]] = kept(state, measure, { expert, cells: [cell] });
     });
     return z;
   }
@@ -47,30 +44,31 @@
 
   const RATES = [...Array.from({ length: 48 }, (_, i) => i / 50), 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1];
 
-  /* Energy at each rate; it does not depend on the rate chosen, so it is kept with the family. */
+  /* Energy at each rate; it does not depend on the rate chosen, so it is kept with the family.
+     Partitions matter only where the factor on one is 0. */
   function curves(family, settings) {
-    const key = JSON.stringify([settings.prune, settings.scope, settings.shift]);
+    const none = settings.order === "all", whole = { partitions: 1, factors: [1] };
+    const asked = none ? { ...settings, ...whole, order: "largest" } : { ...settings };
+    if (asked.factors.every((factor) => factor !== 0)) Object.assign(asked, whole);
+    const key = JSON.stringify({ ...asked, density: 0, weights: 0, dense: 0 });
     if (family.curveKey !== key) {
-      const asked = settings.prune === "none" ? { ...settings, prune: "magnitude" } : settings;
       family.curves = planner().curve(family, asked, RATES);
       family.curveKey = key;
     }
     return family.curves;
   }
 
-  function told(settings, totals) {
-    if (settings.prune === "none") return "nothing is pruned";
-    const amplified = Math.abs(totals.amplified - totals.l2) > 0.0005;
-    const more = amplified ? `,<br>${percent(totals.amplified)} after amplification` : "";
-    return `${(1 - settings.density).toFixed(2)} keeps ${percent(totals.l2)}${more}`;
+  /* What the slider's line says: of all experts that take part, together. */
+  function told(settings, { l2, amplified }, together) {
+    if (settings.order === "all") return "nothing is pruned";
+    const more = Math.abs(amplified - l2) > 0.0005 ? `,<br>${percent(amplified)} after amplification` : "";
+    return `${(1 - settings.density).toFixed(2)} keeps ${percent(l2)}${together ? " of all together" : ""}${more}`;
   }
 
   function energy(figure, state, colours, width) {
-    const { family, plan, exact } = state, { settings } = plan;
-    const totals = exact ? { ...state.totals, l2: exact.whole.l2 } : state.totals;
-    const kept = curves(family, settings);
-    const data = figure.data.map((trace) => ({ ...trace, x: RATES, y: kept[trace.meta.expert] }));
-    const rate = settings.prune === "none" ? 0 : 1 - settings.density, right = rate < 0.5;
+    const { family, plan } = state, { settings } = plan, lines = curves(family, settings);
+    const data = figure.data.map((trace) => ({ ...trace, x: RATES, y: lines[trace.meta.expert] }));
+    const rate = 1 - settings.density, right = rate < 0.5;
     const ink = css(colours.ink), grid = css(drawing().mix(colours.card, colours.line, 0.7));
     const axis = { color: css(colours.soft), gridcolor: grid, linecolor: css(colours.line) };
     const layout = { ...figure.layout, width, height: tall(family) };
@@ -80,7 +78,7 @@
     layout.shapes = [{ type: "line", x0: rate, x1: rate, y0: 0, y1: 1, line: { color: ink, width: 1.6 } }];
     layout.annotations = [{
       x: rate, y: 1, yanchor: "top", xanchor: right ? "left" : "right", xshift: right ? 6 : -6,
-      yshift: right ? -22 : width < 420 ? -46 : -64, align: right ? "left" : "right", text: told(settings, totals),
+      yshift: right ? -22 : width < 420 ? -46 : -64, align: right ? "left" : "right", text: told(settings, state.totals, family.experts > 1),
       showarrow: false, bgcolor: css(colours.card), font: { color: ink },
     }];
     return { data, layout };
@@ -98,11 +96,11 @@
 
   function mapTable(state) {
     const { family, plan } = state, rows = drawing().mapRows(family, state.detail);
+    const text = (cut) => (cut === Infinity ? "above all" : cut > 0 ? cut.toPrecision(3) : "none");
     const one = (cells, expert) => {
-      const kept = sum(cells.map((cell) => sum(plan.experts[expert][cell].entries) * family.numel[cell]));
-      const cut = planner().pooledCuts(family, plan, expert, cells).at(-1);
-      const text = cut === Infinity ? "above all" : cut > 0 ? cut.toPrecision(3) : "none";
-      return [text, percent(kept / sum(cells.map((cell) => family.numel[cell])))];
+      const cuts = cells.map((cell) => planner().lowest(plan.experts[expert][cell])).sort((a, b) => a - b);
+      const ends = [...new Set([cuts[0], cuts.at(-1)].map(text))];
+      return [ends.join(" to "), percent(kept(state, "entries", { expert, cells }))];
     };
     return {
       head: [rows.title || "module", ...family.looks.flatMap((look) => [`${look.name}: cut`, "kept"])],
@@ -119,9 +117,9 @@
   }
 
   function energyTable(state) {
-    const { family, plan } = state, kept = curves(family, plan.settings);
+    const { family, plan } = state, lines = curves(family, plan.settings);
     const tenth = (rate) => Math.abs(rate * 10 - Math.round(rate * 10)) < 1e-9 || rate > 0.965;
-    const rows = RATES.map((rate, index) => [String(rate), ...kept.map((curve) => percent(curve[index]))]);
+    const rows = RATES.map((rate, index) => [String(rate), ...lines.map((curve) => percent(curve[index]))]);
     return {
       head: ["rate", ...family.looks.map((look) => look.name)],
       rows: rows.filter((_, index) => tenth(RATES[index])),

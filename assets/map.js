@@ -9,9 +9,10 @@
   const FINE = 9000; // cells of all maps together up to which every column is drawn
   const brush = document.createElement("canvas").getContext("2d");
 
+  /* As `percent` of ui/findings.py. */
   const percent = (share) => {
-    const value = 100 * share;
-    return `${value.toFixed(value > 0 && value < 9.95 ? 1 : 0)}\u202f%`;
+    const value = 100 * share, digits = value === 0 || value >= 9.95 ? 0 : value >= 0.095 ? 1 : 2;
+    return value > 0 && value < 0.005 ? "under 0.01\u202f%" : `${value.toFixed(digits)}\u202f%`;
   };
   const magnitude = (value) =>
     value >= 0.001 ? Number(value.toPrecision(2)).toString().replace(/^0/, "") : value.toExponential(0);
@@ -38,7 +39,7 @@
 
   /* Colour scale in bands: band 0 is pruned; the others are (kept share, amplification). */
   function bands(colours, expert, settings) {
-    const scale = [], own = rgb(expert), random = settings.prune === "random";
+    const scale = [], own = rgb(expert), random = settings.order === "random";
     for (let band = 0; band < BANDS; band++) {
       const step = (1 + ((band - 1) % SHARES)) / SHARES;
       const kept = band === 0 ? 0 : random ? settings.density : step;
@@ -52,7 +53,7 @@
 
   function bandOf(kept, gain, settings) {
     const random = settings.density > 0 ? SHARES : 0;
-    const step = settings.prune === "random" ? random : Math.round(kept * SHARES);
+    const step = settings.order === "random" ? random : Math.round(kept * SHARES);
     if (step === 0) return 0;
     const level = gain <= 1 ? gain * (GAINS / 2) : (GAINS / 2) * (1 + Math.log2(gain) / 2);
     return 1 + Math.min(GAINS, Math.max(0, Math.round(level))) * SHARES + (step - 1);
@@ -126,7 +127,8 @@
     const x = [], y = [], { shown } = state.family;
     rows.cells.forEach((cells, index) => {
       const cuts = planner().pooledCuts(state.family, state.plan, expert, cells);
-      for (const cut of role === "cut" ? cuts.slice(-1) : cuts.slice(0, -1)) {
+      const last = planner().lastRing(state.plan.settings.factors);
+      for (const cut of role === "cut" ? cuts.slice(last).slice(0, 1) : cuts.slice(0, Math.max(last, 0))) {
         if (role === "rings" && !(cut > shown[0] && cut < shown[1])) continue;
         if (cut === Infinity) continue; // nothing is kept: there is no place where it is cut
         const at = Math.min(Math.max(cut, shown[0]), shown[1]);
@@ -173,7 +175,7 @@
     const { family, plan } = state, rows = mapRows(family, state.detail);
     const limit = innerWidth <= 768 ? innerHeight * 0.33 : 0;
     const { height, high, wide, place } = grid(family.experts, rows.cells.length, width, limit);
-    const byRank = plan.settings.prune === "magnitude" || plan.settings.prune === "dynamic";
+    const byRank = plan.settings.order === "largest" && planner().lastRing(plan.settings.factors) >= 0;
     const data = figure.data.map((skeleton) => {
       const { role, expert } = skeleton.meta;
       if (role === "heat") return heat(state, expert, rows, colours, skeleton);

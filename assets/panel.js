@@ -10,7 +10,7 @@
   const panels = new Set();
   const state = {
     family: null, plan: null, totals: null, exact: null, detail: null, measure: "entries", expert: -1,
-    moves: 0, values: null, chosen: null,
+    moves: 0, values: null, chosen: null, laws: null,
   };
   const dirty = new Set();
   let frame = 0, timer = 0, names = [], bounds = {};
@@ -22,24 +22,16 @@
     return node;
   };
 
-  /* Controls -> settings of the planner. */
-  function settings(values) {
-    const one = (name, fallback) => values[name] ?? fallback;
-    const prune = one("prune", "none");
-    const byRank = prune === "magnitude" || prune === "dynamic";
-    const partitions = byRank ? Math.round(one("partitions", 1)) : 1;
-    const given = Array.from({ length: partitions }, (_, k) => (byRank ? one(`amplification.${k}`, 1) : 1));
-    const folded = one(`${prune}.partition_mode`, "ring") === "max";
-    const factors = folded ? given.map((_, k) => Math.max(...given.slice(k))) : given;
-    const density = Math.round((1 - one("rate", 0)) * 1e6) / 1e6;
-    const shift = one("dynamic.density_shift", 0), scope = one("magnitude.scope", "tensor");
-    return { prune, density, partitions, factors, shift, scope };
-  }
-
   function replan() {
     if (!state.family || !state.values) return;
-    state.plan = globalThis.amalgamPlan.plan(state.family, settings(state.values));
-    state.totals = globalThis.amalgamPlan.totals(state.family, state.plan);
+    const { settings, plan } = globalThis.amalgamPlan;
+    state.plan = plan(state.family, settings(state.values, state.laws));
+    retell();
+  }
+
+  /* What is kept in all: the engine's own numbers where they are known. */
+  function retell() {
+    if (state.plan) state.totals = state.exact?.whole ?? globalThis.amalgamPlan.totals(state.family, state.plan);
   }
 
   /* Values within their bounds; a number box that was emptied keeps what it had. */
@@ -122,7 +114,9 @@
     const { tables, percent } = globalThis.amalgamFigures;
     const { value, element, node } = panel;
     const { totals } = state, live = totals && panel.kind !== "static";
-    const kept = live ? ` Kept: ${percent(totals.entries)} of the entries, ${percent(totals.l2)} of the energy.` : "";
+    const of = state.plan?.settings.linears ? " of the linear layers" : "";
+    const told = () => ` Kept${of}: ${percent(totals.entries)} of the entries, ${percent(totals.l2)} of the energy.`;
+    const kept = live ? told() : "";
     const summary = value.summary + kept;
     node.setAttribute("aria-label", summary);
     element.querySelector("figcaption").textContent = summary;
@@ -183,8 +177,9 @@
   function headline(panel) {
     const { sentence } = panel.value;
     say(panel.element, panel.value);
+    panel.element.classList.remove("is-moving");
     panel.element.querySelector("[role=status]").textContent = sentence;
-    if (accept()) for (const kind of ["map", "retention"]) redraw(find(kind));
+    if (accept()) for (const kind of ["map", "retention", "energy"]) redraw(find(kind));
   }
 
   /* Takes the server's exact numbers where they answer the controls as they stand. */
@@ -196,14 +191,20 @@
     const current = exact && Object.keys(asked).every(same);
     state.exact = current ? exact : null;
     const { offsets } = find("headline")?.value ?? {};
-    if (current && state.family && offsets) state.family.offsets = offsets; // outlier knobs move them
+    const { family } = state;
+    if (current && family && offsets && text(offsets) !== text(family.offsets)) {
+      Object.assign(family, { offsets, curveKey: null }); // outlier knobs move them
+      replan();
+    }
+    retell();
     return Boolean(current);
   }
 
-  /* While a slider moves: what the browser knows at once. */
+  /* While a slider moves: what the browser knows at once. The rest waits for the server. */
   function live() {
     const panel = find("headline");
     if (!panel || !state.totals) return;
+    panel.element.classList.add("is-moving");
     for (const measure of ["entries", "l2"]) {
       const number = panel.element.querySelector(`em.${measure}`);
       if (number) number.textContent = globalThis.amalgamFigures.percent(state.totals[measure]);
@@ -232,6 +233,7 @@
   /* A new family: its histograms, and the controls that go with it. */
   function adopt({ family, controls }) {
     ({ names, bounds } = controls);
+    state.laws = controls.laws;
     state.values = Object.fromEntries(names.map((name, index) => [name, controls.values[index]]));
     state.chosen = state.values; // the base and the experts that the histograms are of
     const before = state.family, now = globalThis.amalgamPlan.decode(family);

@@ -1,19 +1,24 @@
 "use strict";
 /* The browser's planner: what a recipe keeps, computed from one family's pooled histograms.
 
-   The same algorithm as the engine's plan: densities per tensor, cuts by interpolation inside a
-   bin (uniform in value), retention as shares of entries, L1 and L2. Here one cell stands for the
-   pooled tensors of one module of one layer. All shares are 0..1; magnitudes are |delta|. */
+   The same algorithm as the engine's plan, under the same laws: densities per tensor, cuts by
+   interpolation inside a bin (entries known to be equal lie at its lower edge, the others evenly
+   across it), retention as shares of entries, L1 and L2. An entry is kept where its change and the
+   factor on it are not 0; energy is that of the change before any factor. Here one cell stands for
+   the pooled tensors of one module of one layer. All shares are 0..1; magnitudes are |delta|. */
 (() => {
   const MEASURES = ["entries", "l1", "l2"];
+  const ALL = { bin: -1, share: 1, equal: 1, cut: 0 }, NOTHING = { bin: Infinity, share: 0, equal: 0, cut: Infinity };
+  const sum = (values) => values.reduce((total, value) => total + value, 0);
+  const clip = (share) => Math.min(1, Math.max(0, share));
+  const bytesOf = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
 
   /* A family as packed by the server -> typed arrays and cumulated histograms. */
   function decode(packed) {
-    const text = atob(packed.counts);
-    const bytes = new Uint8Array(text.length);
-    for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-    const counts = new Float32Array(bytes.buffer);
-    const family = { ...packed, counts, bins: packed.edges.length - 1, cells: packed.numel.length };
+    const counts = new Float32Array(bytesOf(packed.counts).buffer);
+    const parts = packed.ties ? bytesOf(packed.ties) : null; // 255ths of the counts
+    const tied = counts.map((count, at) => (parts ? (count * parts[at]) / 255 : 0));
+    const family = { ...packed, counts, tied, bins: packed.edges.length - 1, cells: packed.numel.length };
     family.experts = counts.length / (family.bins * family.cells);
     const all = packed.numel.map((_, cell) => cell);
     const each = (make) => Array.from({ length: family.experts }, (_, expert) => make(expert));
@@ -26,177 +31,232 @@
 
   /* Entries, L1 and L2 at or above each edge, over some cells of one expert. */
   function cumulate(family, expert, cells) {
-    const { bins, edges, counts } = family;
-    const sums = { n: new Float64Array(bins + 1), l1: new Float64Array(bins + 1), l2: new Float64Array(bins + 1) };
+    const { bins, edges, counts } = family, fresh = () => new Float64Array(bins + 1);
+    const sums = { n: fresh(), l1: fresh(), l2: fresh(), tied: fresh(), loose: fresh(), edges };
     let numel = 0, l1 = 0, l2 = 0;
     for (const cell of cells) {
       numel += family.numel[cell];
       l1 += family.l1[expert][cell];
       l2 += family.l2[expert][cell];
       const start = (expert * family.cells + cell) * bins;
-      for (let bin = 0; bin < bins; bin++) sums.n[bin] += counts[start + bin];
+      for (let bin = 0; bin < bins; bin++) {
+        sums.tied[bin] += family.tied[start + bin];
+        sums.loose[bin] += counts[start + bin] - family.tied[start + bin];
+      }
     }
     for (let bin = bins - 1; bin >= 0; bin--) {
-      const low = edges[bin], high = edges[bin + 1], count = sums.n[bin];
-      sums.n[bin] = sums.n[bin + 1] + count;
-      sums.l1[bin] = sums.l1[bin + 1] + (count * (low + high)) / 2;
-      sums.l2[bin] = sums.l2[bin + 1] + (count * (low * low + low * high + high * high)) / 3;
+      const low = edges[bin], high = edges[bin + 1], tied = sums.tied[bin], loose = sums.loose[bin];
+      sums.n[bin] = sums.n[bin + 1] + tied + loose;
+      sums.l1[bin] = sums.l1[bin + 1] + loose * mean(low, high) + tied * low;
+      sums.l2[bin] = sums.l2[bin + 1] + loose * square(low, high) + tied * low * low;
     }
     const scale1 = sums.l1[0] > 0 ? l1 / sums.l1[0] : 0, scale2 = sums.l2[0] > 0 ? l2 / sums.l2[0] : 0;
     for (let bin = 0; bin <= bins; bin++) { sums.l1[bin] *= scale1; sums.l2[bin] *= scale2; }
-    return { ...sums, numel, total1: l1, total2: l2 };
+    return { ...sums, numel, total: [numel, l1, l2], scale1, scale2 };
   }
 
-  /* The magnitude above which `keep` entries lie; 0 keeps everything. */
-  function cutFor(edges, sums, keep) {
-    if (keep >= sums.n[0]) return 0;
-    if (keep <= 0) return Infinity;
-    let low = 0, high = edges.length - 1; // n[low] >= keep > n[high]
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (sums.n[middle] >= keep) low = middle; else high = middle;
+  const mean = (low, high) => (low + high) / 2;
+  const square = (low, high) => (low * low + low * high + high * high) / 3;
+
+  /* Where the largest `keep` entries end: everything above `bin`, and of it a share of the entries
+     spread across it and one of those equal to its lower edge. `drops`: whatever equals the next
+     entry is dropped, see `merging.tails`. */
+  function locate(sums, keep, drops = false) {
+    if (keep >= sums.numel) return ALL;
+    if (keep <= 0 || sums.n[0] <= 0) return NOTHING;
+    const changed = sums.n[0], target = Math.min(Math.max(drops ? keep + 1 : keep, 1e-9), changed);
+    let bin = 0, end = sums.n.length - 1; // n[bin] >= target > n[end]
+    while (end - bin > 1) {
+      const middle = (bin + end) >> 1;
+      if (sums.n[middle] >= target) bin = middle; else end = middle;
     }
-    const share = (keep - sums.n[high]) / (sums.n[low] - sums.n[high]);
-    return edges[high] - share * (edges[high] - edges[low]);
+    const need = Math.max(Math.min(keep, changed) - sums.n[bin + 1], 0);
+    const loose = Math.min(need, sums.loose[bin]), left = Math.min(need - loose, sums.tied[bin]);
+    const tied = drops && keep < changed ? 0 : left;
+    const low = sums.edges[bin], high = sums.edges[bin + 1];
+    const share = sums.loose[bin] > 0 ? loose / sums.loose[bin] : 0;
+    return { bin, share, equal: sums.tied[bin] > 0 ? tied / sums.tied[bin] : 0, cut: high - share * (high - low) };
   }
 
-  /* Entries, L1 and L2 above a magnitude. */
-  function above(edges, sums, cut) {
-    if (cut <= 0) return [sums.n[0], sums.l1[0], sums.l2[0]];
-    const last = edges.length - 1;
-    if (cut >= edges[last]) return [0, 0, 0];
-    let bin = 0, high = last;
-    while (high - bin > 1) {
-      const middle = (bin + high) >> 1;
-      if (edges[middle] <= cut) bin = middle; else high = middle;
-    }
-    const a = edges[bin], b = edges[bin + 1];
-    const part = (key, share) => sums[key][bin + 1] + share * (sums[key][bin] - sums[key][bin + 1]);
+  /* Entries, L1 and L2 that are kept of some cells where the largest end at a place. */
+  function taken(sums, { bin, share, equal }) {
+    if (bin < 0) return [sums.n[0], sums.total[1], sums.total[2]];
+    if (bin >= sums.n.length) return [0, 0, 0];
+    const low = sums.edges[bin], high = sums.edges[bin + 1], cut = high - share * (high - low);
+    const loose = share * sums.loose[bin], tied = equal * sums.tied[bin];
     return [
-      part("n", (b - cut) / (b - a)),
-      part("l1", (b * b - cut * cut) / (b * b - a * a)),
-      part("l2", (b ** 3 - cut ** 3) / (b ** 3 - a ** 3)),
+      sums.n[bin + 1] + loose + tied,
+      sums.l1[bin + 1] + sums.scale1 * (loose * mean(cut, high) + tied * low),
+      sums.l2[bin + 1] + sums.scale2 * (loose * square(cut, high) + tied * low * low),
     ];
   }
 
-  /* The plan of one recipe.
-     settings: prune, density, partitions, shift, scope, factors. Returns per expert and cell: cuts (one per
-     partition, descending) and entries, l1, l2 per ring. Dynamic pruning shifts every partition. */
-  function plan(family, settings) {
-    const byRank = settings.prune === "magnitude" || settings.prune === "dynamic";
-    const partitions = byRank ? settings.partitions : 1;
-    const pruned = family.numel.map((_, cell) =>
-      settings.prune === "dynamic" ? family.row_of[cell] >= 0 && family.linear : settings.prune !== "none");
-    const experts = family.cell.map((cells, expert) => {
-      const shared = settings.prune === "magnitude" && settings.scope === "model"
-        ? rings(partitions, (share) =>
-          cutFor(family.edges, family.whole[expert], family.whole[expert].numel * settings.density * share))
-        : null;
-      return cells.map((sums, cell) => {
-        const offset = family.offsets[expert][cell];
-        return planCell(family, settings, { sums, shared, partitions, pruned: pruned[cell], offset });
-      });
-    });
-    return { settings, partitions, pruned, experts };
+  /* The magnitude above which `keep` entries lie; 0 keeps everything. */
+  const cutFor = (sums, keep) => (keep >= sums.n[0] ? 0 : locate(sums, keep).cut);
+
+  /* Controls -> what the planner is asked.
+     values: by the names of the controls. laws: per pruner, see `merging.laws`. */
+  function settings(values, laws) {
+    const prune = values.prune ?? "none", law = laws[prune];
+    const knob = (name, usual) => values[`${prune}.${name}`] ?? usual;
+    const partitions = law.order === "largest" ? Math.round(values.partitions ?? 1) : 1;
+    const given = rings(partitions, (_, ring) => (law.order === "largest" ? values[`amplification.${ring}`] ?? 1 : 1));
+    const factors = knob("partition_mode", "ring") === "max" ? given.map((_, k) => Math.max(...given.slice(k))) : given;
+    return {
+      prune, order: law.order, linears: law.linears, partitions, factors,
+      density: law.order === "all" ? 1 : Math.round((1 - (values.rate ?? 0)) * 1e6) / 1e6,
+      shift: knob("density_shift", 0), scope: knob("scope", "tensor"),
+      drops: knob("tie_rule", law.linears ? "drop" : "spread") === "drop",
+      dense: { one: 1, max: Math.max(...factors), none: 0 }[knob("scale_dense", "one")],
+      weights: Object.keys(values).filter((name) => name.startsWith("weight.")).map((name) => values[name]),
+    };
   }
 
-  const clip = (share) => Math.min(1, Math.max(0, share));
-  const rings = (partitions, each) =>
-    Array.from({ length: partitions }, (_, ring) => each((ring + 1) / partitions));
-
-  function planCell(family, settings, { sums, shared, partitions, pruned, offset }) {
-    const uniform = (share) => ({ cuts: [0], entries: [share], l1: [share], l2: [share] });
-    if (!pruned) return uniform(1);
-    if (settings.prune === "random") return uniform(settings.density);
-    const shift = settings.prune === "dynamic" ? settings.shift * offset : 0;
-    const keep = rings(partitions, (share) => sums.numel * clip(settings.density * share + shift));
-    const cuts = shared || keep.map((count) => cutFor(family.edges, sums, count));
-    const result = { cuts, entries: [], l1: [], l2: [] };
-    let before = [0, 0, 0];
-    cuts.forEach((cut, ring) => {
-      const [n, l1, l2] = above(family.edges, sums, cut);
-      const entries = shared ? n : Math.min(keep[ring], sums.n[0]);
-      const all = shared ? cut <= 0 : keep[ring] >= sums.numel;
-      const now = all ? [1, 1, 1] : [entries / sums.numel, l1 / sums.total1 || 0, l2 / sums.total2 || 0];
-      MEASURES.forEach((measure, index) => result[measure].push(now[index] - before[index]));
-      before = now;
+  /* The plan of one recipe. Returns per expert and cell: places (one per partition, see `locate`),
+     entries, l1, l2 per ring whatever its factor, and the factors. */
+  function plan(family, asked) {
+    const pruned = family.numel.map((_, cell) =>
+      asked.order !== "all" && (!asked.linears || (family.linear && family.row_of[cell] >= 0)));
+    const experts = family.cell.map((cells, expert) => {
+      const shared = asked.order === "largest" && asked.scope === "model"
+        ? places(family.whole[expert], asked, 0) : null;
+      return cells.map((sums, cell) => planCell(sums, asked, {
+        shared, pruned: pruned[cell], offset: family.offsets[expert][cell],
+      }));
     });
+    return { settings: asked, partitions: asked.partitions, pruned, experts };
+  }
+
+  const rings = (partitions, each) =>
+    Array.from({ length: partitions }, (_, ring) => each((ring + 1) / partitions, ring));
+
+  /* As `magnitude.kept_count`. */
+  const keptCount = (numel, density) => Math.min(numel, Math.max(Math.floor(density * numel + 1e-9), density > 0 ? 1 : 0));
+
+  function places(sums, asked, offset) {
+    return rings(asked.partitions, (part) => {
+      const density = clip(asked.density * part + asked.shift * offset);
+      return locate(sums, keptCount(sums.numel, density), asked.drops);
+    });
+  }
+
+  function planCell(sums, asked, { shared, pruned, offset }) {
+    const changed = sums.numel > 0 ? sums.n[0] / sums.numel : 0;
+    const even = (share, gain) =>
+      ({ places: [ALL], share, entries: [share * changed], l1: [share], l2: [share], gains: [gain] });
+    if (!pruned) return even(1, asked.order === "all" ? 1 : asked.dense);
+    if (asked.order === "random") return even(asked.density, 1);
+    const at = shared ?? places(sums, asked, offset);
+    const result = { places: at, share: 1, entries: [], l1: [], l2: [], gains: asked.factors };
+    let before = [0, 0, 0];
+    for (const place of at) {
+      const now = taken(sums, place);
+      MEASURES.forEach((measure, m) => result[measure].push(sums.total[m] > 0 ? (now[m] - before[m]) / sums.total[m] : 0));
+      before = now;
+    }
     return result;
   }
 
-  /* Shares kept over all pruned cells of one expert, or of all. `amplified`: energy
-     after amplification, as a share of the energy before pruning. */
-  function totals(family, planned, only = null) {
-    const kept = [0, 0, 0], whole = [0, 0, 0];
-    let amplified = 0;
-    const any = planned.pruned.some(Boolean);
-    planned.experts.forEach((cells, expert) => {
-      if (only !== null && only !== expert) return;
-      cells.forEach((cell, index) => {
-        if (any && !planned.pruned[index]) return;
-        const sums = family.cell[expert][index];
-        const sizes = [sums.numel, sums.total1, sums.total2];
-        MEASURES.forEach((measure, m) => {
-          whole[m] += sizes[m];
-          for (const share of cell[measure]) kept[m] += share * sizes[m];
-        });
-        cell.l2.forEach((share, ring) => { amplified += share * sums.total2 * (planned.settings.factors[ring] ?? 1) ** 2; });
-      });
+  /* The share of a measure that one cell keeps: of rings whose factor is not 0. */
+  const keptOf = (cell, measure) => sum(cell[measure].map((share, ring) => (cell.gains[ring] === 0 ? 0 : share)));
+
+  /* Whether an expert takes part: its weight is not 0. */
+  const takesPart = (planned, expert) => (planned.settings.weights[expert] ?? 1) !== 0;
+
+  /* The share of a measure kept of some cells, of one expert or (-1) of all that take part: what
+     every number on the page is.
+     exact: the engine's own shares per expert and cell, where they are known. */
+  function share(family, planned, exact, measure, { expert = -1, cells = null } = {}) {
+    const m = MEASURES.indexOf(measure);
+    let kept = 0, whole = 0;
+    planned.experts.forEach((row, at) => {
+      if (expert >= 0 ? at !== expert : !takesPart(planned, at)) return;
+      for (const cell of cells ?? measured(planned)) {
+        const size = family.cell[at][cell].total[m];
+        whole += size;
+        kept += size * (exact ? exact[measure][at][cell] : keptOf(row[cell], measure));
+      }
     });
-    const share = (m) => (whole[m] > 0 ? kept[m] / whole[m] : 0);
-    return { entries: share(0), l1: share(1), l2: share(2), amplified: whole[2] > 0 ? amplified / whole[2] : 0 };
+    return whole > 0 ? kept / whole : 0;
+  }
+
+  /* The cells that a total is over: those that are pruned, or all where none is. */
+  function measured(planned) {
+    const all = planned.pruned.map((_, cell) => cell), some = all.filter((cell) => planned.pruned[cell]);
+    return some.length ? some : all;
+  }
+
+  /* Shares kept of what is measured. `amplified`: energy after amplification, as a share of the
+     energy before pruning. */
+  function totals(family, planned, expert = -1) {
+    const found = Object.fromEntries(MEASURES.map((measure) => [measure, share(family, planned, null, measure, { expert })]));
+    let amplified = 0, whole = 0;
+    planned.experts.forEach((row, at) => {
+      if (expert >= 0 ? at !== expert : !takesPart(planned, at)) return;
+      for (const cell of measured(planned)) {
+        const energy = family.cell[at][cell].total[2];
+        whole += energy;
+        row[cell].l2.forEach((part, ring) => { amplified += part * energy * row[cell].gains[ring] ** 2; });
+      }
+    });
+    return { ...found, amplified: whole > 0 ? amplified / whole : 0 };
   }
 
   /* Energy kept at each pruning rate, one list per expert. */
-  function curve(family, settings, rates) {
-    const at = rates.map((rate) => plan(family, { ...settings, density: 1 - rate, partitions: 1 }));
-    return family.cell.map((_, expert) => at.map((planned) => totals(family, planned, expert).l2));
+  function curve(family, asked, rates) {
+    const at = rates.map((rate) => plan(family, { ...asked, density: 1 - rate }));
+    return family.cell.map((_, expert) => at.map((planned) => share(family, planned, null, "l2", { expert })));
   }
 
   /* One row of the magnitude map. Per bin: the share of the row's entries, how much of it is
      kept, and the mean factor on what is kept. */
   function row(family, planned, expert, cells) {
-    const { bins, edges } = family, { settings } = planned;
-    const share = new Float64Array(bins), kept = new Float64Array(bins), gain = new Float64Array(bins);
+    const { bins } = family, fresh = () => new Float64Array(bins);
+    const part = fresh(), kept = fresh(), gain = fresh();
     let numel = 0;
     for (const cell of cells) {
-      const start = (expert * family.cells + cell) * bins;
-      const { cuts } = planned.experts[expert][cell];
+      const start = (expert * family.cells + cell) * bins, { places: at, share: all, gains } = planned.experts[expert][cell];
       numel += family.numel[cell];
       for (let bin = 0; bin < bins; bin++) {
-        const count = family.counts[start + bin], low = edges[bin], high = edges[bin + 1];
+        const count = family.counts[start + bin], tied = family.tied[start + bin];
         let before = 0;
-        share[bin] += count;
-        for (let ring = 0; ring < cuts.length; ring++) {
-          const now = settings.prune === "random" ? settings.density : clip((high - cuts[ring]) / (high - low));
-          kept[bin] += count * (now - before);
-          gain[bin] += count * (now - before) * (settings.factors[ring] ?? 1);
+        part[bin] += count;
+        for (let ring = 0; ring < at.length; ring++) {
+          const place = at[ring];
+          const now = bin > place.bin ? all * count : bin < place.bin ? 0 : place.share * (count - tied) + place.equal * tied;
+          if (gains[ring] !== 0) kept[bin] += now - before;
+          gain[bin] += (now - before) * gains[ring];
           before = now;
         }
       }
     }
     for (let bin = 0; bin < bins; bin++) {
       gain[bin] = kept[bin] > 0 ? gain[bin] / kept[bin] : 1;
-      kept[bin] = share[bin] > 0 ? kept[bin] / share[bin] : 0;
-      share[bin] = numel > 0 ? share[bin] / numel : 0;
+      kept[bin] = part[bin] > 0 ? kept[bin] / part[bin] : 0;
+      part[bin] = numel > 0 ? part[bin] / numel : 0;
     }
-    return { share, kept, gain };
+    return { share: part, kept, gain };
   }
 
-  /* The cuts of pooled cells: where as many entries lie above as the cells keep together. */
+  /* The rings that keep anything: those up to the last whose factor is not 0. */
+  const lastRing = (factors) => factors.findLastIndex((factor) => factor !== 0);
+
+  /* The cut of one cell: above it lies all that is kept. */
+  const lowest = ({ places: at, gains }) => at[lastRing(at.map((_, ring) => gains[ring]))]?.cut ?? Infinity;
+
+  /* The cuts of pooled cells: where as many entries lie above as the cells' rings hold together. */
   function pooledCuts(family, planned, expert, cells) {
-    if (cells.length === 1) return planned.experts[expert][cells[0]].cuts;
+    if (cells.length === 1) return planned.experts[expert][cells[0]].places.map((place) => place.cut);
     const whole = family.rows.indexOf(cells);
     const sums = whole >= 0 ? family.row[expert][whole] : cumulate(family, expert, cells);
-    return Array.from({ length: planned.partitions }, (_, ring) => {
+    return rings(planned.partitions, (_, ring) => {
       let keep = 0;
-      for (const cell of cells) {
-        const { entries } = planned.experts[expert][cell];
-        for (let k = 0; k <= ring; k++) keep += (entries[k] ?? 0) * family.numel[cell];
-      }
-      return cutFor(family.edges, sums, keep);
+      for (const cell of cells) keep += sum(planned.experts[expert][cell].entries.slice(0, ring + 1)) * family.numel[cell];
+      return cutFor(sums, keep);
     });
   }
 
-  globalThis.amalgamPlan = { MEASURES, decode, plan, totals, curve, row, pooledCuts, cutFor, above };
+  globalThis.amalgamPlan = {
+    MEASURES, decode, settings, plan, share, totals, curve, row, pooledCuts, lastRing, lowest, locate, taken, takesPart,
+  };
 })();

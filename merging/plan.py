@@ -1,23 +1,28 @@
 """A recipe resolved for one family from its sketch: densities, cuts, retention. No weights.
 
-Inside a histogram bin, entries are taken to lie evenly in value; everything else is exact, so a
-prediction is off by a part of one bin's share.
+An entry is *kept* where its change is not 0 and the factor on it is not 0. Energy is the squared
+change as the expert has it, before any factor. Inside a histogram bin, entries are taken to lie
+evenly in value; everything else is exact, so a prediction is off by a part of one bin's share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from merging import tails
 from merging.checkpoints.layout import blocks_of
 from merging.errors import RecipeError
-from merging.methods import magnitude
+from merging.laws import LAWS
+from merging.methods import dynamic, magnitude
 from merging.outliers import expert_offsets, layer_means
 from merging.recipe import Recipe
+from merging.schedule import Schedule
 from merging.sketch import FamilySketch
+
+CAUSES = ("shift", "rounding", "ties", "unchanged", "amplification")
 
 
 @dataclass(frozen=True)
@@ -29,13 +34,20 @@ class Plan:
         lower: (E, T, K) float64, predicted cuts on |delta|, descending; inf keeps none. For
             random pruning and for tensors that are not pruned, 0.
         entries, l1, l2: (E, T, K) float64, predicted share of the tensor's entries, L1 norm and
-            squared L2 norm in each ring; the sum over K is the retention.
-        factors: per expert, the factor on each ring.
+            squared L2 norm in each ring, whatever the factor on it.
+        gain: (E, T, K) float64, the factor on each ring. A tensor that is not pruned is one ring.
+        weight: (E, T) float64, the expert's weight for the tensor.
         pruned: (T,) bool, which tensors are pruned.
         warnings: remarks on the recipe for this family.
-        summary: entries, l1, l2 (over all pruned tensors of all experts), clash (share of what
-            is kept whose sign another kept change opposes, estimated from the sketch's sample).
-        worst_layer: the layer that keeps the least L2, None without layers.
+        summary: over all pruned tensors (over all, where none is pruned) of the experts whose
+            weight is not 0: `asked`, the share of entries that the recipe asks for; `entries`,
+            `l1`, `l2`, what is kept; `amplified`, the energy after amplification as a share of the
+            energy before pruning; `clash`, the share of what is kept whose sign another kept change
+            opposes, and `chance`, the same if signs were drawn, both from `sampled` kept entries.
+        causes: why `entries` is not `asked`, by the names of CAUSES: what each adds, in shares of
+            entries; they sum up to the difference.
+        worst_layer: the layer that keeps the least energy and the share that it keeps; None
+            without layers.
     """
 
     recipe: Recipe
@@ -44,11 +56,17 @@ class Plan:
     entries: np.ndarray = field(repr=False)
     l1: np.ndarray = field(repr=False)
     l2: np.ndarray = field(repr=False)
-    factors: list[list[float]]
+    gain: np.ndarray = field(repr=False)
+    weight: np.ndarray = field(repr=False)
     pruned: np.ndarray = field(repr=False)
     warnings: tuple[str, ...]
     summary: Mapping[str, float]
-    worst_layer: int | str | None
+    causes: Mapping[str, float]
+    worst_layer: tuple[int | str, float] | None
+
+    def kept(self, measure: str) -> np.ndarray:
+        """(E, T) float64: share of every tensor's `entries`, `l1` or `l2` that is kept."""
+        return (getattr(self, measure) * (self.gain != 0)).sum(axis=2)
 
 
 def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
@@ -57,63 +75,74 @@ def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
     The recipe's sources are matched to the sketch's experts by position.
 
     Raises:
-        RecipeError: the recipe has another number of experts than the sketch.
+        RecipeError: the recipe has another number of experts than the sketch, or a density that
+            changes along the model where one cut is made over all of it.
     """
     if len(recipe.sources) != len(sketch.experts):
         raise RecipeError(
             f"the recipe has {len(recipe.sources)} experts, the sketch {len(sketch.experts)}"
         )
-    n_partitions = recipe.partitions
-    pruned = _pruned_tensors(recipe, sketch)
-    density, warnings = _densities(recipe, sketch, pruned, n_partitions)
-    if recipe.prune in ("none", "random"):
-        lower, cumulative = _without_cuts(density, sketch)
-    else:
-        lower, cumulative = _with_cuts(recipe, sketch, density, pruned)
-    entries, l1, l2 = (np.diff(values, axis=2, prepend=0.0) for values in cumulative)
-    mode = recipe.parameters.get("partition_mode", "ring")
-    factors = [magnitude.ring_factors(source.amplification, mode) for source in recipe.sources]
-    summary = _summary(sketch, pruned, entries, l1, l2)
-    summary["clash"] = _clash(recipe, sketch, density, lower, pruned)
-    return Plan(
-        recipe, density, lower, entries, l1, l2, factors, pruned, tuple(warnings), summary,
-        _worst_layer(sketch, pruned, l2),
+    law = LAWS[recipe.prune]
+    pruned = np.array(
+        [law.order != "all" and (t.is_linear or not law.linears) for t in sketch.tensors], bool
+    )
+    asked = _along(sketch, [source.density for source in recipe.sources])
+    asked = np.where(pruned, asked, 1.0)
+    density, warnings = _densities(recipe, sketch, asked, pruned)
+    counts = _counts(recipe, sketch, density, pruned)
+    kept = _kept(recipe, sketch, density, counts)
+    entries, l1, l2 = (
+        np.diff(nested, axis=2, prepend=0.0) for nested in (kept.entries, kept.l1, kept.l2)
+    )
+    gain = _gain(recipe, pruned, entries.shape)
+    weight = _along(sketch, [source.weight for source in recipe.sources])
+    made = Plan(
+        recipe, density, kept.lower, entries, l1, l2, gain, weight, pruned, tuple(warnings), {},
+        {}, None,
+    )  # fmt: skip
+    summary = _summary(made, sketch, asked)
+    summary |= _clash(made, sketch, kept.equal)
+    return replace(
+        made, summary=summary, causes=_causes(made, sketch, asked, counts),
+        worst_layer=_worst_layer(made, sketch),
     )  # fmt: skip
 
 
-def _pruned_tensors(recipe: Recipe, sketch: FamilySketch) -> np.ndarray:
-    if recipe.prune == "none":
-        return np.zeros(len(sketch.tensors), dtype=bool)
-    if recipe.prune == "dynamic":
-        return np.array([tensor.is_linear for tensor in sketch.tensors], dtype=bool)
-    return np.ones(len(sketch.tensors), dtype=bool)
+def _along(sketch: FamilySketch, schedules: Sequence[Schedule]) -> np.ndarray:
+    """(E, T): the value of each expert's schedule for each tensor."""
+    rows = [
+        [schedule.at(t.name, t.layer, t.depth) for t in sketch.tensors]
+        if schedule.constant is None
+        else [schedule.constant] * len(sketch.tensors)
+        for schedule in schedules
+    ]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(sketch.tensors))
 
 
 def _densities(
-    recipe: Recipe, sketch: FamilySketch, pruned: np.ndarray, n_partitions: int
+    recipe: Recipe, sketch: FamilySketch, asked: np.ndarray, pruned: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """(E, T, K) nested densities, and warnings. Experts with fewer partitions repeat the last."""
-    result = np.ones((len(sketch.experts), len(sketch.tensors), n_partitions))
-    if recipe.prune == "none":
-        return result, []
+    """(E, T, K) nested densities, and warnings. Experts with fewer partitions repeat the last.
+
+    Args:
+        asked: (E, T) densities of the recipe.
+    """
+    n_partitions = recipe.partitions
+    result = np.ones((*asked.shape, n_partitions))
     clipped = 0
+    shifted = "density_shift" in recipe.parameters
     for row, source in enumerate(recipe.sources):
-        total = np.array(
-            [source.density.at(t.name, t.layer, t.depth) for t in sketch.tensors]
-            if source.density.constant is None
-            else [source.density.constant] * len(sketch.tensors)
-        )
         count = len(source.amplification)
-        shares = [(k + 1) / count for k in range(count)] + [1.0] * (n_partitions - count)
-        for k, share in enumerate(shares):
-            values = total if share == 1.0 else total * share
-            if recipe.prune == "dynamic":
-                values = _dynamic(recipe, sketch, row, values, pruned)
+        nested = np.array([magnitude.partition_densities(d, count) for d in asked[row].tolist()])
+        for k in range(n_partitions):
+            values = nested[:, min(k, count - 1)]
+            if shifted:
+                values = _shifted(recipe, sketch, row, values)
                 outside = (values < 0) | (values > 1)
                 clipped += int(outside[pruned].sum())
             result[row, :, k] = np.where(pruned, np.clip(values, 0.0, 1.0), 1.0)
     warnings = []
-    if recipe.prune == "dynamic" and not _counted(recipe, sketch):
+    if shifted and not _counted(recipe, sketch):
         warnings.append(
             f"Densities are estimates: outliers were counted at {sketch.layer_outlier:g} and "
             f"{sketch.linear_outlier:g} means"
@@ -132,9 +161,7 @@ def _counted(recipe: Recipe, sketch: FamilySketch) -> bool:
     return asked == (sketch.layer_outlier, sketch.linear_outlier)
 
 
-def _dynamic(
-    recipe: Recipe, sketch: FamilySketch, row: int, total: np.ndarray, pruned: np.ndarray
-) -> np.ndarray:
+def _shifted(recipe: Recipe, sketch: FamilySketch, row: int, total: np.ndarray) -> np.ndarray:
     values = recipe.parameters
     layer, linear = offsets(sketch, row, values["layer_outlier"], values["linear_outlier"])
     sparsity = np.round(1.0 - total, 12)
@@ -169,80 +196,176 @@ def offsets(
     return a, b
 
 
-def _without_cuts(density: np.ndarray, sketch: FamilySketch) -> tuple[np.ndarray, tails.Shares]:
-    return np.zeros_like(density), (density, density, density)
+def _drops_ties(recipe: Recipe) -> bool:
+    usual = "drop" if recipe.prune == "dynamic" else "spread"
+    return recipe.parameters.get("tie_rule", usual) == "drop"
 
 
-def _with_cuts(
+def _counts(
     recipe: Recipe, sketch: FamilySketch, density: np.ndarray, pruned: np.ndarray
-) -> tuple[np.ndarray, tails.Shares]:
+) -> np.ndarray:
+    """How many entries are to be kept, nested over K: (E, T, K) float64, or (E, K) where one cut is
+    made over the model."""
+    if _whole_model(recipe):
+        if any(source.density.constant is None for source in recipe.sources):
+            raise RecipeError("scope: model needs one density for the whole model")
+        return _kept_counts(density[:, 0], float(sketch.numel.sum()))
     numel = sketch.numel[None, :, None].astype(np.float64)
-    if recipe.prune == "dynamic":
+    if LAWS[recipe.prune].order == "random":
+        return density * numel
+    if _drops_ties(recipe):
         keep = np.maximum(numel - np.floor(numel * (1.0 - density)) - 1.0, 0.0)
         keep = np.where(density >= 1.0, numel, np.where(density <= 0.0, 0.0, keep))
     else:
-        keep = np.minimum(np.maximum(np.floor(density * numel), density > 0), numel)
-    keep = np.where(pruned[None, :, None], keep, numel)
-    if recipe.prune == "magnitude" and recipe.parameters["scope"] == "model":
-        total = np.floor(density[:, 0] * sketch.numel.sum())
-        return tails.keep_largest_of_model(sketch, total)
-    return tails.keep_largest(sketch, keep, strict=recipe.prune == "dynamic")
+        keep = _kept_counts(density, numel)
+    return np.where(pruned[None, :, None], keep, numel)
 
 
-def _summary(sketch: FamilySketch, pruned: np.ndarray, *cumulated: np.ndarray) -> dict[str, float]:
-    """Shares over all pruned tensors of all experts; over everything if none is pruned."""
-    chosen = pruned if pruned.any() else np.ones_like(pruned)
-    weights = (
-        np.broadcast_to(sketch.numel.astype(np.float64), sketch.zeros.shape),
-        sketch.l1.sum(axis=2),
-        sketch.l2.sum(axis=2),
-    )
+def _kept_counts(density: np.ndarray, numel: np.ndarray | float) -> np.ndarray:
+    """`magnitude.kept_count` of arrays."""
+    return np.minimum(np.maximum(np.floor(density * numel), density > 0), numel)
+
+
+def _whole_model(recipe: Recipe) -> bool:
+    return LAWS[recipe.prune].order == "largest" and recipe.parameters.get("scope") == "model"
+
+
+def _kept(
+    recipe: Recipe, sketch: FamilySketch, density: np.ndarray, counts: np.ndarray
+) -> tails.Kept:
+    if LAWS[recipe.prune].order != "largest":
+        changed = 1.0 - sketch.zeros / np.maximum(sketch.numel, 1)
+        nothing, ones = np.zeros_like(density), np.ones_like(density)
+        return tails.Kept(nothing, ones, density * changed[..., None], density, density)
+    if _whole_model(recipe):
+        return tails.keep_largest_of_model(sketch, counts, strict=_drops_ties(recipe))
+    return tails.keep_largest(sketch, counts, strict=_drops_ties(recipe))
+
+
+def _gain(recipe: Recipe, pruned: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(E, T, K): the factor on every ring, and on what is not pruned."""
+    gain = np.ones(shape)
+    if LAWS[recipe.prune].order != "largest":
+        return gain
+    for row, source in enumerate(recipe.sources):
+        factors = magnitude.ring_factors(source.amplification, recipe.parameters["partition_mode"])
+        gain[row, :, : len(factors)] = factors
+        if "scale_dense" in recipe.parameters:
+            dense = dynamic.dense_factor(recipe.parameters["scale_dense"], factors)
+            gain[row, ~pruned] = dense
+    return gain
+
+
+def _chosen(made: Plan) -> np.ndarray:
+    """(E, T) bool: what a summary is over."""
+    tensors = made.pruned if made.pruned.any() else np.ones_like(made.pruned)
+    return tensors & (made.weight != 0)
+
+
+def _summary(made: Plan, sketch: FamilySketch, asked: np.ndarray) -> dict[str, float]:
+    chosen = _chosen(made)
+    sizes = {
+        "entries": np.broadcast_to(sketch.numel.astype(np.float64), sketch.zeros.shape),
+        "l1": sketch.l1.sum(axis=2),
+        "l2": sketch.l2.sum(axis=2),
+    }
+    amplified = (made.l2 * made.gain**2).sum(axis=2)
+    shares = {name: (made.kept(name), sizes[name]) for name in sizes}
+    shares |= {"asked": (asked, sizes["entries"]), "amplified": (amplified, sizes["l2"])}
     result = {}
-    for name, rings, weight in zip(("entries", "l1", "l2"), cumulated, weights, strict=True):
-        total = weight[:, chosen].sum()
-        kept = (rings.sum(axis=2) * weight)[:, chosen].sum()
-        result[name] = float(kept / total) if total else 1.0
+    for name, (share, size) in shares.items():
+        total = size[chosen].sum()
+        result[name] = float((share * size)[chosen].sum() / total) if total else 0.0
     return result
 
 
-def _clash(
-    recipe: Recipe,
-    sketch: FamilySketch,
-    density: np.ndarray,
-    lower: np.ndarray,
-    pruned: np.ndarray,
-) -> float:
-    """Share of kept changes that meet a kept change of the other sign, from the sample."""
-    values, tensor = sketch.sample, sketch.sample_tensor
-    chosen = pruned[tensor] if pruned.any() else slice(None)
-    values, tensor = values[:, chosen], tensor[chosen]
-    if recipe.prune == "random":
-        kept = np.where(values != 0, density[:, tensor, -1], 0.0)
+def _causes(
+    made: Plan, sketch: FamilySketch, asked: np.ndarray, counts: np.ndarray
+) -> dict[str, float]:
+    """What leads from the share asked for to the share kept, step by step."""
+    chosen = _chosen(made)
+    numel = np.broadcast_to(sketch.numel.astype(np.float64), chosen.shape)
+    total = numel[chosen].sum()
+    if not total:
+        return dict.fromkeys(CAUSES, 0.0)
+    density, inside = made.density[..., -1], made.entries.sum(axis=2) * numel
+    changed = numel - sketch.zeros
+    if counts.ndim == 2:  # one cut over the model: no tensor is asked for a number of its own
+        taking = chosen.any(axis=1)
+        keep, could = counts[taking, -1].sum(), changed[taking].sum(axis=1)
+        could = np.minimum(counts[taking, -1], could).sum()
+    elif LAWS[made.recipe.prune].order == "random":
+        keep = counts[..., -1][chosen].sum()
+        could = (density * changed)[chosen].sum()
     else:
-        kept = ((np.abs(values) >= lower[:, tensor, -1]) & (values != 0)).astype(np.float64)
-    opposed = 0.0
+        keep = counts[..., -1][chosen].sum()
+        could = np.minimum(counts[..., -1], changed)[chosen].sum()
+    steps = [
+        (asked * numel)[chosen].sum(), (density * numel)[chosen].sum(), keep,
+        keep + inside[chosen].sum() - could, inside[chosen].sum(),
+        (made.kept("entries") * numel)[chosen].sum(),
+    ]  # fmt: skip
+    return {
+        name: float((after - before) / total)
+        for name, before, after in zip(CAUSES, steps, steps[1:], strict=False)
+    }
+
+
+def _clash(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> dict[str, float]:
+    """`clash` and `chance`, from the sample.
+
+    Args:
+        equal: (E, T, K), share kept of the entries that equal a cut.
+    """
+    tensor = sketch.sample_tensor
+    chosen = _chosen(made)
+    values = sketch.sample * np.sign(made.weight[:, tensor])
+    kept = _kept_of_sample(made, sketch, equal) * (chosen[:, tensor] & (values != 0))
+    opposed = by_chance = 0.0
     for row in range(values.shape[0]):
-        free = np.ones(values.shape[1])
+        free, drawn = np.ones(values.shape[1]), np.ones(values.shape[1])
         for other in range(values.shape[0]):
             if other != row:
                 free *= 1.0 - kept[other] * (values[row] * values[other] < 0)
+                drawn *= 1.0 - kept[other] / 2
         opposed += float((kept[row] * (1.0 - free)).sum())
+        by_chance += float((kept[row] * (1.0 - drawn)).sum())
     total = float(kept.sum())
-    return opposed / total if total else 0.0
+    shares = {"clash": opposed, "chance": by_chance}
+    return {name: part / total if total else 0.0 for name, part in shares.items()} | {
+        "sampled": total
+    }
 
 
-def _worst_layer(sketch: FamilySketch, pruned: np.ndarray, l2: np.ndarray) -> int | str | None:
+def _kept_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.ndarray:
+    """(E, S): how likely each sampled change is kept."""
+    tensor = sketch.sample_tensor
+    if LAWS[made.recipe.prune].order == "random":
+        return made.density[:, tensor, -1]
+    magnitudes = np.abs(sketch.sample.astype(np.float64))
+    kept, before = np.zeros(magnitudes.shape), np.zeros(magnitudes.shape)
+    for k in range(made.lower.shape[2]):
+        lower = made.lower[:, tensor, k]
+        inside = np.where(magnitudes == lower, equal[:, tensor, k], magnitudes > lower)
+        inside = np.maximum(inside, before)
+        kept += np.where(made.gain[:, tensor, k] != 0, inside - before, 0.0)
+        before = inside
+    return kept
+
+
+def _worst_layer(made: Plan, sketch: FamilySketch) -> tuple[int | str, float] | None:
     titles = [tensor.title for tensor in sketch.tensors]
-    energy = sketch.l2.sum(axis=2)
-    kept = l2.sum(axis=2) * energy
+    energy = sketch.l2.sum(axis=2) * _chosen(made)
+    kept = made.kept("l2") * energy
     shares = {}
     for layer in dict.fromkeys(title for title in titles if title is not None):
-        inside = pruned & np.array([title == layer for title in titles])
-        if not inside.any():
-            continue
-        total = energy[:, inside].sum()
-        shares[layer] = kept[:, inside].sum() / total if total else 1.0
-    return min(shares, key=lambda layer: shares[layer]) if shares else None
+        inside = made.pruned & np.array([title == layer for title in titles])
+        if total := energy[:, inside].sum():
+            shares[layer] = float(kept[:, inside].sum() / total)
+    if not shares:
+        return None
+    worst = min(shares, key=lambda layer: shares[layer])
+    return worst, shares[worst]
 
 
-__all__ = ["Plan", "offsets", "plan"]
+__all__ = ["CAUSES", "Plan", "offsets", "plan"]

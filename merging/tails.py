@@ -1,7 +1,8 @@
 """What lies above a cut, read off a sketch: counts, L1 and L2 of the largest changes.
 
 A coarse bin (1/8 octave) is found first, then one of its 16 fine bins (1/128 octave). Inside a
-fine bin the entries known to be tied lie at its lower edge; the others, evenly across it.
+fine bin the entries known to be tied lie at its lower edge; the others, evenly across it. An
+entry that equals the base has no change that could be kept: it counts in no share of entries.
 """
 
 from __future__ import annotations
@@ -14,6 +15,23 @@ from merging.sketch import N_FINE, FamilySketch, fine_edges
 
 Shares = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Shares of a tensor's entries, L1 and squared L2, each (E, T, K) float64."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The largest changes of every tensor. (E, T, K) float64 each, nested over K.
+
+    Attributes:
+        lower: cuts on |delta|, descending where more is kept: 0 keeps all, inf nothing.
+        equal: share of the entries equal to the cut that is kept.
+        entries, l1, l2: shares of the tensor's entries, L1 and squared L2 that are kept.
+    """
+
+    lower: np.ndarray
+    equal: np.ndarray
+    entries: np.ndarray
+    l1: np.ndarray
+    l2: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -36,38 +54,29 @@ class _Spot:
     beyond: np.ndarray
 
 
-def keep_largest(
-    sketch: FamilySketch, keep: np.ndarray, *, strict: bool
-) -> tuple[np.ndarray, Shares]:
-    """Cuts that keep the largest entries of every tensor, and what they keep.
+def keep_largest(sketch: FamilySketch, keep: np.ndarray, *, strict: bool) -> Kept:
+    """The largest entries of every tensor.
 
     Args:
         keep: (E, T, K) numbers of entries to keep.
-        strict: the cut is the value of the next entry, and everything equal to it is dropped (as
-            dynamic pruning does); else exactly `keep` entries stay.
-
-    Returns:
-        (E, T, K) cuts, descending where `keep` ascends: 0 keeps all, inf nothing; and the shares.
+        strict: the cut is the value of the next entry, and everything equal to it is dropped;
+            else exactly `keep` entries stay.
     """
-    changed = sketch.counts.sum(axis=2)[..., None].astype(np.float64)
+    changed = _changed(sketch)[..., None]
+    numel = sketch.numel[None, :, None]
     target = np.clip(keep + 1.0 if strict else keep, 1.0, np.maximum(changed, 1.0))
     spot = _spot(sketch, *_find(sketch, target))
     need = np.maximum(np.minimum(keep, changed) - spot.beyond, 0.0)
     loose = np.minimum(need, spot.loose)
     drops_ties = strict & (keep < changed)
     tied = np.where(drops_ties, 0.0, np.minimum(need - loose, spot.tied))
-    kept = spot.beyond + loose + tied
-    whole, nothing = keep >= sketch.numel[None, :, None], keep <= 0
     lower = spot.high - _divide(loose, spot.loose) * (spot.high - spot.low)
     lower = np.where((tied == 0) & (loose >= spot.loose), np.nextafter(spot.low, np.inf), lower)
     lower = np.where(tied > 0, spot.low, lower)
-    entries = kept / np.maximum(sketch.numel, 1)[None, :, None]
-    shares = (entries, *_mass(sketch, spot, loose, tied))
-    lower = np.where(whole, 0.0, np.where(nothing, np.inf, lower))
-    return lower, _with_ends(shares, whole, nothing)
+    return _kept(sketch, spot, loose, tied, lower, (keep >= numel, keep <= 0))
 
 
-def keep_largest_of_model(sketch: FamilySketch, keep: np.ndarray) -> tuple[np.ndarray, Shares]:
+def keep_largest_of_model(sketch: FamilySketch, keep: np.ndarray, *, strict: bool) -> Kept:
     """As `keep_largest` over all tensors pooled: one cut per expert and partition.
 
     Args:
@@ -77,25 +86,23 @@ def keep_largest_of_model(sketch: FamilySketch, keep: np.ndarray) -> tuple[np.nd
     index = np.zeros((experts, 1, keep.shape[1]), dtype=np.int64)
     fine = sketch.fine.sum(axis=1, dtype=np.int64).reshape(experts, -1)
     tail = _tail(fine)
+    target = np.maximum(keep + 1.0 if strict else keep, 1.0)
     for row, k in np.ndindex(*keep.shape):
-        index[row, 0, k] = max(int((tail[row] >= max(keep[row, k], 1.0)).sum()) - 1, 0)
+        index[row, 0, k] = max(int((tail[row] >= target[row, k]).sum()) - 1, 0)
     index = np.broadcast_to(index, (experts, tensors, keep.shape[1]))
     spot = _spot(sketch, index // N_FINE, index % N_FINE)
     need = np.maximum(keep[:, None] - spot.beyond.sum(axis=1, keepdims=True), 0.0)
     share = np.minimum(_divide(need, spot.loose.sum(axis=1, keepdims=True)), 1.0)
     loose = spot.loose * share
     left = need - loose.sum(axis=1, keepdims=True)
-    earlier = np.cumsum(spot.tied, axis=1) - spot.tied  # ties are kept in the order of tensors
-    tied = np.clip(left - earlier, 0.0, spot.tied)
-    total = sketch.numel.sum()
-    whole = np.broadcast_to(keep[:, None] >= total, index.shape)
-    nothing = np.broadcast_to(keep[:, None] <= 0, index.shape)
+    if strict:
+        left = np.where(keep[:, None] < tail[:, :1, None], 0.0, left)
+    equal = np.minimum(_divide(left, spot.tied.sum(axis=1, keepdims=True)), 1.0)
+    tied = spot.tied * equal  # spread over all that are equal
+    ends = (keep[:, None] >= sketch.numel.sum(), keep[:, None] <= 0)
     high = fine_edges()[index + 1]  # one cut for all tensors, whatever their largest change
     lower = np.where(left > 0, spot.low, high - share * (high - spot.low))
-    lower = np.where(whole, 0.0, np.where(nothing, np.inf, lower))
-    kept = spot.beyond + loose + tied
-    entries = kept / np.maximum(sketch.numel, 1)[None, :, None]
-    return lower, _with_ends((entries, *_mass(sketch, spot, loose, tied)), whole, nothing)
+    return _kept(sketch, spot, loose, tied, lower, ends)
 
 
 def count_above(
@@ -172,9 +179,31 @@ def _mass(
     return result[0], result[1]
 
 
-def _with_ends(shares: tuple[np.ndarray, ...], whole: np.ndarray, nothing: np.ndarray) -> Shares:
-    entries, l1, l2 = (np.where(whole, 1.0, np.where(nothing, 0.0, s)) for s in shares)
-    return entries, l1, l2
+def _kept(
+    sketch: FamilySketch,
+    spot: _Spot,
+    loose: np.ndarray,
+    tied: np.ndarray,
+    lower: np.ndarray,
+    ends: tuple[np.ndarray, np.ndarray],
+) -> Kept:
+    """What is kept where some of the spot's entries are, and all beyond them.
+
+    Args:
+        ends: where everything is kept, and where nothing is.
+    """
+    whole, nothing = ends
+    counts = np.where(whole, _changed(sketch)[..., None], spot.beyond + loose + tied)
+    entries = counts / np.maximum(sketch.numel, 1)[None, :, None]
+    l1, l2 = (np.where(whole, 1.0, part) for part in _mass(sketch, spot, loose, tied))
+    entries, l1, l2 = (np.where(nothing, 0.0, part) for part in (entries, l1, l2))
+    lower = np.where(whole, 0.0, np.where(nothing, np.inf, lower))
+    return Kept(lower, _divide(tied, spot.tied), entries, l1, l2)
+
+
+def _changed(sketch: FamilySketch) -> np.ndarray:
+    """(E, T) float64, entries that differ from the base."""
+    return sketch.counts.sum(axis=2).astype(np.float64)
 
 
 def _tail(values: np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 One *cell* is one module of one layer (tensors of the same kind pooled); everything that is not a
 linear inside a layer is pooled by name into cells outside the map. One *column* is one or more of
 the sketch's magnitude bins; the first column reaches down to 0. Counts travel once per family as
-base64 float32; L1 and L2 follow from them in the browser, scaled to the exact sums that go along.
+base64 float32, and how many of them equal their column's lower edge as 255ths of the counts; L1 and
+L2 follow from both in the browser, scaled to the exact sums that go along.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from merging.sketch import N_BINS, FamilySketch, SketchedTensor
 
 MAX_COLUMNS = 96
-MAX_BYTES = 600_000  # of packed counts, before base64
+MAX_BYTES = 480_000  # of packed counts, before base64
 MAX_MODULES = 16
 OUTSIDE = "outside the layers"
 _LOW_SHARE = 0.005  # at most this share of an expert's changes falls into the first column
@@ -100,15 +101,20 @@ def pack(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> dict:
             shift: layer offset plus linear offset.
 
     Returns:
-        JSON values; `counts` is base64 of (E, C, B) little-endian float32.
+        JSON values; `counts` is base64 of (E, C, B) little-endian float32, `ties` of uint8, or
+        None where no entries are known to be equal.
     """
     counts = table.pool(np.moveaxis(sketch.counts, 1, 2))  # (E, bins, C)
     low, factor, columns = _columns(counts, len(sketch.experts) * table.count)
     packed = np.zeros((len(sketch.experts), table.count, columns), dtype="<f4")
+    tied = np.zeros(packed.shape)
     for column in range(columns):
         start = 0 if column == 0 else low + (column - 1) * factor
         stop = low if column == 0 else min(start + factor, N_BINS)
         packed[:, :, column] = counts[:, start:stop].sum(axis=1)
+        if column > 0:
+            tied[:, :, column] = table.pool(sketch.ties[:, :, start, 0])
+    ties = np.rint(255 * tied / np.maximum(packed, 1)).astype(np.uint8)
     edges = sketch.edges
     bounds = [0.0] + [float(edges[min(low + k * factor, N_BINS)]) for k in range(columns)]
     numel = table.pool(sketch.numel.astype(np.float64))
@@ -121,6 +127,7 @@ def pack(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> dict:
         "edges": bounds,
         "shown": [bounds[1], _top(counts, edges, bounds[-1])],
         "counts": base64.b64encode(packed.tobytes()).decode(),
+        "ties": base64.b64encode(ties.tobytes()).decode() if ties.any() else None,
         "l1": _rounded(table.pool(sketch.l1.sum(axis=2))),
         "l2": _rounded(table.pool(sketch.l2.sum(axis=2))),
         "offsets": pooled_offsets(sketch, table, offsets),

@@ -20,7 +20,7 @@ from merging import recipe as recipes
 from merging.engine import Progress
 from merging.errors import Cancelled, MergeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
-from ui import controls, figures
+from ui import controls
 from ui import explore_view as view
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS, Controls
 from ui.library import Library
@@ -231,7 +231,7 @@ def _settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -
             return [gr.skip()] * (3 + MAX_PARTITIONS)
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
-        told = view.numbers(recipe, sketch, values)
+        told = view.numbers(recipe, sketch, values, view.names_of(library, values["experts"]))
     except MergeError as error:
         gr.Warning(str(error))
         return [gr.skip()] * (3 + MAX_PARTITIONS)
@@ -293,7 +293,7 @@ def _changed(
         return
     if reading.replaced:
         return
-    names = [figures.short(library.get(model).label) for model in ids]
+    names = view.names_of(library, ids)
     weights = [
         gr.update(visible=True, label=f"Weight of {name}", value=values[f"weight.{index}"])
         for index, name in enumerate(names)

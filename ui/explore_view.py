@@ -17,10 +17,11 @@ import numpy as np
 from merging import plan as plans
 from merging import recipe as recipes
 from merging.engine import ProgressCallback
+from merging.laws import LAWS
 from merging.methods import CONSENSUS, PRUNERS
 from merging.recipe import Recipe
 from merging.sketch import FamilySketch
-from ui import bins, controls, figures
+from ui import bins, controls, figures, findings
 from ui.library import Library
 
 MAP_TITLE = "Where the changes are, and where each layer is cut"
@@ -36,17 +37,8 @@ _ENERGY_NOTES = {
     "none": "From the histograms alone. Nothing is pruned now; the lines show magnitude pruning.",
     "random": "From the histograms alone. At random, energy falls as fast as entries do.",
     "magnitude": "From the histograms alone; the upright line is your slider.",
+    "dynamic": "Of the linear layers, from the histograms alone; the upright line is your slider.",
 }
-_ENERGY_NOTES["dynamic"] = _ENERGY_NOTES["magnitude"]
-_PLANNED = (
-    "base",
-    "experts",
-    "prune",
-    "rate",
-    "partitions",
-    "dynamic.density_shift",
-    "magnitude.scope",
-)
 
 
 def choices(library: Library) -> list[tuple[str, str]]:
@@ -63,23 +55,28 @@ def ordered(library: Library, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "experts": [model for model in experts if model != values["base"]]}
 
 
-def moves(sketch: FamilySketch) -> np.ndarray:
+def moves(sketch: FamilySketch, recipe: Recipe) -> np.ndarray:
     """(E, T): how far dynamic pruning moves each density, per unit of its shift."""
-    return np.array([sum(plans.offsets(sketch, row)) for row in range(len(sketch.experts))])
+    multiples = [recipe.parameters.get(name) for name in ("layer_outlier", "linear_outlier")]
+    rows = range(len(sketch.experts))
+    return np.array([sum(plans.offsets(sketch, row, *multiples)) for row in rows])
 
 
-def numbers(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) -> list[Any]:
+def numbers(
+    recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any], names: Sequence[str]
+) -> list[Any]:
     """The headline with the exact retention, the recipe's YAML and its words.
 
     Args:
-        values: the controls' values; those that matter go back with the answer, so that the
-            browser can tell an answer to an older move.
+        values: the controls' values; they go back with the answer, so that the browser can tell an
+            answer to an older move.
+        names: what the experts are called.
     """
     plan = plans.plan(recipe, sketch)
-    finding = figures.headline(plan, sketch)
+    finding = findings.headline(plan, sketch, names)
     finding["exact"] = figures.exact(plan, sketch, cells(sketch.tensors))
-    finding["offsets"] = bins.pooled_offsets(sketch, cells(sketch.tensors), moves(sketch))
-    finding["asked"] = {name: values[name] for name in _PLANNED}
+    finding["offsets"] = bins.pooled_offsets(sketch, cells(sketch.tensors), moves(sketch, recipe))
+    finding["asked"] = dict(values)
     return [finding, recipes.dump(recipe), words(recipe, plan.warnings)]
 
 
@@ -111,6 +108,11 @@ def first_look(
     return drawn(library, named, values, sketch) if sketch else None
 
 
+def names_of(library: Library, experts: Sequence[str]) -> list[str]:
+    """Short names of experts."""
+    return [figures.short(library.get(model).label) for model in experts]
+
+
 def drawn(
     library: Library, named: dict[str, Any], values: dict[str, Any], sketch: FamilySketch
 ) -> list[Any]:
@@ -118,16 +120,16 @@ def drawn(
     recipe = controls.to_recipe(values)
     table = cells(sketch.tensors)
     offered = [model for _, model in controls.offered(choices(library), values["base"])]
-    names = [figures.short(library.get(model).label) for model in values["experts"]]
+    names = names_of(library, values["experts"])
     looks = figures.looks(names, [offered.index(model) for model in values["experts"]])
     family = {
-        **bins.pack(sketch, table, moves(sketch)),
+        **bins.pack(sketch, table, moves(sketch, recipe)),
         "looks": [{"name": o.name, "colour": o.colour, "glyph": o.glyph} for o in looks],
     }
     told = ", ".join(names)
     where = f"{len(table.layers)} layers, {len(table.modules)} modules"
     return [
-        *numbers(recipe, sketch, values),
+        *numbers(recipe, sketch, values, names),
         {
             "figure": figures.map_figure(looks), "notes": _MAP_NOTES, "family": family,
             "controls": _told(named, values),
@@ -156,7 +158,11 @@ def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         for name, component in named.items()
         if isinstance(component, gr.Slider | gr.Number) and component.minimum is not None
     }
-    return {"names": list(named), "bounds": bounds, "values": [values[name] for name in named]}
+    laws = {prune: {"order": law.order, "linears": law.linears} for prune, law in LAWS.items()}
+    return {
+        "names": list(named), "bounds": bounds, "values": [values[name] for name in named],
+        "laws": laws,
+    }  # fmt: skip
 
 
 def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:

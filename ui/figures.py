@@ -1,4 +1,4 @@
-"""Results into plain plotly dictionaries, sentences and tables.
+"""Results into plain plotly dictionaries and tables.
 
 The browser fills the figures marked "live" from the packed histograms (`ui.bins`) while a slider
 moves; what is declared here is everything that does not move. Percent exists from here on.
@@ -15,6 +15,7 @@ import numpy as np
 from merging.plan import Plan
 from merging.sketch import FamilySketch
 from ui.bins import Cells
+from ui.findings import cosines, percent
 
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7B5BA6",
@@ -22,7 +23,6 @@ COLOURS = (
 GLYPHS = ("●", "■", "▲", "◆", "✚", "★", "▼", "⬟")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
-_THIN = "\N{NARROW NO-BREAK SPACE}"
 _FIXED = {"fixedrange": True, "zeroline": False}
 
 
@@ -47,13 +47,6 @@ def looks(names: Sequence[str], positions: Sequence[int]) -> list[Look]:
 def short(label: str) -> str:
     """A model's name without the prefix of its shelf: "demo:add" is "add"."""
     return label.split(":")[-1]
-
-
-def percent(share: float) -> str:
-    """A share 0..1 as text: one decimal below 10 %."""
-    value = 100 * share
-    digits = 1 if 0 < abs(value) < 9.95 else 0
-    return f"{value:.{digits}f}{_THIN}%"
 
 
 def _layout(**more: Any) -> dict[str, Any]:
@@ -140,23 +133,16 @@ def energy_figure(experts: Sequence[Look]) -> dict[str, Any]:
     return {"data": data, "layout": layout}
 
 
-def cosines(sketch: FamilySketch) -> np.ndarray:
-    """(E, E) cosine between the experts' deltas; 1 for an expert that equals the base."""
-    dots = sketch.dots.sum(axis=2)
-    norms = np.sqrt(np.diag(dots))
-    scale = np.outer(norms, norms)
-    return np.divide(dots, scale, out=np.eye(len(norms)), where=scale > 0)
-
-
 def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, Any]:
     """Cosine between the experts' deltas, numbers in the cells, with the length of each delta."""
     values = np.round(cosines(sketch), 4)
+    shown = [[None if np.isnan(v) else float(v) for v in row] for row in values]
     names = [f"{expert.glyph} {expert.name}" for expert in experts]
     change = np.sqrt(np.diag(sketch.dots.sum(axis=2)) / max(float(sketch.base_l2.sum()), 1e-30))
     heat = {
         "type": "heatmap", "y": names,
         "x": [expert.name if len(experts) <= 5 else expert.glyph for expert in experts],
-        "z": values.tolist(), "zmin": -1, "zmax": 1,
+        "z": shown, "zmin": -1, "zmax": 1,
         "colorscale": [[0, "#D55E00"], [0.5, "#f4f6f9"], [1, "#0072B2"]], "showscale": False,
         "xgap": 2, "ygap": 2, "texttemplate": "%{z:.2f}",
         "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>",
@@ -166,7 +152,10 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
         margin={"l": 96, "r": 8, "t": 8, "b": 30}, xaxis={**axis, "tickangle": 0},
         yaxis={**axis, "autorange": "reversed"}, height=max(180, 54 * len(names) + 40),
     )  # fmt: skip
-    rows = [[name, *(f"{v:.3f}" for v in row)] for name, row in zip(names, values, strict=True)]
+    rows = [
+        [name, *("" if v is None else f"{v:.3f}" for v in row)]
+        for name, row in zip(names, shown, strict=True)
+    ]
     lengths = ", ".join(
         f"{expert.name} {percent(float(part))}"
         for expert, part in zip(experts, change, strict=True)
@@ -180,78 +169,16 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
 
 
 def exact(plan: Plan, sketch: FamilySketch, table: Cells) -> dict[str, Any]:
-    """Retention from the plan itself: three lists of (E, C) shares, and `whole`, the headline's."""
+    """What is kept, from the plan itself: three lists of (E, C) shares, and `whole`, over all."""
     weights = {
         "entries": np.broadcast_to(sketch.numel.astype(np.float64), sketch.zeros.shape),
         "l1": sketch.l1.sum(axis=2),
         "l2": sketch.l2.sum(axis=2),
     }
-    found = plan.summary
-    shares: dict[str, Any] = {"whole": {name: found[name] for name in ("entries", "l2")}}
+    shares: dict[str, Any] = {"whole": dict(plan.summary)}
     for name, weight in weights.items():
-        kept = table.pool(getattr(plan, name).sum(axis=2) * weight)
+        kept = table.pool(plan.kept(name) * weight)
         whole = table.pool(np.asarray(weight))
-        share = np.divide(kept, whole, out=np.ones_like(kept), where=whole > 0)
+        share = np.divide(kept, whole, out=np.zeros_like(kept), where=whole > 0)
         shares[name] = np.round(share, 5).tolist()
     return shares
-
-
-def headline(plan: Plan, sketch: FamilySketch) -> dict[str, Any]:
-    """The finding: one sentence with its numbers marked, and the reason under it."""
-    found = plan.summary
-    clash = ("; ", percent(found["clash"]), " of what is kept clashes in sign.")
-    parts: list[tuple[str, str]]
-    competing = plan.recipe.parameters.get("pcb_density") if plan.recipe.prune == "none" else None
-    if competing:
-        parts = [
-            ("Each expert competes with ", ""), (percent(competing), "competing"),
-            (" of its changes", ""),
-        ]  # fmt: skip
-        clash = ("; ", percent(found["clash"]), " of all changes clash in sign.")
-    elif plan.recipe.prune == "none":
-        parts = [("Keeps ", ""), ("every", "all"), (" change", "")]
-    else:
-        parts = [
-            ("Keeps ", ""), (percent(found["entries"]), "entries"),
-            (" of the entries and ", ""), (percent(found["l2"]), "l2"),
-            (" of the energy", ""),
-        ]  # fmt: skip
-    if len(sketch.experts) > 1:
-        parts += [(clash[0], ""), (clash[1], "clash"), (clash[2], "")]
-    else:
-        parts.append((".", ""))
-    return {
-        "parts": parts,
-        "sentence": "".join(text for text, _ in parts).replace(_THIN, " "),
-        "reason": reason(plan, sketch),
-    }
-
-
-def reason(plan: Plan, sketch: FamilySketch) -> str:
-    """Why the numbers are what they are, in one line."""
-    parts = []
-    if plan.recipe.prune in ("magnitude", "dynamic") and plan.worst_layer is not None:
-        parts.append(f"Layer {plan.worst_layer} loses most of its energy.")
-    if plan.recipe.consensus == "pcb":
-        parts.append("Which of them take part, only the merge can tell.")
-    if plan.recipe.prune == "random":
-        parts.append("Drawn at random, the same share of every layer; what is left is rescaled.")
-    if len(sketch.experts) > 1:
-        values = cosines(sketch)[np.triu_indices(len(sketch.experts), 1)]
-        low, high = float(values.min()), float(values.max())
-        ends = [f"{value:.2f}".replace("-", "\N{MINUS SIGN}") for value in (low, high)]
-        span = " to ".join(dict.fromkeys(ends))
-        parts.append(f"{_direction(low, high)} (cosine {span}).")
-    else:
-        parts.append("One expert: nothing can clash.")
-    return " ".join(parts)
-
-
-def _direction(low: float, high: float) -> str:
-    if low < -0.1:
-        return "Some experts pull against each other"
-    if high < 0.15:
-        return "Experts point almost apart: little is shared, much can coexist"
-    if high < 0.5:
-        return "Experts share part of their direction"
-    return "Some experts change the same things the same way"

@@ -16,7 +16,7 @@ from merging.errors import Cancelled, ModelNotFound, RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from merging.plan import plan
 from tests.ui.sketches import sketch
-from ui import controls, explore, explore_view
+from ui import controls, explore, explore_view, figures
 from ui.readings import Reading
 
 
@@ -192,7 +192,7 @@ def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, librar
     assert "Reading" in reading[0]["parts"][0][0]
     family = filled[3]["family"]
     assert [look["name"] for look in family["looks"]] == ["b", "d"]
-    assert family["looks"][1]["colour"] == explore.figures.COLOURS[3]  # colour stays with expert
+    assert family["looks"][1]["colour"] == figures.COLOURS[3]  # colour stays with expert
     *weights, weighed, stop = filled[-controls.MAX_EXPERTS - 2 :]
     assert (reading[-1]["visible"], stop["visible"]) == (True, False)
     assert [update["visible"] for update in weights] == [True] * 2 + [False] * 6

@@ -1,10 +1,9 @@
-"""Figures, sentences and packed histograms as plain values."""
+"""Figures and packed histograms as plain values."""
 
 from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,40 +102,3 @@ def test_exact_retention_pools_to_the_summary() -> None:
     weight = table.pool(made.l2.sum(axis=2))
     pooled = (np.array(shares["l2"]) * weight).sum() / weight.sum()
     assert pooled == pytest.approx(planned.summary["l2"], abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("method", "says"),
-    [
-        ("dppa", "Keeps 20 % of the entries and"),
-        ("dare_linear", "Keeps 20 % of the entries and 20 % of the energy"),
-        ("task_arithmetic", "Keeps every change;"),
-    ],
-)
-def test_the_finding_says_what_is_kept(method: str, says: str) -> None:
-    made = sketch()
-    finding = figures.headline(plan(recipe(method, 4), made), made)
-    assert finding["sentence"].startswith(says)
-    assert finding["sentence"].endswith("of what is kept clashes in sign.")
-
-
-def test_one_expert_cannot_clash() -> None:
-    made = sketch(experts=1)
-    finding = figures.headline(plan(recipe("ties", 1), made), made)
-    assert "clash" not in finding["sentence"]
-    assert "nothing can clash" in finding["reason"]
-
-
-def test_cosine_of_an_unchanged_expert_is_defined() -> None:
-    made = sketch(experts=2)
-    dots = made.dots.copy()
-    dots[1, 1] = 0
-    values = figures.cosines(replace(made, dots=dots))
-    assert np.isfinite(values).all() and values[0, 0] == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("share", "text"), [(0.2, "20 %"), (0.0, "0 %"), (0.034, "3.4 %"), (1, "100 %")]
-)
-def test_percent(share: float, text: str) -> None:
-    assert figures.percent(share).replace("\N{NARROW NO-BREAK SPACE}", " ") == text

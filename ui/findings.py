@@ -1,0 +1,227 @@
+"""The finding above the plots: what a plan keeps, in a sentence, and why.
+
+Every sentence here is true of the plan and the sketch it is given, at the ends of every knob too:
+a number says what it is of, a pair is named, and chance stands beside what chance would give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from merging.laws import LAWS
+from merging.plan import Plan
+from merging.sketch import FamilySketch
+
+THIN = "\N{NARROW NO-BREAK SPACE}"
+_ALIKE = 0.05  # a cosine below this is told as none
+_ENOUGH = 100  # sampled entries from which on a share of them is told
+_CAUSES = {
+    "shift": "shifted densities end at 0 and at 1",
+    "rounding": "a small tensor keeps whole entries, one at least",
+    "ties": "equal changes at the cut are dropped",
+    "unchanged": "the other entries equal the base",
+    "amplification": "partitions with factor 0 are dropped",
+}
+_DENSE = {
+    "one": "keep their whole change",
+    "max": "keep their whole change, times the largest factor",
+    "none": "stay as the base has them",
+}
+Parts = list[tuple[str, str]]
+
+
+def percent(share: float) -> str:
+    """A share 0..1 as text: one decimal below 10 %, two below 0.1 %."""
+    value = 100 * share
+    digits = 0 if value == 0 or abs(value) >= 9.95 else 1 if abs(value) >= 0.095 else 2
+    if 0 < abs(value) < 0.005:
+        return f"under 0.01{THIN}%"
+    return f"{value:.{digits}f}{THIN}%"
+
+
+def headline(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> dict[str, Any]:
+    """The finding: one sentence with its numbers marked, and the reason under it.
+
+    Args:
+        names: what the experts are called, in the sketch's order.
+    """
+    parts: Parts = [*_kept(plan), *_clash(plan), (".", "")]
+    return {
+        "parts": parts,
+        "sentence": "".join(text for text, _ in parts).replace(THIN, " "),
+        "reason": reason(plan, sketch, names),
+    }
+
+
+def reason(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> str:
+    """Why the numbers are what they are, in a few short sentences."""
+    told = [
+        _difference(plan), _idle(plan, sketch, names), _worst(plan), _others(plan, sketch),
+        _random(plan), _combined(plan), directions(cosines(sketch), names),
+    ]  # fmt: skip
+    return " ".join(sentence for sentence in told if sentence)
+
+
+def cosines(sketch: FamilySketch) -> np.ndarray:
+    """(E, E) cosine between the experts' whole changes; NaN beside an expert that equals the base,
+    1 on the diagonal."""
+    dots = sketch.dots.sum(axis=2)
+    norms = np.sqrt(np.diag(dots))
+    scale = np.outer(norms, norms)
+    found = np.divide(dots, scale, out=np.full(dots.shape, np.nan), where=scale > 0)
+    np.fill_diagonal(found, 1.0)
+    return found
+
+
+def directions(values: np.ndarray, names: Sequence[str]) -> str:
+    """Which experts pull the same way, which against each other. `values`: of `cosines`."""
+    if len(names) == 1:
+        return "One expert: nothing can clash."
+    pairs = [
+        (float(values[a, b]), f"{names[a]} and {names[b]}")
+        for a, b in combinations(range(len(names)), 2)
+        if np.isfinite(values[a, b])
+    ]
+    if not pairs:
+        return ""
+    low, high = min(pairs), max(pairs)
+    if len(pairs) == 1:
+        return f"The changes of {high[1]} {_pull(high[0])} (cosine {_signed(high[0])})."
+    if max(abs(low[0]), abs(high[0])) < _ALIKE:
+        return (
+            f"All {len(pairs)} pairs of experts are nearly unrelated (cosine {_signed(low[0])} to "
+            f"{_signed(high[0])})."
+        )
+    told = f"Of {len(pairs)} pairs, {high[1]} are most alike (cosine {_signed(high[0])})"
+    least = "pull apart most" if low[0] <= -_ALIKE else "least"
+    return f"{told}, {low[1]} {least} ({_signed(low[0])}); unrelated changes have 0."
+
+
+def _pull(cosine: float) -> str:
+    if cosine >= _ALIKE:
+        return "pull partly the same way" if cosine < 0.5 else "pull much the same way"
+    return "pull against each other" if cosine <= -_ALIKE else "are nearly unrelated"
+
+
+def _signed(value: float) -> str:
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "\N{MINUS SIGN}")
+
+
+def _takes_part(plan: Plan) -> np.ndarray:
+    """(E,) bool: experts with a weight that is not 0 anywhere."""
+    return (plan.weight != 0).any(axis=1)
+
+
+def _kept(plan: Plan) -> Parts:
+    found, law = plan.summary, LAWS[plan.recipe.prune]
+    if not _takes_part(plan).any():
+        return [("Nothing is merged: every weight is 0", "")]
+    competing = plan.recipe.parameters.get("pcb_density") if law.order == "all" else None
+    if competing:
+        return [
+            ("Each expert competes with ", ""), (percent(competing), "competing"),
+            (" of the entries", ""),
+        ]  # fmt: skip
+    if law.order == "all":
+        return [("Keeps ", ""), ("every", "all"), (" change", "")]
+    of, energy = (
+        (" of the linear layers\N{RIGHT SINGLE QUOTATION MARK} entries and ", " of their energy")
+        if law.linears
+        else (" of the entries and ", " of the energy")
+    )
+    return [
+        ("Keeps ", ""), (percent(found["entries"]), "entries"), (of, ""),
+        (percent(found["l2"]), "l2"), (energy, ""),
+    ]  # fmt: skip
+
+
+def _clash(plan: Plan) -> Parts:
+    """How much meets the other sign, beside what random signs would give."""
+    found, law = plan.summary, LAWS[plan.recipe.prune]
+    if _takes_part(plan).sum() < 2 or not found["chance"] or found["sampled"] < _ENOUGH:
+        return []
+    of, verb = ("all changes", "clash") if law.order == "all" else ("what is kept", "clashes")
+    return [
+        ("; about ", ""), (percent(found["clash"]), "clash"), (f" of {of} {verb} in sign (", ""),
+        (percent(found["chance"]), "chance"), (" if signs were drawn)", ""),
+    ]  # fmt: skip
+
+
+def _difference(plan: Plan) -> str:
+    """Why another share is kept than was asked for."""
+    found = plan.summary
+    asked, kept = percent(found["asked"]), percent(found["entries"])
+    if LAWS[plan.recipe.prune].order == "all" or asked == kept or not _takes_part(plan).any():
+        return ""
+    told = [
+        (100 * part, _CAUSES[cause]) for cause, part in plan.causes.items() if abs(part) >= 5e-4
+    ]
+    told.sort(key=lambda one: -abs(one[0]))
+    why = "; ".join(
+        text if len(told) == 1 else f"{text} ({_points(points)})" for points, text in told
+    )
+    return f"Asked for {asked}, kept {kept}{f': {why}' if why else ''}."
+
+
+def _points(points: float) -> str:
+    sign = "\N{MINUS SIGN}" if points < 0 else "+"
+    return f"{sign}{abs(points):.1f} points"
+
+
+def _idle(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> str:
+    """Experts that add nothing."""
+    idle = ~_takes_part(plan)
+    same = (sketch.zeros.sum(axis=1) == sketch.numel.sum()) & ~idle
+    told = []
+    for which, one, many in (
+        (idle, "has weight 0 and takes no part", "have weight 0 and take no part"),
+        (same, "equals the base", "equal the base"),
+    ):
+        listed = [name for name, here in zip(names, which, strict=True) if here]
+        if listed and not idle.all():
+            told.append(f"{_listed(listed)} {one if len(listed) == 1 else many}.")
+    if plan.recipe.strength.constant == 0:
+        told.append("The strength is 0: the result is the base.")
+    return " ".join(told)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _worst(plan: Plan) -> str:
+    if LAWS[plan.recipe.prune].order != "largest" or plan.worst_layer is None:
+        return ""
+    layer, share = plan.worst_layer
+    return f"Layer {layer} keeps least of its energy: {percent(share)}." if share < 0.9995 else ""
+
+
+def _others(plan: Plan, sketch: FamilySketch) -> str:
+    """What becomes of tensors that are not pruned, where some are."""
+    if plan.pruned.all() or not plan.pruned.any():
+        return ""
+    taking = plan.weight != 0
+    energy = sketch.l2.sum(axis=2) * taking
+    total = energy.sum()
+    share = energy[:, ~plan.pruned].sum() / total if total else 0.0
+    what = _DENSE[plan.recipe.parameters.get("scale_dense", "one")]
+    return f"Other tensors, {percent(share)} of all energy, {what}."
+
+
+def _random(plan: Plan) -> str:
+    if LAWS[plan.recipe.prune].order != "random":
+        return ""
+    scaled = plan.recipe.parameters.get("rescale", True)
+    rest = "what is left is rescaled" if scaled else "nothing is rescaled"
+    return f"Drawn at random, the same share of every magnitude; {rest}."
+
+
+def _combined(plan: Plan) -> str:
+    if plan.recipe.consensus == "pcb":
+        return "Which of them take part, only the merge can tell."
+    return ""

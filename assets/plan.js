@@ -3,9 +3,9 @@
 
    The same algorithm as the engine's plan, under the same laws: densities per tensor, cuts by
    interpolation inside a bin (entries known to be equal lie at its lower edge, the others evenly
-   across it), retention as shares of entries, L1 and L2. An entry is kept where its change and the
-   factor on it are not 0; energy is that of the change before any factor. Here one cell stands for
-   the pooled tensors of one module of one layer. All shares are 0..1; magnitudes are |delta|. */
+   across it), retention as shares of entries, L1 and L2. An entry is kept where the factor on it is
+   not 0; energy is that of the change before any factor. Here one cell stands for the pooled tensors
+   of one module of one layer. All shares are 0..1; magnitudes are |delta|. */
 (() => {
   const MEASURES = ["entries", "l1", "l2"];
   const ALL = { bin: -1, share: 1, equal: 1, cut: 0 }, NOTHING = { bin: Infinity, share: 0, equal: 0, cut: Infinity };
@@ -80,7 +80,7 @@
 
   /* Entries, L1 and L2 that are kept of some cells where the largest end at a place. */
   function taken(sums, { bin, share, equal }) {
-    if (bin < 0) return [sums.n[0], sums.total[1], sums.total[2]];
+    if (bin < 0) return sums.total;
     if (bin >= sums.n.length) return [0, 0, 0];
     const low = sums.edges[bin], high = sums.edges[bin + 1], cut = high - share * (high - low);
     const loose = share * sums.loose[bin], tied = equal * sums.tied[bin];
@@ -141,9 +141,8 @@
   }
 
   function planCell(sums, asked, { shared, pruned, offset }) {
-    const changed = sums.numel > 0 ? sums.n[0] / sums.numel : 0;
     const even = (share, gain) =>
-      ({ places: [ALL], share, entries: [share * changed], l1: [share], l2: [share], gains: [gain] });
+      ({ places: [ALL], share, entries: [share], l1: [share], l2: [share], gains: [gain] });
     if (!pruned) return even(1, asked.order === "all" ? 1 : asked.dense);
     if (asked.order === "random") return even(asked.density, 1);
     const at = shared ?? places(sums, asked, offset);

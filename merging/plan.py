@@ -1,8 +1,9 @@
 """A recipe resolved for one family from its sketch: densities, cuts, retention. No weights.
 
-An entry is *kept* where its change is not 0 and the factor on it is not 0. Energy is the squared
-change as the expert has it, before any factor. Inside a histogram bin, entries are taken to lie
-evenly in value; everything else is exact, so a prediction is off by a part of one bin's share.
+An entry is *kept* where the factor on it is not 0. One that equals the base has no change to keep:
+it counts as kept only where none is dropped, or where chance draws. Energy is the squared change as
+the expert has it, before any factor. Inside a histogram bin, entries are taken to lie evenly in
+value; everything else is exact, so a prediction is off by a part of one bin's share.
 """
 
 from __future__ import annotations
@@ -234,9 +235,7 @@ def _kept(
     recipe: Recipe, sketch: FamilySketch, density: np.ndarray, counts: np.ndarray
 ) -> tails.Kept:
     if LAWS[recipe.prune].order != "largest":
-        changed = 1.0 - sketch.zeros / np.maximum(sketch.numel, 1)
-        nothing, ones = np.zeros_like(density), np.ones_like(density)
-        return tails.Kept(nothing, ones, density * changed[..., None], density, density)
+        return tails.Kept(np.zeros_like(density), np.ones_like(density), density, density, density)
     if _whole_model(recipe):
         return tails.keep_largest_of_model(sketch, counts, strict=_drops_ties(recipe))
     return tails.keep_largest(sketch, counts, strict=_drops_ties(recipe))
@@ -291,18 +290,16 @@ def _causes(
     density, inside = made.density[..., -1], made.entries.sum(axis=2) * numel
     changed = numel - sketch.zeros
     if counts.ndim == 2:  # one cut over the model: no tensor is asked for a number of its own
-        taking = chosen.any(axis=1)
-        keep, could = counts[taking, -1].sum(), changed[taking].sum(axis=1)
-        could = np.minimum(counts[taking, -1], could).sum()
-    elif LAWS[made.recipe.prune].order == "random":
-        keep = counts[..., -1][chosen].sum()
-        could = (density * changed)[chosen].sum()
+        chosen_experts = chosen.any(axis=1)
+        keep, changed = counts[chosen_experts, -1], changed[chosen_experts].sum(axis=1)
+        whole = keep >= sketch.numel.sum()
     else:
-        keep = counts[..., -1][chosen].sum()
-        could = np.minimum(counts[..., -1], changed)[chosen].sum()
+        keep, changed = counts[..., -1][chosen], changed[chosen]
+        whole = (keep >= numel[chosen]) | (LAWS[made.recipe.prune].order == "random")
+    lacking = np.where(whole, 0.0, np.maximum(keep - changed, 0.0)).sum()
     steps = [
-        (asked * numel)[chosen].sum(), (density * numel)[chosen].sum(), keep,
-        keep + inside[chosen].sum() - could, inside[chosen].sum(),
+        (asked * numel)[chosen].sum(), (density * numel)[chosen].sum(), keep.sum(),
+        inside[chosen].sum() + lacking, inside[chosen].sum(),
         (made.kept("entries") * numel)[chosen].sum(),
     ]  # fmt: skip
     return {
@@ -344,7 +341,8 @@ def _kept_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.n
         return made.density[:, tensor, -1]
     magnitudes = np.abs(sketch.sample.astype(np.float64))
     kept, before = np.zeros(magnitudes.shape), np.zeros(magnitudes.shape)
-    for k in range(made.lower.shape[2]):
+    rings = range(made.lower.shape[2])
+    for k in rings if (made.gain == 0).any() else rings[-1:]:  # else all up to the last are kept
         lower = made.lower[:, tensor, k]
         inside = np.where(magnitudes == lower, equal[:, tensor, k], magnitudes > lower)
         inside = np.maximum(inside, before)

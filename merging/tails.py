@@ -2,7 +2,7 @@
 
 A coarse bin (1/8 octave) is found first, then one of its 16 fine bins (1/128 octave). Inside a
 fine bin the entries known to be tied lie at its lower edge; the others, evenly across it. An
-entry that equals the base has no change that could be kept: it counts in no share of entries.
+entry that equals the base has no change that could be kept: it counts only where all are kept.
 """
 
 from __future__ import annotations
@@ -193,10 +193,9 @@ def _kept(
         ends: where everything is kept, and where nothing is.
     """
     whole, nothing = ends
-    counts = np.where(whole, _changed(sketch)[..., None], spot.beyond + loose + tied)
-    entries = counts / np.maximum(sketch.numel, 1)[None, :, None]
-    l1, l2 = (np.where(whole, 1.0, part) for part in _mass(sketch, spot, loose, tied))
-    entries, l1, l2 = (np.where(nothing, 0.0, part) for part in (entries, l1, l2))
+    entries = (spot.beyond + loose + tied) / np.maximum(sketch.numel, 1)[None, :, None]
+    shares = (entries, *_mass(sketch, spot, loose, tied))
+    entries, l1, l2 = (np.where(whole, 1.0, np.where(nothing, 0.0, part)) for part in shares)
     lower = np.where(whole, 0.0, np.where(nothing, np.inf, lower))
     return Kept(lower, _divide(tied, spot.tied), entries, l1, l2)
 

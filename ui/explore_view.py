@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from html import escape
 from typing import Any
@@ -158,11 +159,13 @@ def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         for name, component in named.items()
         if isinstance(component, gr.Slider | gr.Number) and component.minimum is not None
     }
-    laws = {prune: {"order": law.order, "linears": law.linears} for prune, law in LAWS.items()}
-    return {
-        "names": list(named), "bounds": bounds, "values": [values[name] for name in named],
-        "laws": laws,
-    }  # fmt: skip
+    told = [values[name] for name in named]
+    return {"names": list(named), "bounds": bounds, "values": told, "laws": laws()}
+
+
+def laws() -> dict[str, dict[str, Any]]:
+    """What the browser's planner must know of every way to prune."""
+    return {prune: asdict(law) for prune, law in LAWS.items()}
 
 
 def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:

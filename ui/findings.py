@@ -129,14 +129,10 @@ def _kept(plan: Plan) -> Parts:
         ]  # fmt: skip
     if law.order == "all":
         return [("Keeps ", ""), ("every", "all"), (" change", "")]
-    of, energy = (
-        (" of the linear layers\N{RIGHT SINGLE QUOTATION MARK} entries and ", " of their energy")
-        if law.linears
-        else (" of the entries and ", " of the energy")
-    )
     return [
-        ("Keeps ", ""), (percent(found["entries"]), "entries"), (of, ""),
-        (percent(found["l2"]), "l2"), (energy, ""),
+        ("Keeps ", ""), (percent(found["entries"]), "entries"), (" of the entries and ", ""),
+        (percent(found["l2"]), "l2"), (" of the energy", ""),
+        (" of linear layers" if law.linears else "", ""),
     ]  # fmt: skip
 
 
@@ -147,8 +143,8 @@ def _clash(plan: Plan) -> Parts:
         return []
     of, verb = ("all changes", "clash") if law.order == "all" else ("what is kept", "clashes")
     return [
-        ("; about ", ""), (percent(found["clash"]), "clash"), (f" of {of} {verb} in sign (", ""),
-        (percent(found["chance"]), "chance"), (" if signs were drawn)", ""),
+        ("; about ", ""), (percent(found["clash"]), "clash"), (f" of {of} {verb} in sign", ""),
+        (" (by chance: ", ""), (percent(found["chance"]), "chance"), (")", ""),
     ]  # fmt: skip
 
 

@@ -5,15 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import numpy as np
-import pytest
 from playwright.sync_api import expect
 
-from merging import recipe as recipes
-from merging.plan import plan
 from tests.e2e.conftest import PHONE, sideways
-from ui.bins import cells
-from ui.library import Library
 
 EXPERTS = ("add", "reverse", "spanish", "sort")
 SETTLED = "amalgam.state.exact !== null && !!amalgam.state.plan"
@@ -115,55 +109,6 @@ def test_every_move_redraws_the_map(page) -> None:
       return spent.sort((a, b) => a - b);
     }""")
     assert len(spent) >= 15
-
-
-CASES = [
-    (prune, density, partitions, scope)
-    for prune, scope in (
-        ("none", "tensor"), ("random", "tensor"), ("dynamic", "tensor"),
-        ("magnitude", "tensor"), ("magnitude", "model"),
-    )
-    for density in (0.03, 0.2, 0.6, 0.95)
-    for partitions in (1, 4)
-]  # fmt: skip
-
-
-def test_the_browser_plans_what_the_engine_plans(page, tmp_path) -> None:
-    ready(page)
-    experts = [f"demo:{name}" for name in EXPERTS]
-    sketch = Library([tmp_path]).sketch("demo:base", experts)
-    table = cells(sketch.tensors)
-    energy = table.pool(sketch.l2.sum(axis=2))
-    inside = table.row >= 0
-    for prune, density, partitions, scope in CASES:
-        settings = {
-            "prune": prune, "density": density, "partitions": partitions, "scope": scope,
-            "shift": 0.08, "factors": [1] * partitions,
-        }  # fmt: skip
-        found = page.evaluate("""(settings) => {
-          const { family } = amalgam.state, planned = amalgamPlan.plan(family, settings);
-          const sum = (shares) => shares.reduce((a, b) => a + b, 0);
-          return [amalgamPlan.totals(family, planned),
-                  planned.experts.map((cells) => cells.map((cell) => sum(cell.l2)))];
-        }""", settings)  # fmt: skip
-        planned = plan(_recipe(prune, density, partitions, scope, experts), sketch)
-        for measure in ("entries", "l1", "l2"):
-            assert found[0][measure] == pytest.approx(planned.summary[measure], abs=0.005), settings
-        kept = table.pool(planned.l2.sum(axis=2) * sketch.l2.sum(axis=2)) / energy
-        assert np.abs(kept - np.array(found[1]))[:, inside].max() < 0.02, settings
-
-
-def _recipe(prune: str, density: float, partitions: int, scope: str, experts: list[str]):
-    values: dict = {} if prune == "none" else {"density": density}
-    if prune in ("magnitude", "dynamic"):
-        values["amplification"] = [1.0] * partitions
-    return recipes.build(
-        method={"none": "task_arithmetic", "random": "dare_linear", "dynamic": "dppa"}.get(
-            prune, prune
-        ),
-        base="demo:base", models=[(name, values) for name in experts],
-        parameters={"scope": scope} if prune == "magnitude" else {},
-    )  # fmt: skip
 
 
 def test_pruners_are_drawn_as_what_they_are(page) -> None:

@@ -194,7 +194,17 @@ def _worst(plan: Plan) -> str:
     if LAWS[plan.recipe.prune].order != "largest" or plan.worst_layer is None:
         return ""
     layer, share = plan.worst_layer
-    return f"Layer {layer} keeps least of its energy: {percent(share)}." if share < 0.9995 else ""
+    if share >= 0.9995:
+        return ""
+    return f"{layer_name(layer)} keeps least of its energy: {percent(share)}."
+
+
+def layer_name(title: int | str) -> str:
+    """A layer by its title: 3, or "decoder 3" of a model of several stacks."""
+    if isinstance(title, str):
+        stack, _, layer = title.rpartition(" ")
+        return f"Layer {layer} of {stack}"
+    return f"Layer {title}"
 
 
 def _others(plan: Plan, sketch: FamilySketch) -> str:

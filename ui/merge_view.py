@@ -13,7 +13,7 @@ from typing import Any
 from merging.engine import Progress
 from merging.recipe import Recipe
 from ui.figures import FONT
-from ui.findings import layer_name, percent
+from ui.findings import layer_name
 from ui.jobs import Job
 
 _FATES = (
@@ -226,7 +226,7 @@ def drift_value(drift: Mapping[int | str | None, float]) -> dict[str, Any]:
         "summary": told,
         "table": {
             "head": ["layer", "moved by"],
-            "rows": [[name, percent(value)] for name, value in zip(names, values, strict=True)],
+            "rows": [[name, f"{value:.1%}"] for name, value in zip(names, values, strict=True)],
         },
     }
 
@@ -264,8 +264,11 @@ def drift_words(drift: Mapping[int | str | None, float]) -> str:
     most = max(drift, key=lambda layer: drift[layer])
     if drift[most] <= 0:
         return "No layer moved: the result is the base."
-    named = "What is outside the layers" if most is None else layer_name(most)
-    return f"{named} moved most: {percent(drift[most])} of its own norm."
+    return f"{_layer(most)} moved most: {drift[most]:.1%} of its own norm."
+
+
+def _layer(title: int | str | None) -> str:
+    return "What is outside the layers" if title is None else layer_name(title)
 
 
 def _plural(count: int, noun: str) -> str:

@@ -229,6 +229,7 @@ def test_drift_draws_every_layer_and_says_the_largest() -> None:
     assert value["figure"]["data"][0]["x"] == ["0", "1", "no layer"]
     assert value["table"]["rows"][1] == ["1", "30.0%"]
     assert view.drift_words(drift) == "Layer 1 moved most: 30.0% of its own norm."
+    assert view.drift_words({0: 0.0, None: 0.0}) == "No layer moved: the result is the base."
     assert view.drift_words({}) == "No layer moved."
 
 

@@ -118,13 +118,15 @@ class ChatTab:
         demo.load(self.prepared, **PROMPT)
         asked = [refs.asked, refs.prompt, refs.problem, *refs.columns]
         often = {**CHEAP, "trigger_mode": "multiple"}  # a question must never be dropped
+        # one after the other, or a quick second question could stand before the first
+        asks = {**often, "concurrency_limit": 1, "concurrency_id": "questions"}
         take = "(question, ...rest) => [amalgamChat.take(question), ...rest]"
         events = [
-            refs.prompt.submit(self.asked, [refs.prompt, refs.chosen], asked, js=take, **often)
+            refs.prompt.submit(self.asked, [refs.prompt, refs.chosen], asked, js=take, **asks)
         ]
         for button in refs.suggestions:
             ask = self._ask(str(button.value))
-            events.append(button.click(ask, refs.chosen, asked, **often))
+            events.append(button.click(ask, refs.chosen, asked, **asks))
         stream = {**often, "concurrency_limit": _STREAMS, "concurrency_id": "chat"}
         for number, column in enumerate(refs.columns):
             inputs = [*refs.sampling, refs.asked]

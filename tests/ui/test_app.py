@@ -134,5 +134,11 @@ def test_launch_is_closed_to_the_outside(built) -> None:
 
 def test_no_event_makes_users_wait_for_each_other(built) -> None:
     for fn in built.demo.fns.values():
-        if fn.fn is not None and fn.queue and fn.name != "left":
+        if fn.fn is not None and fn.queue and fn.name not in ("left", "ask", "asked"):
             assert fn.concurrency_limit in (None, 4), fn.name
+
+
+def test_questions_are_taken_in_the_order_in_which_they_were_asked(built) -> None:
+    asks = [fn for fn in built.demo.fns.values() if fn.name in ("ask", "asked")]
+    assert len(asks) > 1
+    assert {(fn.concurrency_limit, fn.concurrency_id) for fn in asks} == {(1, "questions")}

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from merging.errors import MergeError
         from ui.app import build  # imports torch and gradio: seconds
 
+        _reach_without_proxy(settings.host)
         app = build(settings)
         _, address, _ = app.demo.launch(**app.launch)
     except OSError as error:
@@ -69,6 +70,13 @@ def _on_signal(handle: Callable[..., None]) -> None:
 def _leave(number: int = 0, frame: FrameType | None = None) -> None:
     """Ends at once, whatever is being imported or still runs."""
     os._exit(130)
+
+
+def _reach_without_proxy(host: str) -> None:
+    """Gradio asks its own server whether it is there: not by way of a proxy for the web."""
+    for name in ("no_proxy", "NO_PROXY"):
+        known = os.environ.get(name, "")
+        os.environ[name] = ",".join(filter(None, [known, "localhost", "127.0.0.1", "::1", host]))
 
 
 def _free_port(host: str, port: int) -> int:

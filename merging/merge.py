@@ -321,6 +321,7 @@ class Run:
             record.write_companions(writer.folder, recipe, family, digest)
             for model in family.models:
                 model.check_unchanged()  # else the record would vouch for other bytes
+            writer.settle()
             stream.check_cancelled()
             journal.remove()
             writer.publish()

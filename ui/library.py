@@ -248,7 +248,7 @@ class Library:
             OutputExists: taken; the message suggests a free name.
         """
         folder = self.folder_of(name)
-        if folder.exists():
+        if os.path.lexists(folder):
             raise OutputExists(f"{name.strip()} is taken; {self.free_name(name)} is free")
         return folder
 
@@ -256,13 +256,13 @@ class Library:
         """`name`, or the next of name-2, name-3... that is not taken."""
         name = (re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._") or "merge")[:56]
         root = self._writable()
-        if not (root / name).exists():
+        if not os.path.lexists(root / name):
             return name
         stem, dash, number = name.rpartition("-")
         if not dash or not re.fullmatch(r"[1-9]\d{0,3}", number):
             stem, number = name, "1"
         count = int(number) + 1
-        while (root / f"{stem}-{count}").exists():
+        while os.path.lexists(root / f"{stem}-{count}"):
             count += 1
         return f"{stem}-{count}"
 

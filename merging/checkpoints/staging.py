@@ -31,10 +31,12 @@ class Staging:
     Attributes:
         folder: where it is.
         is_locked: False where the file system knows no locks.
+        made: folders above it that were made for it, the innermost first.
     """
 
     def __init__(self, folder: Path, lock: int, *, is_locked: bool) -> None:
         self.folder, self.is_locked = folder, is_locked
+        self.made: list[Path] = []
         self._lock: int | None = lock
         _own.add(folder)
 
@@ -46,12 +48,11 @@ class Staging:
             os.close(lock)
 
     def bring_to_disk(self, but: Collection[Path] = ()) -> None:
-        """All files and folders inside, so that the folder may be renamed; its lock goes.
+        """All files and folders inside, so that the folder may be renamed.
 
         Args:
             but: files that are on the disk already.
         """
-        (self.folder / LOCK).unlink(missing_ok=True)
         folders = [self.folder]
         for path in sorted(self.folder.rglob("*")):
             if path.is_dir():
@@ -62,19 +63,29 @@ class Staging:
         for folder in folders:
             sync_folder(folder)
 
+    def unlock(self) -> None:
+        """The folder is complete and about to be renamed: its lock is no part of it."""
+        (self.folder / LOCK).unlink(missing_ok=True)
+        sync_folder(self.folder)
+
     def remove(self) -> None:
-        """Removes the folder with all that is in it."""
+        """Removes the folder with all that is in it, and what was made for it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others are using it by now
+            for folder in self.made:
+                folder.rmdir()
         self.let_go()
 
 
 def new(out: Path) -> Staging:
     """A new hidden folder beside `out`, whose parents are made where absent. Raises OSError."""
+    made = [parent for parent in out.parents if not parent.exists()]
     while True:
         folder = unused(out)
         folder.mkdir(parents=True)
         found = _taken(folder, os.O_CREAT)
         if found is not None:
+            found.made = made
             return found
 
 

@@ -131,13 +131,22 @@ class ModelWriter:
         self._flush.finish()
         return self._flush
 
-    def publish(self) -> None:
-        """Renames the hidden folder to its final name: the model appears, all of it on the disk."""
+    def settle(self) -> None:
+        """Waits until all that is written, what stands beside the tensors too, is on the disk."""
         self.flush().done()
         try:
             self._staging.bring_to_disk(but={path for path, _, _ in self._places.values()})
+        except OSError as error:
+            raise in_words(error, self.out) from error
+
+    def publish(self) -> None:
+        """Renames the hidden folder to its final name: the model appears, all of it on the disk."""
+        self.settle()
+        try:
+            self._staging.unlock()
             self._rename()
-            staging.sync_folder(self.out.parent)
+            for folder in (self.out, *self._staging.made):
+                staging.sync_folder(folder.parent)
         except OSError as error:
             raise in_words(error, self.out) from error
         self._staging.let_go()

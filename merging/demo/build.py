@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from merging.checkpoints import staging
-from merging.checkpoints.output import in_words
+from merging.checkpoints.output import check_output, in_words
 from merging.demo import DOMAINS, NAMES
 from merging.demo.card import write_card
 from merging.demo.corpus import Mixture
@@ -87,11 +87,13 @@ def build(
 
     Raises:
         FileExistsError: OUT exists and holds something.
+        OutputExists: OUT can be no folder.
         NotEnoughSpace: it cannot be written.
     """
     out = Path(out).absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not empty: name a new folder for the family")
+    check_output(out, overwrite=False)
     try:  # now, not after ten minutes of training
         unfinished = staging.new(out)
         staging.remove_abandoned(out)
@@ -106,6 +108,7 @@ def build(
         if out.exists():
             out.rmdir()
         unfinished.bring_to_disk()
+        unfinished.unlock()
         unfinished.folder.rename(out)
     except OSError as error:
         raise in_words(error, out) from error

@@ -95,8 +95,9 @@ def test_taken_names_suggest_a_free_one(library: Library, family: Path) -> None:
 
 def test_free_names_count_on(library: Library) -> None:
     root = library.get("models/base").folder.parent
-    for taken in ("dppa", "dppa-2", "run-7", "v-0"):
+    for taken in ("dppa", "run-7", "v-0"):
         (root / taken).mkdir()
+    (root / "dppa-2").symlink_to("absent")
     wishes = ("new", "dppa", "dppa-2", "run-7", "v-0")
     assert [library.free_name(wish) for wish in wishes] == [
         "new", "dppa-3", "dppa-3", "run-8", "v-0-2",

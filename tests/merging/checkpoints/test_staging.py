@@ -133,5 +133,18 @@ def test_the_lock_is_no_part_of_what_is_published(tmp_path) -> None:
     (held.folder / "file").touch()
     assert (held.folder / LOCK).exists()
     held.bring_to_disk()
+    assert list(abandoned(tmp_path / "out")) == [], "it is ours until it is renamed"
+    held.unlock()
     assert [path.name for path in held.folder.iterdir()] == ["file"]
     assert [*abandoned(tmp_path / "out")] == []
+
+
+def test_folders_made_for_it_go_with_it(tmp_path) -> None:
+    (tmp_path / "there").mkdir()
+    out = tmp_path / "there" / "new" / "deep" / "out"
+    staging.new(out).remove()
+    assert list((tmp_path / "there").iterdir()) == []
+    held = staging.new(out)
+    (tmp_path / "there" / "new" / "note").touch()
+    held.remove()
+    assert [path.name for path in (tmp_path / "there" / "new").iterdir()] == ["note"]

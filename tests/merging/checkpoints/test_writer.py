@@ -147,8 +147,8 @@ def test_all_is_on_the_disk_before_the_model_appears(tmp_path, monkeypatch) -> N
     before = {name for name, is_there in synced if not is_there}
     files = {path.name for path in (tmp_path / "out").rglob("*")}
     assert len(files) == 6
-    assert before == files | {hidden}
-    assert synced[-2:] == [("inner", False), (tmp_path.name, True)]
+    assert before == files | {hidden, ".lock"}
+    assert synced[-2:] == [(hidden, False), (tmp_path.name, True)]
 
 
 def test_discarding_leaves_nothing(tmp_path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from merging import bounded_yaml, chat_templates, shipped
-from merging.checkpoints.names import DEMO_PREFIX
+from merging.checkpoints.names import DEMO_PREFIX, short_names
 from merging.documents import read_text
 from merging.errors import BadFile, RecipeError, shown
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, Knob
@@ -185,6 +185,7 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     _check_mergekit_switches(parameters, knobs, prune, consensus)
     models = _models(document.get("models"))
     base = _base(document.get("base_model"), method, models)
+    models = _by_one_name(models, base, folder)
     if method == "linear" and layers is None and "weight" in parameters:
         # mergekit averages the base too, where it is named and every model has a weight
         models += [(base, {})] if base not in [name for name, _ in models] else []
@@ -251,7 +252,8 @@ def dump(recipe: Recipe) -> str:
 
 
 def describe(recipe: Recipe) -> str:
-    """The recipe in a few sentences of plain words."""
+    """The recipe in a few sentences of plain words, its models by short names."""
+    recipe = _by_short_names(recipe)
     names = [source.model for source in recipe.sources]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     parts = [f"Start from {recipe.base} and take the changes of {listed}."]
@@ -289,6 +291,13 @@ def describe(recipe: Recipe) -> str:
     if recipe.strength.constant != 1:
         parts.append(f"Scale the result by {_factor(recipe.strength)}.")
     return " ".join(parts)
+
+
+def _by_short_names(recipe: Recipe) -> Recipe:
+    references = list(dict.fromkeys([recipe.base, *(source.model for source in recipe.sources)]))
+    names = dict(zip(references, short_names(references, recipe.folder), strict=True))
+    sources = tuple(replace(source, model=names[source.model]) for source in recipe.sources)
+    return replace(recipe, base=names[recipe.base], sources=sources)
 
 
 def _each(recipe: Recipe, tell: Callable[[Source], str]) -> str:
@@ -475,6 +484,26 @@ def _base(value: Any, method: str, models: Sequence[tuple[str, Any]]) -> str:
             return models[0][0]
         raise RecipeError(f"base_model is missing; {method} adds changes to a base")
     return _reference(value, "base_model")
+
+
+def _by_one_name(
+    models: Sequence[tuple[str, dict[str, Any]]], base: str, folder: Path | None
+) -> list[tuple[str, dict[str, Any]]]:
+    """The models, the base among them by the name that base_model gives it.
+
+    Raises:
+        RecipeError: two names are one folder's.
+    """
+    places = {_place_of(base, folder): base}
+    named = []
+    for name, values in models:
+        known = places.setdefault(_place_of(name, folder), name)
+        if known not in (name, base):
+            raise RecipeError(f"models: {known} and {name} are one folder; give it once")
+        named.append((known, values))
+    if [name for name, _ in named].count(base) > 1:
+        raise RecipeError(f"models: {base} is listed twice; give it once, with its weight")
+    return named
 
 
 def _source(

@@ -20,7 +20,7 @@ from typing import Literal
 
 from merging import demo
 from merging.checkpoints import open_family
-from merging.checkpoints.names import DEMO_PREFIX
+from merging.checkpoints.names import DEMO_PREFIX, distinct_names
 from merging.checkpoints.stamp import Stamp
 from merging.checkpoints.stamp import stamp as file_stamp
 from merging.documents import read_object
@@ -44,7 +44,12 @@ class BadName(MergeError):
 
 @dataclass(frozen=True)
 class Model:
-    """One model on offer. `id` is what recipes and screens call it ("demo:add", "models/mine")."""
+    """One model on offer.
+
+    Attributes:
+        id: what recipes call it ("demo:add", "models/mine").
+        label: what lists call it: "mine", or "models/mine" where another one is "mine", too.
+    """
 
     id: str
     label: str
@@ -96,7 +101,20 @@ class Library:
                     key = f"{name}/{entry}"
                     found[key] = Model(key, entry, Path(os.path.realpath(folder)), looks)
         with self._lock:
-            self._models, self._left_out = found, left_out
+            self._models, self._left_out = self._told_apart(found), left_out
+
+    def _told_apart(self, found: dict[str, Model]) -> dict[str, Model]:
+        """The models with labels that are no other's: a folder's is as long as that takes."""
+        paths = []
+        for model in found.values():
+            shelf, _, entry = model.id.partition("/")
+            paths.append(
+                (*self._roots[shelf].parts, entry)
+                if entry
+                else (model.id.removeprefix(DEMO_PREFIX),)
+            )
+        names = zip(found.values(), distinct_names(paths), strict=True)
+        return {m.id: m if m.kind == "demo" else replace(m, label=name) for m, name in names}
 
     def left_out(self) -> list[tuple[str, str]]:
         """(folder's name, reason) of folders that look like models and are not on offer, as of the
@@ -136,7 +154,9 @@ class Library:
         sources = [model for model in self.models() if model.kind == "folder"]
         if len(sources) < 2:
             return (sources[0].id if sources else ""), []
-        base = next((model for model in sources if "base" in model.label.lower()), sources[0])
+        base = next(
+            (model for model in sources if "base" in model.id.split("/")[-1].lower()), sources[0]
+        )
         shape = base.shape
         experts = [m.id for m in sources if m is not base and m.shape == shape]
         return base.id, experts[:4]

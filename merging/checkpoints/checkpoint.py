@@ -215,7 +215,8 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
     folder = Path(folder)
     name = name or folder.name
     if not folder.is_dir():
-        raise ModelNotFound(f"{name}: no folder {folder}")
+        looked = "" if str(folder) == name else f" (looked for {folder})"
+        raise ModelNotFound(f"{name}: there is no such folder{looked}; give the folder of a model")
     stamps = {folder / CONFIG: stamp(folder / CONFIG)}
     config = _config(folder / CONFIG, name)
     _refuse_specials(folder, name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,30 +44,49 @@ def resolve(reference: str, relative_to: Path | None = None) -> Path:
         )
     if _looks_like_hub_id(reference):
         return _download(reference)
+    looked = "" if str(folder) == reference else f" (looked for {folder})"
     raise ModelNotFound(
-        f"{reference}: no folder {folder}. Give a folder that holds config.json and "
+        f"{reference}: there is no such folder{looked}. Give a folder that holds config.json and "
         "*.safetensors, a Hub id such as org/name, or demo:NAME"
     )
 
 
 def short_names(references: Sequence[str], relative_to: Path | None = None) -> list[str]:
-    """What to call models wherever they lie: the last parts of their paths that tell them apart.
+    """What to call models wherever they lie: the fewest last parts of its path that tell each from
+    the others.
 
-    "a/final" and "/models/b/final" are "a/final" and "b/final"; "expert" and "/models/expert"
-    alone are both "expert".
+    "a/final", "/models/b/final" and "c/sql" are "a/final", "b/final" and "sql"; "expert" and
+    "/models/expert" alone are both "expert". Two references to one folder stay as they are written.
     """
-    parts = [_parts(reference, relative_to) for reference in references]
-    names: list[str] = []
-    for count in range(1, 1 + max(map(len, parts), default=0)):
-        names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
+    names = distinct_names([_parts(reference, relative_to) for reference in references])
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else reference
+        for name, reference in zip(names, references, strict=True)
+    ]
+
+
+def distinct_names(paths: Sequence[Sequence[str]]) -> list[str]:
+    """For each path the fewest last parts that no other ends in; all of it where one does."""
+    names = ["/".join(path) for path in paths]
+    left = set(range(len(paths)))
+    for count in range(1, 1 + max(map(len, paths), default=0)):
+        ends = Counter(tuple(path[-count:]) for path in paths)
+        for index in list(left):
+            if ends[tuple(paths[index][-count:])] == 1:
+                names[index] = "/".join(paths[index][-count:])
+                left.remove(index)
+        if not left:
             break
-    return names
+    return [name.replace("//", "/") for name in names]  # a path begins with the part "/"
 
 
 def _parts(reference: str, relative_to: Path | None) -> tuple[str, ...]:
-    folder = (relative_to or Path.cwd()) / Path(reference).expanduser()
-    return folder.resolve().parts if folder.is_dir() else tuple(reference.split("/"))
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # no path at all, or nobody's home
+        folder = (relative_to or Path.cwd()) / Path(reference).expanduser()
+        if folder.is_dir():
+            return folder.resolve().parts
+    return tuple(reference.split("/"))
 
 
 def _looks_like_hub_id(reference: str) -> bool:
@@ -82,8 +104,39 @@ def _download(repo_id: str) -> Path:
             allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"],
         )
     except Exception as error:
-        raise ModelNotFound(
-            f"{repo_id}: neither a folder nor a Hub model that can be reached "
-            f"({type(error).__name__}). Check the spelling, or download it and give the folder"
-        ) from None
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        raise ModelNotFound(f"{repo_id}: {_why_not(repo_id, error)}") from None
     return Path(path)
+
+
+def _why_not(repo_id: str, error: Exception) -> str:
+    """What kept a repository of the Hub from being fetched, and what to do."""
+    from huggingface_hub import errors
+
+    elsewhere = "download the model elsewhere and give its folder"
+    match error:
+        case errors.GatedRepoError():
+            return (
+                "the Hub gives this model only to those who accepted its terms; do that on "
+                f"https://huggingface.co/{repo_id}, and log in here: hf auth login"
+            )
+        case errors.RepositoryNotFoundError():
+            return (
+                "neither a folder nor a model of the Hub (or a private one: hf auth login); check "
+                "the spelling"
+            )
+        case errors.HFValidationError():
+            return (
+                "there is no such folder, and no model of the Hub can have this name; check the "
+                "spelling"
+            )
+        case OSError():  # no network, or one that does not reach the Hub
+            return (
+                "there is no such folder, and the Hub cannot be reached; check the spelling and "
+                f"the network, or {elsewhere}"
+            )
+    return (
+        f"there is no such folder, and the download from the Hub failed ({error}); try again, or "
+        f"{elsewhere}"
+    )

@@ -380,6 +380,30 @@ def test_relative_models_are_read_against_the_file_s_folder(tmp_path) -> None:
     assert load(file).folder == tmp_path.resolve()
 
 
+def test_words_call_models_by_short_names_that_tell_them_apart(tmp_path) -> None:
+    for name in ("a/base", "b/base", "b/sql"):
+        (tmp_path / name).mkdir(parents=True)
+    models = [str(tmp_path / "b" / "base"), "b/sql", "demo:add"]
+    recipe = from_mapping(
+        {"merge_method": "ties", "base_model": "a/base", "models": models}, tmp_path
+    )
+    assert describe(recipe).startswith(
+        "Start from a/base and take the changes of b/base, sql and demo:add."
+    )
+
+
+def test_a_folder_by_two_names_is_one_model(tmp_path) -> None:
+    for name in ("base", "x"):
+        (tmp_path / name).mkdir()
+    text = "{merge_method: ties, base_model: base, models: [./base, x]}"
+    assert [source.model for source in parse(text, tmp_path).sources] == ["x"]
+    for other in ("./x", str(tmp_path / "x"), "base/../x"):
+        with pytest.raises(RecipeError, match=f"x and {other} are one folder"):
+            parse(f"{{merge_method: ties, base_model: base, models: [x, {other}]}}", tmp_path)
+    with pytest.raises(RecipeError, match="base is listed twice"):
+        parse("{merge_method: ties, base_model: base, models: [base, ./base, x]}", tmp_path)
+
+
 # mistakes
 
 

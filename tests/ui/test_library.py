@@ -71,6 +71,11 @@ def test_two_folders_of_one_name_stay_apart(family: Path, tmp_path: Path, make_m
     make_model("other/models/one", W)
     both = Library([family, tmp_path / "other" / "models"])
     assert both.get("models/one").folder != both.get("models~2/one").folder
+    labels = {model.id: model.label for model in both.models()}
+    assert labels["models~2/one"] == "other/models/one"
+    assert labels["models/one"] == f"{tmp_path.name}/models/one"
+    assert labels["models/two"] == "two"
+    assert (labels["demo:base"], labels["models/base"]) == ("demo:base", "models/base")
 
 
 def test_missing_folder_is_no_error_and_takes_results(tmp_path: Path) -> None:

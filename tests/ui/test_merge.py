@@ -39,7 +39,7 @@ def watch(tab: MergeTab, job_id: str) -> list[tuple]:
 
 def test_good_recipe_is_told_in_words_and_may_start(tab: MergeTab) -> None:
     words, checks, start, reason = tab.checked(RECIPE, "new")
-    assert "models/base" in words
+    assert "Start from base and take the changes of one." in words
     assert "1 tensor will be merged" in checks
     assert start["interactive"] is True
     assert reason == ""

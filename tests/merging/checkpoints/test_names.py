@@ -8,6 +8,7 @@ import pytest
 
 from merging import demo
 from merging.checkpoints import resolve, short_names
+from merging.checkpoints.names import distinct_names
 from merging.errors import ModelNotFound
 
 
@@ -75,8 +76,42 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path, monkeypatch) -> None
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(ModelNotFound) as error:
         resolve("org/name", tmp_path)
-    assert "org/name" in str(error.value)
+    assert str(error.value).startswith("org/name: there is no such folder, and the Hub cannot be")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("GatedRepoError", "https://huggingface.co/org/name, and log in here: hf auth login"),
+        ("RepositoryNotFoundError", "neither a folder nor a model of the Hub"),
+        ("HFValidationError", "no model of the Hub can have this name"),
+        ("LocalEntryNotFoundError", "the Hub cannot be reached"),
+        ("OfflineModeIsEnabled", "the Hub cannot be reached"),
+    ],
+)
+def test_what_the_hub_says_is_told_without_its_errors_names(kind, words, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    cls = getattr(huggingface_hub.errors, kind)
+
+    def download(*_: object, **__: object) -> str:
+        raise cls.__new__(cls)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ModelNotFound) as error:
+        resolve("org/name", tmp_path)
+    assert words in str(error.value)
+    assert "Error" not in str(error.value)
+
+
+def test_a_folder_that_is_not_there_is_named_once(tmp_path) -> None:
+    with pytest.raises(
+        ModelNotFound, match=r"^a: there is no such folder \(looked for /.*/a\)\. Give"
+    ):
+        resolve("a", tmp_path)
+    with pytest.raises(ModelNotFound, match=r"^/no/such: there is no such folder\. Give"):
+        resolve("/no/such", tmp_path)
 
 
 def test_short_names_are_the_same_wherever_the_models_lie(tmp_path) -> None:
@@ -86,8 +121,35 @@ def test_short_names_are_the_same_wherever_the_models_lie(tmp_path) -> None:
     assert short_names(["expert0"], family) == ["expert0"]
     assert short_names([str(family / "expert0")]) == ["expert0"]
     assert short_names(["a/final", "./b/final"], family) == ["a/final", "b/final"]
+    assert short_names(["a/final", "b/final", "expert0"], family) == [
+        "a/final",
+        "b/final",
+        "expert0",
+    ]
     assert short_names(["org/name", "demo:add"], family) == ["name", "demo:add"]
     assert short_names([]) == []
+
+
+def test_models_of_one_name_are_told_apart_at_any_depth() -> None:
+    paths = [
+        ("/", "x", "run1", "out", "base"),
+        ("/", "x", "run2", "out", "base"),
+        ("/", "y", "sql"),
+    ]
+    assert distinct_names(paths) == ["run1/out/base", "run2/out/base", "sql"]
+    assert distinct_names([("base",), ("models", "base")]) == ["base", "models/base"]
+    assert distinct_names([("/", "base"), ("/", "m", "base")]) == ["/base", "m/base"]
+
+
+def test_one_folder_by_two_names_keeps_both(tmp_path) -> None:
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "latest").symlink_to("v1")
+    assert short_names(["v1", "latest"], tmp_path) == ["v1", "latest"]
+
+
+@pytest.mark.parametrize("reference", ["a\0b", "~nobody-of-this-name/x", "n" * 5000, "a/b/c/d"])
+def test_whatever_is_no_folder_has_a_short_name_too(reference: str) -> None:
+    assert short_names([reference]) == [reference.split("/")[-1]]
 
 
 @pytest.mark.parametrize("reference", ["org/name@main", "org/name+org/lora"])

@@ -115,7 +115,7 @@ class ChatTab:
         columns = [*refs.boxes, *refs.columns]
         refs.chosen.change(self.chose, refs.chosen, [refs.chosen, refs.problem, *columns], **CHEAP)
         tab.select(self.opened, refs.chosen, refs.chosen, **PROMPT)
-        demo.load(self.prepared, **PROMPT)
+        demo.load(self.prepared, **CHEAP)
         asked = [refs.asked, refs.prompt, refs.problem, *refs.columns]
         often = {**CHEAP, "trigger_mode": "multiple"}  # a question must never be dropped
         # one after the other, or a quick second question could stand before the first

@@ -176,9 +176,47 @@ def test_inspect_as_json(parent, capsys) -> None:
         assert line["l2"] == pytest.approx(delta.norm().item(), rel=1e-6)
 
 
-def test_inspect_prints_a_table(parent, capsys) -> None:
-    assert main(["inspect", "base", "expert0"]) == 0
-    assert "model.layers.0.mlp.up_proj.weight" in capsys.readouterr().out
+def test_inspect_begins_with_an_overview_by_layer(tmp_path, capsys, monkeypatch) -> None:
+    """Two layers of 4 entries and a norm of 2: what changed, and how far, worked out by hand."""
+    names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(2)]
+    base = {name: torch.full((2, 2), 2.0) for name in names} | {"model.norm.weight": torch.ones(2)}
+    moved = {name: tensor.clone() for name, tensor in base.items()}
+    moved[names[0]][0, 0] += 1.0
+    moved[names[1]] += 0.5
+    write_model(tmp_path / "base", base)
+    write_model(tmp_path / "a" / "tuned", moved)
+    write_model(tmp_path / "b" / "tuned", base)
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "base", "a/tuned", "b/tuned"]) == 0
+    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert told[:5] == [
+        "a/tuned entries changed mean|d| max|d| |d|/|base|",
+        "layer 0 4 25.0 % 2.500e-01 1.000e+00 2.50e-01",
+        "layer 1 4 100 % 5.000e-01 5.000e-01 2.50e-01",
+        "outside the layers 2 0 % 0.000e+00 0.000e+00 0.00e+00",
+        "all 10 50.0 % 3.000e-01 1.000e+00 2.43e-01",  # sqrt(2) / sqrt(34)
+    ]
+    assert told[6] == "b/tuned entries changed mean|d| max|d| |d|/|base|"
+    assert "cosine of a/tuned and b/tuned: none: one of them is the base" in told
+    assert told[told.index("a/tuned, tensor by tensor") + 2].startswith(names[0])
+    assert main(["inspect", "base", "a/tuned", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["experts"]["a/tuned"]
+    assert found["layers"]["layer 0"] == {
+        "numel": 4, "zeros": 3, "mean_abs": 0.25, "max_abs": 1.0, "l1": 1.0, "l2": 1.0,
+        "base_l2": 4.0,
+    }  # fmt: skip
+    assert (found["all"]["numel"], found["all"]["zeros"]) == (10, 5)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(0, 9, "0 %"), (9, 9, "100 %"), (1, 10_000, "< 0.1 %"), (9999, 10_000, "> 99.9 %"),
+     (1, 3, "33.3 %"), (0, 0, "0 %")],
+)  # fmt: skip
+def test_only_none_is_0_percent_and_only_all_is_100(part: int, whole: int, text: str) -> None:
+    from merging.commands import inspect
+
+    assert inspect._share(part, whole) == text
 
 
 # mistakes
@@ -289,6 +327,7 @@ def test_a_damaged_model_is_one_line(damage: str, parent, capsys) -> None:
     [
         (["inspect", "base", "absent"], ["absent"]),
         (["inspect", "base", "expert0", "expert0"], ["twice"]),
+        (["inspect", "base", "expert0", "./expert0"], ["expert0 and ./expert0", "twice"]),
         (["check", "absent.yaml"], ["absent.yaml"]),
         (["check", "/dev/zero"], ["/dev/zero", "is a device"]),
         (["check", "."], [".: is a folder"]),

@@ -321,10 +321,12 @@ class Run:
             record.write_companions(writer.folder, recipe, family, digest)
             for model in family.models:
                 model.check_unchanged()  # else the record would vouch for other bytes
-            writer.settle()
-            stream.check_cancelled()
-            journal.remove()
-            writer.publish()
+
+            def settled() -> None:
+                stream.check_cancelled()
+                journal.remove()
+
+            writer.publish(settled)
         except BaseException as error:
             back.close()
             told = in_words(error, self.out)

@@ -13,7 +13,7 @@ import os
 import shutil
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,18 +131,16 @@ class ModelWriter:
         self._flush.finish()
         return self._flush
 
-    def settle(self) -> None:
-        """Waits until all that is written, what stands beside the tensors too, is on the disk."""
+    def publish(self, settled: Callable[[], object] = lambda: None) -> None:
+        """Renames the hidden folder to its final name: the model appears, all of it on the disk.
+
+        Args:
+            settled: called once all is on the disk; what it raises keeps the model from appearing.
+        """
         self.flush().done()
         try:
             self._staging.bring_to_disk(but={path for path, _, _ in self._places.values()})
-        except OSError as error:
-            raise in_words(error, self.out) from error
-
-    def publish(self) -> None:
-        """Renames the hidden folder to its final name: the model appears, all of it on the disk."""
-        self.settle()
-        try:
+            settled()
             self._staging.unlock()
             self._rename()
             for folder in (self.out, *self._staging.made):

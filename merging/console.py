@@ -74,16 +74,14 @@ def tell(kind: str, text: object = "") -> None:
         sys.stderr.flush()
 
 
-class Bar:
-    """Progress on stderr: one line redrawn in place on a terminal, one every 10 s elsewhere."""
+class Ticker:
+    """Says on stderr how far the work is: one line redrawn in place on a terminal, one every 10 s
+    elsewhere."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + _TELL_S
 
-    def __call__(self, progress: Any) -> None:
-        share = progress.done / progress.total if progress.total else 1.0
-        eta = f", {progress.eta_s:.0f} s left" if progress.eta_s is not None else ""
-        text = f"{share:4.0%} {progress.phase} {progress.tensor}{eta}"
+    def __call__(self, text: str) -> None:
         if is_terminal():
             status(text)
         elif time.monotonic() >= self._due:
@@ -94,6 +92,18 @@ class Bar:
 def is_terminal() -> bool:
     """True where somebody watches stderr."""
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+class Bar:
+    """A merge's or a scan's progress on stderr, as `Ticker`."""
+
+    def __init__(self) -> None:
+        self._tell = Ticker()
+
+    def __call__(self, progress: Any) -> None:
+        share = progress.done / progress.total if progress.total else 1.0
+        eta = f", {progress.eta_s:.0f} s left" if progress.eta_s is not None else ""
+        self._tell(f"{share:4.0%} {progress.phase} {progress.tensor}{eta}")
 
 
 def status(text: str) -> None:

@@ -1,30 +1,45 @@
-"""Measure models by exact match: greedy answers to held-out prompts, with 95 % intervals."""
+"""Measure models by their replies to held-out prompts, with 95 % intervals."""
 
-import json
+from __future__ import annotations
+
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from merging.demo import DOMAINS
-from merging.demo.tasks import Task, held_out
-from merging.errors import MergeError
-from merging.trial.decode import greedy
+from merging.errors import Cancelled
+from merging.trial.decode import BATCH, greedy
+from merging.trial.likelihood import Row, log_likelihoods
 from merging.trial.loading import load
 from merging.trial.model import Model
+from merging.trial.tasks import Task, TaskFileError, choose_tasks, is_right
 from merging.trial.tokenizer import Tokenizer
+from merging.trial.turns import PromptError
 
 Source = Path | str | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Progress = Callable[[str, float], None]
+Score = dict[str, float]
 
-MOST_PROMPTS = 1000
+LONGEST = 256  # tokens of a reply that is searched for its answer
 _SPARE_TOKENS = 8  # beyond the longest answer: a longer reply is wrong, no need to read its end
 _Z_95 = 1.959964
 
 
-class TaskFileError(MergeError):
-    """A file of the user's own tasks cannot be used; the message names the file and the line."""
+@dataclass(frozen=True)
+class Limits:
+    """How much is asked for at a time.
+
+    Attributes:
+        longest: tokens where a reply is cut off; None for the longest answer and a few, and for
+            LONGEST where replies are searched.
+        batch: prompts per forward pass at most.
+    """
+
+    longest: int | None = None
+    batch: int = BATCH
 
 
 def evaluate(
@@ -35,7 +50,7 @@ def evaluate(
     split: str = "test",
     tasks: Path | None = None,
     progress: Progress | None = None,
-) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+) -> dict[str, dict[str, dict[str, Score]]]:
     """Score each model on each domain.
 
     Args:
@@ -44,24 +59,56 @@ def evaluate(
         n: prompts per domain: 200 of the built-in ones, all of a task file, if None. Of a file, at
             most the first `n` of each domain.
         split: "test" to report, "validation" to choose by. A task file has no splits.
-        tasks: a JSON-lines file of {"domain", "prompt", "answer"} in place of the built-in tasks.
-        progress: called with the model's name and the share of its prompts answered, 0..1.
+        tasks: a JSON-lines file, as `tasks.read_tasks` reads it, in place of the built-in tasks.
+        progress: called with the model's name and the share of its work that is done, 0..1.
 
     Returns:
-        {"scores": {model: {domain: {"score", "low", "high", "n"}}}}: the share of answers that
-        match exactly once stripped, 0..1, and its Wilson 95 % interval.
+        {"scores": {model: {domain: {"score", "low", "high", "n"}}}}: the share of right replies,
+        0..1, and its Wilson 95 % interval.
 
     Raises:
         TaskFileError: the task file cannot be read, or a line of it is wrong.
         ValueError: an unknown domain or split, or `n` out of range.
     """
     chosen = choose_tasks(domains, n, split, tasks)
-    scores = {}
-    for name, source in models.items():
-        model = None  # one model in memory at a time
-        model = _load(name, source)
-        scores[name] = _score(model, chosen, _scaled(progress, name, len(chosen)))
+    scores: dict[str, dict[str, Score]] = {name: {} for name in models}
+    for name, domain, score in scored(models, chosen, progress=progress):
+        scores[name][domain] = score
     return {"scores": scores}
+
+
+def scored(
+    models: Mapping[str, Source],
+    tasks: Sequence[Task],
+    limits: Limits | None = None,
+    *,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+) -> Iterator[tuple[str, str, Score]]:
+    """Yields (model, domain, score) as each is known; one model is in memory at a time.
+
+    Every prompt of all domains is read before the first is answered.
+
+    Args:
+        models, progress: as `evaluate`.
+        cancel: ends the work at the next token.
+
+    Raises:
+        PromptError: a model cannot read a prompt, or its answer does not fit behind it.
+        BadCheckpoint, UnsafeFile, ModelNotFound: as `loading.load`.
+        Cancelled: `cancel` was set.
+    """
+    limits = limits or Limits()
+    for name, source in models.items():
+        model = None
+        model = _load(name, source, cancel)
+        _check_room(model, tasks)
+        done = 0
+        for domain in dict.fromkeys(task.domain for task in tasks):
+            own = [task for task in tasks if task.domain == domain]
+            tell = _Told(name, progress, cancel, done / len(tasks), len(own) / len(tasks))
+            yield name, domain, _share(_judged(model, own, limits, tell))
+            done += len(own)
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
@@ -80,112 +127,98 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def read_tasks(path: Path) -> list[Task]:
-    """Read a user's tasks: one JSON object per line with "domain", "prompt" and "answer".
-
-    Blank lines are passed over.
-
-    Raises:
-        TaskFileError: no such file, no task in it, or a wrong line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskFileError(f"the task file {path} cannot be read: {error}") from error
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise TaskFileError(f"the task file {path} holds no task")
-    return [_read_line(path, number, line) for number, line in numbered]
-
-
-def _read_line(path: Path, number: int, line: str) -> Task:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise TaskFileError(f"{path}, line {number}: not valid JSON ({error.msg})") from error
-    if not isinstance(entry, dict):
-        raise TaskFileError(
-            f'{path}, line {number}: expected an object with "domain", "prompt" and "answer", '
-            f"not {type(entry).__name__}"
-        )
-    wanted = ("domain", "prompt", "answer")
-    for key in wanted:
-        if key not in entry:
-            raise TaskFileError(f'{path}, line {number}: "{key}" is missing')
-        if not isinstance(entry[key], str) or not entry[key].strip():
-            raise TaskFileError(f'{path}, line {number}: "{key}" must be a text that is not empty')
-    for key in entry:
-        if key not in wanted:
-            raise TaskFileError(f'{path}, line {number}: unknown key "{key}"')
-    return Task(**entry)
-
-
-def choose_tasks(
-    domains: Sequence[str] | None, n: int | None, split: str, path: Path | None
-) -> list[Task]:
-    """Returns up to `n` tasks of each domain: built-in ones of a split, or those of a file. None:
-    as `evaluate`."""
-    if path is None:
-        n = 200 if n is None else n
-        if not 1 <= n <= MOST_PROMPTS:
-            raise TaskFileError(f"1 to {MOST_PROMPTS} built-in prompts can be asked for, not {n}")
-        return [task for domain in domains or DOMAINS for task in held_out(domain, split, n)]
-    if n is not None and n < 1:
-        raise ValueError(f"at least 1 prompt per domain is needed, not {n}")
-    by_domain: dict[str, list[Task]] = {}
-    for task in read_tasks(path):
-        by_domain.setdefault(task.domain, []).append(task)
-    for domain in domains or ():
-        if domain not in by_domain:
-            raise ValueError(f"{path} has no domain '{domain}': it has {', '.join(by_domain)}")
-    return [task for domain in domains or by_domain for task in by_domain[domain][:n]]
-
-
-def _load(name: str, source: Source) -> Model:
+def _load(name: str, source: Source, cancel: threading.Event | None) -> Model:
     if isinstance(source, tuple):
         network, tokenizer = source
         return Model(network, Tokenizer(tokenizer, name), name)
-    return load(Path(source), name=name)
+    return load(Path(source), name=name, stop=cancel)
 
 
-def _scaled(progress: Progress | None, name: str, total: int) -> Callable[[int], None] | None:
-    if progress is None:
-        return None
-    done = 0
+def _check_room(model: Model, tasks: Sequence[Task]) -> None:
+    """Raises PromptError where a prompt and its answer do not fit the model's context."""
+    prompts = model.read([[{"role": "user", "content": task.prompt}] for task in tasks])
+    longest = [max((task.answer, *task.choices), key=len) for task in tasks]
+    for task, prompt, answer in zip(tasks, prompts, model.language.ids(longest), strict=True):
+        if len(prompt) + len(answer) > model.context:
+            raise PromptError(
+                f"{model.name}: a prompt of {task.domain} has {len(prompt)} tokens and its answer "
+                f"{len(answer)}, the model reads and writes {model.context} together; shorten "
+                f"the prompt '{task.prompt[:40]}'"
+            )
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(name, done / total)
 
-    return advance
+@dataclass(frozen=True)
+class _Told:
+    """Tells how far a domain's share of a model's work is, and ends it where that is asked for."""
+
+    name: str
+    progress: Progress | None
+    cancel: threading.Event | None
+    before: float
+    share: float
+
+    def __call__(self, part: float) -> None:
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled("stopped")
+        if self.progress is not None:
+            self.progress(self.name, self.before + self.share * part)
 
 
-def _score(
-    model: Model,
-    tasks: Sequence[Task],
-    progress: Callable[[int], None] | None,
-) -> dict[str, dict[str, float]]:
-    scores = {}
-    for domain in dict.fromkeys(task.domain for task in tasks):
-        own = [task for task in tasks if task.domain == domain]
-        answers = [task.answer for task in own]
-        longest = max(len(ids) for ids in model.language.ids(answers))
+def _judged(model: Model, tasks: Sequence[Task], limits: Limits, tell: _Told) -> list[bool]:
+    """For each task, whether the model answers it."""
+    asked = [task for task in tasks if task.scoring != "choice"]
+    chosen = [task for task in tasks if task.scoring == "choice"]
+    part = len(asked) / len(tasks)
+    right = []
+    if asked:
         replies = greedy(
             model,
-            [task.prompt for task in own],
-            max_new_tokens=longest + _SPARE_TOKENS,
-            progress=progress,
+            [task.prompt for task in asked],
+            max_new_tokens=_longest(model, asked, limits),
+            batch=limits.batch,
+            progress=lambda done: tell(part * done),
         )
-        scores[domain] = _share(_matches(replies, answers))
-    return scores
+        right += [is_right(task, reply) for task, reply in zip(asked, replies, strict=True)]
+    if chosen:
+        right += _chosen(model, chosen, lambda done: tell(part + (1 - part) * done))
+    return right
 
 
-def _matches(replies: Iterable[str], answers: Iterable[str]) -> list[bool]:
-    return [r.strip() == a.strip() for r, a in zip(replies, answers, strict=True)]
+def _longest(model: Model, tasks: Sequence[Task], limits: Limits) -> int:
+    """Tokens where the replies to tasks are cut off."""
+    if limits.longest is not None:
+        return limits.longest
+    answers = max(len(ids) for ids in model.language.ids([task.answer for task in tasks]))
+    searched = any(task.scoring != "exact" for task in tasks)
+    return max(answers + _SPARE_TOKENS, LONGEST if searched else 0)
 
 
-def _share(matches: Sequence[bool]) -> dict[str, float]:
+def _chosen(model: Model, tasks: Sequence[Task], tell: Callable[[float], None]) -> list[bool]:
+    """For each task, whether its answer is the likeliest of its choices."""
+    prompts = model.read([[{"role": "user", "content": task.prompt}] for task in tasks])
+    end = [model.language.end] if model.language.has_template and model.language.end else []
+    rows: list[Row] = []
+    for task, prompt in zip(tasks, prompts, strict=True):
+        rows += [(prompt, [*ids, *end]) for ids in model.answers(task.choices)]
+    count = 0
+
+    def advance(more: int) -> None:
+        nonlocal count
+        count += more
+        tell(count / len(rows))
+
+    found = iter(log_likelihoods(model, rows, advance))
+    right = []
+    for task in tasks:
+        scores = [next(found) for _ in task.choices]
+        right.append(task.choices[scores.index(max(scores))] == task.answer)
+    return right
+
+
+def _share(matches: Sequence[bool]) -> Score:
     right, n = sum(matches), len(matches)
     low, high = wilson(right, n)
     return {"score": right / n, "low": low, "high": high, "n": n}
+
+
+__all__ = ["Limits", "TaskFileError", "choose_tasks", "evaluate", "scored", "wilson"]

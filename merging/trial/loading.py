@@ -19,7 +19,6 @@ from merging.trial.model import Model, plain_generation
 from merging.trial.reason import reason
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.*", "spiece.model", "*.tiktoken")
-_COMPANION_BYTES = 200_000_000  # of a file beside the tensors
 _BUILDING = threading.Lock()  # building a model changes torch's defaults: one at a time
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
@@ -67,7 +66,7 @@ def prepare(
         As `load`.
     """
     checkpoint = open_checkpoint(Path(folder), name)
-    _check_companions(checkpoint)
+    _check_tokenizer(checkpoint)
     compare_counts(checkpoint)
     return Prepared(checkpoint, ConfinedTokenizer(checkpoint.folder, checkpoint.name, stop))
 
@@ -97,23 +96,14 @@ def load(
     return prepare(folder, name=name, stop=stop).load(dtype, stop)
 
 
-def _check_companions(checkpoint: Checkpoint) -> None:
-    """Raises BadCheckpoint where the tokenizer is missing, or a file beside the tensors is huge."""
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Raises BadCheckpoint where the tokenizer is missing."""
     folder, name = checkpoint.folder, checkpoint.name
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
         raise BadCheckpoint(
             f"{name}: no tokenizer in its folder; copy tokenizer.json and "
             "tokenizer_config.json there from the model it was made from"
         )
-    for path in folder.iterdir():
-        if path.suffix in (".json", ".jinja", ".model", ".txt", ".tiktoken"):
-            if not path.is_file():
-                raise BadCheckpoint(f"{name}: {path.name} is no ordinary file; copy it again")
-            if path.stat().st_size > _COMPANION_BYTES:
-                raise BadCheckpoint(
-                    f"{name}: {path.name} has {path.stat().st_size / 1e6:.0f} MB, at most "
-                    f"{_COMPANION_BYTES / 1e6:.0f} MB are read; copy it again"
-                )
 
 
 def _check_loaded(checkpoint: Checkpoint, info: dict[str, Any]) -> None:

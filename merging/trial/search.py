@@ -10,33 +10,37 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
-from torch.func import functional_call
 from torch.nn import functional
+from transformers import PreTrainedModel
 
-from merging.checkpoints import Entry, resolve
+from merging.checkpoints import Entry, Family, resolve
 from merging.demo.tasks import Task
-from merging.errors import Cancelled, RecipeError
+from merging.errors import Cancelled, NotEnoughSpace, RecipeError
 from merging.merge import open_recipe
 from merging.recipe import Recipe
 from merging.schedule import Rule, Schedule
 from merging.stages import value_at
+from merging.trial.likelihood import IGNORED, Row, answer_logits, padded
 from merging.trial.loading import load
+from merging.trial.memory import batch_bytes, free_bytes, gigabytes
 from merging.trial.model import Model
+from merging.trial.turns import PromptError
 
 Group = tuple[str, int | None]
 """Tensors that share a weight: (part of their names, layer); ("*", None) for the rest."""
 
-Row = tuple[list[int], list[int]]
-"""The tokens of a prompt and of its answer."""
-
-IGNORED = -100
 STEPS, LEARNING_RATE, BATCH = 200, 0.02, 96
+SMOOTHED = 10  # steps: each draws other prompts, so one loss alone says little
 DECIMALS = 3
+_PIECE = 1 << 22  # entries of a tensor that are merged at a time
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,18 @@ class Found:
     Attributes:
         recipe: the recipe with the weights that were found.
         losses: mean cross-entropy (nats per answer token) of each step's prompts.
+        steps: how many were asked for. Where fewer were made, the search was stopped, and the
+            weights are those with the lowest mean loss of SMOOTHED steps.
     """
 
     recipe: Recipe
     losses: tuple[float, ...]
+    steps: int
+
+    @property
+    def is_whole(self) -> bool:
+        """False where the search was stopped."""
+        return len(self.losses) == self.steps
 
 
 def search(
@@ -60,25 +72,70 @@ def search(
     learning_rate: float = LEARNING_RATE,
     batch: int = BATCH,
     seed: int = 0,
-    progress: Callable[[int, float], None] | None = None,
+    progress: Callable[[float, float], None] | None = None,
+    note: Callable[[str], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> Found:
     """Learns the weights of a task-arithmetic recipe, starting from those it has.
 
-    All models are held in memory as float32.
+    The merged model and its gradients are held in float32, base and experts in their own type.
 
     Args:
         recipe: prune: none and consensus: sum, not normalized.
         tasks: validation prompts with answers; every step draws `batch` of them.
         learning_rate: Adam's; falls to a tenth over the steps.
-        progress: called after every step with its number from 1 and its loss.
-        cancel: set it to stop at the next step.
+        progress: called with the steps that are done, also with parts of one, and the loss of
+            the last whole step, NaN before it.
+        note: told in words where memory allows fewer prompts at a time than `batch`; the result
+            is the same.
+        cancel: set it to stop; what was found so far is returned.
 
     Raises:
         RecipeError: another kind of recipe, a tensor that does not fit the base, or a loss that is
             not finite.
-        Cancelled: `cancel` was set.
+        PromptError: the base cannot read a prompt, or its answer does not fit behind it.
+        NotEnoughSpace: the models do not fit into memory.
+        Cancelled: `cancel` was set before the first step was made.
     """
+    _check_recipe(recipe)
+    family = open_recipe(recipe)
+    _check_memory(family)
+    base = resolve(recipe.base, recipe.folder)
+    model = load(base, torch.float32, name=recipe.base, stop=cancel)
+    mixture = _Mixture(recipe, family, model.network)
+    rows = _rows(model, tasks)
+    size = _rows_at_a_time(model, rows, batch, note)
+    _end_with(model.network, cancel)
+    optimiser = torch.optim.Adam(mixture.weights.values(), lr=learning_rate)
+    rng = random.Random(seed)
+    losses: list[float] = []
+    best = (math.inf, {group: weight.clone() for group, weight in mixture.weights.items()})
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate * (1 - 0.9 * step / steps)
+        mixture.merge()
+        before = {group: weight.clone() for group, weight in mixture.weights.items()}
+        tell = partial(_tell, progress, step, losses[-1] if losses else math.nan)
+        try:
+            losses.append(_learn(model.network, rng.choices(rows, k=batch), size, tell))
+        except Cancelled:
+            if not losses:
+                raise
+            return Found(_with_weights(recipe, best[1], mixture.layers), tuple(losses), steps)
+        if not math.isfinite(losses[-1]):
+            raise RecipeError(
+                f"search: the loss is {losses[-1]} at step {step + 1}; start from smaller weights"
+            )
+        recent = statistics.fmean(losses[-SMOOTHED:])
+        if recent <= best[0]:
+            best = (recent, before)
+        mixture.differentiate()
+        optimiser.step()
+        _tell(progress, step, losses[-1], 1.0)
+    return Found(_with_weights(recipe, mixture.weights, mixture.layers), tuple(losses), steps)
+
+
+def _check_recipe(recipe: Recipe) -> None:
     if (recipe.prune, recipe.consensus) != ("none", "sum") or recipe.parameters.get("normalize"):
         raise RecipeError(
             "search learns the weights of task_arithmetic (prune: none, consensus: sum); this "
@@ -86,60 +143,92 @@ def search(
         )
     if recipe.strength.constant != 1.0:
         raise RecipeError("search needs lambda: 1; multiply the weights by it")
-    family = open_recipe(recipe)
+
+
+def _depth(recipe: Recipe, family: Family) -> int:
+    """Layers of the one stack that the base has. Raises RecipeError where it has several."""
     depths = {entry.place.depth for entry in family.merged if entry.place.is_linear}
     if len(depths) > 1:
         counts = " and ".join(map(str, sorted(depths)))
         raise RecipeError(
             f"search: {recipe.base} has stacks of {counts} layers; one depth is supported"
         )
-    layers = max(depths, default=1)
-    folder = resolve(recipe.base, recipe.folder)
-    model = load(folder, torch.float32, name=recipe.base)
-    network = model.network.requires_grad_(False)
-    parameters = dict(network.named_parameters())
-    for entry in family.merged:
-        if entry.name not in parameters:
-            raise RecipeError(f"search: tensor {entry.name} is not a parameter of {recipe.base}")
-        if entry.numel != parameters[entry.name].numel():
-            raise RecipeError(
-                f"search: tensor {entry.name} has other rows in the experts than in {recipe.base}; "
-                "search needs models of one vocabulary"
-            )
-    deltas = {
-        entry.name: torch.stack(
-            [expert.read(entry.name).float() - parameters[entry.name] for expert in family.experts]
+    return max(depths, default=1)
+
+
+def _check_memory(family: Family) -> None:
+    """Raises NotEnoughSpace where the models and the gradients do not fit into free memory."""
+    need = 8 * family.base.parameters + sum(model.size_bytes for model in family.models)
+    free = free_bytes()
+    if need > free:
+        raise NotEnoughSpace(
+            f"search: {len(family.models)} models of {family.base.parameters:,} parameters need "
+            f"{gigabytes(need)} of memory, {gigabytes(free)} are free; close other programs, or "
+            "search on a machine with more"
         )
-        for entry in family.merged
-    }
-    groups = {entry.name: _group(entry) for entry in family.merged}
-    weights = _start(recipe, family.merged, groups)
-    learned = {group: value.requires_grad_() for group, value in weights.items()}
-    optimiser = torch.optim.Adam(learned.values(), lr=learning_rate)
-    rng = random.Random(seed)
-    rows = _rows(model, tasks)
-    losses: list[float] = []
-    for step in range(steps):
-        if cancel is not None and cancel.is_set():
-            raise Cancelled("stopped; no weights were found")
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate * (1 - 0.9 * step / steps)
-        merged = {
-            name: parameters[name] + torch.tensordot(learned[groups[name]], delta, 1)
-            for name, delta in deltas.items()
-        }
-        loss = _loss(network, merged, *_padded(rng.choices(rows, k=batch)))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise RecipeError(
-                f"search: the loss is {losses[-1]} at step {step + 1}; start from smaller weights"
-            )
-        if progress is not None:
-            progress(step + 1, losses[-1])
-    return Found(_with_weights(recipe, learned, layers), tuple(losses))
+
+
+class _Mixture:
+    """A network whose parameters are merged anew from base and experts as the weights change.
+
+    Attributes:
+        weights: group -> a weight per expert, (E,) float32: what is learned.
+        layers: of the base.
+    """
+
+    def __init__(self, recipe: Recipe, family: Family, network: PreTrainedModel) -> None:
+        self.layers = _depth(recipe, family)
+        self._groups = {entry.name: _group(entry) for entry in family.merged}
+        self.weights = _start(recipe, family.merged, self._groups)
+        network.requires_grad_(False)
+        parameters = dict(network.named_parameters())
+        self._sources: dict[str, list[torch.Tensor]] = {}
+        self._parameters: dict[str, torch.Tensor] = {}
+        for entry in family.merged:
+            name = entry.name
+            if name not in parameters:
+                raise RecipeError(f"search: tensor {name} is not a parameter of {recipe.base}")
+            if entry.numel != parameters[name].numel():
+                raise RecipeError(
+                    f"search: tensor {name} has other rows in the experts than in "
+                    f"{recipe.base}; search needs models of one vocabulary"
+                )
+            self._parameters[name] = parameters[name].requires_grad_()
+            self._sources[name] = [model.read(name).flatten() for model in family.models]
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Sets the parameters to base + sum of weight x (expert - base), and forgets gradients."""
+        for name, parameter in self._parameters.items():
+            parameter.grad = None
+            weights = self.weights[self._groups[name]].tolist()
+            flat = parameter.view(-1)
+            for piece, base, deltas in self._pieces(name):
+                flat[piece] = base
+                for weight, delta in zip(weights, deltas, strict=True):
+                    flat[piece].add_(delta, alpha=weight)
+
+    @torch.no_grad()
+    def differentiate(self) -> None:
+        """Sets the gradients of the weights from those of the parameters."""
+        found = {group: torch.zeros_like(weight) for group, weight in self.weights.items()}
+        for name, parameter in self._parameters.items():
+            if parameter.grad is None:
+                continue
+            flat = parameter.grad.view(-1)
+            for piece, _, deltas in self._pieces(name):
+                for index, delta in enumerate(deltas):
+                    found[self._groups[name]][index] += flat[piece].dot(delta)
+        for group, weight in self.weights.items():
+            weight.grad = found[group]
+
+    def _pieces(self, name: str) -> Iterator[tuple[slice, torch.Tensor, Iterator[torch.Tensor]]]:
+        """(where, the base's entries, each expert's changes) of a tensor, flat, float32."""
+        base, *experts = self._sources[name]
+        for start in range(0, base.numel(), _PIECE):
+            piece = slice(start, min(start + _PIECE, base.numel()))
+            root = base[piece].float()
+            yield piece, root, (expert[piece].float() - root for expert in experts)
 
 
 def _rows(model: Model, tasks: Sequence[Task]) -> list[Row]:
@@ -147,33 +236,104 @@ def _rows(model: Model, tasks: Sequence[Task]) -> list[Row]:
     prompts = model.read([[{"role": "user", "content": task.prompt}] for task in tasks])
     answers = model.answers([task.answer for task in tasks])
     end = [] if model.language.end is None else [model.language.end]
-    return [(prompt, answer + end) for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = [(prompt, answer + end) for prompt, answer in zip(prompts, answers, strict=True)]
+    for task, (prompt, answer) in zip(tasks, rows, strict=True):
+        if len(prompt) + len(answer) > model.context:
+            raise PromptError(
+                f"{model.name}: the prompt '{task.prompt[:40]}' has {len(prompt)} tokens and its "
+                f"answer {len(answer)}, the model reads {model.context} together; shorten it"
+            )
+    return rows
 
 
-def _padded(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens padded on the right (attention is causal, so nothing sees it), and the token after
-    each position, IGNORED off the answers; both (len(rows), longest) int64."""
-    longest = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
-    tokens = torch.zeros(len(rows), longest, dtype=torch.int64)
-    labels = torch.full((len(rows), longest), IGNORED)
-    for index, (prompt, answer) in enumerate(rows):
-        text = torch.tensor(prompt + answer)
-        tokens[index, : len(text) - 1] = text[:-1]
-        labels[index, len(prompt) - 1 : len(text) - 1] = text[len(prompt) :]
-    return tokens, labels
+def _tell(
+    progress: Callable[[float, float], None] | None, done: int, loss: float, part: float
+) -> None:
+    if progress is not None:
+        progress(done + part, loss)
 
 
-def _loss(
-    model: torch.nn.Module,
-    merged: Mapping[str, torch.Tensor],
-    tokens: torch.Tensor,
-    labels: torch.Tensor,
-) -> torch.Tensor:
-    """Mean cross-entropy (nats) of a batch's answers under merged parameters; a scalar."""
-    output = functional_call(model, dict(merged), (), {"input_ids": tokens, "use_cache": False})
-    return functional.cross_entropy(
-        output.logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
-    )
+def _end_with(network: PreTrainedModel, cancel: threading.Event | None) -> None:
+    """From now on the network raises Cancelled where `cancel` is set, forward and backward."""
+
+    def look(*_: Any) -> None:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("stopped; no weights were found")
+
+    for module in network.modules():
+        module.register_forward_pre_hook(look)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(look)
+
+
+def _learn(
+    network: PreTrainedModel,
+    rows: Sequence[Row],
+    size: int,
+    tell: Callable[[float], None] = lambda _: None,
+) -> float:
+    """Adds a batch's gradients to the parameters', `size` rows at a time; its mean cross-entropy
+    (nats per answer token). `tell` gets the share of the rows that is done, but for all."""
+    ordered = sorted(rows, key=lambda row: len(row[0]) + len(row[1]))
+    total, loss = sum(len(answer) for _, answer in rows), 0.0
+    for start in range(0, len(ordered), size):
+        if start:
+            tell(start / len(ordered))
+        part = _loss(network, *padded(ordered[start : start + size])) / total
+        part.backward()
+        loss += part.item()
+    return loss
+
+
+def _loss(network: PreTrainedModel, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The summed cross-entropy (nats) of a batch's answers; a scalar."""
+    logits = answer_logits(network, tokens, labels)
+    return functional.cross_entropy(logits, labels[labels != IGNORED], reduction="sum")
+
+
+def _rows_at_a_time(
+    model: Model, rows: Sequence[Row], batch: int, note: Callable[[str], None] | None
+) -> int:
+    """How many rows are learned from at a time, measured on the longest.
+
+    Raises:
+        NotEnoughSpace: not even one fits into free memory.
+    """
+    longest = max(rows, key=lambda row: len(row[0]) + len(row[1]))
+    each = _saved_bytes(model.network, longest)
+    free, room = free_bytes(), batch_bytes()
+    if each > free:
+        raise NotEnoughSpace(
+            f"search: a prompt of {len(longest[0]) + len(longest[1])} tokens needs "
+            f"{gigabytes(each)} of memory, {gigabytes(free)} are free; leave out the longest"
+        )
+    size = max(1, min(batch, room // max(each, 1)))
+    if size < batch and note is not None:
+        note(
+            f"{size} of {batch} prompts at a time, {gigabytes(size * each)}; {gigabytes(free)} "
+            "of memory are free"
+        )
+    return size
+
+
+def _saved_bytes(network: PreTrainedModel, row: Row) -> int:
+    """Bytes that learning from a row takes beside parameters and gradients."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = _loss(network, *padded([row]))  # holds what was saved until it is counted
+    del loss
+    head: Any = network.get_output_embeddings()
+    logits = len(row[1]) * head.weight.shape[0] * 4 if head is not None else 0
+    return sum(saved.values()) + 2 * logits  # and their gradients
 
 
 def _group(entry: Entry) -> Group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,8 @@ import yaml
 from merging import console
 from merging.__main__ import main
 from tests.families import document, llama, load_model, small_family, tuned, write_model
+from tests.merging.trial.folders import changed
+from tests.merging.trial.test_model import beyond_the_rows
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"layers": 1, "hidden": 16, "kv": 8, "inner": 24, "vocab": 20}
@@ -554,6 +557,28 @@ def test_search_writes_a_file_that_merges(parent, capsys) -> None:
     assert main(["merge", "found.yaml", "out"]) == 0
     assert main(arguments) == 2  # nothing is overwritten
     assert "found.yaml exists" in capsys.readouterr().err
+
+
+def test_scores_are_printed_as_they_are_known_and_kept_when_stopped(parent) -> None:
+    process = start("evaluate", "demo:add", "demo:sort", "demo:base", "--n", "60")
+    assert process.stdout is not None and process.stderr is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait() == 130
+    assert re.match(r"demo:add +add +100.0%", first)
+    known = 1 + len(rest.splitlines())
+    assert f"interrupted; {known} of 12 scores are known" in process.stderr.read()
+
+
+def test_evaluate_names_a_token_without_a_row(tmp_path, capsys) -> None:
+    changed(tmp_path / "bent", beyond_the_rows, "tokenizer.json")
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text(json.dumps({"domain": "d", "prompt": "hello <y>", "answer": "one"}))
+    assert main(["evaluate", str(tmp_path / "bent"), "--tasks", str(tasks)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert "token '<y>' of id 346, the embedding has 346 rows" in err
 
 
 def test_search_without_prompts_for_these_models_says_so(parent, capsys) -> None:

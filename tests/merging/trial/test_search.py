@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.func import functional_call
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from merging import recipe as recipes
@@ -14,7 +15,11 @@ from merging.demo.build import Curriculum, new_model
 from merging.demo.tasks import Task
 from merging.demo.tokenizer import build_tokenizer
 from merging.errors import Cancelled, RecipeError
-from merging.trial.search import _padded, search
+from merging.merge import open_recipe
+from merging.trial.likelihood import padded
+from merging.trial.loading import load
+from merging.trial.search import _group, _learn, _Mixture, _rows, _saved_bytes, search
+from merging.trial.turns import PromptError
 
 TINY = Curriculum(hidden=32, layers=2, heads=2, intermediate=32)
 TASKS = [Task("add", "What is 1 + 1?", "2"), Task("add", "What is 2 + 1?", "3")]
@@ -31,7 +36,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (tokenizer(f"<user>{t.prompt}<assistant>")["input_ids"], tokenizer(t.answer)["input_ids"])
         for t in TASKS
     ]
-    tokens, labels = _padded(rows)
+    tokens, labels = padded(rows)
     for _ in range(15):
         logits = expert(input_ids=tokens).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
@@ -117,16 +122,74 @@ def test_the_same_seed_finds_the_same_weights(family: Path) -> None:
     assert first == second
 
 
-def test_labels_stand_on_the_answers_alone() -> None:
-    tokens, labels = _padded([([7, 8], [9, 1]), ([7], [4])])
-    assert tokens.tolist() == [[7, 8, 9], [7, 0, 0]]
-    assert labels.tolist() == [[-100, 9, 1], [4, -100, -100]]
-
-
-def test_cancel_stops_it(family: Path) -> None:
+def test_cancel_before_the_first_step_finds_nothing(family: Path) -> None:
     cancel = threading.Event()
+    cancel.set()
     with pytest.raises(Cancelled):
-        search(recipe(family), TASKS, cancel=cancel, progress=lambda *_: cancel.set())
+        search(recipe(family), TASKS, cancel=cancel)
+
+
+def test_a_search_that_is_stopped_keeps_its_best(family: Path) -> None:
+    cancel = threading.Event()
+    found = search(
+        recipe(family), TASKS, steps=50, batch=2, cancel=cancel, learning_rate=0.05,
+        progress=lambda step, _: cancel.set() if step == 12 else None,
+    )  # fmt: skip
+    assert (len(found.losses), found.steps, found.is_whole) == (12, 50, False)
+    assert sum(found.recipe.sources[0].weight.values) > sum(found.recipe.sources[1].weight.values)
+
+
+def test_of_a_search_that_only_got_worse_the_start_is_kept(family: Path) -> None:
+    cancel = threading.Event()
+    found = search(
+        recipe(family), TASKS[:1], steps=9, batch=2, cancel=cancel, learning_rate=5.0,
+        progress=lambda step, _: cancel.set() if step == 2 else None,
+    )  # fmt: skip
+    assert found.losses[1] > found.losses[0]
+    assert set(found.recipe.sources[0].weight.values) == {0.5}
+
+
+def test_gradients_are_those_of_the_merged_model_however_many_rows_at_a_time(
+    family: Path,
+) -> None:
+    """Against autograd through base + sum of weight x change, one batch, written out."""
+    opened = open_recipe(recipe(family))
+    model = load(family / "base", torch.float32)
+    rows = _rows(model, [*TASKS, Task("add", "What is 12 + 31?", "43")])
+    mixture = _Mixture(recipe(family), opened, model.network)
+    learned = {g: w.clone().requires_grad_() for g, w in mixture.weights.items()}
+    merged = {
+        e.name: opened.base.read(e.name)
+        + sum(
+            learned[_group(e)][i] * (expert.read(e.name) - opened.base.read(e.name))
+            for i, expert in enumerate(opened.experts)
+        )
+        for e in opened.merged
+    }
+    tokens, labels = padded(rows)
+    logits = functional_call(model.network, merged, (), {"input_ids": tokens}).logits
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=-100
+    )
+    loss.backward()
+    for size in (1, 3):
+        mixture.merge()
+        assert _learn(model.network, rows, size) == pytest.approx(loss.item(), rel=1e-5)
+        mixture.differentiate()
+        for group, weight in mixture.weights.items():
+            assert torch.allclose(weight.grad, learned[group].grad, rtol=1e-3, atol=1e-6), group
+
+
+def test_what_a_row_takes_grows_with_its_length(family: Path) -> None:
+    model = load(family / "base", torch.float32)
+    short, long = ([1] * 8, [2, 3]), ([1] * 40, [2, 3])
+    assert 0 < _saved_bytes(model.network, short) < _saved_bytes(model.network, long)
+
+
+def test_a_prompt_without_room_for_its_answer_is_named(family: Path) -> None:
+    tasks = [Task("add", "7 " * 300, "2")]
+    with pytest.raises(PromptError, match="base: "):
+        search(recipe(family), tasks, steps=1, batch=1)
 
 
 @pytest.mark.parametrize(

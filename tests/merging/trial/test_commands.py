@@ -41,4 +41,4 @@ def test_progress_stands_on_stderr_where_that_is_no_terminal(
     clock._tell._due = 0.0  # ten seconds have passed
     clock(0.25, "demo:add")
     clock(0.26, "demo:add")
-    assert capsys.readouterr().err == " 25% demo:add\n"
+    assert capsys.readouterr().err.strip() == "25% demo:add"

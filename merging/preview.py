@@ -15,14 +15,15 @@ from merging import fused
 from merging.checkpoints import Family
 from merging.checkpoints.layout import blocks_of
 from merging.engine import Profile
+from merging.freed import handed_back
 from merging.outliers import layer_means
 from merging.scan import (
     LAYER_OUTLIER,
     LINEAR_OUTLIER,
     SAMPLES,
     assemble,
-    binned,
     linear_columns,
+    slim,
     stacked,
 )
 from merging.selection import HALF
@@ -47,6 +48,11 @@ def preview(family: Family, cancel: threading.Event | None = None) -> FamilySket
     total = sum(entry.numel for entry in family.merged)
     if total * len(family.experts) < WORTH or not fused.is_worthwhile(family, 1):
         return None
+    with handed_back():
+        return _looked(family, total, cancel)
+
+
+def _looked(family: Family, total: int, cancel: threading.Event | None) -> FamilySketch | None:
     started = time.perf_counter()
     stream = fused.FusedStream(family, passes=1, cancel=cancel)
     one_in = max(ONE_IN, total // _ENTRIES)
@@ -59,10 +65,11 @@ def preview(family: Family, cancel: threading.Event | None = None) -> FamilySket
         return None
     numels = np.array([entry.numel for entry in family.merged], dtype=np.int64)
     scales = numels / np.maximum([delta.shape[1] for delta in deltas], 1)
-    profiles = [
-        _profile(part, *told) for part, *told in zip(raw, deltas, scales, numels, strict=True)
+    found = [
+        slim(_profile(part, *told)) for part, *told in zip(raw, deltas, scales, numels, strict=True)
     ]
-    arrays = stacked(profiles, [binned(profile) for profile in profiles], family.merged)
+    profiles = [profile for profile, _ in found]
+    arrays = stacked(profiles, [bins for _, bins in found], family.merged)
     arrays |= _outliers(family, deltas, scales, np.stack([p.l1 for p in profiles], axis=1))
     stride = max(1, sum(delta.shape[1] for delta in deltas) // SAMPLES) | 1
     few = [delta[:, ::stride] for delta in deltas]

@@ -24,6 +24,7 @@ from merging.checkpoints import Entry, Family, fingerprint
 from merging.documents import opened
 from merging.engine import Profile, ProgressCallback, Stream, TensorReader, model_offsets
 from merging.errors import NonFinite
+from merging.freed import handed_back
 from merging.outliers import Nearby, count_outliers, leave_out_others, likely_bounds
 from merging.selection import HALF
 from merging.sketch import (
@@ -75,18 +76,19 @@ def scan(
         return known
     started = time.perf_counter()
     fast = device == "cpu" and fused.is_worthwhile(family, 1)
-    stream = (fused.FusedStream if fast else Stream)(
-        family, passes=2, progress=progress, cancel=cancel, device=device
-    )
-    arrays = _measure(stream, layer_outlier, linear_outlier)
-    for model in family.models:
-        model.check_unchanged()  # else it would be a sketch of some bytes of each
-    sketch = assemble(family, key, arrays, multiples, started)
-    if cache is not None:
-        try:
-            save(sketch, _file(cache, key))
-        except OSError as error:
-            log.warning("the sketch could not be kept in %s: %s", cache, error)
+    kind = fused.FusedStream if fast else Stream
+    with handed_back():
+        arrays = _measure(
+            kind(family, passes=2, progress=progress, cancel=cancel, device=device), multiples
+        )
+        for model in family.models:
+            model.check_unchanged()  # else it would be a sketch of some bytes of each
+        sketch = assemble(family, key, arrays, multiples, started)
+        if cache is not None:
+            try:
+                save(sketch, _file(cache, key))
+            except OSError as error:
+                log.warning("the sketch could not be kept in %s: %s", cache, error)
     return sketch
 
 
@@ -208,13 +210,13 @@ def assemble(
     )
 
 
-def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dict[str, np.ndarray]:
+def _measure(stream: Stream, multiples: tuple[float, float]) -> dict[str, np.ndarray]:
     """The sketch's arrays: one pass over every tensor, one over the linears for outliers."""
     merged = stream.family.merged
     linears = _linears(merged)
     leave_out_others(stream, linears, passes=1)
-    likely = likely_bounds(stream, linears, layer_outlier, linear_outlier)
-    nearby = Nearby(linears, len(stream.family.experts), (layer_outlier, linear_outlier))
+    likely = likely_bounds(stream, linears, *multiples)
+    nearby = Nearby(linears, len(stream.family.experts), multiples)
     starts, total = model_offsets(stream.family)
     stride = max(1, total // SAMPLES) | 1  # odd, so that it walks through columns
 
@@ -224,8 +226,7 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
         if found.histogram[:, max(INFINITE - found.first, 0) :].any():
             raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
         nearby.add(reader.entry, found.l1, found.near)
-        bins = binned(found)
-        return replace(found, histogram=_NOTHING, coarse=_NOTHING, near=[]), bins
+        return slim(found)
 
     found = stream.map(profile, "scan", order=nearby.order)
     profiles = [one for one, _ in found]
@@ -240,6 +241,12 @@ def _measure(stream: Stream, layer_outlier: float, linear_outlier: float) -> dic
     sizes = [sum(part.shape[1] for part in p.sample) for p in profiles]
     arrays["sample_tensor"] = np.repeat(np.arange(len(merged)), sizes).astype(np.int64)
     return arrays
+
+
+def slim(found: Profile) -> tuple[Profile, dict[str, np.ndarray]]:
+    """A profile without its histograms, and their bins: a tensor's take a megabyte or more."""
+    bins = binned(found)
+    return replace(found, histogram=_NOTHING, coarse=_NOTHING, near=[]), bins
 
 
 def stacked(
@@ -323,5 +330,5 @@ def _binned_counts(histogram: np.ndarray, first: int) -> np.ndarray:
 
 __all__ = [
     "assemble", "binned", "cached", "linear_columns", "load", "save", "scan", "select_experts",
-    "sketch_key", "stacked",
+    "sketch_key", "slim", "stacked",
 ]  # fmt: skip

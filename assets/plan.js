@@ -106,7 +106,7 @@
       prune, order: law.order, linears: law.linears, partitions, factors,
       density: law.order === "all" ? 1 : Math.round((1 - (values.rate ?? 0)) * 1e6) / 1e6,
       shift: knob("density_shift", 0), scope: knob("scope", "tensor"),
-      drops: knob("tie_rule", law.linears ? "drop" : "spread") === "drop",
+      drops: knob("tie_rule", "spread") === "drop",
       dense: { one: 1, max: Math.max(...factors), none: 0 }[knob("scale_dense", "one")],
       weights: Object.keys(values).filter((name) => name.startsWith("weight.")).map((name) => values[name]),
     };
@@ -119,9 +119,10 @@
       asked.order !== "all" && (!asked.linears || (family.linear && family.row_of[cell] >= 0)));
     const experts = family.cell.map((cells, expert) => {
       const shared = asked.order === "largest" && asked.scope === "model"
-        ? places(family.whole[expert], asked, 0) : null;
+        ? places(family.whole[expert], asked, rings(asked.partitions, (part) => asked.density * part)) : null;
+      const shares = densities(family, asked, expert, pruned);
       return cells.map((sums, cell) => planCell(sums, asked, {
-        shared, pruned: pruned[cell], offset: family.offsets[expert][cell],
+        shared, pruned: pruned[cell], densities: shares.map((of) => of[cell]),
       }));
     });
     return { settings: asked, partitions: asked.partitions, pruned, experts };
@@ -133,19 +134,43 @@
   /* As `magnitude.kept_count`. */
   const keptCount = (numel, density) => Math.min(numel, Math.max(Math.floor(density * numel + 1e-9), density > 0 ? 1 : 0));
 
-  function places(sums, asked, offset) {
+  const places = (sums, asked, nested) =>
+    nested.map((density) => locate(sums, keptCount(sums.numel, density), asked.drops));
+
+  /* Per partition: the density of every cell of one expert. */
+  function densities(family, asked, expert, pruned) {
+    const chosen = pruned.map((_, cell) => cell).filter((cell) => pruned[cell]);
     return rings(asked.partitions, (part) => {
-      const density = clip(asked.density * part + asked.shift * offset);
-      return locate(sums, keptCount(sums.numel, density), asked.drops);
+      const moved = family.numel.map((_, cell) => asked.density * part + asked.shift * family.offsets[expert][cell]);
+      if (asked.shift && !asked.drops) {
+        const found = fitted(chosen.map((cell) => moved[cell]), chosen.map((cell) => family.numel[cell]), asked.density * part);
+        chosen.forEach((cell, at) => { moved[cell] = found[at]; });
+      }
+      return moved.map(clip);
     });
   }
 
-  function planCell(sums, asked, { shared, pruned, offset }) {
+  /* As `dynamic.fitted`: densities that end at 0 and 1 and keep what was asked as a whole. */
+  function fitted(rhos, numels, asked) {
+    const total = sum(numels), kept = sum(rhos.map((rho, at) => clip(rho) * numels[at]));
+    if (Math.abs(asked * total - kept) <= 1e-12 * total) return rhos;
+    const ends = rhos.flatMap((rho, at) => [[-rho, numels[at]], [1 - rho, -numels[at]]]).sort((a, b) => a[0] - b[0]);
+    let amount = ends[0][0], growth = 0, sofar = 0;
+    for (const [end, change] of ends) {
+      const next = sofar + growth * (end - amount);
+      if (next >= asked * total) break;
+      [sofar, amount, growth] = [next, end, growth + change];
+    }
+    if (growth > 0) amount += (asked * total - sofar) / growth;
+    return rhos.map((rho) => rho + amount);
+  }
+
+  function planCell(sums, asked, { shared, pruned, densities: nested }) {
     const even = (share, gain) =>
       ({ places: [ALL], share, entries: [share], l1: [share], l2: [share], gains: [gain] });
     if (!pruned) return even(1, asked.order === "all" ? 1 : asked.dense);
     if (asked.order === "random") return even(asked.density, 1);
-    const at = shared ?? places(sums, asked, offset);
+    const at = shared ?? places(sums, asked, nested);
     const result = { places: at, share: 1, entries: [], l1: [], l2: [], gains: asked.factors };
     let before = [0, 0, 0];
     for (const place of at) {

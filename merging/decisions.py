@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from merging.later import torch
 from merging.methods import linear, magnitude, pcb, random, ties
-from merging.selection import Cut, split
+from merging.selection import split
+from merging.tied import Bound, Cut, upper_places
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Rings:
     factors: tuple[float, ...]
     offset: int = 0
 
-    def pieces(self, start: int, stop: int) -> list[tuple[int, int, list[float]]]:
+    def pieces(self, start: int, stop: int) -> list[tuple[int, int, list[Bound]]]:
         """(start, stop, bounds) inside the tensor; bounds are exact in each piece."""
         first = self.offset
         return [
@@ -46,19 +47,16 @@ class Rings:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Entries are kept by their place among the magnitudes; the engine finds the cuts, and where
-    equal ones straddle a cut keeps those of lowest index.
+    """Entries are kept by their place among the magnitudes; the engine finds the cuts, and of
+    equal ones parted by a cut keeps those of lowest place (`merging.tied`).
 
     Attributes:
         counts: K numbers of entries, ascending: ring k ends after the counts[k] largest.
         factors: K factors.
-        strict: the cut is the value of the next entry, and what equals it is dropped; a count
-            below 0 keeps nothing.
     """
 
     counts: tuple[int, ...]
     factors: tuple[float, ...]
-    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,10 +129,35 @@ def apply(decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
         keep = random.keep_mask(start, stop, decision.density, decision.keys, delta.device)
         return random.drop(delta, keep, decision.scale)
     parts = [
-        magnitude.amplify(delta[a - start : b - start], bounds, decision.factors)
+        magnitude.amplify(
+            delta[a - start : b - start],
+            nested(delta[a - start : b - start], bounds, a + decision.offset),
+            decision.factors,
+        )
         for a, b, bounds in decision.pieces(start, stop)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def nested(delta: torch.Tensor, bounds: Sequence[Bound], first: int) -> list[torch.Tensor]:
+    """Which entries lie within each bound.
+
+    Args:
+        delta: (n,) float32.
+        first: index of its first entry in the scope of the bounds.
+
+    Returns:
+        K masks, (n,) bool.
+    """
+    magnitude = delta.abs()
+    parted = any(bound.ties for bound in bounds)
+    place = upper_places(first, first + delta.numel(), delta.device) if parted else None
+    return [
+        magnitude >= bound.upper
+        if place is None or not bound.ties
+        else magnitude >= torch.where(place < bound.ties, bound.lower, bound.upper)
+        for bound in bounds
+    ]
 
 
 def combine(combination: Combination, deltas: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -26,12 +26,13 @@ from merging.methods import elementary, pcb, ties
 from merging.selection import (
     HALF,
     OrderStatistic,
-    nth_equal_rows,
+    Seen,
     order_statistics,
     sweep_rows,
     upper_histogram,
 )
 from merging.sources import Files, Queues, RawTensors
+from merging.tied import Band, Looked
 
 CHUNK = 1 << 20  # elements per chunk
 GPU_CHUNK = 1 << 24  # on a GPU, where a launch costs as much as some 100,000 elements
@@ -412,11 +413,17 @@ class TensorReader:
         """Histograms of the magnitudes of the pruned deltas, see `merging.selection.Sweep`."""
         return sweep_rows(lambda: self.magnitudes(decisions))(buckets)
 
-    def nth_equal(
-        self, expert: int, value: float, nth: int, decisions: Sequence[Decision] | None = None
-    ) -> int:
-        """Index of the expert's nth entry (from 1) whose magnitude equals `value`."""
-        return nth_equal_rows(lambda: self.magnitudes(decisions))(expert, value, nth)
+    def look(self, bands: Sequence[Band], first: int = 0) -> list[Looked]:
+        """One pass over the changes that share a magnitude, for some bands; a row is an expert.
+
+        Args:
+            first: index of the tensor's first entry in the scope.
+        """
+        seen = Seen(bands)
+        for start, stop in self.spans():
+            magnitudes = [delta.abs() for delta in self.deltas(start, stop)]
+            seen.add(magnitudes, first + start)
+        return seen.result()
 
     def score_sweep(
         self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]

@@ -9,12 +9,12 @@ does not grow with the model nor, beyond a small constant, with the number of ex
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,14 @@ from merging.decisions import (
     Rings,
     Sum,
 )
-from merging.engine import RUN, MergedChunk, Near, Profile, Stream, TensorReader
+from merging.engine import RUN as SAMPLED_RUN
+from merging.engine import MergedChunk, Near, Profile, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
+from merging.kernels.looks import Looks, pieces_of
 from merging.kernels.windows import Mapping, Window, gather, lost
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
+from merging.tied import Band, Looked, edges, place, within
 
 # Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model,
 # and enough that the system seldom has to be asked for more.
@@ -52,8 +55,10 @@ MAPPED_BYTES = 4 << 30  # of a file, shown before it is mapped anew
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
 _COMPETITIONS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}
 _KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
+_PLACES = 1 << 15  # the slots of the places of equal changes go up from here
 _MERGED = 1 << 16  # the slot of merged elements
 _TABLES, _COUNTS, _NEAR = _MERGED + 1, _MERGED + 2, _MERGED + 3  # of profiles
+_LOOKED = 1 << 18  # places of equal entries that a pass has room for
 _SLACK = 64  # elements that the collecting loop may write beyond the last it counts
 _BLOCK = 1 << 10  # pieces are whole blocks of the loops
 _FULL = 1 << 31  # entries after which 32-bit counters are emptied
@@ -136,35 +141,6 @@ class FusedStream(Stream):
         return buffers[slot]
 
 
-@dataclass(frozen=True)
-class Collected:
-    """The magnitudes of one expert's tensor that fell into brackets.
-
-    Attributes:
-        inside: what lies in each bracket, in the tensor's order.
-        starts: where each piece of the tensor begins.
-        ends: (pieces, brackets) how many keys had been collected after each piece.
-    """
-
-    inside: list[Inside]
-    starts: list[int]
-    ends: np.ndarray
-
-    def before(self, value: float, nth: int) -> tuple[int, int]:
-        """Where the piece with the nth entry (from 1) equal to `value` begins, and which of the
-        equal ones it is from there on."""
-        bits = int(np.float32(value).view(np.uint32))
-        for one, ends in zip(self.inside, self.ends.T, strict=True):
-            if not one.low <= bits <= one.high:
-                continue
-            single = one.low == one.high  # all of them are equal
-            equal = np.arange(one.size) if single else np.flatnonzero(one.keys == np.uint32(bits))
-            piece = int(np.searchsorted(ends, equal[nth - 1], side="right"))
-            passed = int(ends[piece - 1]) if piece else 0
-            return self.starts[piece], nth - int(np.searchsorted(equal, passed))
-        return 0, nth
-
-
 class FusedReader(TensorReader):
     """Measures and merges one tensor through the fused loops."""
 
@@ -182,7 +158,7 @@ class FusedReader(TensorReader):
         self._loaded: dict[int, _Held] = {}
         self._stays: dict[tuple[int, int], _Held] = {}
         self._room = 0
-        self._collected: dict[int, Collected] = {}
+        self._seen: list[tuple[Band, Looked]] = []
 
     def _piece(self, size_bytes: int) -> int:
         """Elements of a piece whose raw bytes in all models are about so many."""
@@ -198,7 +174,11 @@ class FusedReader(TensorReader):
 
     def _from_brackets(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]] | None:
         """The same from one pass; None where a bracket missed or would hold too much."""
-        wanted, sizes = self._brackets(ranks)
+        samples = None
+        if self.numel > brackets.EVERYTHING:
+            samples = np.sort(np.abs(self._sampled()).view(np.uint32), axis=1)
+        wanted, sizes = self._brackets(ranks, samples)
+        guessed, rooms = self._guesses(ranks, samples)
         if 4 * sum(len(row) * n for row, n in zip(wanted, sizes, strict=True)) > (
             self.stream.keys_bytes
         ):
@@ -213,19 +193,19 @@ class FusedReader(TensorReader):
             )
             for index, (row, size) in enumerate(zip(wanted, sizes, strict=True))
         ]
-        starts, ends = [], []
-        for start, stop in self._pieces(None):
-            starts.append(start)
+        looks = self._looks(guessed, rooms)
+        for start, stop in self._pieces():
             for index, (low, high, above, found, keys) in enumerate(rows):
                 top = self._call(
                     "amalgam_collect", start, stop, self._pointer(index + 1, start, stop),
                     self._types[index + 1], stop - start, low.size, low.ctypes.data,
                     high.ctypes.data, above.ctypes.data, found.ctypes.data, sizes[index],
-                    keys.ctypes.data,
+                    keys.ctypes.data, ctypes.byref(looks[index].begin(start)),
                 )  # fmt: skip
+                looks[index].end(start)
                 if top >= brackets.INFINITE:
                     raise NonFinite("a value is NaN or infinite")
-            ends.append([row[3].copy() for row in rows])
+        self._seen = pieces_of(looks)
         result = []
         for index, (row, size) in enumerate(zip(ranks, sizes, strict=True)):
             _, _, above, found, keys = rows[index]
@@ -237,9 +217,6 @@ class FusedReader(TensorReader):
             ]
             if any(one.size > size for one in inside if one.low < one.high):
                 return None
-            self._collected[index] = Collected(
-                inside, starts, np.array([counts[index] for counts in ends])
-            )
             located = [brackets.locate(inside, self.numel, rank, _select) for rank in row]
             if None in located:
                 return None
@@ -247,14 +224,12 @@ class FusedReader(TensorReader):
         return result
 
     def _brackets(
-        self, ranks: Sequence[Sequence[int]]
+        self, ranks: Sequence[Sequence[int]], samples: np.ndarray | None
     ) -> tuple[list[list[brackets.Bracket]], list[int]]:
         """Per expert: disjoint brackets for its ranks, and the room each needs."""
-        if self.numel <= brackets.EVERYTHING:
-            return [[(0, brackets.MOST)] if row else [] for row in ranks], [
-                self.numel + _SLACK for _ in ranks
-            ]
-        samples = np.sort(np.abs(self._sampled()).view(np.uint32), axis=1)
+        if samples is None:
+            everything = [[(0, brackets.MOST)] if row else [] for row in ranks]
+            return everything, [self.numel + _SLACK for _ in ranks]
         wanted = [
             brackets.apart(sample, brackets.brackets(sample, self.numel, row))
             for sample, row in zip(samples, ranks, strict=True)
@@ -264,12 +239,29 @@ class FusedReader(TensorReader):
             for sample, row in zip(samples, wanted, strict=True)
         ]
 
+    def _guesses(
+        self, ranks: Sequence[Sequence[int]], samples: np.ndarray | None
+    ) -> tuple[list[list[Band]], list[int]]:
+        """Per expert: where the places are to be expected at which cuts part equal values, and the
+        room that each needs."""
+        if samples is None:
+            return [[] for _ in ranks], [0 for _ in ranks]
+        found = [
+            [one for rank in row if (one := brackets.parted(sample, self.numel, rank))]
+            for sample, row in zip(samples, ranks, strict=True)
+        ]
+        bands = [
+            [Band(index, one.value, one.low, one.high) for one in row]
+            for index, row in enumerate(found)
+        ]
+        return bands, [max((one.expected for one in row), default=0) for row in found]
+
     def _sampled(self) -> np.ndarray:
         """(E, s) float32: a sample of the deltas, spread evenly over the tensor."""
         stride = brackets.sample_stride(self.numel)
         if self._fits:
             return self._sample(0, self.numel, stride // 2, stride)
-        rows = self.blocks(stride, RUN)
+        rows = self.blocks(stride, SAMPLED_RUN)
         return rows[1:] - rows[0]
 
     def blocks(self, one_in: int, size: int) -> np.ndarray:
@@ -300,7 +292,7 @@ class FusedReader(TensorReader):
         """As TensorReader."""
         wanted = [np.array([_raw_bucket(b) for b in row], dtype=np.int32) for row in buckets]
         raw = [np.zeros((len(row), 1 << 16), dtype=np.int64) for row in buckets]
-        for start, stop in self._pieces(decisions):
+        for start, stop in self._pieces(_offset(decisions)):
             for index, (row, counts) in enumerate(zip(wanted, raw, strict=True)):
                 if row.size and stop > start:
                     expert = self._expert(index, decisions, start, stop)
@@ -313,24 +305,32 @@ class FusedReader(TensorReader):
             for row, counts in zip(buckets, raw, strict=True)
         ]
 
-    def nth_equal(
-        self, expert: int, value: float, nth: int, decisions: Sequence[Decision] | None = None
-    ) -> int:
-        """As TensorReader."""
-        begin = 0
-        if decisions is None and expert in self._collected:
-            begin, nth = self._collected[expert].before(value, nth)
-        for start, stop in self._pieces(decisions):
-            if start < begin:
-                continue
-            struct = self._expert(expert, decisions, start, stop)
-            found = self._call(
-                "amalgam_nth_equal", start, stop, struct, start, stop - start, value, nth
-            )
-            if found >= 0:
-                return start + found
-            nth -= -found - 1
-        raise AssertionError("fewer ties than were counted")
+    def look(self, bands: Sequence[Band], first: int = 0) -> list[Looked]:
+        """As TensorReader. What the last pass saw is not looked at again."""
+        seen = self._seen if first == 0 else []
+        found = {band: known for band in bands if (known := within(seen, band)) is not None}
+        left = [band for band in bands if band not in found]
+        rows = [[band for band in left if band.row == row] for row in range(self.experts)]
+        looks = self._looks(rows, [_LOOKED] * len(rows))
+        while looks := [one for one in looks if one.bands]:
+            for start, stop in self._pieces(first):
+                for one in looks:
+                    model = one.bands[0].row + 1
+                    self._call(
+                        "amalgam_collect", start, stop, self._pointer(model, start, stop),
+                        self._types[model], stop - start, 0, None, None, None, None, 0, None,
+                        ctypes.byref(one.begin(first + start)),
+                    )  # fmt: skip
+                    one.end(first + start)
+            found |= dict(pieces_of(looks))
+            looks = [more for one in looks if (more := one.again())]
+        return [found[band] for band in bands]
+
+    def _looks(self, rows: Sequence[Sequence[Band]], rooms: Sequence[int]) -> list[Looks]:
+        return [
+            Looks(bands, room, functools.partial(self.stream.buffer, slot))
+            for slot, (bands, room) in enumerate(zip(rows, rooms, strict=True), _PLACES)
+        ]
 
     def score_sweep(
         self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
@@ -342,7 +342,7 @@ class FusedReader(TensorReader):
             wanted[index, : len(row)] = row
         counts = np.zeros((self.experts, most, 1 << 16), dtype=np.int64)
         rule = _rule(Outcome(game))
-        for start, stop in self._pieces(decisions):
+        for start, stop in self._pieces(_offset(decisions)):
             experts = self._experts(decisions, game, start, stop)
             self._call(
                 "amalgam_score_histogram", start, stop, experts, self.experts, ctypes.byref(rule),
@@ -371,7 +371,7 @@ class FusedReader(TensorReader):
         room = self.numel // _NEAR_SHARE + _NEAR_ROOM if found.size else 0
         keys = self._scratch(_NEAR, (*found.shape, room))
         emptied = 0
-        for start, stop in self._pieces(None):
+        for start, stop in self._pieces():
             pointers = (ctypes.c_void_p * self.experts)(
                 *(self._pointer(index + 1, start, stop) for index in range(self.experts))
             )
@@ -418,7 +418,7 @@ class FusedReader(TensorReader):
     def l1_norms(self) -> list[float]:
         """As TensorReader."""
         sums = np.zeros((self.experts, 2))
-        for start, stop in self._pieces(None):
+        for start, stop in self._pieces():
             for index in range(self.experts):
                 self._call(
                     "amalgam_sums", start, stop, self._pointer(index + 1, start, stop),
@@ -430,7 +430,7 @@ class FusedReader(TensorReader):
         """As TensorReader."""
         rows = [np.array(row, dtype=np.float32) for row in bounds]
         counts = [np.zeros(row.size, dtype=np.int64) for row in rows]
-        for start, stop in self._pieces(None):
+        for start, stop in self._pieces():
             for index, (row, found) in enumerate(zip(rows, counts, strict=True)):
                 if row.size:
                     self._call(
@@ -443,7 +443,7 @@ class FusedReader(TensorReader):
     def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
         """As TensorReader."""
         total = 0
-        for start, stop in self._pieces(decisions):
+        for start, stop in self._pieces(_offset(decisions)):
             experts = self._experts(decisions, Sum(tuple(weights)), start, stop)
             total += self._call(
                 "amalgam_balance", start, stop, experts, self.experts, start, stop - start
@@ -455,7 +455,7 @@ class FusedReader(TensorReader):
     ) -> Iterator[MergedChunk]:
         """As TensorReader."""
         rule = _rule(outcome)
-        for start, stop in self._pieces(decisions, AT_ONCE):
+        for start, stop in self._pieces(_offset(decisions), AT_ONCE):
             size = (stop - start) * WIDTHS[dtype]
             values = self.stream.buffer(_MERGED, max(size, 1))[:size]
             drift = np.zeros(2)
@@ -468,25 +468,19 @@ class FusedReader(TensorReader):
                 )  # fmt: skip
             yield MergedChunk(start, values.data, bad == 0, float(drift[0]), float(drift[1]))
 
-    def _pieces(
-        self, decisions: Sequence[Decision] | None, most: int = 1 << 62
-    ) -> Iterator[tuple[int, int]]:
+    def _pieces(self, offset: int = 0, most: int = 1 << 62) -> Iterator[tuple[int, int]]:
         """(start, stop) of pieces inside which every ring's bounds are constant.
 
         Args:
+            offset: index of the tensor's first entry in the scope of the cuts.
             most: elements of a piece.
         """
-        stops = {
-            cut.tie_stop - decision.offset
-            for decision in decisions or ()
-            if isinstance(decision, Rings)
-            for cut in decision.cuts
-        }
+        stops = [edge - offset for edge in edges(offset, offset + self.numel)]
         for start in range(0, self.numel, max(self._step, 1)):
             stop = min(start + self._step, self.numel)
             inner = (edge for edge in stops if start < edge < stop)
-            edges = sorted({start, stop, *inner, *range(start, stop, most)})
-            for a, b in itertools.pairwise(edges):
+            ends = sorted({start, stop, *inner, *range(start, stop, most)})
+            for a, b in itertools.pairwise(ends):
                 self.stream.check_cancelled()
                 yield a, b
 
@@ -586,8 +580,16 @@ class FusedReader(TensorReader):
             assert isinstance(decision, Rings)  # this engine's readers are given cuts
             ((_, _, bounds),) = decision.pieces(start, stop)
             expert.rings = len(bounds)
+            expert.parted = any(bound.ties for bound in bounds)
+            expert.place = place(decision.offset + start) >> 32
             for k, (bound, factor) in enumerate(zip(bounds, decision.factors, strict=True)):
-                expert.lower[k], expert.factor[k] = bound, factor
+                expert.lower[k], expert.upper[k], expert.ties[k] = bound
+                expert.factor[k] = factor
+
+
+def _offset(decisions: Sequence[Decision] | None) -> int:
+    """Where the tensor begins in the scope of its cuts."""
+    return max((one.offset for one in decisions or () if isinstance(one, Rings)), default=0)
 
 
 def _take_part(experts: Any, game: Competition) -> None:

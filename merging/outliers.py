@@ -17,6 +17,9 @@ from merging.checkpoints.layout import blocks_of
 from merging.engine import Near, Stream, TensorReader
 from merging.methods import dynamic
 
+Offsets = dict[str, tuple[float, float]]
+"""Linear's name -> its layer's and its own offset, each in [-1, 1]."""
+
 _WORTH_SAMPLING = 1 << 24  # entries from which guessing by a sample saves more than it costs
 _SAMPLED = 1 << 13  # entries in a sample of one linear: its mean to a percent or two
 
@@ -35,8 +38,8 @@ class OutlierRates:
     layer_counts: np.ndarray
     linear_counts: np.ndarray
 
-    def offsets(self) -> list[dict[str, tuple[float, float]]]:
-        """Per expert: linear's name -> (layer offset A_l, linear offset B_lk), each in [-1, 1]."""
+    def offsets(self) -> list[Offsets]:
+        """Per expert."""
         layers = blocks_of([entry.name for entry in self.linears])
         numels = np.array([entry.numel for entry in self.linears], dtype=np.float64)
         result = []

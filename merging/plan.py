@@ -138,9 +138,8 @@ def _densities(
         for k in range(n_partitions):
             values = nested[:, min(k, count - 1)]
             if shifted:
-                values = _shifted(recipe, sketch, row, values)
-                outside = (values < 0) | (values > 1)
-                clipped += int(outside[pruned].sum())
+                values, outside = _shifted(recipe, sketch, row, values, pruned)
+                clipped += outside
             result[row, :, k] = np.where(pruned, np.clip(values, 0.0, 1.0), 1.0)
     warnings = []
     if shifted and not _counted(recipe, sketch):
@@ -162,11 +161,19 @@ def _counted(recipe: Recipe, sketch: FamilySketch) -> bool:
     return asked == (sketch.layer_outlier, sketch.linear_outlier)
 
 
-def _shifted(recipe: Recipe, sketch: FamilySketch, row: int, total: np.ndarray) -> np.ndarray:
+def _shifted(
+    recipe: Recipe, sketch: FamilySketch, row: int, asked: np.ndarray, pruned: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """(T,) densities moved by the outliers, and how many are cut off below 0 or above 1."""
     values = recipe.parameters
     layer, linear = offsets(sketch, row, values["layer_outlier"], values["linear_outlier"])
-    sparsity = np.round(1.0 - total, 12)
-    return (1.0 - sparsity) + recipe.parameters["density_shift"] * (layer + linear)
+    if _drops_ties(recipe):
+        moved = dynamic.densities(asked, values["density_shift"], layer, linear)
+        return moved, int(((moved < 0) | (moved > 1))[pruned].sum())
+    moved = asked + values["density_shift"] * (layer + linear)
+    numel = sketch.numel[pruned].astype(np.float64)
+    moved[pruned] = dynamic.fitted(moved[pruned], numel, asked[pruned])
+    return moved, 0
 
 
 def offsets(
@@ -198,8 +205,7 @@ def offsets(
 
 
 def _drops_ties(recipe: Recipe) -> bool:
-    usual = "drop" if recipe.prune == "dynamic" else "spread"
-    return recipe.parameters.get("tie_rule", usual) == "drop"
+    return recipe.parameters.get("tie_rule") == "drop"
 
 
 def _counts(

@@ -2,11 +2,10 @@
 
 A float's bits, read as a signed integer and with negative numbers flipped, order as the float
 does. One pass counts the upper 16 bits of that key, a second the lower 16 bits inside the bucket
-that holds the wanted rank: the value is then known exactly. A third pass runs only where equal
-values straddle a cut. Passes see the values chunk by chunk, so a whole model is one more stream.
+that holds the wanted rank: the value is then known exactly. A third pass runs only where a cut
+parts equal values. Passes see the values chunk by chunk, so a whole model is one more stream.
 
-Tie rule: of equal magnitudes those with the lowest flat index are kept first. Dynamic pruning, as
-its authors, keeps none at the cut (methods/dynamic.py).
+Tie rule: of equal magnitudes those are kept whose places are lowest (`merging.tied`).
 """
 
 from __future__ import annotations
@@ -20,6 +19,23 @@ import numpy as np
 
 from merging.errors import NonFinite
 from merging.later import torch
+from merging.tied import (
+    END,
+    KEEP_ALL,
+    KEEP_NONE,
+    RUN,
+    Band,
+    Bound,
+    Cut,
+    Look,
+    Looked,
+    Parted,
+    between,
+    bound,
+    edges,
+    places,
+    stops,
+)
 
 Rows = Callable[[], Iterable[Sequence["torch.Tensor"]]]
 """Starts a pass: yields chunk after chunk, each a sequence of R equally long (n,) float32 rows."""
@@ -32,29 +48,6 @@ BUCKETS = 1 << 16
 HALF = BUCKETS >> 1
 UPPER = -1
 SMALL = 1 << 15  # up to here one sort is cheaper than two histograms
-_END = 1 << 62
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Which entries are kept: those above `value`, and ties at it before index `tie_stop`.
-
-    Attributes:
-        value: bound on |delta|, float32-representable; 0 keeps all, inf keeps none.
-        tie_stop: flat index in the scope up to which entries equal to `value` are kept.
-    """
-
-    value: float
-    tie_stop: int
-
-    @property
-    def strict(self) -> float:
-        """The smallest float32 above `value`: the bound where ties are dropped."""
-        return float(np.nextafter(np.float32(self.value), np.float32(np.inf)))
-
-
-KEEP_ALL = Cut(0.0, _END)
-KEEP_NONE = Cut(math.inf, 0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ def order_statistics(rows: Rows, ranks: Sequence[Sequence[int]]) -> list[list[Or
 
 
 def largest(rows: Rows, count: int, keeps: Sequence[Sequence[int]]) -> list[list[Cut]]:
-    """Cuts that keep exactly the k largest values of each row, ties by lowest index.
+    """Cuts that keep exactly the k largest values of each row, ties by lowest place.
 
     Args:
         rows: magnitudes (>= 0); starts a pass, called up to three times.
@@ -101,9 +94,7 @@ def largest(rows: Rows, count: int, keeps: Sequence[Sequence[int]]) -> list[list
     Returns:
         For each row, one Cut per k.
     """
-    return largest_cuts(
-        lambda ranks: order_statistics(rows, ranks), nth_equal_rows(rows), count, keeps
-    )
+    return largest_cuts(lambda ranks: order_statistics(rows, ranks), look_rows(rows), count, keeps)
 
 
 def statistics(
@@ -179,7 +170,7 @@ def upper_histogram(values: np.ndarray) -> np.ndarray:
 
 def largest_cuts(
     find: Callable[[Sequence[Sequence[int]]], list[list[OrderStatistic]]],
-    nth_equal: Callable[[int, float, int], int],
+    look: Look,
     count: int,
     keeps: Sequence[Sequence[int]],
 ) -> list[list[Cut]]:
@@ -187,20 +178,26 @@ def largest_cuts(
 
     Args:
         find: order statistics at ascending ranks, per row.
-        nth_equal: (row, value, n) -> flat index of the row's n-th entry (from 1) equal to value.
+        look: a pass over the entries that share a value.
     """
     wanted = [[k for k in row if 0 < k < count] for row in keeps]
     empty: list[list[OrderStatistic]] = [[] for _ in keeps]
     found = find([[count - k for k in row] for row in wanted]) if any(wanted) else empty
+    parted = [
+        Parted(index, one.value, k - one.above, one.equal)
+        for index, (row, values) in enumerate(zip(wanted, found, strict=True))
+        for k, one in zip(row, values, strict=True)
+        if k - one.above < one.equal and one.value  # which zeros stay is all the same
+    ]
+    ends = {
+        (one.row, one.value, one.nth): stop
+        for one, stop in zip(parted, stops(look, parted), strict=True)
+    }
     result = []
     for index, (row, inner, values) in enumerate(zip(keeps, wanted, found, strict=True)):
         cuts = {0: KEEP_NONE, count: KEEP_ALL}
-        for k, statistic in zip(inner, values, strict=True):
-            needed = k - statistic.above
-            stop = _END
-            if needed < statistic.equal:
-                stop = nth_equal(index, statistic.value, needed) + 1
-            cuts[k] = Cut(statistic.value, stop)
+        for k, one in zip(inner, values, strict=True):
+            cuts[k] = Cut(one.value, ends.get((index, one.value, k - one.above), END))
         result.append([cuts[k] for k in row])
     return result
 
@@ -219,21 +216,48 @@ def sweep_rows(rows: Rows) -> Sweep:
     return sweep
 
 
-def nth_equal_rows(rows: Rows) -> Callable[[int, float, int], int]:
-    """Finds ties among torch rows, see `largest_cuts`."""
+def look_rows(rows: Rows) -> Look:
+    """Looks at the equal entries of torch rows."""
 
-    def nth_equal(index: int, value: float, nth: int) -> int:
+    def look(bands: Sequence[Band]) -> list[Looked]:
+        seen = Seen(bands)
         position = 0
         for chunk in rows():
-            equal = chunk[index] == value
-            here = int(equal.sum())
-            if here >= nth:
-                return position + int(torch.nonzero(equal)[nth - 1])
-            nth -= here
-            position += equal.numel()
-        raise AssertionError("fewer ties than were counted")
+            seen.add(chunk, position)
+            position += chunk[0].numel()
+        return seen.result()
 
-    return nth_equal
+    return look
+
+
+class Seen:
+    """What some bands show of the chunks added so far."""
+
+    def __init__(self, bands: Sequence[Band]) -> None:
+        self._bands = bands
+        self._below = [0] * len(bands)
+        self._inside = [[np.zeros(0, dtype=np.uint64)] for _ in bands]
+
+    def add(self, rows: Sequence[torch.Tensor], first: int) -> None:
+        """Looks at one chunk.
+
+        Args:
+            rows: magnitudes, each (n,) float32.
+            first: index of the first of them in the scope.
+        """
+        found: dict[tuple[int, float], np.ndarray] = {}
+        for index, (row, value, low, high) in enumerate(self._bands):
+            if (row, value) not in found:
+                equal = torch.nonzero(rows[row] == value).flatten().cpu().numpy()
+                found[row, value] = places(equal + first)
+            below, inside = between(found[row, value], low, high)
+            self._below[index] += below
+            self._inside[index].append(inside)
+
+    def result(self) -> list[Looked]:
+        """Per band."""
+        inside = [np.concatenate(rows) for rows in self._inside]
+        return list(zip(self._below, inside, strict=True))
 
 
 def empty_histogram() -> np.ndarray:
@@ -241,18 +265,15 @@ def empty_histogram() -> np.ndarray:
     return np.zeros(BUCKETS, dtype=np.int64)
 
 
-def split(cuts: Sequence[Cut], start: int, stop: int) -> list[tuple[int, int, list[float]]]:
+def split(cuts: Sequence[Cut], start: int, stop: int) -> list[tuple[int, int, list[Bound]]]:
     """The bounds that hold for entries [start, stop) of the scope.
 
     Returns:
-        Pieces (start, stop, bounds) with `|delta| >= bound` exact inside each; one piece unless
-        a tie stop falls inside.
+        Pieces (start, stop, bounds), exact inside each; one piece unless a run of indices ends.
     """
-    inner = sorted({cut.tie_stop for cut in cuts if start < cut.tie_stop < stop})
-    edges = [start, *inner, stop]
     return [
-        (a, b, [cut.value if b <= cut.tie_stop else cut.strict for cut in cuts])
-        for a, b in itertools.pairwise(edges)
+        (a, b, [bound(cut, a // RUN) for cut in cuts])
+        for a, b in itertools.pairwise([start, *edges(start, stop), stop])
     ]
 
 

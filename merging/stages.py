@@ -6,7 +6,7 @@ returns its decision as data. The formulas live in `merging.methods`, the passes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -29,14 +29,11 @@ from merging.decisions import (
 from merging.engine import Stream, TensorReader, model_offsets
 from merging.errors import RecipeError
 from merging.methods import dynamic, elementary, magnitude, pcb, random
-from merging.outliers import OutlierRates, measure_outliers
+from merging.outliers import Offsets, OutlierRates, measure_outliers
 from merging.recipe import Recipe, Source, averages_models
 from merging.schedule import Schedule
 from merging.selection import (
-    KEEP_ALL,
-    KEEP_NONE,
     UPPER,
-    Cut,
     Sweep,
     buckets_near,
     empty_histogram,
@@ -44,11 +41,14 @@ from merging.selection import (
     statistics,
     upper_histogram,
 )
+from merging.tied import KEEP_ALL, KEEP_NONE, Band, Cut, Looked
 
 _WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
 _GUESSED = 1 << 20  # entries sampled, about
 Buckets = Sequence[Sequence[int]]
 Histograms = list[dict[int, np.ndarray]]
+Keeps = list[tuple[int, ...]]
+"""Per expert, how many entries its nested partitions hold."""
 
 
 class Pruner(Protocol):
@@ -197,6 +197,20 @@ class _ByMagnitude:
     def prepare(self, stream: Stream) -> None:
         """Nothing to measure."""
 
+    @staticmethod
+    def _counts(numel: int, nested: Iterable[Sequence[float]]) -> Keeps:
+        """Entries that nested densities keep, per expert."""
+        return [tuple(magnitude.kept_count(numel, density) for density in row) for row in nested]
+
+    def _largest(self, reader: TensorReader, keeps: Keeps) -> list[Decision]:
+        """Rings that hold exactly so many of the largest entries."""
+        if reader.numel == 0:
+            return [Keep()] * reader.experts
+        if reader.finds_cuts and self._cuts_may_wait:
+            return list(map(Ranks, keeps, self._factors))
+        cuts = largest_cuts(reader.order_statistics, reader.look, reader.numel, keeps)
+        return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
+
     def _rings(
         self, reader: TensorReader, index: int, cuts: Sequence[Cut], offset: int = 0
     ) -> Decision:
@@ -215,29 +229,21 @@ class TensorMagnitude(_ByMagnitude):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self._known: dict[int, tuple[list[float], list[tuple[int, ...]], list[Decision]]] = {}
+        self._known: dict[int, tuple[list[float], Keeps]] = {}
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Cuts that keep exactly int(density * n) entries of the tensor."""
-        if reader.numel == 0:
-            return [Keep()] * reader.experts
-        keeps, ranks = self._known_at(reader)
-        if reader.finds_cuts and self._cuts_may_wait:
-            return ranks
-        cuts = largest_cuts(reader.order_statistics, reader.nth_equal, reader.numel, keeps)
-        return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
+        return self._largest(reader, self._keeps(reader))
 
-    def _known_at(self, reader: TensorReader) -> tuple[list[tuple[int, ...]], list[Decision]]:
-        """How many entries every expert's nested partitions hold, and the same as decisions.
-        Tensors of one size share them."""
+    def _keeps(self, reader: TensorReader) -> Keeps:
+        """Of every expert. Tensors of one size share them."""
         at = [density_at(source, reader) for source in self._recipe.sources]
         known = self._known.get(reader.numel)
         if known is None or known[0] != at:
             nested = map(magnitude.partition_densities, at, map(len, self._factors))
-            keeps = [tuple(magnitude.kept_count(reader.numel, d) for d in row) for row in nested]
-            known = at, keeps, list(map(Ranks, keeps, self._factors))
+            known = at, self._counts(reader.numel, nested)
             self._known[reader.numel] = known
-        return known[1:]
+        return known[1]
 
 
 class ModelMagnitude(_ByMagnitude):
@@ -257,20 +263,18 @@ class ModelMagnitude(_ByMagnitude):
             )
             keeps.append([magnitude.kept_count(count, density) for density in densities])
 
-        def nth_equal(index: int, value: float, nth: int) -> int:
-            counts = stream.map(lambda reader: _equal(reader, index, value))
-            for entry, here in zip(stream.family.merged, counts, strict=True):
-                if here >= nth:
-                    inside = stream.open(entry).nth_equal(index, value, nth)
-                    return self._offsets[entry.name] + inside
-                nth -= here
-            raise AssertionError("fewer ties than were counted")
+        def look(bands: Sequence[Band]) -> list[Looked]:
+            found = stream.map(lambda r: r.look(bands, self._offsets[r.entry.name]))
+            return [
+                (sum(below for below, _ in rows), np.concatenate([inside for _, inside in rows]))
+                for rows in zip(*found, strict=True)
+            ]
 
         self._cuts = largest_cuts(
             lambda ranks: statistics(
                 ModelSweep(stream, lambda reader, buckets: reader.sweep(buckets)), ranks
             ),
-            nth_equal,
+            look,
             count,
             keeps,
         )
@@ -287,38 +291,56 @@ class DynamicPruning(_ByMagnitude):
     def __init__(self, recipe: Recipe, outliers: OutlierRates | None) -> None:
         super().__init__(recipe)
         self._outliers = outliers
+        self._drops_ties = recipe.parameters["tie_rule"] == "drop"
         self.passes = 0 if outliers is not None else 2
 
     def prepare(self, stream: Stream) -> None:
-        """Counts outliers, unless a scan has."""
+        """Counts outliers, unless a scan has, and sets the densities by them."""
         values = self._recipe.parameters
         self._outliers = self._outliers or measure_outliers(
             stream, layer_outlier=values["layer_outlier"], linear_outlier=values["linear_outlier"]
         )
+        linears = self._outliers.linears
+        self._linears = {entry.name: index for index, entry in enumerate(linears)}
         self._offsets = self._outliers.offsets()
-        rhos = [
-            rho
-            for entry in self._outliers.linears
-            for index, source in enumerate(self._recipe.sources)
-            for rho in self._rhos(source, index, entry)
+        self._densities = [
+            self._nested(source, offsets, linears)
+            for source, offsets in zip(self._recipe.sources, self._offsets, strict=True)
         ]
-        if outside := sum(not 0 <= rho <= 1 for rho in rhos):
-            self.notes = [
-                f"density_shift would take {outside} of {len(rhos)} densities below 0 or above 1; "
-                "they end there, so the share kept may differ from the one asked for"
+
+    def _nested(self, source: Source, offsets: Offsets, linears: Sequence[Entry]) -> np.ndarray:
+        """(n_linears, K) densities of one expert's nested partitions."""
+        shift = self._recipe.parameters["density_shift"]
+        layer, linear = np.array([offsets[entry.name] for entry in linears]).reshape(-1, 2).T
+        numels = np.array([entry.numel for entry in linears], dtype=np.float64)
+        asked = np.array(
+            [
+                magnitude.partition_densities(
+                    value_at(source.density, entry), len(source.amplification)
+                )
+                for entry in linears
             ]
+        ).reshape(len(linears), -1)
+        if self._drops_ties:
+            rows = [dynamic.densities(one, shift, layer, linear) for one in asked.T]
+            return np.clip(rows, 0.0, 1.0).T
+        moved = shift * (layer + linear)
+        return np.array([dynamic.fitted(one + moved, numels, one) for one in asked.T]).T
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Cuts of a linear; other tensors as `scale_dense` says."""
         if not reader.entry.place.is_linear:
             scale = self._recipe.parameters["scale_dense"]
             return [Keep(dynamic.dense_factor(scale, factors)) for factors in self._factors]
-        ranks = [self._ranks(reader, index) for index in range(reader.experts)]
-        if reader.finds_cuts and self._cuts_may_wait:
-            last = reader.numel - 1
-            counts = [tuple(max(last - rank, -1) for rank in row) for row in ranks]
-            rows = zip(counts, self._factors, strict=True)
-            return [Ranks(row, factors, strict=True) for row, factors in rows]
+        place = self._linears[reader.entry.name]
+        nested = [densities[place].tolist() for densities in self._densities]
+        if not self._drops_ties:
+            return self._largest(reader, self._counts(reader.numel, nested))
+        ranks = [[dynamic.cut_rank(reader.numel, rho) for rho in row] for row in nested]
+        return self._above(reader, ranks)
+
+    def _above(self, reader: TensorReader, ranks: Sequence[Sequence[int]]) -> list[Decision]:
+        """Rings that hold what is strictly above the entries at some ascending ranks."""
         inner = [[rank for rank in row if 0 <= rank < reader.numel] for row in ranks]
         found = reader.order_statistics(inner) if any(inner) else [[] for _ in inner]
         decisions = []
@@ -328,19 +350,6 @@ class DynamicPruning(_ByMagnitude):
                 cuts[rank] = Cut(statistic.value, 0)  # strictly above: no tie is kept
             decisions.append(self._rings(reader, index, [cuts[rank] for rank in row]))
         return decisions
-
-    def _ranks(self, reader: TensorReader, index: int) -> list[int]:
-        """Ascending ranks of the cuts of one expert's linear, one per partition."""
-        rhos = self._rhos(self._recipe.sources[index], index, reader.entry)
-        return [dynamic.cut_rank(reader.numel, rho) for rho in rhos]
-
-    def _rhos(self, source: Source, index: int, entry: Entry) -> list[float]:
-        """Densities of one expert's linear before clipping, one per partition."""
-        layer, linear = (np.array([value]) for value in self._offsets[index][entry.name])
-        shift = self._recipe.parameters["density_shift"]
-        density = value_at(source.density, entry)
-        nested = magnitude.partition_densities(density, len(source.amplification))
-        return [float(dynamic.densities(one, shift, layer, linear)[0]) for one in nested]
 
 
 class LinearConsensus:
@@ -539,12 +548,3 @@ class ModelSweep:
             return True
         rows = zip(self._highest[tensor], buckets, strict=True)
         return any(bucket <= highest for highest, row in rows for bucket in row)
-
-
-def _equal(reader: TensorReader, index: int, value: float) -> int:
-    """Entries of one expert whose magnitude equals `value`."""
-    below = float(np.nextafter(np.float32(value), np.float32(-1.0)))
-    bounds: list[list[float]] = [[] for _ in range(reader.experts)]
-    bounds[index] = [below, value]
-    counts = reader.count_above(bounds)[index]
-    return counts[0] - counts[1]

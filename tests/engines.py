@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from merging import merge
 from merging import recipe as recipes
+from merging.tied import upper_places
 
 RECIPES = {
     "linear": ("linear", {}),
@@ -120,7 +121,8 @@ def cut_exactly(delta: torch.Tensor, density: float, folder: Path, device: str =
     merged = load_file(folder / "out" / "model.safetensors")["w"].flatten()
     flat = delta.flatten()
     kept = int(density * flat.numel())
-    order = torch.sort(flat.abs(), descending=True, stable=True).indices[:kept]
+    spread = upper_places(0, flat.numel(), "cpu").argsort()
+    order = spread[torch.sort(flat[spread].abs(), descending=True, stable=True).indices[:kept]]
     expected = torch.zeros_like(flat)
     expected[order] = flat[order]
     return torch.equal(merged, expected)

@@ -56,7 +56,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.errors", "merging.later", "merging.freed", "merging.console", "merging.documents",
      "merging.bounded_yaml", "merging.interrupts", "merging.shortage", "merging.shipped"},
     {"merging.demo", "merging.chat_templates"},
-    {"merging.checkpoints", "merging.selection", "merging.kernels", "merging.schedule",
+    {"merging.checkpoints", "merging.selection", "merging.tied", "merging.kernels", "merging.schedule",
      "merging.sketch", "merging.slices"},
     {"merging.methods", "merging.laws"},
     {"merging.recipe"},

@@ -1,9 +1,10 @@
 """Every so manyth place in the order of a tensor's changes, so that any cut is nearly known.
 
-Changes are ordered by magnitude, largest first, equal ones by index. A tensor that stays in a
-GPU's memory is sorted once and every NEAR-th place is kept (a mark: 16 bytes). Where the k
-largest are wanted, all entries before one mark are among them and none after the next: a merge
-reads everything once, whatever the density, and settles the few between two marks afterwards.
+Changes are ordered by magnitude, largest first, equal ones by place (`merging.tied`; here its upper
+half, less 2**31, as a signed number). A tensor that stays in a GPU's memory is sorted once and
+every NEAR-th entry of the order is kept (a mark: 8 bytes). Where the k largest are wanted, all
+entries before one mark are among them and none after the next: a merge reads everything once,
+whatever the density, and settles the few between two marks afterwards.
 """
 
 from __future__ import annotations
@@ -12,38 +13,38 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from merging import tied
 from merging.errors import NonFinite
 from merging.later import torch
 
 if TYPE_CHECKING:
-    from merging.selection import Cut
+    from merging.tied import Cut
 
 NEAR = 256
 MOST, INFINITE = 0x7FFFFFFF, 0x7F800000
+FIRST = -(1 << 31)  # no place is before it
 
 
 class Bracket(NamedTuple):
     """Where a cut lies. An entry is before a bound if its bits are above the bound's, or equal to
-    them and its index is below.
+    them and its place is below.
 
     Attributes:
-        first_bits, first_index: what is before this bound is kept.
-        last_bits, last_index: what is not before this one is dropped. Between the two are at most
+        first_bits, first_place: what is before this bound is kept.
+        last_bits, last_place: what is not before this one is dropped. Between the two are at most
             NEAR entries.
         rank: how many of those are kept.
-        strict: of those the one after is the cut, and what equals it is dropped as well.
     """
 
     first_bits: int
-    first_index: int
+    first_place: int
     last_bits: int
-    last_index: int
+    last_place: int
     rank: int = 0
-    strict: bool = False
 
 
-ALL = Bracket(-1, 0, -1, 0)
-NOTHING = Bracket(MOST, 0, MOST, 0)
+ALL = Bracket(-1, FIRST, -1, FIRST)
+NOTHING = Bracket(MOST, FIRST, MOST, FIRST)
 
 
 def marks(base: torch.Tensor, expert: torch.Tensor) -> memoryview:
@@ -53,55 +54,43 @@ def marks(base: torch.Tensor, expert: torch.Tensor) -> memoryview:
         base, expert: (n,) raw values on one device; n < 2**31.
 
     Returns:
-        int32, four for each of the places 0, NEAR, 2 NEAR...: the magnitude's float32 bits, the
-        index, and how many of the next and of the last NEAR places have the same bits. The last
-        four stand after all entries.
+        int32, two for each of the places 0, NEAR, 2 NEAR...: the magnitude's float32 bits, the
+        entry's place. The last two stand after all entries.
 
     Raises:
         NonFinite: a value is NaN or infinite.
     """
     bits = (expert.float() - base.float()).abs_().view(torch.int32)
-    bits, index = torch.sort(bits, descending=True, stable=True)
-    if int(bits[0]) >= INFINITE:
+    if int(bits.max()) >= INFINITE:
         raise NonFinite("a value is NaN or infinite")
-    count = bits.numel()
-    at = torch.arange(0, count, NEAR, device=bits.device)
-    value = bits[at]
-    falling = -bits  # searchsorted wants an ascending order
-    begin = torch.searchsorted(falling, -value)
-    end = torch.searchsorted(falling, -value, right=True)
-    rows = [value, index[at], (end - at).clamp(max=NEAR), (at - begin).clamp(max=NEAR)]
+    keys = tied.upper_places(0, bits.numel(), bits.device)
+    keys |= (MOST - bits).to(torch.int64) << 32  # largest magnitudes first, then lowest places
+    keys = torch.sort(keys).values[::NEAR]
+    rows = [MOST - (keys >> 32), (keys & (tied.RUN - 1)) + FIRST]
     found = torch.stack([row.to(torch.int32) for row in rows], 1).cpu().numpy()
-    last = np.array([[-1, 0, 0, 0]], dtype=np.int32)
+    last = np.array([[-1, FIRST]], dtype=np.int32)
     return np.concatenate([found, last]).reshape(-1).data
 
 
-def bracket(marks: memoryview, count: int, numel: int, *, strict: bool = False) -> Bracket:
-    """Where the cut lies that keeps the `count` largest entries.
+def bracket(marks: memoryview, count: int, numel: int) -> Bracket:
+    """Where the cut lies that keeps the `count` largest entries, 0 to numel.
 
     Args:
         marks: from `marks`.
-        count: 0 to numel; with `strict` also below, which keeps nothing.
-        strict: the entry after those is the cut, and what equals it is dropped as well.
     """
     if count >= numel:
         return ALL
-    if count < 0 or (count == 0 and not strict):
+    if count == 0:
         return NOTHING
-    place, rank = divmod(count, NEAR)
-    bits, index, run, _, after, last_index, _, back = marks[4 * place : 4 * place + 8]
-    if not strict:
-        return Bracket(bits, index, *((after, last_index) if rank else (bits, index)), rank)
-    if after == bits or rank < run:
-        return Bracket(bits, 0, bits, 0)
-    if rank >= NEAR - back:
-        return Bracket(after, 0, after, 0)
-    return Bracket(bits, MOST, after, 0, rank - run, strict=True)
+    mark, rank = divmod(count, NEAR)
+    bits, first, after, last = marks[2 * mark : 2 * mark + 4]
+    return Bracket(bits, first, *((after, last) if rank else (bits, first)), rank)
 
 
 def given(cut: Cut, offset: int) -> Bracket:
-    """The bracket of a cut that is known; its ties end at an index of a scope that began at
-    `-offset`."""
+    """The bracket of a cut that is known, for a tensor that begins at `offset` of its scope and
+    lies in one run of indices (`merging.tied`)."""
     bits = int(np.float32(cut.value).view(np.int32))
-    index = min(max(cut.tie_stop - offset, 0), MOST)
-    return Bracket(bits, index, bits, index)
+    ties = tied.upper_half(cut.stop, offset // tied.RUN)
+    bits, place = (bits - 1, FIRST) if ties == tied.RUN else (bits, ties + FIRST)
+    return Bracket(bits, place, bits, place)

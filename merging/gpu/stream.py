@@ -223,7 +223,7 @@ class KernelStream(Stream):
         for entry in batch:
             reader = KernelReader(self, entry)
             decisions, outcome = decide(reader)
-            if not (reader.finds_cuts and table.is_known(decisions, outcome)):
+            if not (reader.finds_cuts and table.is_known(decisions, outcome, entry.numel)):
                 others.append((reader, decisions, outcome))
                 continue
             held = self._held(entry)

@@ -6,14 +6,16 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from merging import tied
 from merging.decisions import Decision, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
-from merging.gpu.order import MOST, bracket, given
+from merging.gpu.order import FIRST, MOST, bracket, given
 from merging.methods import linear, random
 
 OUT, MODELS = 0, 1  # columns of addresses
-NUMEL, RINGS = 0, 1  # columns of whole numbers: elements, and from here RING for each ring
+NUMEL, PLACE, RINGS = 0, 1, 2  # columns of whole numbers: elements, the place of the first one
+# (`merging.tied`, as in `merging.gpu.order`), and from here RING for each ring
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
-RING = 8  # of a ring: two bounds, rank, strict, and the bits that come after the bounds'
+RING = 7  # of a ring: two bounds, rank, and the bits that come after the bounds'
 DRAW = 3  # of a draw: two keys, limit
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN, FINITE = 1, 2, 4, 8, 16, 32
 EVENLY = 16  # experts up to which EVEN is known to divide exactly
@@ -60,10 +62,12 @@ class Shape:
         return _starts(0, [max(rings, 0) for rings in self.rings])
 
 
-def is_known(decisions: Sequence[Decision], outcome: Outcome) -> bool:
+def is_known(decisions: Sequence[Decision], outcome: Outcome, numel: int) -> bool:
     """True where the kernels know what to do; torch does the rest."""
     pruned = all(isinstance(one, Keep | Rings | Ranks | Draw) for one in decisions)
-    return pruned and isinstance(outcome.combination, Sum | Election)
+    first = _offset(decisions)
+    whole = not tied.edges(first, first + numel)  # one bound holds for the whole tensor
+    return pruned and whole and isinstance(outcome.combination, Sum | Election)
 
 
 def shape_of(
@@ -90,12 +94,13 @@ _shape = functools.cache(Shape)  # one object for each: it keeps what it has wor
 
 def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) -> list[int]:
     """A tensor's row of whole numbers."""
-    row, draws = [numel], []
+    first = tied.place(_offset(decisions)) >> 32
+    row, draws = [numel, first + FIRST], []
     for index, one in enumerate(decisions):
         if isinstance(one, Ranks):
             marks = marks_of(index)
             for count in one.counts:
-                row += _ring(*bracket(marks, count, numel, strict=one.strict))
+                row += _ring(*bracket(marks, count, numel))
         elif isinstance(one, Rings):
             for cut in one.cuts:
                 row += _ring(*given(cut, one.offset))
@@ -115,18 +120,20 @@ def factors(decisions: Sequence[Decision], outcome: Outcome) -> list[float]:
     return row
 
 
+def _offset(decisions: Sequence[Decision]) -> int:
+    return max((one.offset for one in decisions if isinstance(one, Rings)), default=0)
+
+
 def _rings(decision: Decision) -> int:
     if isinstance(decision, Keep | Draw):
         return -isinstance(decision, Draw)
     return len(decision.factors)
 
 
-def _ring(
-    bits: int, index: int, last_bits: int, last_index: int, rank: int, strict: bool
-) -> tuple[int, ...]:
+def _ring(bits: int, place: int, last_bits: int, last_place: int, rank: int) -> tuple[int, ...]:
     after = bits + 1 if bits < MOST else MOST
     last_after = last_bits + 1 if last_bits < MOST else MOST
-    return (bits, index, last_bits, last_index, rank, strict, after, last_after)
+    return (bits, place, last_bits, last_place, rank, after, last_after)
 
 
 def _starts(first: int, sizes: Sequence[int]) -> tuple[int, ...]:

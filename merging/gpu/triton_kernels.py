@@ -18,6 +18,7 @@ import triton.language as tl
 
 from merging.gpu import table
 from merging.gpu.order import NEAR
+from merging.tied import MULTIPLIER
 
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4
@@ -41,7 +42,10 @@ class Kind(NamedTuple):
 TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16, "F64": tl.float64}
 _NEAR, _RING = tl.constexpr(NEAR), tl.constexpr(table.RING)
 _OUT, _MODELS = tl.constexpr(table.OUT), tl.constexpr(table.MODELS)
-_NUMEL, _RINGS = tl.constexpr(table.NUMEL), tl.constexpr(table.RINGS)
+_NUMEL, _PLACE, _RINGS = (
+    tl.constexpr(table.NUMEL), tl.constexpr(table.PLACE), tl.constexpr(table.RINGS)
+)  # fmt: skip
+_MULTIPLIER = tl.constexpr(MULTIPLIER - (1 << 32))
 _STRENGTH, _BASE_WEIGHT = tl.constexpr(table.STRENGTH), tl.constexpr(table.BASE_WEIGHT)
 _DIVISOR, _WEIGHTS = tl.constexpr(table.DIVISOR), tl.constexpr(table.WEIGHTS)
 _ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZED)
@@ -51,16 +55,22 @@ _FINITE = tl.constexpr(table.FINITE)
 
 
 @triton.jit
-def _before(bits, index, bound):
-    """Which entries are before the bound at an address, see `order.Bracket`."""
-    at_bits, at_index = tl.load(bound), tl.load(bound + 1)
-    return (bits > at_bits) | ((bits == at_bits) & (index < at_index))
+def _places(numbers, index):
+    """Places of some elements of a tensor, see `order`; numbers: its row of the table."""
+    return tl.load(numbers + _PLACE) + index * _MULTIPLIER
 
 
 @triton.jit
-def _inside(bits, index, bracket):
+def _before(bits, place, bound):
+    """Which entries are before the bound at an address, see `order.Bracket`."""
+    at_bits, at_place = tl.load(bound), tl.load(bound + 1)
+    return (bits > at_bits) | ((bits == at_bits) & (place < at_place))
+
+
+@triton.jit
+def _inside(bits, place, bracket):
     """Which entries lie between the two bounds at an address."""
-    return _before(bits, index, bracket + 2) & (_before(bits, index, bracket) == 0)
+    return _before(bits, place, bracket + 2) & (_before(bits, place, bracket) == 0)
 
 
 @triton.jit
@@ -91,21 +101,25 @@ def _read(sources, index, mask, masked: tl.constexpr):
 
 
 @triton.jit
-def _threshold(bracket, which: tl.constexpr, start):
-    """The smallest magnitude before one of the two bounds of a bracket, for elements that all stand
-    before its index or all after it."""
-    earlier = start < tl.load(bracket + 2 * which + 1)
-    bits = tl.where(earlier, tl.load(bracket + 2 * which), tl.load(bracket + 6 + which))
-    return bits.to(tl.float32, bitcast=True)
+def _thresholds(numbers, which: tl.constexpr, rings: tl.constexpr):
+    """Of each ring's bracket one of the two bounds, as three numbers: its place, the smallest
+    magnitude before it for elements of lower places, and for the others."""
+    found = ()
+    for ring in tl.static_range(tl.constexpr(rings)):
+        bracket = numbers + _RINGS + _RING * ring
+        lower = tl.load(bracket + 2 * which).to(tl.float32, bitcast=True)
+        upper = tl.load(bracket + 5 + which).to(tl.float32, bitcast=True)
+        found += (tl.load(bracket + 2 * which + 1), lower, upper)
+    return found
 
 
 @triton.jit
-def _thresholds(numbers, start, which: tl.constexpr, rings: tl.constexpr):
-    """Of all rings, for elements that straddle no bound's index."""
-    found = ()
-    for ring in tl.static_range(tl.constexpr(rings)):
-        found += (_threshold(numbers + _RINGS + _RING * ring, which, start),)
-    return found
+def _reaches(delta, place, thresholds, ring: tl.constexpr):
+    """Which elements are before a ring's bound, see `_thresholds`."""
+    least = tl.where(
+        place < thresholds[3 * ring], thresholds[3 * ring + 1], thresholds[3 * ring + 2]
+    )
+    return tl.abs(delta) >= least
 
 
 @triton.jit
@@ -125,13 +139,6 @@ def _sources(addresses, kind: tl.constexpr):
         address = tl.load(addresses + _MODELS + model)
         found += (tl.multiple_of(address.to(tl.pointer_type(kind.types[model])), 16),)
     return found
-
-
-@triton.jit
-def _straddles(bracket, start, stop):
-    """True where elements [start, stop) stand on both sides of a bound's index."""
-    first, last = tl.load(bracket + 1), tl.load(bracket + 3)
-    return ((start < first) & (first < stop)) | ((start < last) & (last < stop))
 
 
 @triton.jit
@@ -166,8 +173,7 @@ def _element(
         numbers: the tensor's row of the table.
         final: where the tensor's settled bounds stand.
         settled: cut at those; else at the brackets' first bounds.
-        simple: the elements straddle no bound's index, so `firsts` and `lasts` (`_thresholds`)
-            hold for all.
+        simple: by `firsts` and `lasts` (`_thresholds`); else by what the row holds.
         certain: none lies inside a bracket.
 
     Returns:
@@ -176,6 +182,8 @@ def _element(
     base = values[0].to(tl.float32)
     weighted = ()
     open = index < 0
+    if kind.ring_at[len(kind.rings)] > 0:
+        place = _places(numbers, index)
     for e in tl.static_range(len(kind.rings)):
         delta = values[e + 1].to(tl.float32) - base
         if kind.rings[e] == 0:
@@ -193,15 +201,14 @@ def _element(
                 last = kind.ring_at[e] + kind.rings[e] - 1
                 bracket = numbers + _RINGS + _RING * (last - back)
                 if settled:
-                    kept = _before(bits, index, final + 2 * (last - back))
+                    kept = _before(bits, place, final + 2 * (last - back))
                 elif simple:
-                    kept = tl.abs(delta) >= firsts[kind.ring_at[e] + kind.rings[e] - 1 - back]
+                    kept = _reaches(delta, place, firsts, last - back)
                     if not certain:
-                        maybe = tl.abs(delta) >= lasts[kind.ring_at[e] + kind.rings[e] - 1 - back]
-                        open = open | (maybe & (kept == 0))
+                        open = open | (_reaches(delta, place, lasts, last - back) & (kept == 0))
                 else:
-                    kept = _before(bits, index, bracket)
-                    open = open | (_before(bits, index, bracket + 2) & (kept == 0))
+                    kept = _before(bits, place, bracket)
+                    open = open | (_before(bits, place, bracket + 2) & (kept == 0))
                 if kind.amplified[e]:
                     own = factors[kind.factor_at[e] + kind.rings[e] - 1 - back]
                     factor = tl.where(kept, own, factor)
@@ -250,22 +257,23 @@ def _element(
 
 
 @triton.jit
-def _list(addresses, numbers, listed, places, index, mask, kind: tl.constexpr):
+def _list(addresses, numbers, listed, entries, index, mask, kind: tl.constexpr):
     """Lists, per ring, the elements that lie inside its bracket. Rare: it reads anew, so that
     nothing is held in registers for it."""
     values = _read(_sources(addresses, kind), index, mask, True)
     base = values[0].to(tl.float32)
+    place = _places(numbers, index)
     for e in tl.static_range(len(kind.rings)):
         if kind.rings[e] > 0:
             bits = _bits(values[e + 1].to(tl.float32) - base)
             for k in tl.static_range(tl.constexpr(kind.rings[e])):
                 ring = kind.ring_at[e] + k
-                mine = _inside(bits, index, numbers + _RINGS + _RING * ring) & mask
+                mine = _inside(bits, place, numbers + _RINGS + _RING * ring) & mask
                 counters = listed + ring + tl.zeros_like(index)
                 slot = tl.atomic_add(counters, 1, mask=mine, sem="relaxed")
-                place = places + (ring * _NEAR + slot) * 2
-                tl.store(place, bits, mask=mine & (slot < _NEAR))
-                tl.store(place + 1, index, mask=mine & (slot < _NEAR))
+                entry = entries + (ring * _NEAR + slot) * 2
+                tl.store(entry, bits, mask=mine & (slot < _NEAR))
+                tl.store(entry + 1, index, mask=mine & (slot < _NEAR))
 
 
 @triton.jit
@@ -273,7 +281,7 @@ def _blocks(
     sources, numbers, factors, firsts, lasts, final, out, start, lane,
     kind: tl.constexpr, blocks: tl.constexpr, certain: tl.constexpr,
 ):  # fmt: skip
-    """Merges and writes some blocks of elements that straddle no bound's index.
+    """Merges and writes some whole blocks of elements.
 
     Returns:
         Over all blocks the largest magnitude, the sum of (merged - base) squared, and whether an
@@ -316,7 +324,7 @@ def _tell(sums, merged, changed, kind: tl.constexpr):
 
 @triton.jit
 def merge(
-    addresses, numbers, factors, final, listed, places, sums, width,
+    addresses, numbers, factors, final, listed, entries, sums, width,
     kind: tl.constexpr, block: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """Merges some blocks of tensor program_id(1), from blocks * program_id(0) on.
@@ -325,7 +333,7 @@ def merge(
         addresses, numbers, factors: the table, int64, int32 and float32.
         final: (T, R, 2) int32, not read here.
         listed: (T, R) int32, zeros: how many elements lie inside each ring's bracket.
-        places: (T, R, NEAR, 2) int32: their bits and indices.
+        entries: (T, R, NEAR, 2) int32: their bits and indices.
         sums: (T, width, 2) float64, zeros: the first are as of `_tell`.
     """
     program, tensor = tl.program_id(0), tl.program_id(1)
@@ -335,7 +343,7 @@ def merge(
     numbers += tensor * kind.draws_at[n]
     final += tensor * rings * 2
     listed += tensor * rings
-    places += tensor * rings * _NEAR * 2
+    entries += tensor * rings * _NEAR * 2
     numel = tl.load(numbers + _NUMEL)
     start = program * block * blocks
     stop = start + block * blocks
@@ -343,17 +351,15 @@ def merge(
         sources = _sources(addresses, kind)
         amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
         out = tl.multiple_of(tl.load(addresses + _OUT).to(tl.pointer_type(kind.output)), 16)
-        simple = stop <= numel
-        for ring in tl.static_range(tl.constexpr(rings)):
-            simple &= not _straddles(numbers + _RINGS + _RING * ring, start, stop)
         lane = tl.arange(0, block)
         none = tl.zeros([block], tl.float32)
-        if simple:  # elements come several at a time, and one threshold holds for all
-            firsts = _thresholds(numbers, start, 0, rings)
-            lasts = _thresholds(numbers, start, 1, rings)
+        if stop <= numel:  # elements come several at a time
+            firsts = _thresholds(numbers, 0, rings)
+            lasts = _thresholds(numbers, 1, rings)
             certain = True
             for ring in tl.static_range(tl.constexpr(rings)):
-                certain = certain & (firsts[ring] == lasts[ring])
+                certain = certain & (firsts[3 * ring] == lasts[3 * ring])
+                certain = certain & (firsts[3 * ring + 2] == lasts[3 * ring + 2])
             if certain:
                 largest, changed, open = _blocks(
                     sources, numbers, amounts, firsts, lasts, final, out, start, lane,
@@ -382,12 +388,12 @@ def merge(
             if tl.max(open.to(tl.int32), 0) > 0:
                 for turn in range(blocks):
                     index = start + turn * block + lane
-                    _list(addresses, numbers, listed, places, index, index < numel, kind)
+                    _list(addresses, numbers, listed, entries, index, index < numel, kind)
 
 
 @triton.jit
 def settle(
-    numbers, final, listed, places, columns, rings: tl.constexpr, block: tl.constexpr
+    numbers, final, listed, entries, columns, rings: tl.constexpr, block: tl.constexpr
 ):  # fmt: skip
     """Finds the cut of ring program_id(0) of tensor program_id(1) among the listed elements: the
     one that has `rank` of them before it. Every program looks at a block of them.
@@ -399,7 +405,7 @@ def settle(
     row = numbers + tensor * columns + _RINGS + ring * _RING
     cut = tensor * rings + ring
     final += cut * 2
-    places += cut * _NEAR * 2
+    entries += cut * _NEAR * 2
     count = tl.load(listed + cut)
     rank = tl.load(row + 4)
     first = tl.program_id(2) * block
@@ -410,25 +416,26 @@ def settle(
             tl.store(final + 1, tl.load(row + end + 1))
     elif first < count:
         slot = first + tl.arange(0, block)
-        bits = tl.load(places + slot * 2, mask=slot < count, other=-1)
-        index = tl.load(places + slot * 2 + 1, mask=slot < count, other=0)
+        bits = tl.load(entries + slot * 2, mask=slot < count, other=-1)
+        index = tl.load(entries + slot * 2 + 1, mask=slot < count, other=0)
+        place = _places(numbers + tensor * columns, index)
         ahead = tl.zeros([block], tl.int32)
         for start in range(0, count, block):
             other = start + tl.arange(0, block)
-            theirs = tl.load(places + other * 2, mask=other < count, other=-1)[None, :]
-            there = tl.load(places + other * 2 + 1, mask=other < count, other=0)[None, :]
+            theirs = tl.load(entries + other * 2, mask=other < count, other=-1)[None, :]
+            there = tl.load(entries + other * 2 + 1, mask=other < count, other=0)[None, :]
             above = theirs > bits[:, None]
-            earlier = (theirs == bits[:, None]) & (there < index[:, None])
+            there = _places(numbers + tensor * columns, there)
+            earlier = (theirs == bits[:, None]) & (there < place[:, None])
             ahead += tl.sum((above | earlier).to(tl.int32), 1)
         hit = (ahead == rank) & (slot < count)
-        strict = tl.load(row + 5) != 0
         tl.store(final + tl.zeros_like(slot), bits, mask=hit)
-        tl.store(final + 1 + tl.zeros_like(slot), tl.where(strict, 0, index), mask=hit)
+        tl.store(final + 1 + tl.zeros_like(slot), place, mask=hit)
 
 
 @triton.jit
 def mend(
-    addresses, numbers, factors, final, listed, places, sums, width, first,
+    addresses, numbers, factors, final, listed, entries, sums, width, first,
     kind: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Merges the elements listed for ring program_id(0) of tensor program_id(1) again, with the
@@ -448,10 +455,11 @@ def mend(
     if part * block < count:
         slot = part * block + tl.arange(0, block)
         mask = slot < count
-        index = tl.load(places + (cut * _NEAR + slot) * 2 + 1, mask=mask, other=0)
+        index = tl.load(entries + (cut * _NEAR + slot) * 2 + 1, mask=mask, other=0)
         sources = _sources(addresses, kind)
         amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
         values = _read(sources, index, mask, True)
+        place = _places(numbers, index)
         base, old, _ = _element(
             values, numbers, amounts, (), (), final, index, kind, False, False, False
         )
@@ -466,7 +474,7 @@ def mend(
                 bits = _bits(values[e + 1].to(tl.float32) - base)
                 for k in tl.static_range(tl.constexpr(kind.rings[e])):
                     other = kind.ring_at[e] + k
-                    here = _inside(bits, index, numbers + _RINGS + _RING * other)
+                    here = _inside(bits, place, numbers + _RINGS + _RING * other)
                     counted = counted & ((here == 0) | (other >= ring))
         change = (merged - base) * (merged - base) - (old - base) * (old - base)
         told = sums + (tensor * width + first + ring * (_NEAR // block) + part) * 2

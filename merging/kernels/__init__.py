@@ -48,8 +48,27 @@ class Expert(ctypes.Structure):
         ("high", ctypes.c_float),
         ("threshold", ctypes.c_float),
         ("top", ctypes.c_float),
+        ("parted", ctypes.c_int32),
+        ("place", ctypes.c_uint32),
         ("lower", ctypes.c_float * MAX_RINGS),
+        ("upper", ctypes.c_float * MAX_RINGS),
+        ("ties", ctypes.c_uint32 * MAX_RINGS),
         ("factor", ctypes.c_float * MAX_RINGS),
+    )
+
+
+class Bands(ctypes.Structure):
+    """Equal entries that a pass looks at, as select.h declares it."""
+
+    _fields_ = (
+        ("n", ctypes.c_int32),
+        ("first", ctypes.c_uint32),
+        ("values", ctypes.c_void_p),
+        ("limits", ctypes.c_void_p),
+        ("below", ctypes.c_void_p),
+        ("inside", ctypes.c_void_p),
+        ("room", ctypes.c_int64),
+        ("places", ctypes.c_void_p),
     )
 
 
@@ -155,13 +174,12 @@ def _build(target: Path) -> None:
 
 
 def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
-    p, i, l64, f = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_float
+    p, i, l64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     u = ctypes.c_uint32
-    expert, rule = ctypes.POINTER(Expert), ctypes.POINTER(Rule)
+    expert, rule, bands = map(ctypes.POINTER, (Expert, Rule, Bands))
     signatures = {
         "amalgam_histogram": (None, [p, i, expert, l64, l64, i, p, p]),
-        "amalgam_nth_equal": (l64, [p, i, expert, l64, l64, f, l64]),
-        "amalgam_collect": (u, [p, i, p, i, l64, i, p, p, p, p, l64, p]),
+        "amalgam_collect": (u, [p, i, p, i, l64, i, p, p, p, p, l64, p, bands]),
         "amalgam_select": (u, [p, l64, l64, u, u, p, p]),
         "amalgam_sums": (None, [p, i, p, i, l64, p]),
         "amalgam_count": (None, [p, i, p, i, l64, i, p, p]),

@@ -21,8 +21,15 @@ typedef struct {
     float weight;
     int32_t active;       /* takes part in a competition */
     float low, high, threshold, top;  /* its bounds there */
-    float lower[16], factor[16];
+    int32_t parted;       /* a cut parts equal changes */
+    uint32_t place;       /* upper half of the place of the chunk's first element: see tied.py */
+    float lower[16], upper[16]; /* kept from lower on where the place is below ties, else from upper */
+    uint32_t ties[16];
+    float factor[16];
 } Expert;
+
+/* Upper half of the place of index i: see tied.py. */
+#define MULTIPLIER 0x9E3779B1u
 
 typedef struct {
     int32_t ties, normalize, zero_is_positive;
@@ -33,7 +40,34 @@ typedef struct {
 
 enum { SUM_OF_DELTAS = 1, SUM_OF_NORMALIZED = 2, PAIRWISE = 3 };
 
-static void prune(const Expert *expert, int64_t index, int m, float *restrict d) {
+/* As prune, for rings whose cuts part equal changes. place: of the first element. */
+static void prune_parted(const Expert *expert, uint32_t place, int m, float *restrict d) {
+    ALIGNED uint32_t places[BLOCK];
+    for (int i = 0; i < m; i++) places[i] = place + (uint32_t)i * MULTIPLIER;
+    if (expert->rings == 1 && expert->factor[0] == 1.0f) {
+        float lower = expert->lower[0], upper = expert->upper[0];
+        uint32_t ties = expert->ties[0];
+        for (int i = 0; i < m; i++) {
+            float least = places[i] < ties ? lower : upper;
+            d[i] = fabsf(d[i]) >= least ? d[i] : 0.0f;
+        }
+        return;
+    }
+    ALIGNED float factor[BLOCK];
+    for (int i = 0; i < m; i++) factor[i] = 0.0f;
+    for (int k = expert->rings - 1; k >= 0; k--) {
+        float lower = expert->lower[k], upper = expert->upper[k], value = expert->factor[k];
+        uint32_t ties = expert->ties[k];
+        for (int i = 0; i < m; i++) {
+            float least = places[i] < ties ? lower : upper;
+            factor[i] = fabsf(d[i]) >= least ? value : factor[i];
+        }
+    }
+    for (int i = 0; i < m; i++) d[i] = factor[i] * d[i];
+}
+
+/* index: of the first element in its tensor; at: in the chunk that `place` is of. */
+static void prune(const Expert *expert, int64_t index, int64_t at, int m, float *restrict d) {
     if (expert->random) {
         for (int i = 0; i < m; i++) {
             uint64_t at = (uint64_t)(index + i);
@@ -45,6 +79,8 @@ static void prune(const Expert *expert, int64_t index, int m, float *restrict d)
     } else if (expert->rings == 0) {
         if (expert->scale != 1.0f)
             for (int i = 0; i < m; i++) d[i] = d[i] * expert->scale;
+    } else if (expert->parted) {
+        prune_parted(expert, expert->place + (uint32_t)at * MULTIPLIER, m, d);
     } else if (expert->rings == 1 && expert->factor[0] == 1.0f) {
         float lower = expert->lower[0];
         for (int i = 0; i < m; i++) d[i] = fabsf(d[i]) >= lower ? d[i] : 0.0f;
@@ -66,6 +102,6 @@ static void load_pruned(const void *base, int base_type, const Expert *experts, 
     load(base, base_type, at, m, b);
     for (int e = 0; e < n_experts; e++) {
         load_delta(b, experts[e].data, experts[e].type, at, m, d[e]);
-        prune(&experts[e], first + at, m, d[e]);
+        prune(&experts[e], first + at, at, m, d[e]);
     }
 }

@@ -98,7 +98,7 @@ void amalgam_histogram(const void *base, int base_type, const Expert *expert, in
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, b);
         load_delta(b, expert->data, expert->type, at, m, d);
-        prune(expert, first + at, m, d);
+        prune(expert, first + at, at, m, d);
         ALIGNED uint32_t key[BLOCK];
         for (int i = 0; i < m; i++) key[i] = bits_of(d[i]) & 0x7FFFFFFFu;
         for (int k = 0; k < n_buckets; k++)
@@ -106,26 +106,75 @@ void amalgam_histogram(const void *base, int base_type, const Expert *expert, in
     }
 }
 
-/* Index in [0, n) of the nth entry (from 1) whose magnitude equals value; -(entries seen) - 1 if
- * there are fewer. */
-int64_t amalgam_nth_equal(const void *base, int base_type, const Expert *expert, int64_t first,
-                          int64_t n, float value, int64_t nth) {
-    ALIGNED float b[BLOCK], d[BLOCK];
-    int64_t seen = 0;
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int m = n - at < BLOCK ? (int)(n - at) : BLOCK, here = 0;
-        load(base, base_type, at, m, b);
-        load_delta(b, expert->data, expert->type, at, m, d);
-        prune(expert, first + at, m, d);
-        for (int i = 0; i < m; i++) here += fabsf(d[i]) == value;
-        if (seen + here < nth) {
-            seen += here;
-            continue;
+/* Bands of equal entries that are looked at, see tied.py. Of the entries whose magnitude is
+ * values[k] it counts in below[k] those whose place (its upper half) is below limits[2 k], and
+ * collects the places from there to below limits[2 k + 1], their number added to inside[k]. Limits
+ * are at most 2^32. places: n x room; where inside exceeds the room they are not complete. */
+typedef struct {
+    int32_t n;
+    uint32_t first; /* the place of the first entry of the chunk */
+    const float *values;
+    const uint64_t *limits;
+    int64_t *below, *inside;
+    int64_t room;
+    uint32_t *places;
+} Bands;
+
+/* Looks at m entries of a chunk, from `at` on. */
+static inline void look(const Bands *bands, const uint32_t *restrict key, int64_t at, int m) {
+    uint32_t start = bands->first + (uint32_t)at * MULTIPLIER;
+    for (int k = 0; k < bands->n; k++) {
+        uint32_t wanted = bits_of(bands->values[k]);
+        uint64_t low = bands->limits[2 * k], high = bands->limits[2 * k + 1];
+        uint32_t *places = bands->places + k * bands->room;
+        int64_t before = 0, inside = bands->inside[k], room = bands->room;
+        int i = 0;
+#if defined(__AVX512F__)
+        __m512i value = _mm512_set1_epi32((int)wanted);
+        __m512i first = _mm512_set1_epi32((int)(uint32_t)low);
+        __m512i width = _mm512_set1_epi32((int)(uint32_t)(high - low - 1));
+        __mmask16 some = high > low ? 0xFFFF : 0, all = low >> 32 ? 0xFFFF : 0;
+        __m512i count = _mm512_setzero_si512(), one = _mm512_set1_epi32(1);
+        ALIGNED uint32_t lanes[16];
+        for (int j = 0; j < 16; j++) lanes[j] = start + (uint32_t)j * MULTIPLIER;
+        __m512i place = _mm512_load_si512(lanes), step = _mm512_set1_epi32((int)(16 * MULTIPLIER));
+        for (; i + 16 <= m; i += 16, place = _mm512_add_epi32(place, step)) {
+            __mmask16 equal = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(key + i), value);
+            __mmask16 early = _mm512_mask_cmplt_epu32_mask(equal, place, first) | (equal & all);
+            count = _mm512_mask_add_epi32(count, early, count, one);
+            __mmask16 mine = _mm512_mask_cmple_epu32_mask(
+                equal & some, _mm512_sub_epi32(place, first), width);
+            if (!mine) continue; /* seldom taken: branches on what is equal would be guessed wrong */
+            if (inside + 16 <= room)
+                _mm512_storeu_si512(places + inside, _mm512_maskz_compress_epi32(mine, place));
+            inside += __builtin_popcount(mine);
         }
-        for (int i = 0; i < m; i++)
-            if (fabsf(d[i]) == value && ++seen == nth) return at + i;
+        before = _mm512_reduce_add_epi32(count);
+#elif defined(__AVX2__)
+        __m256i value = _mm256_set1_epi32((int)wanted);
+        for (; i + 8 <= m; i += 8) {
+            __m256i found = _mm256_cmpeq_epi32(_mm256_loadu_si256((const __m256i *)(key + i)), value);
+            int equal = _mm256_movemask_ps(_mm256_castsi256_ps(found));
+            for (; equal; equal &= equal - 1) {
+                uint32_t place = start + (uint32_t)(i + __builtin_ctz((unsigned)equal)) * MULTIPLIER;
+                int mine = place >= low && place < high;
+                before += place < low;
+                if (mine && inside < room) places[inside] = place;
+                inside += mine;
+            }
+        }
+#endif
+        for (; i < m; i++) {
+            uint32_t place = start + (uint32_t)i * MULTIPLIER;
+            if (key[i] != wanted) continue;
+            int mine = place >= low && place < high;
+            before += place < low;
+            if (mine && inside < room) places[inside] = place;
+            inside += mine;
+        }
+        bands->below[k] += before;
+        bands->inside[k] = inside;
     }
-    return -seen - 1;
 }
 
 /* Of n keys in [low, high] the one at an ascending rank. higher, equal: how many are above it and
@@ -164,11 +213,12 @@ uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t 
 
 /* One pass for several order statistics whose values are bracketed: how many magnitudes lie above
  * each bracket [low, high], and the bits of those inside it, in order; where low is high their
- * number alone. Bits of magnitudes order as the magnitudes do. Adds to above and found; keys: n_brackets x capacity. Where found exceeds
- * capacity the bracket was too wide, and its keys are not complete. Returns the largest bits. */
+ * number alone. Bits of magnitudes order as the magnitudes do. Adds to above and found; keys:
+ * n_brackets x capacity. Where found exceeds capacity the bracket was too wide, and its keys are not
+ * complete. Looks at some bands of equal entries, too. Returns the largest bits. */
 uint32_t amalgam_collect(const void *base, int base_type, const void *expert, int type, int64_t n,
                          int n_brackets, const uint32_t *low, const uint32_t *high, int64_t *above,
-                         int64_t *found, int64_t capacity, uint32_t *keys) {
+                         int64_t *found, int64_t capacity, uint32_t *keys, const Bands *bands) {
     ALIGNED float b[BLOCK], d[BLOCK];
     ALIGNED uint32_t key[BLOCK], top = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
@@ -192,6 +242,7 @@ uint32_t amalgam_collect(const void *base, int base_type, const void *expert, in
             }
             collect(key, m, from, to, capacity, keys + (int64_t)k * capacity, found + k);
         }
+        look(bands, key, at, m);
     }
     return top;
 }

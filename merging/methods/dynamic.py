@@ -1,6 +1,6 @@
 """Dynamic pruning, the DP of DPPA: densities set per layer and per linear by their outliers.
 
-Source: arXiv 2403.02799, step 1, and its released code, whose masks these functions reproduce bit
+Source: arXiv 2403.02799, step 1, and its released code, whose masks `tie_rule: drop` reproduces bit
 for bit. A layer or linear with more outlying changes keeps more of them.
 
 For one expert, with d = delta, W = |d|, s = 1 - density, shift = `density_shift`:
@@ -11,9 +11,13 @@ For one expert, with d = delta, W = |d|, s = 1 - density, shift = `density_shift
 5. density             rho_lk = (1 - s) + shift * A_l + shift * B_lk;
 6. keep W > sorted(W)[int(n * (1 - rho_lk))]: strictly above, every tie at the cut is dropped.
 
-Where the released code fails we differ: equal rates give offset 0 (not NaN), rho is clipped to
-[0, 1] (rho >= 1 keeps all), so extreme rates with large shifts work. Embeddings, norms and heads
-are not pruned; `scale_dense` says what becomes of their delta.
+Where we differ: step 6 drops most of what it should keep where changes take few distinct values, as
+they do between bfloat16 checkpoints. By default (`tie_rule: spread`) exactly int(rho_lk * n)
+entries stay, at least one where rho_lk is above 0; of equal ones at the cut some, spread evenly
+over the linear (`merging.tied`). A rho below 0 or above 1 ends there, and the others move by one
+amount, so that the whole keeps the density asked for (`fitted`). With `tie_rule: drop` ties go and
+rho is only clipped. Equal rates give offset 0 (not NaN). Embeddings, norms and heads are not
+pruned; `scale_dense` says what becomes of their delta.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, Axis, Knob
+
+_ROUNDING = 1e-12  # shares of entries that differ by less are the same
 
 AXIS = Axis(
     id="dynamic",
@@ -55,6 +61,11 @@ AXIS = Axis(
             "scale_dense", "Unpruned tensors", "one",
             "Embeddings, norms and heads: add their change once, times the largest factor, or not.",
             choices=("one", "max", "none"),
+        ),
+        Knob(
+            "tie_rule", "Equal changes at the cut", "spread",
+            "spread: keep as many as asked for, evenly placed. drop: none of them (authors' code).",
+            choices=("spread", "drop"),
         ),
     ),
 )  # fmt: skip
@@ -96,11 +107,13 @@ def _divide_by_largest(values: np.ndarray) -> np.ndarray:
     return values / largest if largest > 1e-12 else np.zeros_like(values)
 
 
-def densities(density: float, shift: float, layer: np.ndarray, linear: np.ndarray) -> np.ndarray:
+def densities(
+    density: float | np.ndarray, shift: float, layer: np.ndarray, linear: np.ndarray
+) -> np.ndarray:
     """rho_lk of step 5, before clipping.
 
     Args:
-        density: share kept on average, in [0, 1].
+        density: share kept on average, in [0, 1]; one, or (n_linears,).
         shift: `density_shift`.
         layer, linear: (n_linears,) the offsets A_l (repeated per linear) and B_lk.
 
@@ -108,8 +121,36 @@ def densities(density: float, shift: float, layer: np.ndarray, linear: np.ndarra
         (n_linears,) float64.
     """
     # 1 - s with s = 1 - density in doubles, as the released code gets it from its sparsity
-    sparsity = round(1.0 - density, 12)
+    sparsity = np.array([round(1.0 - one, 12) for one in np.atleast_1d(density).tolist()])
     return (1.0 - sparsity) + shift * layer + shift * linear
+
+
+def fitted(rhos: np.ndarray, numels: np.ndarray, densities: np.ndarray) -> np.ndarray:
+    """Densities in [0, 1] that differ as the rhos do and keep what was asked for as a whole.
+
+    All move by one amount and end at 0 and 1; the amount is such that the mean over all entries is
+    that of `densities`. Nothing moves where the rhos already are so.
+
+    Args:
+        rhos: (n,) float64, densities by step 5.
+        numels: (n,) entries of each linear.
+        densities: (n,) the densities asked for, in [0, 1], before any shift.
+
+    Returns:
+        (n,) float64 in [0, 1].
+    """
+    asked, total = float(numels @ densities), float(numels.sum())
+    values = np.clip(rhos, 0.0, 1.0)
+    if abs(asked - numels @ values) <= _ROUNDING * total:
+        return values
+    # What is kept grows with the amount, in straight pieces between the amounts at which a linear
+    # leaves 0, and grows with all its entries, or reaches 1: find the piece, then the place in it.
+    amounts = np.concatenate([-rhos, 1.0 - rhos])
+    order = np.argsort(amounts, kind="stable")
+    amounts = amounts[order]
+    growth = np.cumsum(np.concatenate([numels, -numels])[order])
+    kept = np.concatenate([[0.0], np.cumsum(growth[:-1] * np.diff(amounts))])
+    return np.clip(rhos + np.interp(asked, kept, amounts), 0.0, 1.0)
 
 
 def cut_rank(numel: int, rho: float) -> int:

@@ -3,8 +3,9 @@
 Source: trimming as in TIES-Merging (arXiv 2306.01708, section 4.1) and partitions as in DPPA
 (arXiv 2403.02799, step 2), generalised to K partitions. Per tensor by default, over the whole
 model with `scope: model`. Tie rule: exactly int(density * n) entries are kept (one at least
-where the density is above 0), largest |delta| first, equal magnitudes by lowest flat index.
-mergekit keeps the same number, with equal magnitudes in no stated order.
+where the density is above 0), largest |delta| first; of equal magnitudes the cut keeps some, spread
+over the tensor (`merging.tied`). mergekit keeps the same number, equal magnitudes in no stated
+order.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def kept_count(numel: int, density: float) -> int:
 
 def partition_densities(density: float, partitions: int) -> list[float]:
     """Nested densities of K partitions, smallest first; the last equals `density`."""
-    return [density * (k + 1) / partitions for k in range(partitions - 1)] + [density]
+    inner = [round(density * (k + 1) / partitions, 12) for k in range(partitions - 1)]
+    return [*inner, density]
 
 
 def ring_factors(amplification: Sequence[float], mode: str) -> list[float]:
@@ -59,22 +61,22 @@ def ring_factors(amplification: Sequence[float], mode: str) -> list[float]:
     return [max(amplification[k:]) for k in range(len(amplification))]
 
 
-def amplify(delta: torch.Tensor, lowers: Sequence[float], factors: Sequence[float]) -> torch.Tensor:
-    """Scales the entries of each ring and drops those below every bound.
+def amplify(
+    delta: torch.Tensor, nested: Sequence[torch.Tensor], factors: Sequence[float]
+) -> torch.Tensor:
+    """Scales the entries of each ring and drops those outside all rings.
 
     Args:
         delta: (n,) float32.
-        lowers: K bounds on |delta|, descending; ring k holds |delta| >= lowers[k] that no
-            earlier ring holds.
+        nested: K masks, (n,) bool; ring k holds what the k-th has and no earlier one.
         factors: K factors.
 
     Returns:
         (n,) float32: delta * factor of its ring, 0 outside all rings.
     """
-    magnitude = delta.abs()
-    if len(lowers) == 1 and factors[0] == 1.0:
-        return torch.where(magnitude >= lowers[0], delta, 0.0)
+    if len(nested) == 1 and factors[0] == 1.0:
+        return torch.where(nested[0], delta, 0.0)
     factor = torch.zeros_like(delta)
-    for lower, value in zip(reversed(lowers), reversed(factors), strict=True):
-        factor = torch.where(magnitude >= lower, value, factor)
+    for inside, value in zip(reversed(nested), reversed(factors), strict=True):
+        factor = torch.where(inside, value, factor)
     return factor.mul_(delta)

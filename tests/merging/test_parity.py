@@ -92,6 +92,7 @@ def test_dynamic_pruning_masks_equal_the_authors_bit_for_bit(
             "amplification": [1.0],
             "density_shift": 0.08,
             "linear_outlier": 5.0,
+            "tie_rule": "drop",
         },
     }
     merged = run(text, parent, tmp_path / "out")
@@ -124,6 +125,7 @@ def test_amplified_deltas_equal_the_authors(
             "amplification": list(factors),
             "partition_mode": "max",
             "scale_dense": "max",
+            "tie_rule": "drop",
         },
     }
     merged = run(text, parent, tmp_path / "out")

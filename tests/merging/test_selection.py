@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,13 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merging import selection
+from merging import selection, tied
 from merging.errors import NonFinite
 from merging.selection import (
-    KEEP_ALL,
-    KEEP_NONE,
     UPPER,
-    Cut,
     buckets_near,
     largest,
     order_statistics,
@@ -25,6 +23,7 @@ from merging.selection import (
     sweep_rows,
     upper_histogram,
 )
+from merging.tied import KEEP_ALL, KEEP_NONE, Bound, Cut
 
 BOUNDARY = selection.SMALL
 
@@ -47,14 +46,16 @@ def kept(values: torch.Tensor, cut: Cut, *sizes: int) -> torch.Tensor:
     mask, position = torch.zeros(values.numel(), dtype=torch.bool), 0
     for (chunk,) in in_chunks([values], *sizes)():
         for a, b, (bound,) in split([cut], position, position + chunk.numel()):
-            mask[a:b] = values[a:b] >= bound
+            place = tied.upper_places(a, b, "cpu")
+            mask[a:b] = values[a:b] >= torch.where(place < bound.ties, bound.lower, bound.upper)
         position += chunk.numel()
     return mask
 
 
 def expected_mask(values: torch.Tensor, keep: int) -> torch.Tensor:
-    """The `keep` largest, ties by lowest index: a stable descending sort."""
-    order = torch.sort(values, descending=True, stable=True).indices
+    """The `keep` largest, ties by lowest place: a stable descending sort of them in that order."""
+    spread = tied.upper_places(0, values.numel(), "cpu").argsort()
+    order = spread[torch.sort(values[spread], descending=True, stable=True).indices]
     mask = torch.zeros(values.numel(), dtype=torch.bool)
     mask[order[:keep]] = True
     return mask
@@ -138,21 +139,31 @@ def test_a_negative_nan_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["positive", "heavy ties", "mostly zero", "constant", "zeros"])
 @pytest.mark.parametrize("sizes", [(1 << 20,), (11, 1, 30_000)])
-def test_exactly_k_largest_are_kept_ties_by_lowest_index(kind: str, sizes: tuple[int, ...]) -> None:
+def test_exactly_k_largest_are_kept_ties_by_lowest_place(kind: str, sizes: tuple[int, ...]) -> None:
     values = samples()[kind].abs()
     n = values.numel()
     keeps = [0, 1, 17, n // 2, n - 1, n]
     (cuts,) = largest(in_chunks([values], *sizes), n, [keeps])
+    changed = values > 0  # which zeros are kept is all the same
     for keep, cut in zip(keeps, cuts, strict=True):
-        assert torch.equal(kept(values, cut, *sizes), expected_mask(values, keep))
+        assert torch.equal(
+            kept(values, cut, *sizes) & changed, expected_mask(values, keep) & changed
+        )
 
 
-def test_ties_across_chunks_go_to_the_lowest_flat_index() -> None:
+def test_ties_across_chunks_go_to_the_lowest_place() -> None:
+    # places of 0 to 5, in units of 2**32: 0, .618, .236, .854, .472, .090
     values = torch.tensor([1.0, 2.0, 1.0, 1.0, 2.0, 1.0])
     for size in (1, 2, 5, 6):
-        (cuts,) = largest(in_chunks([values], size), 6, [[3, 4]])
+        (cuts,) = largest(in_chunks([values], size), 6, [[3, 4, 5]])
         assert kept(values, cuts[0], size).tolist() == [True, True, False, False, True, False]
-        assert kept(values, cuts[1], size).tolist() == [True, True, True, False, True, False]
+        assert kept(values, cuts[1], size).tolist() == [True, True, False, False, True, True]
+        assert kept(values, cuts[2], size).tolist() == [True, True, True, False, True, True]
+
+
+def test_which_zeros_stay_is_not_looked_for() -> None:
+    (cuts,) = largest(in_chunks([torch.tensor([0.0, 0.0, 3.0])], 2), 3, [[2]])
+    assert cuts == [Cut(0.0, tied.END)]
 
 
 def test_keeping_nothing_and_keeping_all_need_no_pass() -> None:
@@ -160,22 +171,19 @@ def test_keeping_nothing_and_keeping_all_need_no_pass() -> None:
         raise AssertionError("the values were read")
 
     assert largest(never, 0, [[0, 0]]) == [[KEEP_ALL, KEEP_ALL]]
-    assert split([KEEP_NONE, KEEP_ALL], 3, 9) == [(3, 9, [float("inf"), 0.0])]
+    nothing, everything = Bound(math.inf, math.inf, 0), Bound(0.0, 0.0, 0)
+    assert split([KEEP_NONE, KEEP_ALL], 3, 9) == [(3, 9, [nothing, everything])]
 
 
-def test_split_cuts_at_the_tie_stop_only_where_it_falls_inside() -> None:
-    cut = Cut(0.5, 10)
+def test_split_cuts_only_where_a_run_of_indices_ends() -> None:
     above = float(np.nextafter(np.float32(0.5), np.float32(1)))
-    assert split([cut], 0, 10) == [(0, 10, [0.5])]
-    assert split([cut], 10, 20) == [(10, 20, [above])]
-    assert split([cut], 5, 15) == [(5, 10, [0.5]), (10, 15, [above])]
-
-
-def test_the_strict_bound_is_the_next_float() -> None:
-    for value in (0.0, 1e-45, 1.0, 3.4e38):
-        bound = torch.tensor(Cut(value, 0).strict)
-        assert bound > torch.tensor(value)
-        assert torch.nextafter(torch.tensor(value), torch.tensor(float("inf"))) == bound
+    cut = Cut(0.5, (7 << 32) + 1)  # of places with the upper half 7, only the first run's is below
+    assert split([cut], 0, 10) == [(0, 10, [Bound(0.5, above, 8)])]
+    end = tied.RUN
+    assert split([cut], end - 2, end + 3) == [
+        (end - 2, end, [Bound(0.5, above, 8)]),
+        (end, end + 3, [Bound(0.5, above, 7)]),
+    ]
 
 
 FLOATS = st.one_of(
@@ -201,7 +209,8 @@ def test_any_magnitudes_in_any_chunks_keep_the_largest(values, size, data) -> No
     row = torch.tensor(values, dtype=torch.float32).abs()
     keep = data.draw(st.integers(0, len(values)))
     ((cut,),) = largest(in_chunks([row], size), len(values), [[keep]])
-    assert torch.equal(kept(row, cut, size), expected_mask(row, keep))
+    mask, expected = kept(row, cut, size), expected_mask(row, keep)
+    assert torch.equal(mask & (row > 0), expected & (row > 0))  # which zeros is all the same
 
 
 def counted(values: torch.Tensor) -> tuple[list, object]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from merging.errors import NonFinite
 from merging.gpu import order
-from merging.selection import KEEP_ALL, KEEP_NONE, Cut
+from merging.tied import END, KEEP_ALL, KEEP_NONE, RUN, Cut, upper_places
 
 NEAR = 4
 
@@ -20,20 +20,23 @@ def close_marks(monkeypatch) -> None:
     monkeypatch.setattr(order, "NEAR", NEAR)
 
 
-def before(values: np.ndarray, bits: int, index: int) -> np.ndarray:
+def placed(count: int) -> np.ndarray:
+    return upper_places(0, count, "cpu").numpy() + order.FIRST
+
+
+def before(values: np.ndarray, bits: int, place: int) -> np.ndarray:
     own = np.abs(values).view(np.int32)
-    return (own > bits) | ((own == bits) & (np.arange(values.size) < index))
+    return (own > bits) | ((own == bits) & (placed(values.size) < place))
 
 
 def settled(values: np.ndarray, found: order.Bracket) -> np.ndarray:
     """What a bracket keeps once the entries inside it were sorted."""
-    kept = before(values, found.first_bits, found.first_index)
-    inside = before(values, found.last_bits, found.last_index) & ~kept
+    kept = before(values, found.first_bits, found.first_place)
+    inside = before(values, found.last_bits, found.last_place) & ~kept
     assert inside.sum() <= NEAR
-    listed = sorted(np.flatnonzero(inside), key=lambda i: (-abs(values[i]), i))
+    places = placed(values.size)
+    listed = sorted(np.flatnonzero(inside), key=lambda i: (-abs(values[i]), places[i]))
     kept[listed[: found.rank]] = True
-    if found.strict and listed:
-        kept &= np.abs(values) > abs(values[listed[found.rank]])
     return kept
 
 
@@ -47,31 +50,28 @@ def test_a_bracket_keeps_what_sorting_would(values: list[float], data) -> None:
     order.NEAR = NEAR
     delta = np.array(values, dtype=np.float32)
     marks = order.marks(torch.zeros(delta.size), torch.from_numpy(delta))
-    ranked = sorted(range(delta.size), key=lambda i: (-abs(delta[i]), i))
+    places = placed(delta.size)
+    ranked = sorted(range(delta.size), key=lambda i: (-abs(delta[i]), places[i]))
     count = data.draw(st.integers(0, delta.size))
     kept = settled(delta, order.bracket(marks, count, delta.size))
     assert sorted(np.flatnonzero(kept)) == sorted(ranked[:count])
-    place = data.draw(st.integers(-1, delta.size))
-    kept = settled(delta, order.bracket(marks, place, delta.size, strict=True))
-    if place < 0:
-        expected = np.zeros(delta.size, dtype=bool)
-    elif place >= delta.size:
-        expected = np.ones(delta.size, dtype=bool)
-    else:
-        expected = np.abs(delta) > abs(delta[ranked[place]])
-    assert np.array_equal(kept, expected)
 
 
 def test_marks_by_hand() -> None:
     expert = torch.tensor([1.0, -3.0, 2.0, 2.0, 2.0, -2.0, 0.5])
     bits = {value: int(np.float32(value).view(np.int32)) for value in (3.0, 2.0)}
     marks = order.marks(torch.zeros(7), expert).tolist()
-    assert marks == [bits[3.0], 1, 1, 0, bits[2.0], 5, 1, 3, -1, 0, 0, 0]
+    # in order: 3 at 1; the 2s at 5, 2, 4, 3 (places .090, .236, .472, .854); 1; 0.5
+    one, three = (int(placed(4)[index]) for index in (1, 3))
+    assert marks == [bits[3.0], one, bits[2.0], three, -1, order.FIRST]
 
 
 def test_a_cut_that_is_known_is_a_bracket_of_nothing() -> None:
-    half = int(np.float32(0.5).view(np.int32))
-    assert order.given(Cut(0.5, 9), 2) == order.Bracket(half, 7, half, 7)
+    half, nine = int(np.float32(0.5).view(np.int32)), 9 - (1 << 31)
+    assert order.given(Cut(0.5, 9 << 32), 2) == order.Bracket(half, nine, half, nine)
+    assert order.given(Cut(0.5, (9 << 32) + 1), RUN + 2).first_place == nine  # of the second run
+    every_tie = order.given(Cut(0.5, END), 0)
+    assert (every_tie.first_bits, every_tie.first_place) == (half - 1, order.FIRST)
     values = np.array([0.0, 1.0], dtype=np.float32)
     assert settled(values, order.given(KEEP_ALL, 0)).all()
     assert not settled(values, order.given(KEEP_NONE, 0)).any()

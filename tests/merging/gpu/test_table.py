@@ -7,7 +7,7 @@ import torch
 
 from merging.decisions import Competition, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
 from merging.gpu import order, table
-from merging.selection import Cut
+from merging.tied import RUN, Cut, place, upper_places
 
 TYPES = ("BF16", "F32", "BF16")
 
@@ -17,17 +17,20 @@ def bits(value: float) -> int:
 
 
 def test_rings_come_first_and_draws_after() -> None:
-    decisions = [Draw((5, -6), 0.5, 2.0), Rings((Cut(0.25, 3), Cut(0.125, 0)), (1.5, 1.0))]
+    cuts = (Cut(0.25, 3 << 32), Cut(0.125, 0))
+    decisions = [Draw((5, -6), 0.5, 2.0), Rings(cuts, (1.5, 1.0), 2)]
     outcome = Outcome(Election((1.0, 0.5)), strength=0.75)
     row = table.whole_numbers(decisions, 100, lambda index: memoryview(b""))
+    three, none = 3 + order.FIRST, order.FIRST
     rings = [
-        [bits(0.25), 3, bits(0.25), 3, 0, 0, bits(0.25) + 1, bits(0.25) + 1],
-        [bits(0.125), 0, bits(0.125), 0, 0, 0, bits(0.125) + 1, bits(0.125) + 1],
+        [bits(0.25), three, bits(0.25), three, 0, bits(0.25) + 1, bits(0.25) + 1],
+        [bits(0.125), none, bits(0.125), none, 0, bits(0.125) + 1, bits(0.125) + 1],
     ]
-    assert row == [100, *rings[0], *rings[1], 5, -6, 1 << 23]
+    first = (place(2) >> 32) + order.FIRST
+    assert row == [100, first, *rings[0], *rings[1], 5, -6, 1 << 23]
     shape = table.shape_of(decisions, outcome, TYPES, "F16")
     assert (shape.rings, shape.amplified) == ((-1, 2), (True, True))
-    assert shape.draws_at == (17, 20, 20) and shape.draws_at[-1] == len(row)
+    assert shape.draws_at == (16, 19, 19) and shape.draws_at[-1] == len(row)
     factors = table.factors(decisions, outcome)
     assert factors == [0.75, 1.0, 1.5, 1.0, 0.5, 2.0, 1.5, 1.0]
     assert shape.factor_at == (5, 6, 8) and shape.factor_at[-1] == len(factors)
@@ -47,14 +50,24 @@ def test_what_is_constant_is_part_of_the_shape() -> None:
 def test_ranks_become_brackets() -> None:
     expert = torch.arange(1.0, 1001.0)
     marks = order.marks(torch.zeros(1000), expert)
+    placed = upper_places(0, 1000, "cpu").numpy() + order.FIRST
     row = table.whole_numbers([Ranks((300,), (1.0,))], 1000, lambda index: marks)
-    assert row[1:7] == [bits(744.0), 743, bits(488.0), 487, 44, 0]
+    first, last = (int(placed[index]) for index in (743, 487))
+    assert row[:2] == [1000, order.FIRST]
+    assert row[2:7] == [bits(744.0), first, bits(488.0), last, 44]
     assert row[7:] == [bits(744.0) + 1, bits(488.0) + 1]
     everything = table.whole_numbers([Ranks((1000,), (1.0,))], 1000, lambda index: marks)
-    assert everything[1:] == [-1, 0, -1, 0, 0, 0, 0, 0]
+    assert everything[2:] == [-1, order.FIRST, -1, order.FIRST, 0, 0, 0]
 
 
 def test_what_has_no_kernel_is_left_to_torch() -> None:
     game = Competition((1.0,), "pairwise", (), ())
-    assert not table.is_known([Keep()], Outcome(game))
-    assert table.is_known([Keep(), Draw((1, 2), 0.5, 1.0)], Outcome(Sum((1.0, 1.0))))
+    assert not table.is_known([Keep()], Outcome(game), 10)
+    assert table.is_known([Keep(), Draw((1, 2), 0.5, 1.0)], Outcome(Sum((1.0, 1.0))), 10)
+
+
+def test_a_tensor_in_which_a_run_of_indices_ends_is_left_to_torch() -> None:
+    rings = Rings((Cut(0.5, 1),), (1.0,), RUN - 5)
+    outcome = Outcome(Sum((1.0,)))
+    assert table.is_known([rings], outcome, 5)
+    assert not table.is_known([rings], outcome, 6)

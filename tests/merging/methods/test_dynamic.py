@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from merging.methods.dynamic import (
     cut_rank,
     dense_factor,
     densities,
+    fitted,
     layer_offsets,
     linear_offsets,
 )
+from merging.tied import places
 from tests.families import document, llama, merged, merged_one, tuned, write_family
 
 LINEAR = "model.layers.{}.mlp.{}_proj.weight"
@@ -55,7 +59,7 @@ def test_a_merge_follows_the_six_steps(density, outliers, tmp_path) -> None:
     parent = write_family(tmp_path, base, [expert])
     parameters = {
         "density": density, "amplification": [1.0], "density_shift": 0.05,
-        "layer_outlier": outliers[0], "linear_outlier": outliers[1],
+        "layer_outlier": outliers[0], "linear_outlier": outliers[1], "tie_rule": "drop",
     }  # fmt: skip
     result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
     deltas = linears(base, expert)
@@ -152,7 +156,7 @@ def test_each_partition_has_its_own_offsets_and_factor(tmp_path) -> None:
     base = llama(0)
     expert = tuned(base, 1)
     parent = write_family(tmp_path, base, [expert])
-    recipe = document("dppa", 1, {"density": 0.4, "amplification": [3.0, 2.0]})
+    recipe = document("dppa", 1, {"density": 0.4, "amplification": [3.0, 2.0], "tie_rule": "drop"})
     result = merged(recipe, parent, tmp_path / "out")
     deltas = linears(base, expert)
     first = reference_densities(deltas, 0.8, 0.08, 3.0, 5.0)
@@ -195,13 +199,83 @@ def test_a_single_linear_is_pruned_at_the_density_asked_for(tmp_path) -> None:
     delta = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
     parameters = {"density": 0.2, "amplification": [1.0]}
     change = merged_one(tmp_path, "dppa", torch.zeros(1000, 1), [delta], None, parameters)
+    assert int((change != 0).sum()) == 200
+    parameters["tie_rule"] = "drop"  # as the authors, one fewer
+    change = merged_one(tmp_path, "dppa", torch.zeros(1000, 1), [delta], None, parameters)
     assert int((change != 0).sum()) == 1000 - 800 - 1
 
 
-def test_equal_magnitudes_are_all_dropped_at_the_cut(tmp_path) -> None:
+def test_of_equal_magnitudes_as_many_stay_as_were_asked_for(tmp_path) -> None:
     delta = torch.full((50, 2), 0.5)
     change = merged_one(tmp_path, "dppa", torch.zeros(50, 2), [delta], None, {"density": 0.3})
+    lowest = places(np.arange(100)).argsort()[:30]
+    assert sorted(np.flatnonzero(change.flatten())) == sorted(lowest)
+    drop = {"density": 0.3, "tie_rule": "drop"}
+    change = merged_one(tmp_path, "dppa", torch.zeros(50, 2), [delta], None, drop)
     assert change.abs().max() == 0
+
+
+@pytest.mark.parametrize("density", [0.1, 0.3])
+def test_every_ring_gets_its_share_of_equal_magnitudes(density: float, tmp_path) -> None:
+    """Changes of three magnitudes only, as between bfloat16 checkpoints."""
+    generator = torch.Generator().manual_seed(0)
+    delta = torch.randint(1, 4, (200, 100), generator=generator) * 0.25
+    parameters = {"density": density, "amplification": [8.0, 4.0, 2.0, 1.0]}
+    change = merged_one(tmp_path, "dppa", torch.zeros(200, 100), [delta], None, parameters)
+    gain = (change / delta).flatten()
+    assert [int((gain == factor).sum()) for factor in (8.0, 4.0, 2.0, 1.0)] == (
+        [int(20_000 * density / 4)] * 4
+    )
+
+
+def test_the_whole_keeps_what_was_asked_where_densities_end_at_zero(tmp_path) -> None:
+    base = llama(0, layers=4, kv=64)
+    expert = tuned(base, 1)
+    parent = write_family(tmp_path, base, [expert])
+    parameters = {"density": 0.1, "density_shift": 0.2, "amplification": [2.0, 1.0]}
+    result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
+    deltas = linears(base, expert)
+    total = sum(delta.size for delta in deltas.values())
+    for asked, at_least in ((0.05, 1.5), (0.1, 0.0)):
+        kept = sum(
+            int((abs((result[n] - base[n]).double().numpy()) > at_least * abs(d)).sum())
+            for n, d in deltas.items()
+        )
+        assert asked * total - len(deltas) <= kept <= asked * total
+
+
+def test_what_the_ends_cut_off_is_given_to_the_others_by_hand() -> None:
+    numels = np.array([100.0, 100.0, 200.0])
+    asked = np.full(3, 0.1)
+    # -0.1, 0.1 and 0.2 ask for 0.1 on average; cut at 0 they would keep 50 of 400, not 40
+    assert fitted(np.array([-0.1, 0.1, 0.15]), numels, asked).tolist() == pytest.approx(
+        [0.0, 0.1, 0.15]
+    )
+    moved = fitted(np.array([-0.1, 0.1, 0.2]), numels, asked)
+    assert moved.tolist() == pytest.approx([0.0, 0.2 / 3, 0.5 / 3])
+    assert numels @ moved == pytest.approx(40)
+    # above 1: 0.9 on average of 1.2, 0.9, 0.75; cut off are 20, which 300 others share
+    raised = fitted(np.array([1.2, 0.9, 0.75]), numels, np.full(3, 0.9))
+    assert raised.tolist() == pytest.approx([1.0, 0.9 + 0.2 / 3, 0.75 + 0.2 / 3])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 30), st.floats(0, 1), st.floats(0, 0.5), st.integers(0, 1000))
+def test_any_densities_keep_what_was_asked(count, density, shift, seed) -> None:
+    source = np.random.default_rng(seed)
+    numels = source.integers(1, 1000, count).astype(np.float64)
+    rhos = density + shift * source.uniform(-2, 2, count)
+    found = fitted(rhos, numels, np.full(count, density))
+    assert ((found >= 0) & (found <= 1)).all()
+    assert numels @ found == pytest.approx(density * numels.sum(), abs=1e-6 * numels.sum())
+    order = np.argsort(rhos)
+    assert (np.diff(found[order]) >= -1e-12).all()
+
+
+def test_densities_inside_the_bounds_stay_as_they_are() -> None:
+    rhos = np.array([0.1, 0.2, 0.3])
+    assert fitted(rhos, np.ones(3), np.full(3, 0.2)).tolist() == rhos.tolist()
+    assert fitted(np.zeros(0), np.zeros(0), np.zeros(0)).size == 0
 
 
 def test_an_expert_equal_to_the_base_gives_the_base(tmp_path) -> None:
@@ -230,7 +304,9 @@ def test_densities_pushed_below_zero_keep_nothing(density: float, tmp_path) -> N
     base = llama(0)
     expert = tuned(base, 1)
     parent = write_family(tmp_path, base, [expert])
-    parameters = {"density": density, "density_shift": 0.2, "amplification": [1.0]}
+    parameters = {
+        "density": density, "density_shift": 0.2, "amplification": [1.0], "tie_rule": "drop",
+    }  # fmt: skip
     result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
     rho = reference_densities(linears(base, expert), 1 - density, 0.2, 3.0, 5.0)
     assert min(rho.values()) < 0
@@ -244,7 +320,9 @@ def test_densities_pushed_above_one_keep_everything(density: float, tmp_path) ->
     base = llama(0)
     expert = tuned(base, 1)
     parent = write_family(tmp_path, base, [expert])
-    parameters = {"density": density, "density_shift": 0.2, "amplification": [1.0]}
+    parameters = {
+        "density": density, "density_shift": 0.2, "amplification": [1.0], "tie_rule": "drop",
+    }  # fmt: skip
     result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
     rho = reference_densities(linears(base, expert), 1 - density, 0.2, 3.0, 5.0)
     assert max(rho.values()) > 1

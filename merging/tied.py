@@ -1,0 +1,200 @@
+"""Which of many equal changes stay, where a cut goes through them.
+
+Changes between bfloat16 checkpoints take a handful of magnitudes, so the cut nearly always lies in
+a crowd of equal ones. Those with the lowest index would be the first rows of a matrix: the first
+heads. Here every index has a place, its product with 2**32 over the golden ratio (Knuth, The Art
+of Computer Programming, volume 3, section 6.4, "Fibonacci hashing"): neighbours lie far apart, and
+any run of indices is spread evenly. Of equal changes those with the lowest places stay. A place
+follows from the index alone, so chunks, threads, engines and devices agree.
+
+A place is 64 bits: 32 of the product, then which run of 2**32 indices it is from, so that no two
+indices share one. Inside such a run the upper half alone decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from merging.later import torch
+
+MULTIPLIER = 0x9E3779B1  # odd, so that no two of 2**32 indices get the same product
+RUN = 1 << 32
+END = 1 << 64
+_COLLECTED = 1 << 12  # up to here all places are looked at, however many are wanted
+_ERRORS = 6.0  # standard errors of a random draw; places are spread more evenly
+
+
+class Band(NamedTuple):
+    """Equal entries whose places are looked at.
+
+    Attributes:
+        row: which of several rows (experts).
+        value: the magnitude they share.
+        low, high: places from `low` to below `high`.
+    """
+
+    row: int
+    value: float
+    low: int
+    high: int
+
+
+Looked = tuple[int, np.ndarray]
+"""Of a band: how many of the equal entries have a place below `low`, and the places in
+[low, high), (n,) uint64 in any order."""
+
+Look = Callable[[Sequence[Band]], list[Looked]]
+"""One pass over all rows, for some bands."""
+
+
+@dataclass
+class Parted:
+    """Equal entries that a cut parts, and what is known so far of the place where.
+
+    Attributes:
+        row, value: as of Band.
+        nth: so many of them are kept.
+        low, high: the place of the last one kept lies in [low, high).
+        below, inside: entries whose places lie below `low`, and in [low, high).
+    """
+
+    row: int
+    value: float
+    nth: int
+    inside: int
+    below: int = 0
+    low: int = 0
+    high: int = END
+
+    def guess(self, errors: float) -> Band:
+        """Where the place is to be expected, within some standard errors."""
+        low, high = self.low, self.high
+        if self.inside > _COLLECTED:
+            share = (self.nth - self.below - 0.5) / self.inside
+            error = (errors * math.sqrt(self.inside * share * (1 - share)) + 64) / self.inside
+            first, last = max(share - error, 0.0), min(share + error, 1.0)
+            low, high = (self.low + int((self.high - self.low) * end) for end in (first, last))
+        return Band(self.row, self.value, low, high)
+
+    def learn(self, band: Band, looked: Looked) -> int | None:
+        """The place below which the entries kept lie; None where the band missed it."""
+        before, found = looked
+        nth = self.nth - before
+        if 0 < nth <= found.size:
+            return int(np.partition(found, nth - 1)[nth - 1]) + 1
+        if nth <= 0:
+            self.high, self.inside = band.low, before - self.below
+        else:
+            passed = before + found.size
+            self.inside -= passed - self.below
+            self.low, self.below = band.high, passed
+        return None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which entries are kept: those above `value`, and of those equal to it the ones whose place
+    is below `stop`.
+
+    Attributes:
+        value: bound on |delta|, float32-representable; 0 with `stop` END keeps all, inf none.
+        stop: 0 (no tie is kept) to END (all are).
+    """
+
+    value: float
+    stop: int
+
+
+class Bound(NamedTuple):
+    """A cut inside one run of indices.
+
+    Attributes:
+        lower, upper: entries of at least `lower` are kept where the upper half of their place is
+            below `ties`, the others from `upper` on. The two are equal where no tie is parted.
+        ties: 0 <= ties < 2**32.
+    """
+
+    lower: float
+    upper: float
+    ties: int
+
+
+KEEP_ALL = Cut(0.0, END)
+KEEP_NONE = Cut(math.inf, 0)
+
+
+def place(index: int) -> int:
+    """The place of a flat index, in [0, END)."""
+    return (index * MULTIPLIER % RUN) << 32 | index // RUN
+
+
+def places(indices: np.ndarray) -> np.ndarray:
+    """The places of some flat indices, (n,) int64 or uint64. Returns (n,) uint64."""
+    high = indices.astype(np.uint64)
+    return (high * np.uint64(MULTIPLIER) << np.uint64(32)) | (high >> np.uint64(32))
+
+
+def upper_places(start: int, stop: int, device: torch.device | str) -> torch.Tensor:
+    """The upper halves of the places of indices [start, stop), (stop - start,) int64."""
+    first = start * MULTIPLIER % RUN
+    steps = torch.arange(stop - start, dtype=torch.int64, device=device)
+    return (steps * MULTIPLIER + first) & (RUN - 1)
+
+
+def edges(start: int, stop: int) -> list[int]:
+    """Where a new run begins inside indices [start, stop)."""
+    return list(range((start // RUN + 1) * RUN, stop, RUN))
+
+
+def bound(cut: Cut, run: int) -> Bound:
+    """What a cut says of the indices run * 2**32 and on, to the next such run."""
+    ties = upper_half(cut.stop, run)
+    above = float(np.nextafter(np.float32(cut.value), np.float32(np.inf)))
+    if 0 < ties < RUN:
+        return Bound(cut.value, above, ties)
+    only = cut.value if ties else above
+    return Bound(only, only, 0)
+
+
+def upper_half(stop: int, run: int) -> int:
+    """The number below which the upper half of a place must be, for the place to be below `stop`,
+    in one run of indices. In [0, 2**32]."""
+    return min((stop >> 32) + (run < stop % RUN), RUN)
+
+
+def stops(look: Look, parted: Sequence[Parted]) -> list[int]:
+    """The places below which as many entries lie as are kept, each in [1, END].
+
+    Places are spread so evenly that one pass over the neighbourhoods of those to be expected is
+    nearly always enough. Where it is not they widen: a wrong guess costs a pass, never an entry.
+    """
+    result: dict[int, int] = {}
+    errors = _ERRORS
+    while left := [index for index in range(len(parted)) if index not in result]:
+        bands = [parted[index].guess(errors) for index in left]
+        for index, band, looked in zip(left, bands, look(bands), strict=True):
+            if (stop := parted[index].learn(band, looked)) is not None:
+                result[index] = stop
+        errors *= 8
+    return [result[index] for index in range(len(parted))]
+
+
+def within(seen: Sequence[tuple[Band, Looked]], band: Band) -> Looked | None:
+    """What a wider band that was looked at tells of a band; None where none is."""
+    for wide, (below, found) in seen:
+        if wide[:2] == band[:2] and wide.low <= band.low and band.high <= wide.high:
+            more, inside = between(found, band.low, band.high)
+            return below + more, inside
+    return None
+
+
+def between(found: np.ndarray, low: int, high: int) -> Looked:
+    """What a band tells of the places of all its equal entries, (n,) uint64."""
+    ordered = found[found < np.uint64(min(high, END - 1))] if high < END else found
+    below = int(np.count_nonzero(found < np.uint64(low))) if low < END else found.size
+    return below, ordered[ordered >= np.uint64(low)] if low < END else found[:0]

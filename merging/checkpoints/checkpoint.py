@@ -21,7 +21,7 @@ from merging.checkpoints.header import WIDTHS, read_header
 from merging.checkpoints.layout import is_buffer
 from merging.checkpoints.stamp import Stamp, check_unchanged, stamp
 from merging.checkpoints.tying import ties_embeddings
-from merging.documents import OBJECT_BYTES, kind_of, read_object
+from merging.documents import OBJECT_BYTES, kind_of, read_bytes, read_object
 from merging.errors import BadCheckpoint, BadFile, ModelNotFound, UnsafeFile
 from merging.later import torch
 
@@ -251,31 +251,34 @@ def _refuse_specials(folder: Path, name: str) -> None:
     """Raises BadCheckpoint where what is named as a model's small file is none: a FIFO, a device, a
     link to nothing, ten gigabytes. Whoever copied or loaded it would wait for ever."""
     try:
-        entries = [one for one in os.scandir(folder) if _is_small_file(one)]
-        for entry in sorted(entries, key=lambda one: one.name):
-            try:
-                found = entry.stat()
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                linked = " (a link)" if entry.is_symlink() else ""
-                raise BadCheckpoint(
-                    f"{name}: {entry.path}{linked} cannot be read ({reason}); copy or download "
-                    "the model again"
-                ) from None
-            if not stat.S_ISREG(found.st_mode):
-                raise BadCheckpoint(
-                    f"{name}: {entry.path} is {kind_of(found.st_mode)}, not a file; put the "
-                    "model's own in its place"
-                )
-            if found.st_size > SMALL_BYTES:
-                raise BadCheckpoint(
-                    f"{name}: {entry.path} has {found.st_size / 1e6:.0f} MB, over "
-                    f"{SMALL_BYTES / 1e6:.0f} MB; it is no file of a model, remove it"
-                )
+        entries = sorted(filter(_is_small_file, os.scandir(folder)), key=lambda one: one.name)
     except OSError as error:
         raise BadCheckpoint(
             f"{name}: {folder} cannot be listed ({(error.strerror or str(error)).lower()})"
         ) from None
+    for entry in entries:
+        problem = _problem(entry)
+        if problem:
+            raise BadCheckpoint(f"{name}: {entry.path} {problem}; put the model's own in its place")
+
+
+def _problem(entry: os.DirEntry[str]) -> str:
+    """Why a small file cannot be read; "" where it can."""
+    try:
+        found = entry.stat()
+    except OSError as error:
+        linked = "(a link) " if entry.is_symlink() else ""
+        return f"{linked}cannot be read ({(error.strerror or str(error)).lower()})"
+    if not stat.S_ISREG(found.st_mode):
+        return f"is {kind_of(found.st_mode)}, not a file"
+    if found.st_size > SMALL_BYTES:
+        return f"has {found.st_size / 1e6:.0f} MB, over {SMALL_BYTES / 1e6:.0f} MB"
+    if found.st_size == 0:
+        try:  # as files of the system do that go on for ever, or are to be waited for
+            read_bytes(Path(entry.path), 0)
+        except BadFile:
+            return "claims to be empty and is not"
+    return ""
 
 
 def _is_small_file(entry: os.DirEntry[str]) -> bool:

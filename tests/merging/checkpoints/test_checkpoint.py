@@ -312,6 +312,9 @@ def test_links_to_nothing_and_files_of_gigabytes_are_named(tmp_path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "LICENSES").mkdir()
     open_checkpoint(folder)
+    (folder / "LICENSE").symlink_to("/proc/self/environ")
+    assert "LICENSE claims to be empty and is not" in refused(folder)
+    (folder / "LICENSE").unlink()
     os.mkfifo(folder / "LICENSE")
     assert "LICENSE is a FIFO" in refused(folder)
 

@@ -20,6 +20,7 @@ from merging.checkpoints.staging import Staging, abandoned
 from merging.documents import read_text
 from merging.errors import BadFile
 from merging.recipe import Recipe, dump
+from merging.retention import Kept
 from merging.sources import family_key
 
 FILE = ".journal"
@@ -34,11 +35,13 @@ class Written:
     Attributes:
         changed, squared: sums of (merged - base) squared, and of base squared.
         checksum: of its bytes, see `merging.checkpoints.checksum`.
+        kept: per expert, what is kept of its changes; empty where that is not known.
     """
 
     changed: float
     squared: float
     checksum: int
+    kept: tuple[Kept, ...] = ()
 
 
 class Journal:
@@ -102,8 +105,11 @@ def _read(path: Path) -> tuple[str, dict[str, Written]] | None:
     for line in lines[1:]:
         try:
             entry = json.loads(line)
-            changed, squared, checksum = entry["sums"]
-            finished[str(entry["tensor"])] = Written(float(changed), float(squared), int(checksum))
+            changed, squared, checksum, kept = entry["sums"]
+            counts = tuple(Kept(*map(float, row)) for row in kept)
+            finished[str(entry["tensor"])] = Written(
+                float(changed), float(squared), int(checksum), counts
+            )
         except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
             break
     return str(key), finished

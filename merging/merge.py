@@ -56,6 +56,7 @@ from merging.journal import Journal, Written, key_of, resumable
 from merging.later import is_loaded, torch
 from merging.readback import ReadBack
 from merging.recipe import Recipe
+from merging.retention import Kept, difference, total
 from merging.sources import release, source_for
 from merging.stages import decide, make_consensus, make_pruner, value_at
 
@@ -117,6 +118,8 @@ class Result:
         engine: how the arithmetic ran.
         drift: layer -> ||merged - base|| / ||base||; None for tensors outside the layers. Of a
             model of several stacks, "decoder 3".
+        kept: per expert, what was asked for and kept of its changes; empty where nothing is pruned
+            by magnitude.
     """
 
     out: Path
@@ -127,6 +130,7 @@ class Result:
     engine: str
     account: tuple[Entry, ...] = field(repr=False)
     drift: dict[int | str | None, float] = field(repr=False)
+    kept: dict[str, Kept] = field(repr=False, default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -215,7 +219,7 @@ def merge(
     finished, where, notes = with_memory(run, _device_for(device, family, recipe), chunk)
     return Result(
         out.resolve(), finished.fingerprint, time.perf_counter() - started, _peak_bytes(where),
-        where, finished.engine, family.account, finished.drift,
+        where, finished.engine, family.account, finished.drift, finished.kept,
         (*recipe.notes, *_idle_filters(recipe, family), *finished.notes, *notes),
     )  # fmt: skip
 
@@ -272,18 +276,18 @@ class Run:
 
         def take(reader: TensorReader, pieces: Iterable[MergedChunk]) -> Written:
             name = reader.entry.name
-            changed, squared, total = 0.0, 0.0, 0
+            changed, squared, bytes_sum = 0.0, 0.0, 0
             for piece in pieces:
                 if not piece.finite:
                     raise reader.culprit(_overflow(name))
-                total += checksum(piece.values, piece.start * WIDTHS[dtypes[name]])
+                bytes_sum += checksum(piece.values, piece.start * WIDTHS[dtypes[name]])
                 writer.write(name, piece.start, piece.values)
                 changed += piece.changed
                 squared += piece.squared
-            written = Written(changed, squared, total)
+            written = Written(changed, squared, bytes_sum, tuple(pruner.kept.get(name, ())))
             journal.note(name, written)
             if reader.entry.rows is None:  # else rows of the base are still to come
-                back.submit(reader.entry, total)
+                back.submit(reader.entry, bytes_sum)
             return written
 
         try:
@@ -304,6 +308,9 @@ class Run:
             made = zip(left, stream.merge(left, decided, dtypes, take), strict=True)
             written = journal.finished | {entry.name: one for entry, one in made}
             drift = _drift(family, written)
+            retained = _kept(
+                pruner.kept.get("") or total(row.kept for row in written.values()), family
+            )
             back.phase = "verify"
             for entry in family.merged[-1:]:
                 stream.advance(back.phase, entry, 0)
@@ -341,7 +348,8 @@ class Run:
             raise
         back.close()
         notes = [*([resumed] if self.resume else []), *pruner.notes, *consensus.notes, *notes]
-        return Finished(digest, stream.engine, drift, tuple(dict.fromkeys(notes)))
+        notes += filter(None, (difference(name, one) for name, one in retained.items()))
+        return Finished(digest, stream.engine, drift, retained, tuple(dict.fromkeys(notes)))
 
 
 @dataclass(frozen=True)
@@ -351,6 +359,7 @@ class Finished:
     fingerprint: str
     engine: str
     drift: dict[int | str | None, float]
+    kept: dict[str, Kept]
     notes: tuple[str, ...] = ()
 
 
@@ -411,6 +420,11 @@ def _overflow(tensor: str) -> NonFinite:
         f"tensor {tensor}: the result does not fit the output type; use a smaller strength or "
         "amplification, or dtype: float32"
     )
+
+
+def _kept(parts: Sequence[Kept], family: Family) -> dict[str, Kept]:
+    """By the experts' names; empty where nothing is pruned by magnitude."""
+    return {model.name: one for model, one in zip(family.experts, parts, strict=False)}
 
 
 def layers_of(account: Sequence[Entry]) -> tuple[int | str, ...]:

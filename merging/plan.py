@@ -20,10 +20,9 @@ from merging.laws import LAWS
 from merging.methods import dynamic, magnitude
 from merging.outliers import expert_offsets, layer_means
 from merging.recipe import Recipe
+from merging.retention import CAUSES
 from merging.schedule import Schedule
 from merging.sketch import FamilySketch
-
-CAUSES = ("shift", "rounding", "ties", "unchanged", "amplification")
 
 
 @dataclass(frozen=True)

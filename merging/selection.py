@@ -197,7 +197,8 @@ def largest_cuts(
     for index, (row, inner, values) in enumerate(zip(keeps, wanted, found, strict=True)):
         cuts = {0: KEEP_NONE, count: KEEP_ALL}
         for k, one in zip(inner, values, strict=True):
-            cuts[k] = Cut(one.value, ends.get((index, one.value, k - one.above), END))
+            stop = ends.get((index, one.value, k - one.above), END)
+            cuts[k] = Cut(one.value, stop, k if one.value else one.above)
         result.append([cuts[k] for k in row])
     return result
 

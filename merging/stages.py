@@ -6,7 +6,8 @@ returns its decision as data. The formulas live in `merging.methods`, the passes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from merging.errors import RecipeError
 from merging.methods import dynamic, elementary, magnitude, pcb, random
 from merging.outliers import Offsets, OutlierRates, measure_outliers
 from merging.recipe import Recipe, Source, averages_models
+from merging.retention import Kept
 from merging.schedule import Schedule
 from merging.selection import (
     UPPER,
@@ -46,6 +48,7 @@ from merging.tied import KEEP_ALL, KEEP_NONE, Band, Cut, Looked
 _WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
 _GUESSED = 1 << 20  # entries sampled, about
 Buckets = Sequence[Sequence[int]]
+_UNKNOWN = (math.nan, math.nan, math.nan)
 Histograms = list[dict[int, np.ndarray]]
 Keeps = list[tuple[int, ...]]
 """Per expert, how many entries its nested partitions hold."""
@@ -61,6 +64,12 @@ class Pruner(Protocol):
 
     passes: int
     notes: Sequence[str]
+
+    @property
+    def kept(self) -> Mapping[str, Sequence[Kept]]:
+        """Per tensor decided, what is kept of every expert's changes; where one cut is made over
+        the whole model, the sum alone, under ""."""
+        ...
 
     def prepare(self, stream: Stream) -> None:
         """Measures what needs the whole model."""
@@ -126,6 +135,7 @@ class KeepEverything:
 
     passes = 0
     notes: Sequence[str] = ()
+    kept: Mapping[str, Sequence[Kept]] = {}
 
     def prepare(self, stream: Stream) -> None:
         """Nothing to measure."""
@@ -140,6 +150,7 @@ class RandomPruning:
 
     passes = 0
     notes: Sequence[str] = ()
+    kept: Mapping[str, Sequence[Kept]] = {}
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -193,6 +204,7 @@ class _ByMagnitude:
         measured = recipe.consensus == "pcb" or recipe.parameters.get("rescale")
         whole_model = recipe.consensus == "ties" and recipe.parameters["scope"] == "model"
         self._cuts_may_wait = not measured and not whole_model  # nothing else is told by them
+        self.kept: dict[str, list[Kept]] = {}
 
     def prepare(self, stream: Stream) -> None:
         """Nothing to measure."""
@@ -202,14 +214,37 @@ class _ByMagnitude:
         """Entries that nested densities keep, per expert."""
         return [tuple(magnitude.kept_count(numel, density) for density in row) for row in nested]
 
-    def _largest(self, reader: TensorReader, keeps: Keeps) -> list[Decision]:
-        """Rings that hold exactly so many of the largest entries."""
+    def _largest(
+        self, reader: TensorReader, keeps: Keeps, dense: Sequence[float]
+    ) -> list[Decision]:
+        """Rings that hold exactly so many of the largest entries.
+
+        Args:
+            dense: per expert, the density that led to them.
+        """
         if reader.numel == 0:
             return [Keep()] * reader.experts
+        counted = [row[-1] for row in keeps]
         if reader.finds_cuts and self._cuts_may_wait:
+            self._tell(reader, dense, counted, [_UNKNOWN] * reader.experts)
             return list(map(Ranks, keeps, self._factors))
         cuts = largest_cuts(reader.order_statistics, reader.look, reader.numel, keeps)
+        rows = zip(counted, cuts, self._factors, strict=True)
+        self._tell(reader, dense, counted, [inside_rings(reader.numel, *row) for row in rows])
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
+
+    def _tell(
+        self, reader: TensorReader, dense: Sequence[float], counted: Sequence[int],
+        inside: Sequence[tuple[float, float, float]],
+    ) -> None:  # fmt: skip
+        """Notes what is kept of a tensor, see `Kept`; inside: per expert its last three."""
+        numel = reader.numel
+        self.kept[reader.entry.name] = [
+            Kept(numel, density_at(source, reader) * numel, share * numel, count, *last)
+            for source, share, count, last in zip(
+                self._recipe.sources, dense, counted, inside, strict=True
+            )
+        ]
 
     def _rings(
         self, reader: TensorReader, index: int, cuts: Sequence[Cut], offset: int = 0
@@ -233,7 +268,8 @@ class TensorMagnitude(_ByMagnitude):
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """Cuts that keep exactly int(density * n) entries of the tensor."""
-        return self._largest(reader, self._keeps(reader))
+        dense = [density_at(source, reader) for source in self._recipe.sources]
+        return self._largest(reader, self._keeps(reader), dense)
 
     def _keeps(self, reader: TensorReader) -> Keeps:
         """Of every expert. Tensors of one size share them."""
@@ -278,6 +314,16 @@ class ModelMagnitude(_ByMagnitude):
             count,
             keeps,
         )
+        self.kept[""] = [
+            Kept(
+                count, asked * count, asked * count, row[-1],
+                *inside_rings(count, row[-1], cuts, factors),
+            )
+            for asked, row, cuts, factors in zip(
+                (source.density.constant or 0.0 for source in self._recipe.sources), keeps,
+                self._cuts, self._factors, strict=True,
+            )
+        ]  # fmt: skip
 
     def decide(self, reader: TensorReader) -> list[Decision]:
         """The model's cuts, seen from this tensor."""
@@ -334,22 +380,29 @@ class DynamicPruning(_ByMagnitude):
             return [Keep(dynamic.dense_factor(scale, factors)) for factors in self._factors]
         place = self._linears[reader.entry.name]
         nested = [densities[place].tolist() for densities in self._densities]
+        dense = [row[-1] for row in nested]
         if not self._drops_ties:
-            return self._largest(reader, self._counts(reader.numel, nested))
+            return self._largest(reader, self._counts(reader.numel, nested), dense)
         ranks = [[dynamic.cut_rank(reader.numel, rho) for rho in row] for row in nested]
-        return self._above(reader, ranks)
+        return self._above(reader, ranks, dense)
 
-    def _above(self, reader: TensorReader, ranks: Sequence[Sequence[int]]) -> list[Decision]:
+    def _above(
+        self, reader: TensorReader, ranks: Sequence[Sequence[int]], dense: Sequence[float]
+    ) -> list[Decision]:
         """Rings that hold what is strictly above the entries at some ascending ranks."""
         inner = [[rank for rank in row if 0 <= rank < reader.numel] for row in ranks]
         found = reader.order_statistics(inner) if any(inner) else [[] for _ in inner]
-        decisions = []
-        for index, (row, wanted, values) in enumerate(zip(ranks, inner, found, strict=True)):
-            cuts = {-1: KEEP_ALL, reader.numel: KEEP_NONE}
-            for rank, statistic in zip(wanted, values, strict=True):
-                cuts[rank] = Cut(statistic.value, 0)  # strictly above: no tie is kept
-            decisions.append(self._rings(reader, index, [cuts[rank] for rank in row]))
-        return decisions
+        cuts = []
+        for row, wanted, values in zip(ranks, inner, found, strict=True):
+            known = {-1: KEEP_ALL, reader.numel: KEEP_NONE}
+            for rank, one in zip(wanted, values, strict=True):
+                known[rank] = Cut(one.value, 0, one.above)  # strictly above: no tie is kept
+            cuts.append([known[rank] for rank in row])
+        counted = [magnitude.kept_count(reader.numel, one) for one in dense]
+        above = [reader.numel if row[-1].count is None else row[-1].count for row in cuts]
+        rows = zip(above, cuts, self._factors, strict=True)
+        self._tell(reader, dense, counted, [inside_rings(reader.numel, *row) for row in rows])
+        return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
 
 
 class LinearConsensus:
@@ -492,6 +545,22 @@ class PcbConsensus:
             for bound, row in zip(bounds, ends, strict=True)
         )
         return replace(game, bounds=complete)
+
+
+def inside_rings(
+    numel: int, found: int, cuts: Sequence[Cut], factors: Sequence[float]
+) -> tuple[int, int, int]:
+    """The last three of Kept: entries inside the last of some nested cuts, those of them that
+    differ from the base, and those whose factor is not 0.
+
+    Args:
+        numel: entries of the scope; what a cut that keeps everything holds.
+        found: entries inside the last cut.
+    """
+    nested = [numel if cut.count is None else cut.count for cut in cuts]
+    rings = [count - before for before, count in zip([0, *nested], nested, strict=False)]
+    kept = sum(count for count, factor in zip(rings, factors, strict=True) if factor)
+    return found, nested[-1], kept
 
 
 def weights_at(recipe: Recipe, reader: TensorReader) -> tuple[float, ...]:

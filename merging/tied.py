@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -104,10 +104,12 @@ class Cut:
     Attributes:
         value: bound on |delta|, float32-representable; 0 with `stop` END keeps all, inf none.
         stop: 0 (no tie is kept) to END (all are).
+        count: how many entries other than 0 are kept; None where that was not counted.
     """
 
     value: float
     stop: int
+    count: int | None = field(default=None, compare=False)
 
 
 class Bound(NamedTuple):
@@ -125,7 +127,7 @@ class Bound(NamedTuple):
 
 
 KEEP_ALL = Cut(0.0, END)
-KEEP_NONE = Cut(math.inf, 0)
+KEEP_NONE = Cut(math.inf, 0, 0)
 
 
 def place(index: int) -> int:

@@ -58,7 +58,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.demo", "merging.chat_templates"},
     {"merging.checkpoints", "merging.selection", "merging.tied", "merging.kernels",
      "merging.schedule", "merging.sketch", "merging.slices"},
-    {"merging.methods", "merging.laws"},
+    {"merging.methods", "merging.laws", "merging.retention"},
     {"merging.recipe"},
     {"merging.decisions", "merging.brackets", "merging.gpu", "merging.sources"},
     {"merging.engine"},

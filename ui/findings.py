@@ -14,18 +14,12 @@ import numpy as np
 
 from merging.laws import LAWS
 from merging.plan import Plan
+from merging.retention import CAUSES
 from merging.sketch import FamilySketch
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
 _ALIKE = 0.05  # a cosine below this is told as none
 _ENOUGH = 100  # sampled entries from which on a share of them is told
-_CAUSES = {
-    "shift": "shifted densities end at 0 and at 1",
-    "rounding": "a small tensor keeps whole entries, one at least",
-    "ties": "equal changes at the cut are dropped",
-    "unchanged": "the other entries equal the base",
-    "amplification": "partitions with factor 0 are dropped",
-}
 _DENSE = {
     "one": "keep their whole change",
     "max": "keep their whole change, times the largest factor",
@@ -154,9 +148,7 @@ def _difference(plan: Plan) -> str:
     asked, kept = percent(found["asked"]), percent(found["entries"])
     if LAWS[plan.recipe.prune].order == "all" or asked == kept or not _takes_part(plan).any():
         return ""
-    told = [
-        (100 * part, _CAUSES[cause]) for cause, part in plan.causes.items() if abs(part) >= 5e-4
-    ]
+    told = [(100 * part, CAUSES[cause]) for cause, part in plan.causes.items() if abs(part) >= 5e-4]
     told.sort(key=lambda one: -abs(one[0]))
     why = "; ".join(
         text if len(told) == 1 else f"{text} ({_points(points)})" for points, text in told

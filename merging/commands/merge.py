@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _document(result: Result) -> dict[str, Any]:
     """The result as one JSON object."""
+    from merging.retention import document
+
     tensors: dict[str, list[Any]] = {"merged": [], "copied": [], "left_out": []}
     for entry in result.account:
         tensors[entry.status].append({"name": entry.name, "reason": entry.reason})
@@ -85,6 +87,7 @@ def _document(result: Result) -> dict[str, Any]:
         "device": result.device,
         "engine": result.engine,
         "tensors": tensors,
+        "kept": {name: document(kept) for name, kept in result.kept.items()},
         "notes": list(result.notes),
         "drift": {str(layer): drift for layer, drift in result.drift.items()},
     }

@@ -1,0 +1,102 @@
+"""What was asked for and what is kept, and why the two differ.
+
+The share asked for is the recipe's density over all entries that are pruned; the share kept counts
+the changes that reach the merge: other than 0, and in a partition whose factor is not 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+
+CAUSES = {
+    "shift": "shifted densities end at 0 and at 1",
+    "rounding": "a small tensor keeps whole entries, one at least",
+    "ties": "equal changes at the cut are dropped",
+    "unchanged": "the other entries equal the base",
+    "amplification": "partitions with factor 0 are dropped",
+}
+"""Why another share is kept than was asked for, in the order in which they come."""
+
+_TOLD = 5e-4  # of the entries: smaller differences vanish in rounding
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How many changes of some entries a pruner keeps. Sums over tensors are Kept, too. What nobody
+    counted is NaN.
+
+    Attributes:
+        entries: entries looked at.
+        asked: entries asked for, by the recipe's density.
+        dense: the same after densities were shifted and ended at 0 and 1.
+        counted: whole entries looked for.
+        found: the same without ties that are dropped.
+        changed: those of them that differ from the base.
+        kept: those of them whose factor is not 0.
+    """
+
+    entries: float
+    asked: float
+    dense: float
+    counted: float
+    found: float
+    changed: float
+    kept: float
+
+    def __add__(self, other: Kept) -> Kept:
+        return Kept(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def share(self) -> float:
+        """The share of the entries that is kept, 0..1."""
+        return self.kept / self.entries if self.entries else 0.0
+
+    @property
+    def share_asked(self) -> float:
+        """The share of the entries that was asked for, 0..1."""
+        return self.asked / self.entries if self.entries else 0.0
+
+    @property
+    def causes(self) -> dict[str, float]:
+        """What each of CAUSES adds, in shares of the entries; they sum up to the difference."""
+        steps = (self.asked, self.dense, self.counted, self.found, self.changed, self.kept)
+        of = max(self.entries, 1)
+        parts = [(after - before) / of for before, after in itertools.pairwise(steps)]
+        return dict(zip(CAUSES, parts, strict=True))
+
+
+NOTHING = Kept(*[0.0] * 7)
+
+
+def total(parts: Iterable[Sequence[Kept]]) -> list[Kept]:
+    """Per expert, the sum over tensors of what each has of every expert."""
+    return [sum(column, NOTHING) for column in zip(*parts, strict=True)]
+
+
+def document(kept: Kept) -> dict[str, object]:
+    """As JSON has it: shares of the entries, None where nobody counted."""
+    counted = not math.isnan(kept.kept)
+    return {
+        "entries": int(kept.entries),
+        "asked": kept.share_asked,
+        "kept": kept.share if counted else None,
+        "causes": kept.causes if counted else None,
+    }
+
+
+def difference(model: str, kept: Kept) -> str | None:
+    """In one line, where another share of a model's entries is kept than was asked for."""
+    if not abs(kept.share - kept.share_asked) >= _TOLD:
+        return None  # the same, or not counted
+    told = sorted(
+        ((part, CAUSES[cause]) for cause, part in kept.causes.items() if abs(part) >= _TOLD),
+        key=lambda one: -abs(one[0]),
+    )
+    why = "; ".join(
+        text if len(told) == 1 else f"{text} ({100 * part:+.1f} points)" for part, text in told
+    )
+    asked, share = f"{100 * kept.share_asked:.3g} %", f"{100 * kept.share:.3g} %"
+    return f"{model}: asked for {asked} of its entries, kept {share}{f': {why}' if why else ''}"

@@ -1,4 +1,4 @@
-"""Two hundred recipes that nobody should have written: each is refused in a line, or merged."""
+"""Recipes that nobody should have written: each is refused in a line, or merged."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_no_recipe_stops_the_program() -> None:
-    command = [sys.executable, "-m", "tests.mutated_recipes", "--together", "--count", "200"]
+    command = [sys.executable, "-m", "tests.mutated_recipes", "--together", "--count", "150"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("200 recipes, 0 at fault")
+    assert done.stdout.startswith("150 recipes, 0 at fault")
 
 
 def test_the_same_seed_makes_the_same_recipes(tmp_path) -> None:

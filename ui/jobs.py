@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from merging import shortage
 from merging.errors import Cancelled, MergeError
 
 log = logging.getLogger(__name__)
@@ -176,9 +177,11 @@ class Jobs:
             state = "stopped"
         except MergeError as error:
             state, job.error = "failed", str(error)
-        except Exception:
-            log.exception("job %s (%s) failed", job.id, job.title)
-            state, job.error = "failed", f"Something went wrong on our side (log id {job.id})."
+        except Exception as error:
+            state, told = "failed", shortage.in_words(error)
+            if told is None:
+                log.exception("job %s (%s) failed", job.id, job.title)
+            job.error = str(told or f"Something went wrong on our side (log id {job.id}).")
         with self._changed:
             self._finish(job, state)
 

@@ -28,6 +28,7 @@ from ui.panel import PlotPanel
 
 _POLL_S = 0.2
 _MAX_RECIPE = 100_000  # characters
+_NO_TEXT = "This is not a text file in UTF-8; open a YAML recipe."
 _SAVE_JS = """(text) => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], {type: "application/yaml"}));
@@ -286,10 +287,12 @@ class MergeTab:
     def opened(self, content: bytes | None, before: str) -> tuple[Any, ...]:
         """The text of a recipe file."""
         try:
-            text = (content or b"")[: _MAX_RECIPE * 4].decode("utf-8")
-        except UnicodeDecodeError:
-            told = view.problem("This is not a text file; open a YAML recipe.")
-            return gr.skip(), told, gr.skip(), gr.skip(), gr.skip()
+            if len(content or b"") > 4 * _MAX_RECIPE:  # bytes of a character, at most
+                raise MergeError(_too_long(len(content or b""), "bytes"))
+            text = (content or b"").decode("utf-8-sig")
+        except (UnicodeDecodeError, MergeError) as error:
+            reason = str(error) if isinstance(error, MergeError) else _NO_TEXT
+            return gr.skip(), view.problem(reason), gr.skip(), gr.skip(), gr.skip()
         return text, "", *self._undo(before), None
 
     def _undo(self, before: str) -> tuple[str, Any]:
@@ -426,17 +429,26 @@ class MergeTab:
         if not text or not text.strip():
             raise MergeError("There is no recipe yet: press Merge in Explore, or paste one.")
         if len(text) > _MAX_RECIPE:
-            raise MergeError("This recipe is too long to be one.")
+            raise MergeError(_too_long(len(text), "characters"))
         return self.library.resolved(parse(text))
 
 
 def suggest_name(library: Library, text: str) -> str:
     """A free name for a recipe's result, after the shipped file or the method; "" for none."""
+    if len(text or "") > _MAX_RECIPE:
+        return ""
     shipped = (stem for stem, file in shipped_recipes().items() if file.read_text() == text)
     try:
         return library.free_name(next(shipped, None) or parse(text or "").method)
     except MergeError:
         return ""
+
+
+def _too_long(size: int, unit: str) -> str:
+    return (
+        f"This recipe has {size:,} {unit}; a page takes {_MAX_RECIPE:,} characters. "
+        "Merge it on the command line."
+    )
 
 
 def _free(folder: Path) -> int:

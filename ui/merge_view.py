@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from merging.engine import Progress
+from merging.errors import one_line
 from merging.recipe import Recipe
 from ui.figures import FONT
 from ui.findings import layer_name
@@ -71,7 +72,8 @@ def words(text: str) -> str:
 
 def problem(message: str) -> str:
     """One line that says what is wrong."""
-    return f'<ul class="checks"><li class="is-error">{escape(message)}</li></ul>' if message else ""
+    line = escape(one_line(message))
+    return f'<ul class="checks"><li class="is-error">{line}</li></ul>' if line else ""
 
 
 def checks(report: Any, free_bytes: int) -> str:
@@ -82,10 +84,13 @@ def checks(report: Any, free_bytes: int) -> str:
     told = {entry.name for entry in report.account}  # these stand in the account below
     lines = [
         f'<li class="{"is-error" if p.severity == "error" else "is-warning"}">'
-        f"{f'<b>{escape(p.where)}</b>: ' if p.where else ''}{escape(p.message)}</li>"
+        f"{f'<b>{escape(one_line(p.where))}</b>: ' if p.where else ''}"
+        f"{escape(one_line(p.message))}</li>"
         for p in report.problems
         if p.where not in told
     ]
+    if len(lines) > _ROWS:
+        lines[_ROWS:] = [f'<li class="is-warning">and {len(lines) - _ROWS} more</li>']
     for status, look, verb in _FATES:
         if kinds[status]:
             lines.append(f'<li class="{look}">{_plural(kinds[status], "tensor")} {verb}</li>')
@@ -104,8 +109,8 @@ def account(entries: Sequence[Any]) -> str:
     if not told:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(e.name)}</td><td>{escape(e.status.replace('_', ' '))}</td>"
-        f"<td>{escape(e.reason)}</td></tr>"
+        f"<tr><td>{escape(one_line(e.name))}</td><td>{escape(e.status.replace('_', ' '))}</td>"
+        f"<td>{escape(one_line(e.reason))}</td></tr>"
         for e in told[:_ROWS]
     )
     more = f"<p>and {len(told) - _ROWS} more</p>" if len(told) > _ROWS else ""
@@ -201,7 +206,7 @@ def result(job: Job) -> str:
         f"{counts['left_out']} left out",
     }
     if made.notes:
-        facts["Notes"] = "<br>".join(escape(note) for note in made.notes)
+        facts["Notes"] = "<br>".join(escape(one_line(note)) for note in made.notes)
     rows = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items())
     return f'<dl class="facts-list">{rows}</dl>'
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from merging.engine import Progress
+from tests.mutated_recipes import expensive
 from ui import merge_view as view
 from ui.jobs import Job, Jobs
 from ui.library import Library
@@ -53,7 +54,7 @@ def test_good_recipe_is_told_in_words_and_may_start(tab: MergeTab) -> None:
         ("[", "new", 1, "not valid YAML"),
         (RECIPE.replace("ties", "tis"), "new", 1, "ties"),
         (RECIPE.replace("models/one", "../secret"), "new", 1, "not one of the models on offer"),
-        ("x" * 200_000, "new", 1, "too long"),
+        ("x" * 200_000, "new", 1, "200,000 characters"),
         (RECIPE, "", 3, "give the new model a name"),
         (RECIPE, "../up", 3, "letters"),
         (RECIPE, "base", 3, "base-2 is free"),
@@ -157,7 +158,20 @@ def test_a_recipe_that_is_replaced_can_be_brought_back(tab: MergeTab) -> None:
 
 def test_opening_a_file(tab: MergeTab) -> None:
     assert tab.opened(RECIPE.encode(), "")[:3] == (RECIPE, "", "")
+    assert tab.opened(b"\xef\xbb\xbf" + RECIPE.encode(), "")[0] == RECIPE
     assert "not a text file" in tab.opened(b"\xff\xfe\x00", "")[1]
+    assert "500,000 bytes" in tab.opened("é".encode() * 250_000, "")[1]
+
+
+def test_no_recipe_stops_the_page(tab: MergeTab) -> None:
+    for name, data in expensive().items():
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        words, checks, start, _ = tab.checked(text, "new")
+        assert (words, start["interactive"]) == ("", False), name
+        assert checks.count("is-error") == 1, name
+        assert checks.isprintable(), name
+        assert len(checks) < 1000, name
+        assert tab.suggested(text) in ("", "ties"), name
 
 
 def test_names_are_suggested(tab: MergeTab) -> None:

@@ -72,8 +72,9 @@ NOTHING = Kept(*[0.0] * 7)
 
 
 def total(parts: Iterable[Sequence[Kept]]) -> list[Kept]:
-    """Per expert, the sum over tensors of what each has of every expert."""
-    return [sum(column, NOTHING) for column in zip(*parts, strict=True)]
+    """Per expert, the sum over tensors of what each has of every expert. A tensor that is not
+    pruned has none."""
+    return [sum(column, NOTHING) for column in zip(*filter(None, parts), strict=True)]
 
 
 def document(kept: Kept) -> dict[str, object]:

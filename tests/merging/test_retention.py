@@ -29,7 +29,7 @@ def test_causes_by_hand() -> None:
 
 
 def test_sums_are_per_expert() -> None:
-    first, second = total([[PART, NOTHING], [PART, PART]])
+    first, second = total([[PART, NOTHING], [], [PART, PART]])
     assert (first.entries, first.kept, second.kept) == (2000, 200, 100)
     assert total([]) == []
 
@@ -76,8 +76,9 @@ def few_values(seed: int) -> dict[str, torch.Tensor]:
     ],
 )
 def test_a_merge_tells_what_it_kept(method, parameters, cause, tmp_path: Path) -> None:
-    base = {name: torch.zeros(40, 50) for name in few_values(0)}
-    parent = write_family(tmp_path, base, [few_values(1)])
+    norm = {"model.norm.weight": torch.zeros(50)} if method == "dppa" else {}  # is not pruned
+    base = {name: torch.zeros(40, 50) for name in few_values(0)} | norm
+    parent = write_family(tmp_path, base, [few_values(1) | norm])
     recipe = from_mapping(recipe_of(method, 1, parameters), parent)
     result = merge(recipe, tmp_path / "out", device="cpu")
     written = load_file(tmp_path / "out" / "model.safetensors")

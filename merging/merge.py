@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from merging import fused, record
+from merging import fused, kinship, record
 from merging.checkpoints import (
     Checkpoint,
     Entry,
@@ -44,6 +43,7 @@ from merging.engine import (
     pick_device,
 )
 from merging.errors import (
+    FamilyMismatch,
     MergeError,
     NonFinite,
     NotEnoughSpace,
@@ -53,6 +53,7 @@ from merging.errors import (
 )
 from merging.gpu import stream as gpu
 from merging.journal import Journal, Written, key_of, resumable
+from merging.kinship import Problem
 from merging.later import is_loaded, torch
 from merging.readback import ReadBack
 from merging.recipe import Recipe
@@ -61,29 +62,9 @@ from merging.sources import release, source_for
 from merging.stages import decide, make_consensus, make_pruner, value_at
 
 _PATIENCE_S = 0.1  # between two looks at whether a stop was asked for while the disk works
-_TELLING = (
-    "model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
-    "rope_theta", "rope_scaling", "rope_parameters", "sliding_window", "rms_norm_eps",
-    "layer_norm_eps", "tie_word_embeddings",
-)  # fmt: skip
-"""Settings that change what the same tensors compute."""
 SMALLEST_CHUNK = 1 << 17  # elements; below that the CPU is the better place
 STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """safetensors' names of the recipes' types."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One finding of the preflight.
-
-    Attributes:
-        severity: errors stop the merge, warnings do not.
-        where: the recipe key, model or tensor it concerns.
-    """
-
-    severity: Literal["error", "warning"]
-    where: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -135,16 +116,35 @@ class Result:
 
 
 def open_recipe(recipe: Recipe) -> Family:
-    """Opens the base and the experts that a recipe names. Raises what `open_family` raises."""
+    """Opens the base and the experts that a recipe names.
+
+    Raises:
+        FamilyMismatch: they do not belong together (see `merging.kinship`).
+        BadCheckpoint, UnsafeFile, ModelNotFound, RecipeError: as `check` says them.
+    """
     base = open_checkpoint(resolve(recipe.base, recipe.folder), recipe.base)
     experts = [
         open_checkpoint(resolve(source.model, recipe.folder), source.model)
         for source in recipe.sources
     ]
+    _refuse(kinship.compare(recipe, base, experts))
     family = open_family(base, experts, recipe.keep_base)
+    _refuse(kinship.account(recipe, family))
     _check_layers(recipe, family)
     _check_weights(recipe, family)
     return family
+
+
+class _Unrelated(Exception):
+    """The models are no family, for a reason that is known already."""
+
+
+def _refuse(problems: Iterable[Problem]) -> None:
+    """Raises FamilyMismatch for the first error."""
+    for problem in problems:
+        if problem.severity == "error":
+            where = "" if problem.message.startswith(problem.where) else f"{problem.where}: "
+            raise FamilyMismatch(f"{where}{problem.message}")
 
 
 def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -> Report:
@@ -159,21 +159,26 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
         try:
             models.append(open_checkpoint(resolve(reference, recipe.folder), reference))
         except MergeError as error:
-            problems.append(Problem("error", reference, str(error)))
+            problems.append(Problem("error", reference, str(error), "models"))
     account: tuple[Entry, ...] = ()
     disk = memory = 0
     if len(models) == 1 + len(recipe.sources):
         try:
+            related = kinship.compare(recipe, models[0], models[1:])
+            problems += related
+            if any(problem.severity == "error" for problem in related):
+                raise _Unrelated
             family = open_family(models[0], models[1:], recipe.keep_base)
+            problems += kinship.account(recipe, family)
             _check_layers(recipe, family)
             _check_weights(recipe, family)
-            problems += _account_problems(family)
-            problems += _config_problems(family)
             problems += [Problem("warning", "recipe", t) for t in _idle_filters(recipe, family)]
             disk = sum(spec.size_bytes for spec in _specs(family, recipe))
             account, memory = family.account, _memory(family, recipe)
+        except _Unrelated:
+            pass  # said above
         except MergeError as error:
-            problems.append(Problem("error", "models", str(error)))
+            problems.append(Problem("error", "models", str(error), "models"))
     if out is not None:
         problems += _output_problems(located(out), models, disk, overwrite)
     return Report(tuple(dict.fromkeys(problems)), account, disk, memory)
@@ -517,30 +522,6 @@ def _specs(family: Family, recipe: Recipe) -> list[TensorSpec]:
         if entry.status != "left_out"
     ]
     return sorted(specs, key=lambda spec: -WIDTHS[spec.dtype])
-
-
-def _account_problems(family: Family) -> list[Problem]:
-    return [
-        Problem("warning", entry.name, f"{entry.status.replace('_', ' ')}: {entry.reason}")
-        for entry in family.account
-        if entry.reason and entry.is_parameter
-    ]
-
-
-def _config_problems(family: Family) -> list[Problem]:
-    """What shapes do not show: settings in which an expert's config differs from the base's."""
-    return [
-        Problem(
-            "warning", expert.name,
-            f"config.json has {key}: {expert.config[key]}, the base {family.base.name} "
-            f"{family.base.config[key]}; the result keeps the base's",
-        )
-        for expert in family.experts
-        for key in _TELLING
-        if key in expert.config
-        and key in family.base.config
-        and expert.config[key] != family.base.config[key]
-    ]  # fmt: skip
 
 
 def _check_layers(recipe: Recipe, family: Family) -> None:

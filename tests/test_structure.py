@@ -60,6 +60,7 @@ LAYERS = [  # a module imports from its own line and those above it
      "merging.schedule", "merging.sketch", "merging.slices"},
     {"merging.methods", "merging.laws", "merging.retention"},
     {"merging.recipe"},
+    {"merging.kinship"},
     {"merging.decisions", "merging.brackets", "merging.gpu", "merging.sources"},
     {"merging.engine"},
     {"merging.fused", "merging.gpu.stream", "merging.outliers"},

@@ -1,0 +1,202 @@
+"""Chat templates and generation settings: what a model was tuned to answer to, and ends with.
+
+The result gets them with its tokenizer, from the base unless the recipe says otherwise. A template
+may come from the recipe: auto takes the one that most of the models have, as mergekit does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from merging import chat_templates
+from merging.checkpoints import Checkpoint
+from merging.documents import read_json, read_text
+from merging.errors import BadFile
+from merging.kinship import vocabulary
+from merging.kinship.problem import Problem, called, grouped, have, listed, told
+
+MORE_TEMPLATES = "additional_chat_templates"
+_CONTROL = re.compile(r"<\|[^|<>{}\s]{1,40}\|>")  # tokens as <|im_end|> in a template's text
+_IDS = ("eos_token_id", "bos_token_id", "pad_token_id")
+_DEFAULT = "default"
+
+
+def templates(folder: Path) -> dict[str, str]:
+    """The chat templates of a model by name, "default" for the one that is used unasked. What
+    cannot be read is left out."""
+    found: dict[str, str] = {}
+    given: Any = _json(folder / "tokenizer_config.json").get("chat_template")
+    for name in ("chat_template.json", "processor_config.json"):
+        given = given or _json(folder / name).get("chat_template")
+    if isinstance(given, str):
+        found[_DEFAULT] = given
+    elif isinstance(given, list):
+        pairs = [(one.get("name"), one.get("template")) for one in given if isinstance(one, dict)]
+        found |= {str(name): text for name, text in pairs if isinstance(text, str)}
+    elif isinstance(given, dict):
+        found |= {name: text for name, text in given.items() if isinstance(text, str)}
+    for file in [
+        folder / "chat_template.jinja",
+        *sorted((folder / MORE_TEMPLATES).glob("*.jinja")),
+    ]:
+        name = file.stem if file.parent != folder else _DEFAULT
+        try:
+            found[name] = read_text(file) if file.is_file() else found[name]
+        except (BadFile, KeyError):
+            continue
+    return found
+
+
+def chosen(choice: str | None, models: Sequence[Checkpoint]) -> str | None:
+    """The text that a recipe's chat_template asks for; None where the tokenizer's own stays.
+
+    Args:
+        models: base first; of templates that as many models have, the first model's is taken.
+    """
+    if choice != chat_templates.AUTO:
+        return chat_templates.NAMED.get(choice or "", choice)
+    counts: Counter[str] = Counter()
+    for model in models:
+        if text := templates(model.folder).get(_DEFAULT, "").strip():
+            counts[text] += 1
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def compare(
+    base: Checkpoint, experts: Sequence[Checkpoint], giver: Checkpoint, choice: str | None
+) -> list[Problem]:
+    """What the models' templates and generation settings disagree in.
+
+    Args:
+        giver: the model whose tokenizer the result gets.
+        choice: the recipe's chat_template.
+    """
+    models = list(dict.fromkeys(model.name for model in (giver, base, *experts)))
+    by_name = {model.name: model for model in (giver, base, *experts)}
+    others = [by_name[name] for name in models if by_name[name] is not giver]
+    root = called(giver.name) if giver is base else giver.name
+    result = chosen(choice, (base, *experts))
+    found = _templates(giver, others, root, choice, result)
+    if result is None:
+        result = templates(giver.folder).get(_DEFAULT)
+    return [*found, *_unknown(giver, result), *_endings(giver, others, root)]
+
+
+def _templates(
+    giver: Checkpoint,
+    others: Sequence[Checkpoint],
+    root: str,
+    choice: str | None,
+    result: str | None,
+) -> list[Problem]:
+    own = templates(giver.folder)
+    mine = own.get(_DEFAULT, "").strip()
+    differing = {}
+    for other in others:
+        text = templates(other.folder).get(_DEFAULT, "").strip()
+        if text and text != mine:
+            differing[other.name] = text
+    if not differing:
+        return []
+    who = listed(differing)
+    several = len(set(differing.values())) > 1
+    that = f"{who} {have(list(differing))} {'different ones' if several else 'one'}"
+    text = f"{root} has no chat template, {that}"
+    if mine:
+        text = f"{who} {have(list(differing))} another chat template than {root}"
+    if result is None:
+        ask = "the result has none" if not mine else "the result keeps that of " + root
+        return [Problem("warning", who, f"{text}; {ask}; chat_template: auto takes what most have",
+                        "template")]  # fmt: skip
+    taken = [name for name, one in differing.items() if one == result.strip()]
+    whose = f"that of {listed(taken)}" if taken else "the recipe's"
+    whose = f"that of {root}" if result.strip() == mine else whose
+    unsure = choice == chat_templates.AUTO and (several or bool(mine))
+    return [
+        Problem("warning" if unsure else "note", who, f"{text}; the result gets {whose}, as "
+                f"chat_template asks", "template")
+    ]  # fmt: skip
+
+
+def _unknown(giver: Checkpoint, template: str | None) -> list[Problem]:
+    """Tokens of the result's template that its tokenizer reads as several."""
+    known = vocabulary.read(giver.folder)
+    if not template or not known.tokens:
+        return []
+    used = dict.fromkeys(_CONTROL.findall(template))
+    unknown = [token for token in used if token not in known.ids]
+    if not unknown:
+        return []
+    return [Problem(
+        "warning", giver.name,
+        f"the result's chat template writes {listed(unknown)}, which its tokenizer does not know; "
+        "take another template, or tokenizer_source: an expert that knows it", "template",
+    )]  # fmt: skip
+
+
+def settings(model: Checkpoint) -> dict[str, Any]:
+    """The ids that end, begin and fill a text when a model writes; where generation_config.json
+    is silent, config.json's."""
+    given = _json(model.folder / "generation_config.json")
+    text = model.config.get("text_config")
+    levels = [given, model.config, text if isinstance(text, dict) else {}]
+    found = {}
+    for key in _IDS:
+        value = next((level[key] for level in levels if level.get(key) is not None), None)
+        if value is not None:
+            found[key] = value
+    return found
+
+
+def _endings(giver: Checkpoint, others: Sequence[Checkpoint], root: str) -> list[Problem]:
+    own = settings(giver)
+    found = []
+    for key in _IDS:
+        theirs: Mapping[str, Any] = {other.name: settings(other).get(key) for other in others}
+        differing = {
+            name: value
+            for name, value in theirs.items()
+            if value is not None and _ids(value) != _ids(own.get(key))
+        }
+        if not differing:
+            continue
+        parts = [f"{told(value)} in {listed(names)}" for names, value in grouped(differing)]
+        mine = "none" if own.get(key) is None else told(own[key])
+        ends = key == "eos_token_id"
+        why = ": it may not stop where they do; tokenizer_source: an expert takes its settings"
+        found.append(Problem(
+            "warning" if ends else "note", listed(differing),
+            f"generation settings: {key} is {mine} in {root}, {', '.join(parts)}; the result keeps "
+            f"{mine}{why if ends else ''}", "generation",
+        ))  # fmt: skip
+    return [*found, *_own_ending(giver, own.get("eos_token_id"))]
+
+
+def _own_ending(giver: Checkpoint, ends: Any) -> list[Problem]:
+    """Where the result's tokenizer ends a text with another token than its settings stop at."""
+    known = vocabulary.read(giver.folder)
+    token = known.specials.get("eos_token")
+    index = known.ids.get(token) if token is not None else None
+    if index is None or ends is None or str(index) in _ids(ends):
+        return []
+    return [Problem(
+        "warning", giver.name,
+        f"its tokenizer ends a text with {token!r} ({index}), its generation settings stop at "
+        f"{told(ends)}: answers may not stop", "generation",
+    )]  # fmt: skip
+
+
+def _ids(value: Any) -> set[str]:
+    return {str(one) for one in (value if isinstance(value, list) else [value])}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path) if path.exists() else {}
+    except BadFile:
+        return {}
+    return value if isinstance(value, dict) else {}

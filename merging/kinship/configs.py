@@ -1,0 +1,212 @@
+"""Configs compared key by key: what is not the same model, and what shapes do not show.
+
+The same setting is spelled in several ways: rope settings as transformers 4 (rope_theta,
+rope_scaling) and as transformers 5 (rope_parameters), a text model's settings under text_config,
+defaults left out. Both sides are brought to one spelling first, so that only real differences are
+told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from merging.checkpoints import Checkpoint
+from merging.checkpoints.tying import ties_embeddings
+from merging.kinship.problem import Problem, called, grouped, have, listed, told
+from merging.kinship.ropes import KEYS as ROPE
+from merging.kinship.ropes import compared as ropes_compared
+
+Settings = dict[str, Any]
+
+_COUNTS = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth"), "layers"),
+    "encoder_layers": "encoder layers", "decoder_layers": "decoder layers",
+    "num_decoder_layers": "decoder layers",
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), "attention heads"),
+    "encoder_attention_heads": "encoder attention heads",
+    "decoder_attention_heads": "decoder attention heads",
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_head_kv"), "key-value heads"),
+    **dict.fromkeys(("hidden_size", "n_embd", "d_model"), "hidden units"),
+    **dict.fromkeys(("head_dim", "d_kv"), "dimensions per head"),
+    **dict.fromkeys(("intermediate_size", "n_inner", "d_ff", "ffn_dim"), "units inside an MLP"),
+    **dict.fromkeys(
+        ("num_local_experts", "num_experts", "n_routed_experts"), "experts in a layer"
+    ),
+}  # fmt: skip
+"""Sizes of which one model has one: settings by name, and what they count."""
+
+_NEUTRAL = frozenset((
+    "dtype", "torch_dtype", "use_cache", "transformers_version", "architectures", "vocab_size",
+    "initializer_range", "initializer_factor", "init_std", "pretraining_tp",
+    "gradient_checkpointing",
+    "use_return_dict", "return_dict", "output_attentions", "output_hidden_states", "torchscript",
+    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
+    "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id", "cls_token_id",
+    "attn_implementation", "use_flash_attention", "use_flash_attn", "router_aux_loss_coef",
+    "output_router_logits", "prefix", "keys_to_ignore_at_inference", "is_local",
+    "local_files_only", "name_or_path", "model_name", "unsloth_version", "unsloth_fixed",
+    "tokenizer_class", "quantization_config", "auto_map", "pruned_heads", "chunk_size_feed_forward",
+    "router_jitter_noise", "summary_first_dropout", "classifier_dropout", "license", "max_length",
+    "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams", "repetition_penalty",
+))  # fmt: skip
+"""Settings that do not change what the weights compute."""
+
+_DEFAULTS: Settings = {
+    "attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "sliding_window": None,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "is_encoder_decoder": False,
+    "attn_logit_softcapping": None, "final_logit_softcapping": None, "use_qk_norm": False,
+    "use_bidirectional_attention": False, "clip_qkv": None,
+}  # fmt: skip
+"""What a silent config means, where architectures agree on it."""
+
+_FUNCTION = frozenset((
+    *_DEFAULTS, "hidden_activation", "activation_function", "hidden_activation", "layer_norm_eps",
+    "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon", "partial_rotary_factor",
+    "max_window_layers", "query_pre_attn_scalar", "num_experts_per_tok", "norm_topk_prob",
+    "logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier", "mup_scale",
+    "attention_multiplier", "scale_attn_weights", "scale_emb", "parallel_attn", "alibi",
+    "use_parallel_residual", "tie_word_embeddings", "max_position_embeddings", "feed_forward_proj",
+))  # fmt: skip
+"""Settings that change it, also where one config alone has them."""
+_DERIVED = frozenset((
+    "head_dim", "layer_types", "sliding_window_pattern", "query_pre_attn_scalar", "no_rope_layers",
+    "num_key_value_heads", "max_window_layers", "model_type",
+))  # fmt: skip
+"""Settings that follow from others, or from the architecture, where a config is silent."""
+_SLIDING = ("sliding_window", "max_window_layers")
+
+_LIMITS = frozenset(("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"))
+_TEXT = ("text_config", "llm_config", "language_config")
+_MOST = 12  # differences told one by one
+
+
+def compare(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
+    """What the experts' configs say otherwise than the base's."""
+    sides = {expert.name: settings_of(base.config, expert.config) for expert in experts}
+    found = []
+    for key in dict.fromkeys(key for pair in sides.values() for side in pair for key in side):
+        differing = {
+            name: (pair[0].get(key, _ABSENT), pair[1].get(key, _ABSENT))
+            for name, pair in sides.items()
+            if not _same(pair[0].get(key, _ABSENT), pair[1].get(key, _ABSENT))
+        }
+        for names, (ours, theirs) in grouped(differing):
+            if problem := _problem(base.name, names, key, ours, theirs):
+                found.append(problem)
+    errors = [problem for problem in found if problem.severity == "error"]
+    if errors:  # the rest follows from these
+        return errors
+    if len(found) > _MOST:
+        found.sort(key=lambda problem: problem.severity == "note")
+        more = f"{len(found) - _MOST} more settings differ"
+        found[_MOST:] = [Problem("warning", "config.json", more, "config")]
+    return found
+
+
+_ABSENT = object()
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, float | int) and isinstance(theirs, float | int):
+        return abs(ours - theirs) <= 1e-6 * max(abs(ours), abs(theirs))  # 1e-05 as a float32
+    return ours is theirs or ours == theirs
+
+
+def _problem(base: str, names: list[str], key: str, ours: Any, theirs: Any) -> Problem | None:
+    last = key.rpartition(".")[2]
+    who = listed(names)
+    if last == "model_type" and _ABSENT not in (ours, theirs):
+        text = f"{who}: model_type {told(theirs)}, {called(base)} {told(ours)}"
+        if "." in key:  # a text model and the text part of another: its name is not decisive
+            return Problem("warning", who, f"{text}; see that they are one architecture", "config")
+        return Problem(
+            "error", who, f"{text}: another architecture; choose experts fine-tuned from this base",
+            "config",
+        )  # fmt: skip
+    if last in _COUNTS and _ABSENT not in (ours, theirs):
+        return Problem(
+            "error", who,
+            f"{who} {have(names)} {told(theirs)} {_COUNTS[last]}, {called(base)} {told(ours)} "
+            f"({key}): not fine-tuned from this base; choose experts that were",
+            "layers" if "layers" in _COUNTS[last] else "config",
+        )  # fmt: skip
+    if _ABSENT in (ours, theirs) and last not in _FUNCTION:
+        where = called(base) if theirs is _ABSENT else who
+        value = told(ours if theirs is _ABSENT else theirs)
+        return Problem("note", who, f"config.json: {key}: {value} in {where} alone", "config")
+    value = "no " + key if theirs is _ABSENT else f"{key}: {told(theirs)}"
+    mine = "none" if ours is _ABSENT else told(ours)
+    why = "a limit on the length of texts" if last in _LIMITS else "it changes what weights compute"
+    return Problem(
+        "warning", who,
+        f"config.json {have(names)} {value}, {called(base)} {mine}; {why}; the result keeps the "
+        "base's", "config",
+    )  # fmt: skip
+
+
+def settings_of(base: Mapping[str, Any], expert: Mapping[str, Any]) -> tuple[Settings, Settings]:
+    """Two configs as flat settings by dotted names, in one spelling. Where one model is a text
+    model and the other holds one under text_config, these two are compared."""
+    ours, theirs = _text_key(base), _text_key(expert)
+    if bool(ours) != bool(theirs):
+        prefix = f"{ours or theirs}."
+        return _pair(base[ours] if ours else base, expert[theirs] if theirs else expert, prefix)
+    first, second = _pair(base, expert, "")
+    first["tie_word_embeddings"] = ties_embeddings(base)
+    second["tie_word_embeddings"] = ties_embeddings(expert)
+    return first, second
+
+
+def _text_key(config: Mapping[str, Any]) -> str | None:
+    return next((key for key in _TEXT if isinstance(config.get(key), dict)), None)
+
+
+def _pair(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str
+) -> tuple[Settings, Settings]:
+    """Two parts of configs, nested ones under dotted names."""
+    first, second = _plain(ours), _plain(theirs)
+    for one, other in ((first, second), (second, first)):
+        for key in list(other):
+            if key in one:
+                continue
+            if key in _DERIVED:
+                del other[key]
+            elif key in _DEFAULTS:
+                one[key] = _DEFAULTS[key]
+            elif other[key] in (None, False):
+                del other[key]
+    ropes = ropes_compared(ours, theirs)
+    found = tuple(
+        {prefix + key: value for key, value in (side | rope).items()}
+        for side, rope in zip((first, second), ropes, strict=True)
+    )
+    for key in [key for key in ours if key.endswith("_config")]:
+        mine, its = ours[key], theirs.get(key)
+        if key not in _NEUTRAL and isinstance(mine, dict) and isinstance(its, dict):
+            for side, more in zip(found, _pair(mine, its, f"{prefix}{key}."), strict=True):
+                side |= more
+    return found[0], found[1]
+
+
+def _plain(config: Mapping[str, Any]) -> Settings:
+    """The settings of one part that may change what its weights compute."""
+    found = {key: value for key, value in config.items() if not _is_neutral(key)}
+    if config.get("use_sliding_window") is False:
+        found = {key: v for key, v in found.items() if key not in _SLIDING}
+    heads = config.get("num_attention_heads")
+    if heads is not None and "rms_norm_eps" in config and not found.get("num_key_value_heads"):
+        found["num_key_value_heads"] = heads
+    if not found.get("head_dim"):
+        found.pop("head_dim", None)
+    kinds = found.get("layer_types")
+    if kinds is None or (isinstance(kinds, list) and set(map(str, kinds)) <= {"full_attention"}):
+        found.pop("layer_types", None)
+    return found
+
+
+def _is_neutral(key: str) -> bool:
+    if key in _NEUTRAL or key in ROPE or key.endswith(("_config", "dropout", "_pdrop", "_drop")):
+        return True
+    return key == "tie_word_embeddings" or key.startswith("_") or key.endswith("_dropout_prob")

@@ -1,0 +1,72 @@
+"""One finding of the preflight, as data, and how names and values are told in its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+LONGEST = 500  # characters of a message
+Severity = Literal["error", "warning", "note"]
+_SHOWN = 3  # names that are listed before the rest is counted
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding of the preflight.
+
+    Attributes:
+        severity: errors stop the merge, warnings and notes do not.
+        where: the recipe key, model or tensor it concerns.
+        message: one line of at most LONGEST characters.
+        kind: what it is about, in one word: recipe, models, output, config, layers, shape,
+            tokenizer, template, generation, names, rows, tensors.
+    """
+
+    severity: Severity
+    where: str
+    message: str
+    kind: str = "recipe"
+
+    def __post_init__(self) -> None:
+        printable = (c if c.isprintable() else " " for c in self.message[: LONGEST + 1])
+        text = "".join(printable)
+        text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+        object.__setattr__(self, "message", text)
+
+
+def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
+    """Names for people: "a and b", "a, b, c and 7 more"."""
+    every = [name if len(name) <= 60 else name[:29] + "…" + name[-30:] for name in names]
+    if len(every) > shown + 1:
+        return f"{', '.join(every[:shown])} and {len(every) - shown} more"
+    return every[0] if len(every) == 1 else f"{', '.join(every[:-1])} and {every[-1]}"
+
+
+def told(value: Any) -> str:
+    """A setting's value, short."""
+    text = "true" if value is True else "false" if value is False else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def grouped(values: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
+    """Models that have one value, for every value, in the order of the models."""
+    groups: list[tuple[list[str], Any]] = []
+    for name, value in values.items():
+        for names, same in groups:
+            if same == value:
+                names.append(name)
+                break
+        else:
+            groups.append(([name], value))
+    return groups
+
+
+def called(base: str) -> str:
+    """A base in a sentence: "the base org/name", "the base" where that is its name."""
+    return "the base" if base == "base" else f"the base {base}"
+
+
+def have(names: Sequence[str]) -> str:
+    """ "has" or "have", after some names."""
+    return "has" if len(names) == 1 else "have"

@@ -1,0 +1,109 @@
+"""Tensors compared: layers that only one model has, shapes, and the account in few lines."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from merging.checkpoints import Checkpoint, Entry, Family
+from merging.checkpoints.aliases import renamed
+from merging.checkpoints.family import KEPT
+from merging.checkpoints.layout import depths, is_beside_text, is_tower, is_vocabulary
+from merging.kinship.problem import Problem, Severity, called, listed
+
+_ONE_BY_ONE = 3  # tensors of one reason that are told each by itself
+
+
+def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
+    """Experts whose stacks have another number of layers than the base's.
+
+    Args:
+        experts: under the base's names.
+    """
+    ours = depths(base.tensors)
+    found = []
+    for expert in experts:
+        theirs = depths(expert.tensors)
+        for stack, count in ours.items():
+            other = theirs.get(stack)
+            if other is None or other == count:
+                continue
+            asked = expert.config.get("num_hidden_layers")
+            if asked is not None and asked == base.config.get("num_hidden_layers"):
+                if other >= asked and not is_tower(stack):
+                    continue  # further layers that predict tokens ahead, which some files lack
+                found.append(Problem(
+                    "error", expert.name,
+                    f"{expert.name} holds {other} layers of {stack}, {called(base.name)} {count}; "
+                    "copy or download it again", "layers",
+                ))  # fmt: skip
+                continue
+            found.append(Problem(
+                "error", expert.name,
+                f"{expert.name} has {other} layers, {called(base.name)} {count} ({stack}): not "
+                "fine-tuned from this base; choose experts that were", "layers",
+            ))  # fmt: skip
+    return found
+
+
+def account(family: Family) -> list[Problem]:
+    """What the account of a family says beyond plain merging, grouped by reason."""
+    wrong = [entry for entry in family.account if _has_wrong_shape(family, entry)]
+    found = [_wrong_shapes(wrong)] if wrong else []
+    groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    errors = {entry.name for entry in wrong}
+    for entry in family.account:
+        if entry.reason and entry.is_parameter and entry.name not in errors:
+            groups[(entry.status, entry.reason)].append(entry)
+    for (status, reason), entries in groups.items():
+        kind = "rows" if status == "merged" else "tensors"
+        fate = status.replace("_", " ")
+        harmless = _is_harmless(reason, entries)
+        severity: Severity = "note" if harmless else "warning"
+        if len(entries) <= _ONE_BY_ONE:
+            found += [Problem(severity, e.name, f"{fate}: {reason}", kind) for e in entries]
+        else:
+            names = listed(entry.name for entry in entries)
+            found.append(Problem(
+                severity, "tensors", f"{len(entries)} {fate}: {reason}: {names}", kind
+            ))  # fmt: skip
+    return [*found, *_renamed(family)]
+
+
+def _is_harmless(reason: str, entries: Sequence[Entry]) -> bool:
+    """True for what is as it should be: what the config ties, what the recipe asks for, a tower
+    for images or sound of which an expert of text has nothing."""
+    if reason.startswith("missing in "):
+        return all(is_beside_text(entry.name) for entry in entries)
+    return reason.startswith("tied to ") or reason == KEPT
+
+
+def _has_wrong_shape(family: Family, entry: Entry) -> bool:
+    """True for a tensor that another shape keeps from being merged, unless it is one outside the
+    layers that is only longer: positions, classes."""
+    if entry.status != "copied" or not entry.reason.startswith("shape "):
+        return False
+    others = [one.tensors[entry.name].shape for one in family.experts if entry.name in one.tensors]
+    longer = all(other[1:] == entry.shape[1:] for other in others)
+    return entry.place.layer is not None or not longer or is_vocabulary(entry.name)
+
+
+def _wrong_shapes(wrong: Sequence[Entry]) -> Problem:
+    more = f"; so have {listed(entry.name for entry in wrong[1:])}" if len(wrong) > 1 else ""
+    return Problem(
+        "error", wrong[0].name,
+        f"{wrong[0].reason}: it cannot be merged; choose experts fine-tuned from this base, or "
+        f"list part of its name under keep_base: to leave it as the base has it{more}", "shape",
+    )  # fmt: skip
+
+
+def _renamed(family: Family) -> list[Problem]:
+    found = []
+    for expert in family.experts:
+        if pairs := renamed(expert):
+            old, new = pairs[0]
+            found.append(Problem(
+                "note", expert.name,
+                f"{len(pairs)} tensors go by the base's names: {old} is {new} there", "names",
+            ))  # fmt: skip
+    return found

@@ -143,8 +143,7 @@ def _refuse(problems: Iterable[Problem]) -> None:
     """Raises FamilyMismatch for the first error."""
     for problem in problems:
         if problem.severity == "error":
-            where = "" if problem.message.startswith(problem.where) else f"{problem.where}: "
-            raise FamilyMismatch(f"{where}{problem.message}")
+            raise FamilyMismatch(problem.line)
 
 
 def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -> Report:

@@ -76,6 +76,9 @@ def problem(message: str) -> str:
     return f'<ul class="checks"><li class="is-error">{line}</li></ul>' if line else ""
 
 
+_LOOKS = {"error": "is-error", "warning": "is-warning", "note": "is-fine"}
+
+
 def checks(report: Any, free_bytes: int) -> str:
     """What the preflight found: problems first, then the account and what is needed."""
     kinds = {"merged": 0, "copied": 0, "left_out": 0}
@@ -83,11 +86,11 @@ def checks(report: Any, free_bytes: int) -> str:
         kinds[entry.status] += 1
     told = {entry.name for entry in report.account}  # these stand in the account below
     lines = [
-        f'<li class="{"is-error" if p.severity == "error" else "is-warning"}">'
+        f'<li class="{_LOOKS[p.severity]}">'
         f"{f'<b>{escape(one_line(p.where))}</b>: ' if p.where else ''}"
         f"{escape(one_line(p.message))}</li>"
         for p in report.problems
-        if p.where not in told
+        if p.severity == "error" or p.where not in told
     ]
     if len(lines) > _ROWS:
         lines[_ROWS:] = [f'<li class="is-warning">and {len(lines) - _ROWS} more</li>']

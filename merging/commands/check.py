@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from merging.console import USER_ERROR, command, print_json, say
-from merging.errors import one_line
 
 
 def declare(commands: Any) -> None:
@@ -43,8 +42,7 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         for problem in report.problems:
-            where = "" if problem.message.startswith(problem.where) else f"{problem.where}: "
-            say(one_line(f"{problem.severity}: {where}{problem.message}"))
+            say(f"{problem.severity}: {problem.line}")
         if not report.account:
             say("not ready: no family to merge")
             return USER_ERROR

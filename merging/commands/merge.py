@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merging.console import Bar, command, print_json, say, size, tell
-from merging.errors import OutputLost, one_line
+from merging.errors import OutputLost, RecipeError, one_line
 from merging.interrupts import cancelled_by_signals
 
 if TYPE_CHECKING:
-    from merging.merge import Result
+    from merging.merge import Problem, Result
 
 
 def declare(commands: Any) -> None:
@@ -42,13 +42,15 @@ def run(args: argparse.Namespace) -> int:
     """Merges; prints the folder, the account and the fingerprint."""
     from merging import recipe as recipes
     from merging.checkpoints.writer import SHARD_BYTES
-    from merging.merge import merge
+    from merging.merge import check, merge
 
     recipe = recipes.load(args.recipe)
-    for note in recipe.notes:
-        tell("note", note)
+    problems = check(recipe).problems
+    for problem in problems:
+        if problem.severity != "error":  # the merge ends with that in a moment
+            tell(problem.severity, problem.line)
     if args.strict:
-        _refuse_warnings(recipe)
+        _refuse_warnings(problems)
     result = merge(
         recipe,
         args.out,
@@ -59,12 +61,13 @@ def run(args: argparse.Namespace) -> int:
         progress=Bar(),
         cancel=cancelled_by_signals(),
     )
-    for note in result.notes[len(recipe.notes) :]:
-        tell("note", note)
-    _warn([entry for entry in result.account if entry.status == "copied"])
+    known = {problem.message for problem in problems}
+    for note in map(one_line, result.notes):
+        if note not in known:
+            tell("note", note)
     try:
         if args.json:
-            print_json(_document(result))
+            print_json(_document(result, problems))
         else:
             say(*_lines(result))
     except OutputLost as error:
@@ -72,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _document(result: Result) -> dict[str, Any]:
+def _document(result: Result, problems: Sequence[Problem]) -> dict[str, Any]:
     """The result as one JSON object."""
     from merging.retention import document
 
@@ -88,6 +91,7 @@ def _document(result: Result) -> dict[str, Any]:
         "engine": result.engine,
         "tensors": tensors,
         "kept": {name: document(kept) for name, kept in result.kept.items()},
+        "problems": [vars(problem) for problem in problems],
         "notes": list(result.notes),
         "drift": {str(layer): drift for layer, drift in result.drift.items()},
     }
@@ -109,25 +113,9 @@ def _lines(result: Result) -> Iterator[str]:
     yield result.fingerprint
 
 
-def _refuse_warnings(recipe: Any) -> None:
-    """Raises RecipeError where the preflight finds anything at all."""
-    from merging.errors import RecipeError
-    from merging.merge import check
-
-    found = check(recipe).problems
+def _refuse_warnings(problems: Sequence[Problem]) -> None:
+    """Raises RecipeError where the preflight warns of anything."""
+    found = [problem for problem in problems if problem.severity != "note"]
     if found:
         more = f" (and {len(found) - 1} more; see check)" if len(found) > 1 else ""
-        raise RecipeError(f"--strict: {found[0].where}: {found[0].message}{more}")
-
-
-def _warn(copied: list[Any]) -> None:
-    """Says on stderr that tensors came from the base alone: a model may lack or differ in them."""
-    unmerged = [entry for entry in copied if entry.is_parameter]
-    if not unmerged:
-        return
-    first, more = unmerged[0], f", and {len(unmerged) - 1} more" if len(unmerged) > 1 else ""
-    tell(
-        "warning",
-        f"not merged but copied from the base: {first.name} ({first.reason}){more}; "
-        "--strict refuses this",
-    )
+        raise RecipeError(f"--strict: {found[0].kind}: {found[0].line}{more}")

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-LONGEST = 500  # characters of a message
+from merging.errors import one_line
+
 Severity = Literal["error", "warning", "note"]
 _SHOWN = 3  # names that are listed before the rest is counted
 
@@ -18,7 +19,7 @@ class Problem:
     Attributes:
         severity: errors stop the merge, warnings and notes do not.
         where: the recipe key, model or tensor it concerns.
-        message: one line of at most LONGEST characters.
+        message: one line, as short as an error's.
         kind: what it is about, in one word: recipe, models, output, config, layers, shape,
             tokenizer, template, generation, names, rows, tensors.
     """
@@ -29,10 +30,13 @@ class Problem:
     kind: str = "recipe"
 
     def __post_init__(self) -> None:
-        printable = (c if c.isprintable() else " " for c in self.message[: LONGEST + 1])
-        text = "".join(printable)
-        text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-        object.__setattr__(self, "message", text)
+        object.__setattr__(self, "message", one_line(self.message))
+
+    @property
+    def line(self) -> str:
+        """What it is about and what it says."""
+        named = self.message.startswith(self.where)
+        return one_line(self.message if named else f"{self.where}: {self.message}")
 
 
 def listed(names: Iterable[str], shown: int = _SHOWN) -> str:

@@ -68,11 +68,30 @@ def misshapen(folder: Path) -> str:
 
 
 def test_a_tensor_that_is_only_copied_is_warned_of(parent, capsys) -> None:
-    name = misshapen(parent / "expert1")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    from safetensors.torch import save_file
+
+    tensors = load_model(parent / "expert1")
+    del tensors[name]
+    save_file(tensors, parent / "expert1" / "model.safetensors")
     assert main(["merge", recipe_file(parent, document("ties", 2)), "out"]) == 0
     err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert err.startswith(f"warning: not merged but copied from the base: {name} (shape [15, 16]")
+    assert err == f"warning: {name}: copied: missing in expert1\n"
+
+
+def test_another_shape_is_refused_unless_the_tensor_is_to_stay(parent, capsys) -> None:
+    name = misshapen(parent / "expert1")
+    recipe = document("ties", 2)
+    assert main(["merge", recipe_file(parent, recipe), "out"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {name}: shape [15, 16] in expert1, [16, 16] in the base: ")
+    assert "keep_base" in err
+    assert not (parent / "out").exists()
+    recipe["keep_base"] = ["layers.0.self_attn.q_proj"]
+    assert main(["merge", recipe_file(parent, recipe), "out"]) == 0
+    kept = load_model(parent / "out")[name]
+    assert (kept == load_model(parent / "base")[name]).all()
+    assert capsys.readouterr().err.startswith(f"note: {name}: copied: kept as the base has it")
 
 
 def test_a_recipe_that_cannot_be_read_is_a_problem_like_any_other(parent, capsys) -> None:
@@ -101,7 +120,8 @@ def test_a_filter_that_names_no_tensor_is_told(parent, capsys) -> None:
     assert "filter 'nosuch' is in no merged tensor's name" in capsys.readouterr().out
     assert main(["merge", recipe, "out"]) == 0
     err = capsys.readouterr().err
-    assert "note: filter 'nosuch'" in err
+    assert err.startswith("warning: recipe: filter 'nosuch' is in no merged tensor's name")
+    assert err.count("\n") == 1
     assert "mlp" not in err
 
 
@@ -144,8 +164,9 @@ def test_check_as_json(parent, capsys) -> None:
     assert main(["check", file, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["ok"] is True
-    assert [set(problem) for problem in result["problems"]] == [{"severity", "where", "message"}]
-    assert result["problems"][0]["severity"] == "warning"
+    (problem,) = result["problems"]
+    assert set(problem) == {"severity", "where", "message", "kind"}
+    assert (problem["severity"], problem["kind"]) == ("warning", "recipe")
     size = sum(tensor.nbytes for tensor in load_model(parent / "base").values())
     assert result["disk_bytes"] == size
     assert result["memory_bytes"] > 0

@@ -588,13 +588,12 @@ def test_settings_that_shapes_do_not_show_are_compared(parent) -> None:
     report = check(recipes.from_mapping(document("ties", 3), parent))
     assert report.ok
     (warning,) = report.problems
-    assert "rope_theta: 1000000.0, the base base 10000.0" in warning.message
+    assert "rope_theta: 1000000.0, the base 10000.0" in warning.message
 
 
 def test_a_slice_is_compared_with_the_bases_layers(tmp_path) -> None:
     base = llama(0, layers=2)
-    expert = tuned(llama(0, layers=4), 1)
-    parent = write_family(tmp_path, base, [expert])
+    parent = write_family(tmp_path, base, [tuned(base, 1)])
     layers = {"layer_range": [0, 2]}
     recipe = {
         "merge_method": "task_arithmetic", "base_model": "base",

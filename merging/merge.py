@@ -494,7 +494,7 @@ def _copy_rest(
 def _opened(writer: ModelWriter, family: Family, recipe: Recipe) -> Checkpoint:
     """The hidden folder as a model: every tensor there, of its type and shape."""
     try:
-        record.write_config(writer.folder, family.base, recipe.dtype)
+        record.write_config(writer.folder, recipe, family)
         written = open_checkpoint(writer.folder, writer.out.name)
         for spec in _specs(family, recipe):
             info = written.tensors.get(spec.name)

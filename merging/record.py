@@ -15,9 +15,8 @@ from typing import Any
 
 import yaml
 
-from merging import __version__
+from merging import __version__, companions
 from merging.checkpoints import (
-    Checkpoint,
     Family,
     fingerprint,
     open_checkpoint,
@@ -25,25 +24,16 @@ from merging.checkpoints import (
     short_names,
 )
 from merging.checkpoints.names import DEMO_PREFIX
-from merging.errors import BadCheckpoint
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, dump
 
-_COMPANIONS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "LICENSE*")
-_NOT_COPIED = ("config.json", "adapter_config.json", "scores.json")  # nor *.index.json
 RECIPE_FILE = "amalgam.yaml"
 
 
-def write_config(folder: Path, base: Checkpoint, dtype: str | None) -> None:
-    """Writes the base's config.json with the output's type."""
-    config = dict(base.config)
-    if dtype is not None:
-        for key in ("dtype", "torch_dtype"):
-            if key in config:
-                config[key] = dtype
-        if not {"dtype", "torch_dtype"} & set(config):
-            config["dtype"] = dtype
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+def write_config(folder: Path, recipe: Recipe, family: Family) -> None:
+    """Writes the result's config.json."""
+    text = json.dumps(companions.config(recipe, family), indent=2)
+    (folder / "config.json").write_text(text + "\n")
 
 
 def write_companions(folder: Path, recipe: Recipe, family: Family, digest: str) -> None:
@@ -52,24 +42,9 @@ def write_companions(folder: Path, recipe: Recipe, family: Family, digest: str) 
     Args:
         digest: fingerprint of the merged tensors.
     """
-    for pattern in _COMPANIONS:
-        for path in sorted(family.base.folder.glob(pattern)):
-            if path.name in _NOT_COPIED or path.name.endswith(".index.json"):
-                continue
-            if path.is_file():
-                (folder / path.name).write_bytes(_contents(path, family.base.name))
+    companions.write(folder, recipe, family)
     (folder / RECIPE_FILE).write_text(recipe_with_record(recipe, family, digest))
     (folder / "README.md").write_text(_card(recipe, digest))
-
-
-def _contents(path: Path, model: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadCheckpoint(
-            f"{model}: {path} cannot be read ({(error.strerror or '').lower()}); copy or download "
-            "the model again"
-        ) from error
 
 
 def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:

@@ -67,6 +67,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.tails"},
     {"merging.stages", "merging.scan", "merging.plan"},
     {"merging.preview"},
+    {"merging.companions"},
     {"merging.record", "merging.journal", "merging.readback"},
     {"merging.merge"},
     {"merging.trial"},

@@ -17,6 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from merging.checkpoints.folders import not_a_model
 from merging.checkpoints.header import WIDTHS, read_header
 from merging.checkpoints.layout import is_buffer
 from merging.checkpoints.stamp import Stamp, check_unchanged, stamp
@@ -217,6 +218,8 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
     if not folder.is_dir():
         looked = "" if str(folder) == name else f" (looked for {folder})"
         raise ModelNotFound(f"{name}: there is no such folder{looked}; give the folder of a model")
+    if what := not_a_model(folder):
+        raise BadCheckpoint(f"{name}: {what}")
     stamps = {folder / CONFIG: stamp(folder / CONFIG)}
     config = _config(folder / CONFIG, name)
     _refuse_specials(folder, name)

@@ -23,7 +23,7 @@ def compare(recipe: Recipe, base: Checkpoint, experts: Sequence[Checkpoint]) -> 
     Args:
         experts: in the order of the recipe's sources.
     """
-    found = configs.compare(base, experts)
+    found = [*tensors.adapters((base, *experts)), *configs.compare(base, experts)]
     if not any(problem.severity == "error" for problem in found):
         root = without_wrapper(base)
         found += tensors.layers(root, [named_as(root, expert) for expert in experts])

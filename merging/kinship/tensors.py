@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -11,7 +12,22 @@ from merging.checkpoints.family import KEPT
 from merging.checkpoints.layout import depths, is_beside_text, is_tower, is_vocabulary
 from merging.kinship.problem import Problem, Severity, called, listed
 
+_ADAPTER = re.compile(r"\.(?:lora_[AB]|lora_embedding_[AB]|base_layer|modules_to_save)(?:\.|$)")
 _ONE_BY_ONE = 3  # tensors of one reason that are told each by itself
+
+
+def adapters(models: Sequence[Checkpoint]) -> list[Problem]:
+    """Models whose files hold an adapter that was not merged into them."""
+    found = []
+    for model in models:
+        parts = [name for name in model.tensors if _ADAPTER.search(name)]
+        if parts:
+            found.append(Problem(
+                "error", model.name,
+                f"holds an adapter beside its own tensors ({listed(parts, 1)}); merge it into the "
+                "model first (peft: merge_and_unload), save that and give its folder", "names",
+            ))  # fmt: skip
+    return found
 
 
 def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:

@@ -615,14 +615,14 @@ def test_pcb_names_the_model_that_holds_nan(scope, tmp_path) -> None:
 
 def test_a_tokenizer_that_cannot_be_read_is_one_line(parent, tmp_path, monkeypatch) -> None:
     (parent / "base" / "tokenizer.json").write_text("{}")
-    plain = Path.read_bytes
+    plain = Path.open
 
-    def fail(path: Path) -> bytes:
-        if path.name == "tokenizer.json":
+    def fail(path: Path, mode: str = "r", *others, **named):
+        if path.name == "tokenizer.json" and mode == "rb":
             raise OSError(errno.EIO, "Input/output error")
-        return plain(path)
+        return plain(path, mode, *others, **named)
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(BadCheckpoint, match=r"base: .*tokenizer\.json cannot be read \(input"):
         merge(recipes.from_mapping(document("ties", 3), parent), tmp_path / "out")
     assert names_in(tmp_path) == ["family"]

@@ -166,7 +166,7 @@ def _shifted(
     """(T,) densities moved by the outliers, and how many are cut off below 0 or above 1."""
     values = recipe.parameters
     layer, linear = offsets(sketch, row, values["layer_outlier"], values["linear_outlier"])
-    if _drops_ties(recipe):
+    if drops_ties(recipe):
         moved = dynamic.densities(asked, values["density_shift"], layer, linear)
         return moved, int(((moved < 0) | (moved > 1))[pruned].sum())
     moved = asked + values["density_shift"] * (layer + linear)
@@ -203,7 +203,8 @@ def offsets(
     return a, b
 
 
-def _drops_ties(recipe: Recipe) -> bool:
+def drops_ties(recipe: Recipe) -> bool:
+    """True where changes equal to the cut are dropped, so that fewer stay than are asked for."""
     return recipe.parameters.get("tie_rule") == "drop"
 
 
@@ -219,7 +220,7 @@ def _counts(
     numel = sketch.numel[None, :, None].astype(np.float64)
     if LAWS[recipe.prune].order == "random":
         return density * numel
-    if _drops_ties(recipe):
+    if drops_ties(recipe):
         keep = np.maximum(numel - np.floor(numel * (1.0 - density)) - 1.0, 0.0)
         keep = np.where(density >= 1.0, numel, np.where(density <= 0.0, 0.0, keep))
     else:
@@ -242,8 +243,8 @@ def _kept(
     if LAWS[recipe.prune].order != "largest":
         return tails.Kept(np.zeros_like(density), np.ones_like(density), density, density, density)
     if _whole_model(recipe):
-        return tails.keep_largest_of_model(sketch, counts, strict=_drops_ties(recipe))
-    return tails.keep_largest(sketch, counts, strict=_drops_ties(recipe))
+        return tails.keep_largest_of_model(sketch, counts, strict=drops_ties(recipe))
+    return tails.keep_largest(sketch, counts, strict=drops_ties(recipe))
 
 
 def _gain(recipe: Recipe, pruned: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -371,4 +372,4 @@ def _worst_layer(made: Plan, sketch: FamilySketch) -> tuple[int | str, float] | 
     return worst, shares[worst]
 
 
-__all__ = ["CAUSES", "Plan", "offsets", "plan"]
+__all__ = ["CAUSES", "Plan", "drops_ties", "offsets", "plan"]

@@ -13,7 +13,7 @@ from merging import recipe as recipes
 from merging.checkpoints import Family, open_checkpoint, open_family, resolve
 from merging.engine import Stream
 from merging.errors import RecipeError
-from merging.plan import offsets, plan
+from merging.plan import drops_ties, offsets, plan
 from merging.recipe import Recipe
 from merging.scan import scan
 from merging.sketch import FamilySketch
@@ -278,3 +278,114 @@ def test_other_outlier_multiples_are_exact_once_scanned_and_estimates_before(
     assert together <= 0.2
     moved = offsets(sketch, 0, *multiples)[1] - offsets(sketch, 0)[1]
     assert np.abs(moved).max() > 0.05  # the knob does something even before
+
+
+def tied_family(parent: Path, seed: int, scale: float, dtype: torch.dtype) -> Family:
+    """Two experts whose changes are few units of the base's last place where `dtype` is short, with
+    a scalar and an empty tensor beside the matrices."""
+    base = llama(seed, layers=2, hidden=32, kv=16, inner=48, vocab=24)
+    base |= {"model.layers.0.none.weight": torch.empty(0, 8)}
+    models = [base, *(tuned(base, 10 * seed + i, scale=scale) for i in range(2))]
+    models = [model | {"scale": torch.tensor(1.0 + i)} for i, model in enumerate(models)]
+    cast = [{name: tensor.to(dtype) for name, tensor in model.items()} for model in models]
+    return family_of(write_family(parent, cast[0], cast[1:]))
+
+
+def random_recipes(random: np.random.Generator, count: int) -> list[Recipe]:
+    """Recipes that prune by magnitude, with tiny densities, rings of factor 0 and weights of 0."""
+    made = []
+    for _ in range(count):
+        prune = str(random.choice(["magnitude", "magnitude", "dynamic"]))
+        models = [
+            {
+                "density": float(random.choice([1e-6, 1e-3, 0.05, 0.3, 0.7, 0.95])),
+                "weight": float(random.choice([0.0, 1.0, -1.0])),
+                "amplification": random.choice([0.0, 1.0, 2.0], random.integers(1, 6)).tolist(),
+            }
+            for _ in range(2)
+        ]
+        knob, choices = (
+            ("scope", ["tensor", "model"])
+            if prune == "magnitude"
+            else ("tie_rule", ["spread", "drop"])
+        )
+        values = {"prune": prune, knob: str(random.choice(choices))}
+        made.append(recipes.from_mapping(document("task_arithmetic", models, values)))
+    return made
+
+
+def left_of(recipe: Recipe, family: Family) -> tuple[np.ndarray, np.ndarray]:
+    """(E, T) each: entries that the torch engine leaves a change, and the energy they had."""
+    pruner, stream = make_pruner(recipe), Stream(family)
+    pruner.prepare(stream)
+    counts = np.zeros((len(family.experts), len(family.merged)), dtype=np.int64)
+    energy = np.zeros(counts.shape)
+    for column, reader in enumerate(stream.readers()):
+        if reader.numel == 0:
+            continue
+        before = reader.deltas(0, reader.numel)
+        for row, after in enumerate(reader.pruned(pruner.decide(reader), 0, reader.numel)):
+            counts[row, column] = int((after != 0).sum())
+            energy[row, column] = float((before[row].double()[after != 0] ** 2).sum())
+    return counts, energy
+
+
+@pytest.mark.parametrize(
+    ("seed", "scale", "dtype"),
+    [(1, 1e-3, torch.float32), (2, 1e-3, torch.bfloat16), (3, 1e-4, torch.bfloat16)],
+)
+def test_a_merge_keeps_the_entries_and_the_energy_that_were_planned(
+    seed: int, scale: float, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    family = tied_family(tmp_path, seed, scale, dtype)
+    sketch = scan(family)
+    energy = sketch.l2.sum(axis=2)
+    for recipe in random_recipes(np.random.default_rng(seed), 8):
+        planned = plan(recipe, sketch)
+        counts, kept = left_of(recipe, family)
+        told = planned.kept("entries") * sketch.numel
+        pruned = planned.pruned
+        if recipe.parameters.get("scope") == "model":  # one cut: exact over all tensors
+            assert told.sum(axis=1) == pytest.approx(counts.sum(axis=1), abs=1e-6)
+        elif not drops_ties(recipe):
+            assert told[:, pruned] == pytest.approx(counts[:, pruned], abs=1e-6)
+        chosen = pruned & (planned.weight != 0)
+        size = np.broadcast_to(sketch.numel, chosen.shape)[chosen].sum()
+        if not size:
+            continue
+        assert planned.summary["entries"] == pytest.approx(counts[chosen].sum() / size, abs=0.002)
+        share = kept[chosen].sum() / energy[chosen].sum()
+        assert planned.summary["l2"] == pytest.approx(share, abs=0.004)
+        difference = planned.summary["entries"] - planned.summary["asked"]
+        assert sum(planned.causes.values()) == pytest.approx(difference, abs=1e-9)
+
+
+def test_a_tiny_density_over_the_model_keeps_one_entry_as_the_merge_does(families) -> None:
+    family, sketch = families["float32"]
+    recipe = pruning("magnitude", 1e-9, 1, scope="model")
+    assert left_of(recipe, family)[0].sum(axis=1).tolist() == [1, 1]
+    kept = plan(recipe, sketch).kept("entries") * sketch.numel
+    assert kept.sum(axis=1) == pytest.approx([1, 1])
+
+
+def test_one_cut_over_the_model_needs_one_density_in_the_plan_too(families) -> None:
+    _, sketch = families["float32"]
+    with pytest.raises(RecipeError, match="one density"):
+        plan(pruning("magnitude", [0.1, 0.5], 1, scope="model"), sketch)
+
+
+def test_what_a_ring_of_factor_0_holds_is_not_kept(tmp_path) -> None:
+    base = {"model.layers.0.mlp.up_proj.weight": torch.zeros(2, 5)}
+    name = next(iter(base))
+    expert = {name: torch.arange(1.0, 11.0).reshape(2, 5)}
+    sketch = scan(family_of(write_family(tmp_path, base, [expert, expert])))
+    values = {"density": 0.4, "amplification": [0.0, 1.5]}
+    planned = plan(recipes.from_mapping(document("magnitude", 2, values)), sketch)
+    # of 1..10 the rings hold 10, 9 and 8, 7; the first is dropped: 64 + 49 of 385 is left
+    assert planned.summary["asked"] == 0.4
+    assert planned.summary["entries"] == pytest.approx(0.2)
+    assert planned.summary["l1"] == pytest.approx(15 / 55, rel=0.01)
+    assert planned.summary["l2"] == pytest.approx(113 / 385, rel=0.01)
+    assert planned.summary["amplified"] == pytest.approx(1.5**2 * 113 / 385, rel=0.01)
+    assert planned.causes["amplification"] == pytest.approx(-0.2)
+    assert planned.worst_layer == (0, pytest.approx(113 / 385, rel=0.01))

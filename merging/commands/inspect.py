@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from merging.console import Bar, command, print_json, say
 from merging.errors import one_line
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 _OUTSIDE = "outside the layers"
 _ALL = "all"
+_ASKED = (0.1, 0.2, 0.5)  # shares of the entries
 _HEAD = f"{'entries':>14}{'changed':>10}{'mean|d|':>12}{'max|d|':>12}{'|d|/|base|':>12}"
 
 
@@ -53,7 +56,8 @@ def document(sketch: FamilySketch) -> dict[str, Any]:
     Returns:
         experts: name -> {all: totals, layers: name -> totals, tensors: name -> totals}, where
         totals are numel, zeros, mean_abs, max_abs, l1, l2 and base_l2 (norms of the change and of
-        the base); cosines: [first, second, cosine of their changes]; seconds.
+        the base; and cuts: what a cut in every tensor keeps, see `cuts`}; cosines: [first, second,
+        cosine of their changes]; seconds.
     """
     layers: dict[str, list[int]] = {}
     for column, tensor in enumerate(sketch.tensors):
@@ -61,7 +65,7 @@ def document(sketch: FamilySketch) -> dict[str, Any]:
         layers.setdefault(title, []).append(column)
     order = _by_number(layers)
     every = range(len(sketch.tensors))
-    experts = {
+    experts: dict[str, dict[str, Any]] = {
         name: {
             _ALL: _totals(sketch, row, every),
             "layers": {title: _totals(sketch, row, layers[title]) for title in order},
@@ -72,12 +76,37 @@ def document(sketch: FamilySketch) -> dict[str, Any]:
         }
         for row, name in enumerate(sketch.experts)
     }
+    for row, found in enumerate(cuts(sketch)):
+        experts[sketch.experts[row]]["cuts"] = found
     dots = sketch.dots.sum(axis=2)
     cosines = [
         [sketch.experts[i], sketch.experts[j], _cosine(dots[i, j], dots[i, i], dots[j, j])]
         for i, j in combinations(range(len(sketch.experts)), 2)
     ]
     return {"experts": experts, "cosines": cosines, "seconds": round(sketch.seconds, 3)}
+
+
+def cuts(sketch: FamilySketch) -> list[list[dict[str, float]]]:
+    """Per expert, what cuts by magnitude keep of its entries where some share of every tensor is
+    asked for: of the entries that differ from the base, and without those that equal the cut (which
+    `tie_rule: drop` drops). Shares 0..1."""
+    from merging.tails import keep_largest
+
+    numel = sketch.numel.astype(np.float64)
+    keep = np.maximum(np.floor(numel[:, None] * np.array(_ASKED)), 1.0)[None]
+    keep = np.minimum(np.broadcast_to(keep, (len(sketch.experts), *keep.shape[1:])), numel[:, None])
+    shares = [
+        (keep_largest(sketch, keep, strict=strict).entries * numel[:, None]).sum(axis=1)
+        / max(numel.sum(), 1.0)
+        for strict in (False, True)
+    ]
+    return [
+        [
+            {"asked": asked, "kept": float(whole[k]), "kept_without_ties": float(strict[k])}
+            for k, asked in enumerate(_ASKED)
+        ]
+        for whole, strict in zip(*shares, strict=True)
+    ]
 
 
 def _by_number(titles: Iterable[str]) -> list[str]:
@@ -124,6 +153,11 @@ def lines(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
         yield f"{one_line(name):<{wide}}{_HEAD}"
         for title, totals in {**values["layers"], _ALL: values[_ALL]}.items():
             yield _row(title, totals, wide)
+        for cut in values["cuts"]:
+            yield (
+                f"a cut asked to keep {cut['asked']:.0%} keeps {cut['kept']:.1%}, without the "
+                f"changes that equal it {cut['kept_without_ties']:.1%}"
+            )
         yield ""
     told = dict(zip(found["experts"], names, strict=True))
     for first, second, cosine in found["cosines"]:

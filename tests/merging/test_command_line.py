@@ -17,7 +17,15 @@ import yaml
 
 from merging import console
 from merging.__main__ import main
-from tests.families import document, llama, load_model, small_family, tuned, write_model
+from tests.families import (
+    document,
+    llama,
+    load_model,
+    small_family,
+    tuned,
+    write_family,
+    write_model,
+)
 from tests.merging.trial.folders import changed
 from tests.merging.trial.test_model import beyond_the_rows
 
@@ -220,7 +228,7 @@ def test_inspect_begins_with_an_overview_by_layer(tmp_path, capsys, monkeypatch)
         "outside the layers 2 0 % 0.000e+00 0.000e+00 0.00e+00",
         "all 10 50.0 % 3.000e-01 1.000e+00 2.43e-01",  # sqrt(2) / sqrt(34)
     ]
-    assert told[6] == "b/tuned entries changed mean|d| max|d| |d|/|base|"
+    assert told[9] == "b/tuned entries changed mean|d| max|d| |d|/|base|"
     assert "cosine of a/tuned and b/tuned: none: one of them is the base" in told
     assert told[told.index("a/tuned, tensor by tensor") + 2].startswith(names[0])
     assert main(["inspect", "base", "a/tuned", "--json"]) == 0
@@ -605,3 +613,21 @@ def test_evaluate_names_a_token_without_a_row(tmp_path, capsys) -> None:
 def test_search_without_prompts_for_these_models_says_so(parent, capsys) -> None:
     assert main(["search", recipe_file(parent, document("task_arithmetic", 2))]) == 2
     assert "--tasks FILE" in capsys.readouterr().err
+
+
+def test_inspect_tells_what_equal_changes_do_to_a_cut(tmp_path, capsys, monkeypatch) -> None:
+    """Of 100 entries 10 change by 1 and 30 by 0.5: a cut at 20 of them goes through the latter."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    change = torch.cat([torch.full((10,), 1.0), torch.full((30,), 0.5), torch.zeros(60)])
+    base = {name: torch.zeros(10, 10)}
+    write_family(tmp_path, base, [{name: change.reshape(10, 10)}])
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "base", "expert0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["experts"]["expert0"]["cuts"]
+    assert [(cut["asked"], cut["kept"]) for cut in found] == [(0.1, 0.1), (0.2, 0.2), (0.5, 0.4)]
+    assert [cut["kept_without_ties"] for cut in found] == [0.1, 0.1, 0.4]
+    assert main(["inspect", "base", "expert0"]) == 0
+    assert (
+        "a cut asked to keep 20% keeps 20.0%, without the changes that equal it 10.0%"
+        in capsys.readouterr().out
+    )

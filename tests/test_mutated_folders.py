@@ -26,7 +26,7 @@ def test_every_fault_is_named() -> None:
 
     assert faults(0) == faults(0, "note: x\n") == faults(2, "error: no\n") == []
     assert faults(None, "Traceback\n") == ["status None", "a traceback"]
-    assert faults(-9, "no answer", 30.0) == ["status -9", "30.0 s"]
+    assert faults(-9, "no answer", 100.0) == ["status -9", "100.0 s"]
     assert faults(2) == ["no word of why"]
     assert faults(2, "error: a\nerror: b\n") == ["lines"]
     assert faults(2, "error: \x1b" + "x" * 600) == ["a line too long", "a control character"]

@@ -143,11 +143,14 @@ def _own_folders(model: Path) -> set[str]:
         modules = []
     if isinstance(modules, list):
         names |= {str(one.get("path")) for one in modules if isinstance(one, dict)}
-    return {
-        name
-        for name in names
-        if (model / name).is_dir() and all(path.is_file() for path in (model / name).iterdir())
-    }
+    return {name for name in names if _holds_files_alone(model, name)}
+
+
+def _holds_files_alone(model: Path, name: str) -> bool:
+    try:
+        return "/" not in name and all(path.is_file() for path in (model / name).iterdir())
+    except (OSError, ValueError):
+        return False
 
 
 def _check_parent(out: Path) -> None:

@@ -88,13 +88,15 @@ class ModelWriter:
         taken_up: staging.Staging | None = None,
     ) -> None:
         self.out = Path(out)
-        check_output(self.out, overwrite)
         self._flush = Flush(self.out)
         self._overwrite = overwrite
         self._places: dict[str, tuple[Path, int, TensorSpec]] = {}
         try:
+            check_output(self.out, overwrite)
             self._staging = taken_up or staging.new(self.out)
-        except OSError as error:
+        except BaseException as error:
+            if taken_up is not None:
+                taken_up.let_go()
             raise in_words(error, self.out) from error
         self.folder = self._staging.folder
         try:

@@ -100,7 +100,7 @@ def test_folders_that_a_model_names_go_with_it(tmp_path) -> None:
     (out / "1_Pooling" / "photos").mkdir()
     assert "holds the folder 1_Pooling" in refused(out, True)
     shutil.rmtree(out / "1_Pooling")
-    for damage in ("[" * 10_000, "3", '["a", {"path": ["b"]}]'):
+    for damage in ("[" * 10_000, "3", '["a", {"path": ["b"]}]', '[{"path": "../.."}]'):
         (out / "modules.json").write_text(damage)
         check_output(out, True)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from merging.trial.chat import ChatModel
 
 _LOOK_S = 0.05  # between two looks at whether a model is still wanted
+_IMPORTING = threading.Lock()  # transformers' lazy modules break where two threads import them
 
 
 class ModelStore:
@@ -135,9 +136,10 @@ def _loader() -> type[ChatModel]:
     from merging.trial import confined
 
     confined.warm()  # its process starts while this one imports
-    from transformers.utils.logging import CRITICAL, disable_progress_bar, set_verbosity
+    with _IMPORTING:
+        from transformers.utils.logging import CRITICAL, disable_progress_bar, set_verbosity
 
-    from merging.trial.chat import ChatModel
+        from merging.trial.chat import ChatModel
 
     disable_progress_bar()
     set_verbosity(CRITICAL)  # what is wrong with a model is said in its column

@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 
 from merging.engine import pick_device
 from merging.errors import MergeError
-from ui import chat, chat_view, explore, guide, merge, theme
+from ui import chat, explore, guide, merge, theme
 from ui.events import PROMPT
 from ui.first_sight import FirstSight
 from ui.guard import Guard
@@ -118,7 +118,7 @@ def _join(
 
 
 def _launch(settings: Settings) -> dict[str, Any]:
-    gr.set_static_paths([*theme.static_paths(), chat_view.SCRIPT])
+    gr.set_static_paths(theme.static_paths())
     return {
         "server_name": _bracketed(settings.host), "server_port": settings.port, "quiet": True,
         "theme": theme.theme(), "head": theme.late(),

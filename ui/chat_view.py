@@ -9,14 +9,12 @@ import gradio as gr
 
 from merging.demo.tasks import suggested_prompts
 from merging.trial.turns import Chunk
-from ui import theme
 from ui.figures import COLOURS
 from ui.library import Library
 from ui.merge_view import span
 from ui.talks import Talk
 
 COLUMNS = 4
-SCRIPT = theme.ASSETS / "chat.js"
 _TEMPLATE = """<article class="talk"><header><i class="dot"></i><h3 class="name"></h3>
 <span class="tag"></span><span class="rate"></span>
 <button type="button" class="stop" hidden>Stop</button></header>
@@ -32,7 +30,6 @@ def chat_column(number: int, value: dict[str, Any]) -> gr.HTML:
     """
     return gr.HTML(
         value, html_template=_TEMPLATE, apply_default_css=False,
-        head=f'<script src="{theme.url(SCRIPT)}"></script>',
         js_on_load=f"amalgamChat.mount(element, {number}, props, watch, () => trigger('stop'))",
     )  # fmt: skip
 

@@ -99,6 +99,7 @@ def started(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[s
     try:
         yield found[0]
     finally:
+        print("".join(lines))  # shown where the test failed
         process.terminate()
         try:
             process.wait(20)

@@ -111,6 +111,7 @@ def test_a_space_works_as_it_is_and_a_password_lets_in(tmp_path: Path, browser) 
         page.get_by_label("Username").fill("ann")
         page.get_by_label("Password").fill("secret")
         page.get_by_role("button", name="Login").click()
+        page.get_by_role("tab", name="Chat").wait_for(timeout=90_000)  # nothing is compiled yet
         open_chat(page)
         ask(page, "What is 37 + 45?")
         note = column(page, "demo:base").locator(".note")

@@ -63,7 +63,7 @@ RACE = """
 # Gives a model a column and takes it away again; each answer has to reach the page.
 TOGGLE = """async (rounds) => {
   const until = async (what) => {
-    for (const end = Date.now() + 5000; !what(); await new Promise(requestAnimationFrame))
+    for (const end = Date.now() + 15000; !what(); await new Promise(requestAnimationFrame))
       if (Date.now() > end) return false;
     return true;
   };
@@ -141,6 +141,22 @@ def test_events_that_end_before_they_are_told_to_have_joined_are_answered(
         ask(page, f"What is {number} + 45?")
         for name in ("demo:base", "demo:add"):
             turns = column(page, name).locator(".note")
-            expect(turns).to_have_count(number + 1)
+            expect(turns).to_have_count(number + 1, timeout=30_000)
             expect(turns.last).to_contain_text("·", timeout=30_000)
     assert page.evaluate("lates") > 0
+
+
+def test_a_question_asked_at_once_needs_no_script_that_is_still_to_come(
+    open_page: Callable, app
+) -> None:
+    page = open_page(goto=False)
+    slow: list = []
+    page.route("**/chat.js", lambda route: slow.append(route))
+    page.goto(app.url, wait_until="commit")
+    while not slow:
+        page.wait_for_timeout(20)
+    page.wait_for_timeout(1_000)
+    slow[0].continue_()
+    open_chat(page)
+    ask(page, "What is 37 + 45?")
+    expect(column(page, "demo:base").locator(".note")).to_contain_text("token", timeout=30_000)

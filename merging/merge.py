@@ -51,6 +51,7 @@ from merging.errors import (
     RecipeError,
     VerificationFailed,
 )
+from merging.foresight import foresee
 from merging.gpu import stream as gpu
 from merging.journal import Journal, Written, key_of, resumable
 from merging.kinship import Problem
@@ -146,11 +147,18 @@ def _refuse(problems: Iterable[Problem]) -> None:
             raise FamilyMismatch(problem.line)
 
 
-def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -> Report:
+def check(
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    sketches: Path | None = None,
+) -> Report:
     """Preflight: every problem found, from headers alone.
 
     Args:
         out: where the merge would go, to check its disk; None to skip that.
+        sketches: folder of what scans kept, to foresee what is kept; None to skip that.
     """
     problems = [Problem("warning", "recipe", note) for note in recipe.notes]
     models = []
@@ -172,6 +180,7 @@ def check(recipe: Recipe, out: Path | None = None, *, overwrite: bool = False) -
             _check_layers(recipe, family)
             _check_weights(recipe, family)
             problems += [Problem("warning", "recipe", t) for t in _idle_filters(recipe, family)]
+            problems += foresee(recipe, family, sketches) if sketches else []
             disk = sum(spec.size_bytes for spec in _specs(family, recipe))
             account, memory = family.account, _memory(family, recipe)
         except _Unrelated:

@@ -69,6 +69,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.preview"},
     {"merging.companions"},
     {"merging.record", "merging.journal", "merging.readback"},
+    {"merging.foresight"},
     {"merging.merge"},
     {"merging.trial"},
     {"merging.commands"},

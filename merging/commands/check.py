@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ def declare(commands: Any) -> None:
     parser = command(commands, "check", run, "preflight: every problem, from headers alone")
     parser.add_argument("recipe", type=Path, help="a YAML file")
     parser.add_argument("--out", type=Path, default=None, help="also check this output folder")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(os.environ.get("AMALGAM_CACHE", ".cache/sketches")),
+        help="what the workbench's scans kept: tells how much will be kept of what is asked for",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from merging.merge import Problem, Report, check
 
     try:
-        report = check(recipes.load(args.recipe), args.out)
+        report = check(recipes.load(args.recipe), args.out, sketches=args.cache)
     except RecipeError as error:
         if not args.json:
             raise

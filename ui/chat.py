@@ -288,7 +288,9 @@ class ChatTab:
             rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
             if chunk.finish:
                 turn.state = "over"
-                turn.note = view.note(chunk, chat.has_template)
+                turn.note = " · ".join(
+                    filter(None, [view.note(chunk, chat.has_template), chat.parts])
+                )
                 turn.answer = chunk.text or "(no answer)"
             elif turn.state == "running":
                 turn.note = f"{chunk.tokens} tokens"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from transformers import DynamicCache
@@ -26,13 +26,12 @@ from transformers.generation.logits_process import (
 from merging.errors import (
     BadCheckpoint,
     Cancelled,
-    DeviceUnavailable,
     NonFinite,
     NotEnoughSpace,
 )
-from merging.sources import release
 from merging.trial.loading import Prepared, prepare
 from merging.trial.model import Model
+from merging.trial.placement import Memory, main_device
 from merging.trial.reason import reason
 from merging.trial.turns import Chunk, Message, PromptError, Sampling
 
@@ -42,7 +41,7 @@ class ChatModel:
     """One loaded model to talk to.
 
     Attributes:
-        size_bytes: memory of its parameters and buffers.
+        size_bytes: memory that its parameters and buffers take.
     """
 
     model: Model
@@ -65,12 +64,19 @@ class ChatModel:
     @classmethod
     def prepare(cls, folder: Path, device: str = "auto", name: str | None = None) -> PreparedChat:
         """The first half of `load`, which reads no tensors."""
-        return PreparedChat(prepare(folder, name=name), _device(device))
+        main_device(device)
+        return PreparedChat(prepare(folder, name=name), device)
 
     @property
     def has_template(self) -> bool:
         """False where prompts are completed as plain text."""
         return self.model.language.has_template
+
+    @property
+    def parts(self) -> str:
+        """Where the weights lie, and what that costs; "" where they lie on one device."""
+        place = self.model.placement
+        return "" if place is None or place.is_whole else str(place)
 
     @property
     def context(self) -> int:
@@ -90,7 +96,7 @@ class ChatModel:
         if not messages or not messages[-1]["content"].strip():
             raise PromptError("the prompt is empty; write a question")
         ids = self.model.read([messages], stop)
-        return torch.tensor(ids, device=self.model.network.device)
+        return torch.tensor(ids, device=self.model.device)
 
     def stream(
         self,
@@ -144,11 +150,11 @@ class ChatModel:
         network = self.model.network
         cache = DynamicCache(config=network.config)
         process = self._processors(sampling)
-        generator = torch.Generator(network.device).manual_seed(sampling.seed)
+        generator = torch.Generator(self.model.device).manual_seed(sampling.seed)
         seen = step = tokens
         for _ in range(limit):
             with torch.inference_mode():
-                scores = self._scores(step, cache)
+                scores = self._scores(step, cache).to(self.model.device)
                 if scores.isnan().any():
                     raise NonFinite(
                         "its scores are NaN: the model holds values that are not finite, or "
@@ -204,40 +210,14 @@ class PreparedChat:
     """A model that was looked at, and the device it is meant for."""
 
     prepared: Prepared
-    device: torch.device
+    device: str
 
-    def load(self) -> ChatModel:
-        """Reads the tensors. Raises as `ChatModel.load`."""
-        model = self.prepared.load()
-        network = _moved(model.network, self.device, model.name)
-        tensors = [*network.parameters(), *network.buffers()]
-        return ChatModel(model, sum(t.numel() * t.element_size() for t in tensors))
+    def load(self, memory: Memory | None = None) -> ChatModel:
+        """Reads the tensors. Raises as `ChatModel.load`.
 
-
-def _moved(model: Any, target: torch.device, name: str) -> Any:
-    """The model on its device; a family kept there for merging makes room for it.
-
-    Raises:
-        NotEnoughSpace: the device's memory is too small.
-    """
-    try:
-        return model.to(target)
-    except torch.OutOfMemoryError:
-        pass
-    release(str(target))  # outside the handler: the error held what was already moved
-    try:
-        return model.to(target)
-    except torch.OutOfMemoryError:
-        raise NotEnoughSpace(
-            f"{name} does not fit the memory of {target}; start with --device cpu"
-        ) from None
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise DeviceUnavailable("there is no CUDA device here; choose cpu or auto")
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise DeviceUnavailable("there is no Apple GPU here; choose cpu or auto")
-    return torch.device(wanted)
+        Args:
+            memory: bytes that the model may take of each device; most of what is free if None.
+        """
+        model = self.prepared.load("auto", self.device, memory=memory)
+        assert model.placement is not None
+        return ChatModel(model, model.placement.memory_bytes)

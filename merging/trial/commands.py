@@ -14,6 +14,7 @@ from merging.interrupts import STATUS, cancelled_by_signals
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
+    from merging.trial.model import Model
     from merging.trial.search import Found
 
 _SURE_S = 3.0  # of work, before it is said how long the rest takes
@@ -37,6 +38,15 @@ def evaluate_options(command: argparse.ArgumentParser) -> None:
         help="where a reply is cut off (the longest answer and 8; 256 where replies are searched)",
     )  # fmt: skip
 
+    _device_option(command)
+
+
+def _device_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"),
+        help="auto: a GPU where there is one, else the CPU",
+    )  # fmt: skip
+
 
 def search_options(command: argparse.ArgumentParser) -> None:
     """Adds the options of `search`."""
@@ -51,6 +61,7 @@ def search_options(command: argparse.ArgumentParser) -> None:
         "--batch", type=positive, default=96,
         help="prompts per step (96); where memory is short they are taken in parts",
     )  # fmt: skip
+    _device_option(command)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -73,7 +84,8 @@ def evaluate(args: argparse.Namespace) -> int:
     wide = 2 + max(22, *map(len, models))
     try:
         for name, domain, score in scored(
-            models, tasks, Limits(args.longest, args.batch), cancel=cancel,
+            models, tasks, Limits(args.longest, args.batch, args.device), cancel=cancel,
+            placed=_tell_place,
             progress=lambda name, share: clock(share, name),
         ):  # fmt: skip
             found.setdefault(name, {})[domain] = score
@@ -89,6 +101,13 @@ def evaluate(args: argparse.Namespace) -> int:
         if args.json and found:
             print_json({"scores": found})
     return 0
+
+
+def _tell_place(model: Model) -> None:
+    """Says where a model lies, unless that is in memory as a whole."""
+    place = model.placement
+    if place is not None and not (place.is_whole and place.main.type == "cpu"):
+        tell("note", f"{model.name}: {place}")
 
 
 def _line(name: str, wide: int, domain: str, score: dict[str, float]) -> str:
@@ -122,6 +141,7 @@ def search(args: argparse.Namespace) -> int:
         tasks,
         steps=args.steps,
         batch=args.batch,
+        device=args.device,
         progress=lambda step, loss: clock(
             step / args.steps, "" if math.isnan(loss) else f"loss {loss:.4f}"
         ),

@@ -54,7 +54,7 @@ def greedy(
 
 def _fitting(model: Model, rows: Sequence[Ids], order: Sequence[int], new: int, most: int) -> int:
     """How many of the next prompts, by growing length, memory holds at a time; one at least."""
-    room = batch_bytes(model.network.device) // token_bytes(model.network)
+    room = batch_bytes(model.device) // token_bytes(model.network)
     count = 1
     while count < min(most, len(order)) and (count + 1) * (len(rows[order[count]]) + new) <= room:
         count += 1
@@ -66,7 +66,7 @@ def _generated(model: Model, rows: Sequence[Ids], steps: int, step: "_Step") -> 
     """The tokens that follow each row, with what fills up the shorter ones."""
     tokens, mask = _pad_left(rows, model.padding)
     generate: Any = model.network.generate  # transformers' own types deny that it can be called
-    device = model.network.device
+    device = model.device
     output = generate(
         input_ids=tokens.to(device),
         attention_mask=mask.to(device),

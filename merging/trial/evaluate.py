@@ -36,10 +36,12 @@ class Limits:
         longest: tokens where a reply is cut off; None for the longest answer and a few, and for
             LONGEST where replies are searched.
         batch: prompts per forward pass at most.
+        device: where models are loaded: "auto" (CUDA where present), "cpu", "cuda" or "mps".
     """
 
     longest: int | None = None
     batch: int = BATCH
+    device: str = "auto"
 
 
 def evaluate(
@@ -83,6 +85,7 @@ def scored(
     limits: Limits | None = None,
     *,
     progress: Progress | None = None,
+    placed: Callable[[Model], None] | None = None,
     cancel: threading.Event | None = None,
 ) -> Iterator[tuple[str, str, Score]]:
     """Yields (model, domain, score) as each is known; one model is in memory at a time.
@@ -91,6 +94,7 @@ def scored(
 
     Args:
         models, progress: as `evaluate`.
+        placed: called with each model once it is loaded.
         cancel: ends the work at the next token.
 
     Raises:
@@ -101,7 +105,9 @@ def scored(
     limits = limits or Limits()
     for name, source in models.items():
         model = None
-        model = _load(name, source, cancel)
+        model = _load(name, source, limits.device, cancel)
+        if placed is not None:
+            placed(model)
         _check_room(model, tasks)
         done = 0
         for domain in dict.fromkeys(task.domain for task in tasks):
@@ -127,11 +133,11 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def _load(name: str, source: Source, cancel: threading.Event | None) -> Model:
+def _load(name: str, source: Source, device: str, cancel: threading.Event | None) -> Model:
     if isinstance(source, tuple):
         network, tokenizer = source
         return Model(network, Tokenizer(tokenizer, name), name)
-    return load(Path(source), name=name, stop=cancel)
+    return load(Path(source), device=device, name=name, stop=cancel)
 
 
 def _check_room(model: Model, tasks: Sequence[Task]) -> None:

@@ -72,7 +72,7 @@ def log_likelihoods(
     found = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]) + len(rows[index][1]))
     for batch in _batches(model, rows, order):
-        tokens, labels = (t.to(model.network.device) for t in padded([rows[i] for i in batch]))
+        tokens, labels = (t.to(model.device) for t in padded([rows[i] for i in batch]))
         logits = answer_logits(model.network, tokens, labels)
         wanted = labels[labels != IGNORED].to(logits.device)
         scores = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
@@ -86,7 +86,7 @@ def log_likelihoods(
 
 def _batches(model: Model, rows: Sequence[Row], order: Sequence[int]) -> Iterator[list[int]]:
     """Rows of similar length, as many at a time as memory allows."""
-    most, each = batch_bytes(model.network.device), token_bytes(model.network)
+    most, each = batch_bytes(model.device), token_bytes(model.network)
     batch: list[int] = []
     for index in order:
         prompt, answer = rows[index]

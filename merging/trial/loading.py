@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from merging.checkpoints import Checkpoint, open_checkpoint
-from merging.errors import BadCheckpoint
+from merging.errors import BadCheckpoint, NotEnoughSpace
+from merging.sources import release
 from merging.trial.confined import ConfinedTokenizer, held
 from merging.trial.description import compare_counts, described
 from merging.trial.model import Model, plain_generation
+from merging.trial.placement import (
+    Memory,
+    check_largest,
+    main_device,
+    placement_of,
+    usable_memory,
+    weight_bytes,
+)
 from merging.trial.reason import reason
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.*", "spiece.model", "*.tiktoken")
@@ -30,27 +39,57 @@ class Prepared:
     checkpoint: Checkpoint
     language: ConfinedTokenizer
 
-    def load(self, dtype: torch.dtype | str = "auto", stop: threading.Event | None = None) -> Model:
-        """Reads the tensors: the model, on the CPU and ready to answer. Raises as `load`."""
-        checkpoint = self.checkpoint
-        loader: Any = AutoModelForCausalLM  # its types know no report of what was loaded
+    def load(
+        self,
+        dtype: torch.dtype | str = "auto",
+        device: str = "cpu",
+        *,
+        memory: Memory | None = None,
+        stop: threading.Event | None = None,
+    ) -> Model:
+        """Reads the tensors: the model, ready to answer. Raises as `load`."""
+        checkpoint, main = self.checkpoint, main_device(device)
         with held(_BUILDING, stop):
-            config, _ = described(checkpoint, stop)
+            config, outline = described(checkpoint, stop)
+            memory = memory or _room(outline, main)
+            check_largest(checkpoint.name, outline, memory)
             try:
-                network, info = loader.from_pretrained(
-                    checkpoint.folder, config=config, dtype=dtype, use_safetensors=True,
-                    local_files_only=True, trust_remote_code=False, output_loading_info=True,
-                )  # fmt: skip
+                network, info = _read(checkpoint.folder, config, dtype, main, memory)
             except torch.OutOfMemoryError:
-                raise
+                raise NotEnoughSpace(
+                    f"{checkpoint.name} does not fit the memory of {main}; choose --device cpu"
+                ) from None
             except Exception as error:  # what it raises for a folder it cannot read has no base
                 raise BadCheckpoint(
                     f"{checkpoint.name}: cannot be loaded: {reason(error)}"
                 ) from None
         _check_loaded(checkpoint, info)
-        model = Model(network.eval(), self.language, checkpoint.name)
+        placement = placement_of(network, main)
+        model = Model(network.eval(), self.language, checkpoint.name, placement)
         network.generation_config = plain_generation(model)
         return model
+
+
+def _room(outline: PreTrainedModel, main: torch.device) -> Memory:
+    """What a model may take; a family that is kept on the device for merging makes room for it."""
+    memory = usable_memory(main)
+    if main.type == "cuda" and weight_bytes(outline) > memory[main.index or 0]:
+        release(str(main))
+        memory = usable_memory(main)
+    return memory
+
+
+def _read(
+    folder: Path, config: Any, dtype: torch.dtype | str, main: torch.device, memory: Memory
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model as transformers and accelerate load it, and the report of what was loaded."""
+    loader: Any = AutoModelForCausalLM  # its types know no report of what was loaded
+    place: Any = {"": str(main)} if main.type == "mps" else "sequential"
+    return loader.from_pretrained(
+        folder, config=config, dtype=dtype, use_safetensors=True, local_files_only=True,
+        trust_remote_code=False, output_loading_info=True, device_map=place,
+        max_memory=dict(memory),
+    )  # fmt: skip
 
 
 def prepare(
@@ -74,26 +113,33 @@ def prepare(
 def load(
     folder: Path,
     dtype: torch.dtype | str = "auto",
+    device: str = "cpu",
     *,
     name: str | None = None,
+    memory: Memory | None = None,
     stop: threading.Event | None = None,
 ) -> Model:
-    """Returns the model, on the CPU and ready to answer, with its tokenizer.
+    """Returns the model, ready to answer, with its tokenizer.
 
     Nothing is downloaded, and no code of the folder is run. Its config is held against its tensors
     before anything is allocated, and its tokenizer runs in a process of its own.
 
     Args:
         dtype: type of the parameters; "auto" for the stored one.
+        device: "auto" (CUDA where present), "cpu", "cuda" or "mps". What does not fit there lies
+            on other GPUs, in memory and on disk: see `Model.placement`.
         name: what messages call it; the folder's own name if None.
+        memory: bytes that it may take of each device; most of what is free if None.
         stop: ends the loading where it can be ended: everywhere but while tensors are read.
 
     Raises:
         BadCheckpoint, UnsafeFile, ModelNotFound: as `open_checkpoint`; or transformers does not
             know the model, its config and its tensors do not belong together, or a file is missing.
+        DeviceUnavailable: the device is not there.
+        NotEnoughSpace: not even a part of it fits.
         Cancelled: `stop` was set.
     """
-    return prepare(folder, name=name, stop=stop).load(dtype, stop)
+    return prepare(folder, name=name, stop=stop).load(dtype, device, memory=memory, stop=stop)
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from merging.trial.confined import ConfinedTokenizer
 from merging.trial.description import is_number
+from merging.trial.placement import Placement
 from merging.trial.tokenizer import Ids, Language
 from merging.trial.turns import Message, PromptError
 
@@ -24,11 +26,18 @@ class Model:
 
     Attributes:
         name: what messages call it.
+        placement: where its weights lie; None for a network made in memory.
     """
 
     network: PreTrainedModel = field(repr=False)
     language: Language = field(repr=False)
     name: str
+    placement: Placement | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device that tokens are given to."""
+        return self.placement.main if self.placement is not None else self.network.device
 
     @cached_property
     def rows(self) -> int:

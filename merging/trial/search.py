@@ -32,6 +32,7 @@ from merging.trial.likelihood import IGNORED, Row, answer_logits, padded
 from merging.trial.loading import load
 from merging.trial.memory import batch_bytes, free_bytes, gigabytes
 from merging.trial.model import Model
+from merging.trial.placement import main_device
 from merging.trial.turns import PromptError
 
 Group = tuple[str, int | None]
@@ -72,6 +73,7 @@ def search(
     learning_rate: float = LEARNING_RATE,
     batch: int = BATCH,
     seed: int = 0,
+    device: str = "cpu",
     progress: Callable[[float, float], None] | None = None,
     note: Callable[[str], None] | None = None,
     cancel: threading.Event | None = None,
@@ -84,6 +86,7 @@ def search(
         recipe: prune: none and consensus: sum, not normalized.
         tasks: validation prompts with answers; every step draws `batch` of them.
         learning_rate: Adam's; falls to a tenth over the steps.
+        device: "auto" (CUDA where present and large enough), "cpu", "cuda" or "mps".
         progress: called with the steps that are done, also with parts of one, and the loss of
             the last whole step, NaN before it.
         note: told in words where memory allows fewer prompts at a time than `batch`; the result
@@ -99,9 +102,9 @@ def search(
     """
     _check_recipe(recipe)
     family = open_recipe(recipe)
-    _check_memory(family)
+    main = _roomy(family, device)
     base = resolve(recipe.base, recipe.folder)
-    model = load(base, torch.float32, name=recipe.base, stop=cancel)
+    model = load(base, torch.float32, str(main), name=recipe.base, stop=cancel)
     mixture = _Mixture(recipe, family, model.network)
     rows = _rows(model, tasks)
     size = _rows_at_a_time(model, rows, batch, note)
@@ -156,16 +159,32 @@ def _depth(recipe: Recipe, family: Family) -> int:
     return max(depths, default=1)
 
 
-def _check_memory(family: Family) -> None:
-    """Raises NotEnoughSpace where the models and the gradients do not fit into free memory."""
-    need = 8 * family.base.parameters + sum(model.size_bytes for model in family.models)
-    free = free_bytes()
-    if need > free:
+def _roomy(family: Family, wanted: str) -> torch.device:
+    """The device that the merged model and its gradients fit on; base and experts stay in memory.
+
+    Raises:
+        NotEnoughSpace: neither a GPU nor the memory has room.
+        DeviceUnavailable: the device is not there.
+    """
+    main = main_device(wanted)
+    sources = sum(model.size_bytes for model in family.models)
+    learned, free = 8 * family.base.parameters, free_bytes()
+    if main.type == "cuda":
+        if sources <= free and learned <= free_bytes(main):
+            return main
+        if wanted != "auto":
+            raise NotEnoughSpace(
+                f"search: the merged model and its gradients need {gigabytes(learned)}, "
+                f"{gigabytes(free_bytes(main))} of {main} are free; choose --device cpu"
+            )
+        main = torch.device("cpu")
+    if sources + learned > free:
         raise NotEnoughSpace(
             f"search: {len(family.models)} models of {family.base.parameters:,} parameters need "
-            f"{gigabytes(need)} of memory, {gigabytes(free)} are free; close other programs, or "
-            "search on a machine with more"
+            f"{gigabytes(sources + learned)} of memory, {gigabytes(free)} are free; close other "
+            "programs, or search on a machine with more"
         )
+    return main
 
 
 class _Mixture:
@@ -218,17 +237,18 @@ class _Mixture:
             flat = parameter.grad.view(-1)
             for piece, _, deltas in self._pieces(name):
                 for index, delta in enumerate(deltas):
-                    found[self._groups[name]][index] += flat[piece].dot(delta)
+                    found[self._groups[name]][index] += flat[piece].dot(delta).item()
         for group, weight in self.weights.items():
             weight.grad = found[group]
 
     def _pieces(self, name: str) -> Iterator[tuple[slice, torch.Tensor, Iterator[torch.Tensor]]]:
         """(where, the base's entries, each expert's changes) of a tensor, flat, float32."""
         base, *experts = self._sources[name]
+        device = self._parameters[name].device
         for start in range(0, base.numel(), _PIECE):
             piece = slice(start, min(start + _PIECE, base.numel()))
-            root = base[piece].float()
-            yield piece, root, (expert[piece].float() - root for expert in experts)
+            root = base[piece].to(device).float()
+            yield piece, root, (expert[piece].to(device).float() - root for expert in experts)
 
 
 def _rows(model: Model, tasks: Sequence[Task]) -> list[Row]:
@@ -280,14 +300,15 @@ def _learn(
     for start in range(0, len(ordered), size):
         if start:
             tell(start / len(ordered))
-        part = _loss(network, *padded(ordered[start : start + size])) / total
+        part = _loss(network, ordered[start : start + size]) / total
         part.backward()
         loss += part.item()
     return loss
 
 
-def _loss(network: PreTrainedModel, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The summed cross-entropy (nats) of a batch's answers; a scalar."""
+def _loss(network: PreTrainedModel, rows: Sequence[Row]) -> torch.Tensor:
+    """The summed cross-entropy (nats) of the answers of rows; a scalar."""
+    tokens, labels = (table.to(network.device) for table in padded(rows))
     logits = answer_logits(network, tokens, labels)
     return functional.cross_entropy(logits, labels[labels != IGNORED], reduction="sum")
 
@@ -302,7 +323,7 @@ def _rows_at_a_time(
     """
     longest = max(rows, key=lambda row: len(row[0]) + len(row[1]))
     each = _saved_bytes(model.network, longest)
-    free, room = free_bytes(), batch_bytes()
+    free, room = free_bytes(model.device), batch_bytes(model.device)
     if each > free:
         raise NotEnoughSpace(
             f"search: a prompt of {len(longest[0]) + len(longest[1])} tokens needs "
@@ -329,7 +350,7 @@ def _saved_bytes(network: PreTrainedModel, row: Row) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = _loss(network, *padded([row]))  # holds what was saved until it is counted
+        loss = _loss(network, [row])  # holds what was saved until it is counted
     del loss
     head: Any = network.get_output_embeddings()
     logits = len(row[1]) * head.weight.shape[0] * 4 if head is not None else 0

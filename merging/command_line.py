@@ -36,7 +36,7 @@ def main(
     args = argparse.Namespace()
     try:
         shortage.check_limit()
-        args = _parser(name, also or {}).parse_args(arguments)
+        args = _parser(name, also or {}).parse_args(_spelled_out(arguments))
         status = args.run(args)
         console.flush()
         return status
@@ -60,6 +60,13 @@ def main(
             raise
         console.tell("error", told)
         return console.USER_ERROR
+
+
+def _spelled_out(arguments: list[str] | None) -> list[str]:
+    """The arguments with `--strict` as `--strict=all`: argparse would take what follows it for the
+    kinds that may be given."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return ["--strict=all" if one == "--strict" else one for one in given]
 
 
 class _OneLine(argparse.ArgumentParser):

@@ -15,6 +15,12 @@ from merging.interrupts import cancelled_by_signals
 if TYPE_CHECKING:
     from merging.merge import Problem, Result
 
+KINDS = (
+    "recipe", "models", "config", "layers", "shape", "tokenizer", "template", "generation", "names",
+    "rows", "tensors",
+)  # fmt: skip
+"""What a finding may be about (`Problem.kind`), in one word."""
+
 
 def declare(commands: Any) -> None:
     """Adds the command to the parser's."""
@@ -31,8 +37,10 @@ def declare(commands: Any) -> None:
         help="go on where a merge of the same recipe was interrupted; keep what is done",
     )  # fmt: skip
     parser.add_argument(
-        "--strict", action="store_true", help="refuse what the preflight merely warns of"
-    )
+        "--strict", type=_kinds, default=(), nargs="?", metavar="KINDS",
+        help="refuse what check warns of; --strict=tokenizer,config: only that of these kinds "
+        f"({', '.join(KINDS)})",
+    )  # fmt: skip
     parser.add_argument(
         "--shard-size", type=size, default=None, metavar="SIZE", help="upper bound of a file: 5GB"
     )
@@ -49,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in problems:
         if problem.severity != "error":  # the merge ends with that in a moment
             tell(problem.severity, problem.line)
-    if args.strict:
-        _refuse_warnings(problems)
+    _refuse_warnings(problems, args.strict)
     result = merge(
         recipe,
         args.out,
@@ -113,9 +120,18 @@ def _lines(result: Result) -> Iterator[str]:
     yield result.fingerprint
 
 
-def _refuse_warnings(problems: Sequence[Problem]) -> None:
-    """Raises RecipeError where the preflight warns of anything."""
-    found = [problem for problem in problems if problem.severity != "note"]
+def _refuse_warnings(problems: Sequence[Problem], kinds: Sequence[str]) -> None:
+    """Raises RecipeError where the preflight warns of something of these kinds."""
+    found = [one for one in problems if one.severity == "warning" and one.kind in kinds]
     if found:
         more = f" (and {len(found) - 1} more; see check)" if len(found) > 1 else ""
-        raise RecipeError(f"--strict: {found[0].kind}: {found[0].line}{more}")
+        raise RecipeError(f"--strict={found[0].kind}: {found[0].line}{more}")
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    """The kinds of --strict=KINDS; "all" for every one. Raises ArgumentTypeError."""
+    given = tuple(word.strip() for word in text.split(","))
+    for word in given:
+        if word not in (*KINDS, "all"):
+            raise argparse.ArgumentTypeError(f"{word!r} is no kind; valid: {', '.join(KINDS)}, all")
+    return KINDS if "all" in given else given

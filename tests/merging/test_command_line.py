@@ -121,6 +121,32 @@ def test_strict_refuses_what_is_merely_warned_of(parent, capsys) -> None:
     assert not (parent / "out").exists()
 
 
+def test_strict_refuses_warnings_of_the_kinds_that_it_names(parent, capsys) -> None:
+    recipe = recipe_file(parent, document("ties", 2))
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (parent / "base" / "config.json").write_text(json.dumps({**config, "rope_theta": 10000.0}))
+    (parent / "expert1" / "config.json").write_text(json.dumps({**config, "rope_theta": 5.0}))
+    assert main(["merge", "--strict=tokenizer,rows", recipe, "out"]) == 0
+    for option in ("--strict=rows,config", "--strict", "--strict=all"):
+        capsys.readouterr()
+        assert main(["merge", option, recipe, "refused"]) == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith("error: --strict=config: ")
+    assert not (parent / "refused").exists()
+
+
+def test_every_kind_of_warning_can_be_named() -> None:
+    """What the preflight's findings are about stands in their code as the last word of each."""
+    from merging.commands.merge import KINDS
+
+    source = "".join(path.read_text() for path in (ROOT / "merging" / "kinship").glob("*.py"))
+    source += (ROOT / "merging" / "merge.py").read_text()
+    named = set(
+        re.findall(r'Problem\(\s*"warning",[^()]*(?:\([^()]*\)[^()]*)*"(\w+)",?\s*\)', source)
+    )
+    assert named
+    assert named <= set(KINDS)
+
+
 def test_a_filter_that_names_no_tensor_is_told(parent, capsys) -> None:
     weight = [{"filter": "mlp", "value": 1}, {"filter": "nosuch", "value": 3}, {"value": 1}]
     recipe = recipe_file(parent, document("ties", [{"weight": weight}, {}]))
@@ -395,6 +421,7 @@ def test_a_wrong_argument_is_one_line(arguments, words, parent, capsys) -> None:
     [[], ["mrge"], ["merge"], ["merge", "a"], ["merge", "a", "b", "--device", "tpu"],
      ["merge", "a", "b", "--shard-size", "big"], ["merge", "a", "b", "--shard-size", "0"],
      ["merge", "a", "b", "--shard-size", "nan"], ["merge", "a", "b", "--shard-size", "inf"],
+     ["merge", "a", "b", "--strict=rope"],
      ["inspect", "base"], ["evaluate"], ["evaluate", "m", "--n", "0"], ["demo"]],
     ids=" ".join,
 )  # fmt: skip

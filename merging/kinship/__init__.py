@@ -27,8 +27,8 @@ def compare(recipe: Recipe, base: Checkpoint, experts: Sequence[Checkpoint]) -> 
     if not any(problem.severity == "error" for problem in found):
         root = without_wrapper(base)
         found += tensors.layers(root, [named_as(root, expert) for expert in experts])
-    if any(problem.severity == "error" for problem in found):
-        return found  # of what is no family, more need not be said
+    if errors := [problem for problem in found if problem.severity == "error"]:
+        return errors  # of what is no family, more need not be said
     giver = giver_of(recipe, base, experts)
     tuned = [expert for expert in experts if expert.folder != base.folder]
     found += tokenizers.compare(base, tuned, giver)

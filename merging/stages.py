@@ -366,7 +366,7 @@ class DynamicPruning(_ByMagnitude):
                 )
                 for entry in linears
             ]
-        ).reshape(len(linears), -1)
+        ).reshape(len(linears), len(source.amplification))
         if self._drops_ties:
             rows = [dynamic.densities(one, shift, layer, linear) for one in asked.T]
             return np.clip(rows, 0.0, 1.0).T

@@ -133,6 +133,11 @@ def energy_figure(experts: Sequence[Look]) -> dict[str, Any]:
     return {"data": data, "layout": layout}
 
 
+def _beside(names: Sequence[str]) -> int:
+    """Pixels that names need at the left of a figure."""
+    return min(max(96, 20 + 7 * max(map(len, names), default=0)), 180)
+
+
 def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, Any]:
     """Cosine between the experts' deltas, numbers in the cells, with the length of each delta."""
     values = np.round(cosines(sketch), 4)
@@ -149,7 +154,7 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
     }  # fmt: skip
     axis = {**_FIXED, "showgrid": False}
     layout = _layout(
-        margin={"l": 96, "r": 8, "t": 8, "b": 30}, xaxis={**axis, "tickangle": 0},
+        margin={"l": _beside(names), "r": 8, "t": 8, "b": 30}, xaxis={**axis, "tickangle": 0},
         yaxis={**axis, "autorange": "reversed"}, height=max(180, 54 * len(names) + 40),
     )  # fmt: skip
     rows = [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from merging.errors import one_line
+from merging.kernels import cache_folder
 from ui.hosts import Hosts, hosts, is_local
 
 _GIB = 2**30
@@ -118,8 +119,9 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         default=env.get("AMALGAM_DEVICE", "auto"),
     )
     parser.add_argument(
-        "--cache", type=Path, default=Path(env.get("AMALGAM_CACHE", Settings.cache))
-    )
+        "--cache", type=Path, default=cache_folder() / "sketches",
+        help="where sketches are kept between runs",
+    )  # fmt: skip
     parser.add_argument(
         "--chat-gib", type=_gib, default=env.get("AMALGAM_CHAT_GIB", "8"),
         help="memory for loaded chat models, in GiB (default: 8)",

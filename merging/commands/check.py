@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 from merging.console import USER_ERROR, command, print_json, say
+from merging.kernels import cache_folder
 
 
 def declare(commands: Any) -> None:
@@ -16,7 +16,7 @@ def declare(commands: Any) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file")
     parser.add_argument("--out", type=Path, default=None, help="also check this output folder")
     parser.add_argument(
-        "--cache", type=Path, default=Path(os.environ.get("AMALGAM_CACHE", ".cache/sketches")),
+        "--cache", type=Path, default=cache_folder() / "sketches",
         help="what the workbench's scans kept: tells how much will be kept of what is asked for",
     )  # fmt: skip
 

@@ -372,7 +372,7 @@ class Finished:
     fingerprint: str
     engine: str
     drift: dict[int | str | None, float]
-    kept: dict[str, Kept]
+    kept: dict[str, Kept] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

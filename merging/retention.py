@@ -20,7 +20,8 @@ CAUSES = {
 }
 """Why another share is kept than was asked for, in the order in which they come."""
 
-_TOLD = 5e-4  # of the entries: smaller differences vanish in rounding
+_TOLD, _RELATIVE = 5e-4, 0.02  # smaller differences, of the entries and of what was asked for,
+# are those of small tensors that keep whole entries
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def document(kept: Kept) -> dict[str, object]:
 
 def difference(model: str, kept: Kept) -> str | None:
     """In one line, where another share of a model's entries is kept than was asked for."""
-    if not abs(kept.share - kept.share_asked) >= _TOLD:
+    if not abs(kept.share - kept.share_asked) >= max(_TOLD, _RELATIVE * kept.share_asked):
         return None  # the same, or not counted
     told = sorted(
         ((part, CAUSES[cause]) for cause, part in kept.causes.items() if abs(part) >= _TOLD),

@@ -39,7 +39,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int | None = None
     device: str = "auto"
-    cache: Path = Path(".cache/sketches")
+    cache: Path = field(default_factory=lambda: cache_folder() / "sketches")
     chat_bytes: int = 8 * _GIB
     auth: tuple[tuple[str, str], ...] = ()
     names: Hosts = field(default_factory=lambda: hosts("127.0.0.1"))

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from merging.console import Bar, command, print_json, say
 from merging.errors import one_line
 
@@ -90,6 +88,8 @@ def cuts(sketch: FamilySketch) -> list[list[dict[str, float]]]:
     """Per expert, what cuts by magnitude keep of its entries where some share of every tensor is
     asked for: of the entries that differ from the base, and without those that equal the cut (which
     `tie_rule: drop` drops). Shares 0..1."""
+    import numpy as np
+
     from merging.tails import keep_largest
 
     numel = sketch.numel.astype(np.float64)

@@ -197,7 +197,7 @@ def test_wrong_recipes_are_refused_in_one_line(page) -> None:
         ("a: [", "not valid YAML"),
         (DEMO.replace("demo:sort", "/etc"), "not one of the models on offer"),
         (DEMO.replace("demo:sort", "demo:srt"), "demo:sort"),
-        (DEMO.replace("demo:sort", "models/one"), "parameters"),
+        (DEMO.replace("demo:sort", "models/one"), "not fine-tuned from this base"),
         (DEMO.replace("demo:sort", "<img src=x onerror=alert(1)>"), "<img src=x"),
     ):
         page.get_by_label("Recipe (YAML)").fill(DEMO)
@@ -228,7 +228,7 @@ def test_record_of_a_result_opens_as_a_recipe(page, app: RunningApp) -> None:
         str(app.models / "recorded" / "amalgam.yaml")
     )
     expect(page.get_by_label("Recipe (YAML)")).to_have_value(re.compile("record:"))
-    expect(page.locator("#recipe-words")).to_contain_text("models/one and models/two")
+    expect(page.locator("#recipe-words")).to_contain_text("changes of one and two")
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
 
 

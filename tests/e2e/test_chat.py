@@ -69,17 +69,16 @@ def test_suggested_prompt_is_one_click(page) -> None:
     expect(column(page, "demo:base").locator(".note")).to_contain_text("token", timeout=30_000)
 
 
-def test_columns_stream_and_stop_on_their_own(page) -> None:
+def test_columns_stop_on_their_own(page) -> None:
     open_chat(page)
     choose(page, "models/one", "models/two")
     longest(page, 480)
     ask(page, "Hello")
-    expect(column(page, "models/one").locator(".answer")).not_to_be_empty(timeout=30_000)
+    expect(column(page, "models/two")).to_have_attribute("aria-busy", "true")
     # no pointer: it waits for frames, which are scarce where two models take all processors
     page.get_by_role("button", name="Stop models/one").dispatch_event("click")
     expect(column(page, "models/one").locator(".note")).to_contain_text("stopped")
     expect(column(page, "models/two")).to_have_attribute("aria-busy", "true")
-    expect(column(page, "models/two").locator(".answer")).not_to_be_empty(timeout=30_000)
     page.get_by_role("button", name="Stop models/two").dispatch_event("click")
     expect(column(page, "models/two").locator(".note")).to_contain_text("stopped")
 

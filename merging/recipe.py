@@ -22,7 +22,7 @@ from merging.documents import read_text
 from merging.errors import BadFile, RecipeError, shown
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, Knob
 from merging.schedule import MAX_RULES, Schedule, chain, constant, is_number
-from merging.slices import check_count, unsliced
+from merging.slices import check_count, parameters_in, unsliced
 
 DTYPES = ("float32", "bfloat16", "float16")
 MAX_PARTITIONS = 16
@@ -170,7 +170,7 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     _check_keys(document)
     method = _method(document.get("merge_method"))
     document, layers = unsliced(document)
-    parameters = _mapping(document.get("parameters"), "parameters")
+    parameters = parameters_in(document.get("parameters"), "parameters")
     preset = PRESETS[method]
     prune = _choice(parameters.get("prune", preset.prune), PRUNERS, "prune")
     consensus = _choice(parameters.get("consensus", preset.consensus), CONSENSUS, "consensus")
@@ -448,7 +448,9 @@ def _models(value: Any) -> list[tuple[str, dict[str, Any]]]:
                 raise RecipeError(
                     f"{where}: unknown key {shown(key)}{_nearest(key, ['model', 'parameters'])}"
                 )
-        models.append((_reference(item["model"], where), _mapping(item.get("parameters"), where)))
+        models.append(
+            (_reference(item["model"], where), parameters_in(item.get("parameters"), where))
+        )
     names: set[str] = set()
     for name, _ in models:
         if name in names:
@@ -619,14 +621,6 @@ def _dtype(document: Mapping[str, Any]) -> str | None:
         if chosen not in DTYPES:
             raise RecipeError(f"{key} {shown(value)} is not known{_nearest(chosen, DTYPES)}")
     return chosen
-
-
-def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise RecipeError(f"{where}: parameters must be a mapping of names to values")
-    return dict(value)
 
 
 def _choice(value: Any, choices: Any, name: str) -> str:

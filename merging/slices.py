@@ -53,8 +53,8 @@ def unsliced(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None
                 f"slices[{index}]: layers cannot be restacked: layer_range [{start}, {stop}] does "
                 f"not begin at layer {wanted}; {_WHOLE}"
             )
-    parameters = _mapping(document.get("parameters"), "parameters")
-    own = [_mapping(one.get("parameters"), f"slices[{i}]") for i, one in enumerate(slices)]
+    parameters = parameters_in(document.get("parameters"), "parameters")
+    own = [parameters_in(one.get("parameters"), f"slices[{i}]") for i, one in enumerate(slices)]
     for key, value in _by_layer(own, spans, "slices").items():
         parameters[key] = before(value, parameters[key]) if key in parameters else value
     base = _base(document, slices)
@@ -93,8 +93,8 @@ def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
             )
         if key != "parameters" and {"models", "slices"} & set(document):
             raise RecipeError("modules: give models or slices inside the module or outside it")
-    parameters = _mapping(document.get("parameters"), "parameters")
-    for key, value in _mapping(inside.get("parameters"), "modules: default").items():
+    parameters = parameters_in(document.get("parameters"), "parameters")
+    for key, value in parameters_in(inside.get("parameters"), "modules: default").items():
         parameters[key] = before(value, parameters[key]) if key in parameters else value
     rest = {key: document[key] for key in document if key != "modules"}
     return rest | {k: inside[k] for k in inside if k != "parameters"} | {"parameters": parameters}
@@ -167,7 +167,9 @@ def _models(
         values = []
         for index in range(len(slices)):
             item = of.get(index)
-            own = _mapping(item.get("parameters"), f"slices[{index}]: {name}") if item else None
+            own = (
+                parameters_in(item.get("parameters"), f"slices[{index}]: {name}") if item else None
+            )
             if own is None and first.get("model") != base:
                 if competes:
                     raise RecipeError(
@@ -214,7 +216,8 @@ def _held(value: Any, span: tuple[int, int]) -> list[dict[str, Any]]:
     ]
 
 
-def _mapping(value: Any, where: str) -> dict[str, Any]:
+def parameters_in(value: Any, where: str) -> dict[str, Any]:
+    """A recipe's parameters, by name; none where it is silent. Raises RecipeError."""
     if value is None:
         return {}
     if not isinstance(value, dict):

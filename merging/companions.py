@@ -27,7 +27,6 @@ _TOKENIZER = (
     "generation_config.json", f"{chat.MORE_TEMPLATES}/*",
 )  # fmt: skip
 _BLOCK = 1 << 20  # bytes copied at a time
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def config(recipe: Recipe, family: Family) -> dict[str, Any]:
@@ -47,10 +46,10 @@ def config(recipe: Recipe, family: Family) -> dict[str, Any]:
 
 
 def _with_ids(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    found = {**config, **{key: other[key] for key in _IDS if key in other}}
+    found = {**config, **{key: other[key] for key in chat.IDS if key in other}}
     text, theirs = found.get("text_config"), other.get("text_config", other)
     if isinstance(text, dict) and isinstance(theirs, dict):
-        found["text_config"] = {**text, **{key: theirs[key] for key in _IDS if key in theirs}}
+        found["text_config"] = {**text, **{key: theirs[key] for key in chat.IDS if key in theirs}}
     return found
 
 

@@ -21,7 +21,8 @@ from merging.kinship.problem import Problem, called, grouped, have, listed, told
 
 MORE_TEMPLATES = "additional_chat_templates"
 _CONTROL = re.compile(r"<\|[^|<>{}\s]{1,40}\|>")  # tokens as <|im_end|> in a template's text
-_IDS = ("eos_token_id", "bos_token_id", "pad_token_id")
+IDS = ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id")
+"""Settings that a model writes with and that name tokens."""
 _DEFAULT = "default"
 
 
@@ -145,7 +146,7 @@ def settings(model: Checkpoint) -> dict[str, Any]:
     text = model.config.get("text_config")
     levels = [given, model.config, text if isinstance(text, dict) else {}]
     found = {}
-    for key in _IDS:
+    for key in IDS:
         value = next((level[key] for level in levels if level.get(key) is not None), None)
         if value is not None:
             found[key] = value
@@ -155,7 +156,7 @@ def settings(model: Checkpoint) -> dict[str, Any]:
 def _endings(giver: Checkpoint, others: Sequence[Checkpoint], root: str) -> list[Problem]:
     own = settings(giver)
     found = []
-    for key in _IDS:
+    for key in IDS:
         theirs: Mapping[str, Any] = {other.name: settings(other).get(key) for other in others}
         differing = {
             name: value

@@ -8,6 +8,7 @@ told.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,10 +48,22 @@ _NEUTRAL = frozenset((
     "output_router_logits", "prefix", "keys_to_ignore_at_inference", "is_local",
     "local_files_only", "name_or_path", "model_name", "unsloth_version", "unsloth_fixed",
     "tokenizer_class", "quantization_config", "auto_map", "pruned_heads", "chunk_size_feed_forward",
-    "router_jitter_noise", "summary_first_dropout", "classifier_dropout", "license", "max_length",
-    "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams", "repetition_penalty",
+    "router_jitter_noise", "classifier_dropout", "license", "apply_spec_augment",
+    "tf_legacy_loss", "use_bfloat16",
 ))  # fmt: skip
 """Settings that do not change what the weights compute."""
+_NEUTRAL_ENDS = ("_config", "dropout", "_pdrop", "_drop", "_dropout_prob", "dropout_rate",
+                 "layerdrop")  # fmt: skip
+_NEUTRAL_STARTS = ("_", "mask_time_", "mask_feature_")  # the latter hide parts of what is learned
+_GENERATION = frozenset((
+    "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
+    "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",
+    "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
+    "num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id",
+    "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
+    "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids", "decoder_start_token_id",
+))  # fmt: skip
+"""Settings of transformers 4 that only matter when a text is written."""
 
 _DEFAULTS: Settings = {
     "attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "sliding_window": None,
@@ -61,7 +74,7 @@ _DEFAULTS: Settings = {
 """What a silent config means, where architectures agree on it."""
 
 _FUNCTION = frozenset((
-    *_DEFAULTS, "hidden_activation", "activation_function", "hidden_activation", "layer_norm_eps",
+    *_DEFAULTS, "hidden_activation", "activation_function", "layer_norm_eps",
     "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon", "partial_rotary_factor",
     "max_window_layers", "query_pre_attn_scalar", "num_experts_per_tok", "norm_topk_prob",
     "logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier", "mup_scale",
@@ -75,6 +88,8 @@ _DERIVED = frozenset((
 ))  # fmt: skip
 """Settings that follow from others, or from the architecture, where a config is silent."""
 _SLIDING = ("sliding_window", "max_window_layers")
+_AFTER_PAD = re.compile(r"roberta|camembert|longformer|mpnet|data2vec-text|^esm$")
+"""Model types that count a text's positions from the id of its padding on."""
 
 _LIMITS = frozenset(("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"))
 _TEXT = ("text_config", "llm_config", "language_config")
@@ -200,13 +215,14 @@ def _plain(config: Mapping[str, Any]) -> Settings:
         found["num_key_value_heads"] = heads
     if not found.get("head_dim"):
         found.pop("head_dim", None)
-    kinds = found.get("layer_types")
-    if kinds is None or (isinstance(kinds, list) and set(map(str, kinds)) <= {"full_attention"}):
+    if found.get("layer_types") is None:
         found.pop("layer_types", None)
+    if _AFTER_PAD.search(str(config.get("model_type"))) and "pad_token_id" in config:
+        found["pad_token_id"] = config["pad_token_id"]
     return found
 
 
 def _is_neutral(key: str) -> bool:
-    if key in _NEUTRAL or key in ROPE or key.endswith(("_config", "dropout", "_pdrop", "_drop")):
+    if key in _NEUTRAL or key in _GENERATION or key in ROPE or key == "tie_word_embeddings":
         return True
-    return key == "tie_word_embeddings" or key.startswith("_") or key.endswith("_dropout_prob")
+    return key.endswith(_NEUTRAL_ENDS) or key.startswith(_NEUTRAL_STARTS)

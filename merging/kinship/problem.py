@@ -49,7 +49,8 @@ def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
 
 def told(value: Any) -> str:
     """A setting's value, short."""
-    text = "true" if value is True else "false" if value is False else str(value)
+    words = {True: "true", False: "false", None: "null"}  # as the file has them
+    text = words[value] if isinstance(value, bool | None) else str(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 

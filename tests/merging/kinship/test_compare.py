@@ -169,6 +169,8 @@ SAME = [
     ({"num_attention_heads": 4, "rms_norm_eps": 1e-6},
      {"num_attention_heads": 4, "num_key_value_heads": 4, "rms_norm_eps": 1e-6}),
     ({"use_sliding_window": False, "sliding_window": 9}, {"sliding_window": None}),
+    ({"pad_token_id": 1, "dropout_rate": 0.1, "mask_time_prob": 0.1, "forced_eos_token_id": 2},
+     {"pad_token_id": 0, "dropout_rate": 0.2, "mask_time_prob": 0.2, "forced_eos_token_id": 3}),
 ]  # fmt: skip
 
 
@@ -183,7 +185,11 @@ DIFFERENT = [
      "rope_parameters.rope_theta: 1000000.0, the base 10000.0"),
     ({}, {"rope_scaling": {"type": "linear", "factor": 4.0}}, "warning", "'factor': 4.0"),
     ({"text_config": {"sliding_window": 8}}, {"text_config": {}}, "warning",
-     "text_config.sliding_window: None, the base 8"),
+     "text_config.sliding_window: null, the base 8"),
+    ({"layer_types": ["sliding_attention"]}, {"layer_types": ["full_attention"]}, "warning",
+     "layer_types: ['full_attention'], the base ['sliding_attention']"),
+    ({"model_type": "xlm-roberta", "pad_token_id": 1},
+     {"model_type": "xlm-roberta", "pad_token_id": 0}, "warning", "pad_token_id: 0, the base 1"),
     ({"hidden_act": "silu"}, {"hidden_act": "gelu"}, "warning", "hidden_act: gelu, the base silu"),
     ({}, {"attention_bias": True}, "warning", "attention_bias: true, the base false"),
     ({"max_position_embeddings": 64}, {"max_position_embeddings": 128}, "warning",

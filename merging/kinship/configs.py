@@ -42,7 +42,7 @@ _NEUTRAL = frozenset((
     "initializer_range", "initializer_factor", "init_std", "pretraining_tp",
     "gradient_checkpointing",
     "use_return_dict", "return_dict", "output_attentions", "output_hidden_states", "torchscript",
-    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
+    "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
     "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id", "cls_token_id",
     "attn_implementation", "use_flash_attention", "use_flash_attn", "router_aux_loss_coef",
     "output_router_logits", "prefix", "keys_to_ignore_at_inference", "is_local",
@@ -80,18 +80,26 @@ _FUNCTION = frozenset((
     "logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier", "mup_scale",
     "attention_multiplier", "scale_attn_weights", "scale_emb", "parallel_attn", "alibi",
     "use_parallel_residual", "tie_word_embeddings", "max_position_embeddings", "feed_forward_proj",
+    "layer_types", "activation",
 ))  # fmt: skip
 """Settings that change it, also where one config alone has them."""
 _DERIVED = frozenset((
     "head_dim", "layer_types", "sliding_window_pattern", "query_pre_attn_scalar", "no_rope_layers",
-    "num_key_value_heads", "max_window_layers", "model_type",
+    "num_key_value_heads", "max_window_layers", "model_type", "id2label",
 ))  # fmt: skip
 """Settings that follow from others, or from the architecture, where a config is silent."""
 _SLIDING = ("sliding_window", "max_window_layers")
 _AFTER_PAD = re.compile(r"roberta|camembert|longformer|mpnet|data2vec-text|^esm$")
 """Model types that count a text's positions from the id of its padding on."""
 
-_LIMITS = frozenset(("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"))
+_WHY = {
+    "id2label": "the classifier's rows stand for other labels",
+    **dict.fromkeys(
+        ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"),
+        "a limit on the length of texts",
+    ),
+}
+"""What another value means, where it does not change what the weights compute."""
 _TEXT = ("text_config", "llm_config", "language_config")
 _MOST = 12  # differences told one by one
 
@@ -152,7 +160,9 @@ def _problem(base: str, names: list[str], key: str, ours: Any, theirs: Any) -> P
         return Problem("note", who, f"config.json: {key}: {value} in {where} alone", "config")
     value = "no " + key if theirs is _ABSENT else f"{key}: {told(theirs)}"
     mine = "none" if ours is _ABSENT else told(ours)
-    why = "a limit on the length of texts" if last in _LIMITS else "it changes what weights compute"
+    sure = last in _FUNCTION or "rope_parameters" in key
+    does = "changes" if sure else "may change"
+    why = _WHY.get(last, f"it {does} what the weights compute")
     return Problem(
         "warning", who,
         f"config.json {have(names)} {value}, {called(base)} {mine}; {why}; the result keeps the "
@@ -217,6 +227,11 @@ def _plain(config: Mapping[str, Any]) -> Settings:
         found.pop("head_dim", None)
     if found.get("layer_types") is None:
         found.pop("layer_types", None)
+    labels = found.get("id2label")
+    if not isinstance(labels, dict) or all(
+        str(one).startswith("LABEL_") for one in labels.values()
+    ):
+        found.pop("id2label", None)  # the names that transformers gives where nobody did
     if _AFTER_PAD.search(str(config.get("model_type"))) and "pad_token_id" in config:
         found["pad_token_id"] = config["pad_token_id"]
     return found

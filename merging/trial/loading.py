@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from merging.checkpoints import Checkpoint, open_checkpoint
 from merging.errors import BadCheckpoint, NotEnoughSpace
+from merging.locks import held
 from merging.sources import release
-from merging.trial.confined import ConfinedTokenizer, held
+from merging.trial.confined import ConfinedTokenizer
 from merging.trial.description import compare_counts, described
 from merging.trial.model import Model, plain_generation
 from merging.trial.placement import (

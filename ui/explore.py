@@ -375,7 +375,7 @@ def _reading(
     if is_read:
         now = f"Every tensor of {told} is read; the histograms are being put together."
     elif progress is None and kernels.can_build() and not kernels.is_built():
-        now += " The loops that read are compiled first, once on this machine."
+        now += " The code that reads it is compiled first: once on this machine."
     return {
         "parts": [(f"Reading the changes\N{HORIZONTAL ELLIPSIS}{share}", "")], "sentence": "",
         "reason": now,

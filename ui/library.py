@@ -74,6 +74,7 @@ class Library:
         self._roots = _name_roots(folders)
         self._cache = cache
         self._lock, self._scanning = threading.Lock(), threading.Lock()
+        self._looking = threading.Lock()  # apart from scans, which take longer
         self._models: dict[str, Model] = {}
         self._left_out: list[tuple[str, str]] = []
         self._sketches: OrderedDict[tuple, FamilySketch] = OrderedDict()
@@ -221,7 +222,8 @@ class Library:
         family = open_family(base.folder, {model.id: model.folder for model in experts})
         if self._cache is not None and cached(family, self._cache) is not None:
             return None
-        found = preview(family, cancel)
+        with held(self._looking, cancel):  # who is here first may have to wait for the compiler
+            found = preview(family, cancel)
         return found and replace(found, base=base.id)
 
     def _remembered(self, key: tuple) -> FamilySketch | None:

@@ -281,16 +281,16 @@ class ChatTab:
         if turn.state != "waiting":  # stopped while the model was loading
             yield ""
             return
-        turn.state, turn.note = "running", "thinking"
+        place = self.store.place(model, chat)
+        turn.state, turn.note = "running", " · ".join(filter(None, ["thinking", place]))
+        yield ""
         messages = talk.messages(turn)
         for chunk in chat.stream(messages, sampling, stop=stop, every_s=_EVERY_S):
             turn.answer = chunk.text
             rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
             if chunk.finish:
                 turn.state = "over"
-                turn.note = " · ".join(
-                    filter(None, [view.note(chunk, chat.has_template), chat.parts])
-                )
+                turn.note = " · ".join(filter(None, [view.note(chunk, chat.has_template), place]))
                 turn.answer = chunk.text or "(no answer)"
             elif turn.state == "running":
                 turn.note = f"{chunk.tokens} tokens"

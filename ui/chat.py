@@ -18,6 +18,7 @@ import gradio as gr
 from merging.errors import Cancelled, MergeError
 from merging.trial.turns import Sampling
 from ui import chat_view as view
+from ui.aside import aside
 from ui.events import CHEAP, PRIVATE, PROMPT
 from ui.library import RECORD, Library, Model
 from ui.merge_view import amount
@@ -285,7 +286,7 @@ class ChatTab:
         turn.state, turn.note = "running", " · ".join(filter(None, ["thinking", place]))
         yield ""
         messages = talk.messages(turn)
-        for chunk in chat.stream(messages, sampling, stop=stop, every_s=_EVERY_S):
+        for chunk in aside(chat.stream(messages, sampling, stop=stop, every_s=_EVERY_S)):
             turn.answer = chunk.text
             rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
             if chunk.finish:

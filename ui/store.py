@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from merging.checkpoints import open_checkpoint
 from merging.errors import Cancelled, MergeError, NotEnoughSpace
+from ui.aside import let_others_first
 from ui.library import Model, stamp
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class ModelStore:
 
     def _load(self, key: tuple, model: Model, loading: Future[ChatModel]) -> None:
         """Loads a model, and tells those who wait for it."""
+        let_others_first()
         chat, failed = None, None
         try:
             chat = self._read(key, model)

@@ -15,12 +15,12 @@ from typing import Any
 
 from merging import chat_templates
 from merging.checkpoints import Checkpoint
+from merging.checkpoints.folders import MORE_TEMPLATES
 from merging.documents import read_json, read_text
 from merging.errors import BadFile
 from merging.kinship import vocabulary
 from merging.kinship.problem import Problem, called, grouped, have, listed, told
 
-MORE_TEMPLATES = "additional_chat_templates"
 _CONTROL = re.compile(r"<\|[^|<>{}\s]{1,40}\|>")  # tokens as <|im_end|> in a template's text
 IDS = ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id")
 """Settings that a model writes with and that name tokens."""
@@ -53,7 +53,7 @@ def templates(folder: Path) -> dict[str, str]:
     """The chat templates of a model by name, "default" for the one that is used unasked. What
     cannot be read is left out."""
     found: dict[str, str] = {}
-    given: Any = vocabulary.read(folder).settings.get("chat_template")
+    given: Any = vocabulary.settings(folder).chat_template
     for name in ("chat_template.json", "processor_config.json"):
         given = given or _json(folder / name).get("chat_template")
     if isinstance(given, str):
@@ -193,7 +193,7 @@ def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem
 def _own_ending(giver: Checkpoint, ends: Any) -> list[Problem]:
     """Where the result's tokenizer ends a text with another token than its settings stop at."""
     known = vocabulary.read(giver.folder)
-    token = known.specials.get("eos_token")
+    token = vocabulary.settings(giver.folder).specials.get("eos_token")
     index = known.ids.get(token) if token is not None else None
     if index is None or ends is None or str(index) in _ids(ends):
         return []

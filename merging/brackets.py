@@ -13,19 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from merging.selection import OrderStatistic
-from merging.tied import END
 
 EVERYTHING = 1 << 16  # up to here all magnitudes are collected and no sample is drawn
 MOST = 0x7FFFFFFF
 INFINITE = 0x7F800000
 _ERRORS = 4.5  # standard errors on both sides: one bracket in 100,000 misses
-_LIKELY = 2.0  # the same where a miss costs one expert's pass: one in 20 misses
-_WIDEST = 0.3  # of equal values, a share that is worth collecting
 _SHARED = 256  # a value that more than one entry in so many has is counted, not collected
 
 Bracket = tuple[int, int]
@@ -40,7 +36,8 @@ class Inside:
         low, high: float32 bits of the bracket's ends, both included.
         above: how many magnitudes lie above it.
         size: how many lie inside.
-        keys: (size,) uint32, their bits; of a single value (low == high) none are needed.
+        keys, indices: (size,) uint32, their bits and where they are; of a single value (low ==
+            high) none are needed.
     """
 
     low: int
@@ -48,6 +45,7 @@ class Inside:
     above: int
     size: int
     keys: np.ndarray
+    indices: np.ndarray
 
 
 def sample_stride(count: int) -> int:
@@ -104,42 +102,6 @@ def apart(sample: np.ndarray, found: Sequence[Bracket]) -> list[Bracket]:
         if low <= high:
             result.append((low, high))
     return result
-
-
-class Guess(NamedTuple):
-    """Where the place is to be expected at which a cut parts equal values (`merging.tied`).
-
-    Attributes:
-        value: if it is at the cut, then the place lies in [low, high).
-        expected: room for the equal entries there: what the sample says, and a quarter more.
-    """
-
-    value: float
-    low: int
-    high: int
-    expected: int
-
-
-def parted(sample: np.ndarray, count: int, rank: int) -> Guess | None:
-    """Where a cut is likely to part equal values; None where few are equal or the sample is too
-    small to tell.
-
-    Args:
-        sample: (s,) uint32, ascending bits of sampled magnitudes.
-        count: magnitudes in all.
-        rank: ascending, in [0, count), of the smallest one that is kept.
-    """
-    share = rank / count
-    bits = int(sample[int(share * sample.size)])
-    start, stop = np.searchsorted(sample, np.array([bits, bits + 1], dtype=np.uint32)).tolist()
-    margin = _LIKELY * math.sqrt(sample.size * share * (1 - share)) + 2
-    width = 2 * margin / (stop - start)
-    if bits == 0 or width > _WIDEST:
-        return None
-    middle = (stop - share * sample.size) / (stop - start)
-    low, high = max(middle - width / 2, 0.0), min(middle + width / 2, 1.0)
-    room = int(1.25 * count * (high - low) * (stop - start) / sample.size) + 4096
-    return Guess(float(np.uint32(bits).view(np.float32)), int(low * END), int(high * END), room)
 
 
 def expected(sample: np.ndarray, count: int, bracket: Bracket) -> int:

@@ -32,7 +32,7 @@ from merging.selection import (
     upper_histogram,
 )
 from merging.sources import Files, Queues, RawTensors
-from merging.tied import Band, Looked
+from merging.tied import Band, Looked, Parted, stops
 
 CHUNK = 1 << 20  # elements per chunk
 GPU_CHUNK = 1 << 24  # on a GPU, where a launch costs as much as some 100,000 elements
@@ -412,6 +412,10 @@ class TensorReader:
     ) -> list[dict[int, np.ndarray]]:
         """Histograms of the magnitudes of the pruned deltas, see `merging.selection.Sweep`."""
         return sweep_rows(lambda: self.magnitudes(decisions))(buckets)
+
+    def stops(self, parted: Sequence[Parted]) -> list[int]:
+        """Where cuts part the tensor's equal changes (`merging.tied`); a row is an expert."""
+        return stops(self.look, parted)
 
     def look(self, bands: Sequence[Band], first: int = 0) -> list[Looked]:
         """One pass over the changes that share a magnitude, for some bands; a row is an expert.

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from merging import brackets, kernels
-from merging.brackets import Inside
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS
+from merging.collected import Collected, Few
 from merging.decisions import (
     Combination,
     Competition,
@@ -42,7 +42,7 @@ from merging.kernels.looks import Looks, pieces_of
 from merging.kernels.windows import Mapping, Window, gather, lost
 from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
-from merging.tied import Band, Looked, edges, place, within
+from merging.tied import RUN, Band, Looked, Parted, edges, place, stops
 
 # Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model,
 # and enough that the system seldom has to be asked for more.
@@ -59,7 +59,6 @@ _PLACES = 1 << 15  # the slots of the places of equal changes go up from here
 _MERGED = 1 << 16  # the slot of merged elements
 _TABLES, _COUNTS, _NEAR = _MERGED + 1, _MERGED + 2, _MERGED + 3  # of profiles
 _LOOKED = 1 << 18  # places of equal entries that a pass has room for
-_SLACK = 64  # elements that the collecting loop may write beyond the last it counts
 _BLOCK = 1 << 10  # pieces are whole blocks of the loops
 _FULL = 1 << 31  # entries after which 32-bit counters are emptied
 _NEARLY = np.float32(1.05)  # what a mean may differ from a sample's
@@ -158,7 +157,7 @@ class FusedReader(TensorReader):
         self._loaded: dict[int, _Held] = {}
         self._stays: dict[tuple[int, int], _Held] = {}
         self._room = 0
-        self._seen: list[tuple[Band, Looked]] = []
+        self._collected: list[Collected] = []
 
     def _piece(self, size_bytes: int) -> int:
         """Elements of a piece whose raw bytes in all models are about so many."""
@@ -174,54 +173,43 @@ class FusedReader(TensorReader):
 
     def _from_brackets(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]] | None:
         """The same from one pass; None where a bracket missed or would hold too much."""
+        self._collected = []
+        if self.numel > RUN:
+            return None
         samples = None
         if self.numel > brackets.EVERYTHING:
             samples = np.sort(np.abs(self._sampled()).view(np.uint32), axis=1)
         wanted, sizes = self._brackets(ranks, samples)
-        guessed, rooms = self._guesses(ranks, samples)
-        if 4 * sum(len(row) * n for row, n in zip(wanted, sizes, strict=True)) > (
+        if 8 * sum(len(row) * n for row, n in zip(wanted, sizes, strict=True)) > (
             self.stream.keys_bytes
         ):
             return None
         rows = [
-            (
-                np.array([low for low, _ in row], dtype=np.uint32),
-                np.array([high for _, high in row], dtype=np.uint32),
-                np.zeros(len(row), dtype=np.int64),
-                np.zeros(len(row), dtype=np.int64),
-                self.stream.buffer(_KEYS - index, 4 * len(row) * size).view(np.uint32),
-            )
+            Collected(row, size, self.numel, functools.partial(self._slot, index))
             for index, (row, size) in enumerate(zip(wanted, sizes, strict=True))
         ]
-        looks = self._looks(guessed, rooms)
         for start, stop in self._pieces():
-            for index, (low, high, above, found, keys) in enumerate(rows):
+            for index, row in enumerate(rows, 1):
                 top = self._call(
-                    "amalgam_collect", start, stop, self._pointer(index + 1, start, stop),
-                    self._types[index + 1], stop - start, low.size, low.ctypes.data,
-                    high.ctypes.data, above.ctypes.data, found.ctypes.data, sizes[index],
-                    keys.ctypes.data, ctypes.byref(looks[index].begin(start)),
+                    "amalgam_collect", start, stop, self._pointer(index, start, stop),
+                    self._types[index], start, stop - start, *row.arguments(),
                 )  # fmt: skip
-                looks[index].end(start)
                 if top >= brackets.INFINITE:
                     raise NonFinite("a value is NaN or infinite")
-        self._seen = pieces_of(looks)
         result = []
-        for index, (row, size) in enumerate(zip(ranks, sizes, strict=True)):
-            _, _, above, found, keys = rows[index]
-            inside = [
-                Inside(low_, high_, int(over), int(n), keys[k * size : k * size + n])
-                for k, ((low_, high_), over, n) in enumerate(
-                    zip(wanted[index], above, found, strict=True)
-                )
-            ]
-            if any(one.size > size for one in inside if one.low < one.high):
+        for row, asked in zip(rows, ranks, strict=True):
+            if (inside := row.inside()) is None:
                 return None
-            located = [brackets.locate(inside, self.numel, rank, _select) for rank in row]
+            located = [brackets.locate(inside, self.numel, rank, _select) for rank in asked]
             if None in located:
                 return None
             result.append([statistic for statistic in located if statistic is not None])
+        self._collected = rows
         return result
+
+    def _slot(self, expert: int, slot: int, size: int) -> np.ndarray:
+        """This worker's buffer for what is collected of an expert."""
+        return self.stream.buffer(_KEYS - 3 * expert - slot, size)
 
     def _brackets(
         self, ranks: Sequence[Sequence[int]], samples: np.ndarray | None
@@ -229,32 +217,15 @@ class FusedReader(TensorReader):
         """Per expert: disjoint brackets for its ranks, and the room each needs."""
         if samples is None:
             everything = [[(0, brackets.MOST)] if row else [] for row in ranks]
-            return everything, [self.numel + _SLACK for _ in ranks]
+            return everything, [self.numel for _ in ranks]
         wanted = [
             brackets.apart(sample, brackets.brackets(sample, self.numel, row))
             for sample, row in zip(samples, ranks, strict=True)
         ]
         return wanted, [
-            _SLACK + max((brackets.expected(sample, self.numel, one) for one in row), default=0)
+            max((brackets.expected(sample, self.numel, one) for one in row), default=0)
             for sample, row in zip(samples, wanted, strict=True)
         ]
-
-    def _guesses(
-        self, ranks: Sequence[Sequence[int]], samples: np.ndarray | None
-    ) -> tuple[list[list[Band]], list[int]]:
-        """Per expert: where the places are to be expected at which cuts part equal values, and the
-        room that each needs."""
-        if samples is None:
-            return [[] for _ in ranks], [0 for _ in ranks]
-        found = [
-            [one for rank in row if (one := brackets.parted(sample, self.numel, rank))]
-            for sample, row in zip(samples, ranks, strict=True)
-        ]
-        bands = [
-            [Band(index, one.value, one.low, one.high) for one in row]
-            for index, row in enumerate(found)
-        ]
-        return bands, [max((one.expected for one in row), default=0) for row in found]
 
     def _sampled(self) -> np.ndarray:
         """(E, s) float32: a sample of the deltas, spread evenly over the tensor."""
@@ -305,32 +276,60 @@ class FusedReader(TensorReader):
             for row, counts in zip(buckets, raw, strict=True)
         ]
 
+    def stops(self, parted: Sequence[Parted]) -> list[int]:
+        """As TensorReader. The pass that found the cuts has seen nearly all that is needed."""
+        known = [self._last(one) if self._collected else None for one in parted]
+        left = iter(
+            stops(self.look, [p for p, last in zip(parted, known, strict=True) if last is None])
+        )
+        return [next(left) if last is None else place(last) + 1 for last in known]
+
+    def _last(self, parted: Parted) -> int | None:
+        """The index of the last equal entry that stays; None where it is not known."""
+        bits = int(np.float32(parted.value).view(np.uint32))
+        few = self._collected[parted.row].few(bits, parted.nth)
+        if not isinstance(few, Few):
+            return few
+        magnitudes = np.abs(self._deltas_at(parted.row, few.indices))
+        return int(few.indices[magnitudes == np.float32(parted.value)][few.nth - 1])
+
+    def _deltas_at(self, expert: int, indices: np.ndarray) -> np.ndarray:
+        """An expert's changes at some ascending indices, (n,) float32."""
+        rows = []
+        for start, stop in self._pieces():
+            first, last = np.searchsorted(indices, [start, stop])
+            if first < last:
+                here = indices[first:last] - start
+                base, other = (self._values(model, start, stop, here) for model in (0, expert + 1))
+                rows.append(other - base)
+        return np.concatenate([np.zeros(0, dtype=np.float32), *rows])
+
+    def _values(self, model: int, start: int, stop: int, chosen: slice | np.ndarray) -> np.ndarray:
+        """Some of a model's entries [start, stop), float32."""
+        raw = _bytes_at(self._pointer(model, start, stop), (stop - start) * self._widths[model])
+        return _as_float32(raw, self._infos[model].dtype, chosen)
+
     def look(self, bands: Sequence[Band], first: int = 0) -> list[Looked]:
-        """As TensorReader. What the last pass saw is not looked at again."""
-        seen = self._seen if first == 0 else []
-        found = {band: known for band in bands if (known := within(seen, band)) is not None}
-        left = [band for band in bands if band not in found]
-        rows = [[band for band in left if band.row == row] for row in range(self.experts)]
-        looks = self._looks(rows, [_LOOKED] * len(rows))
-        while looks := [one for one in looks if one.bands]:
+        """As TensorReader."""
+        rows = [[band for band in bands if band.row == row] for row in range(self.experts)]
+        looks = [
+            Looks(row, _LOOKED, functools.partial(self.stream.buffer, slot))
+            for slot, row in enumerate(rows, _PLACES)
+            if row
+        ]
+        found: dict[Band, Looked] = {}
+        while looks:
             for start, stop in self._pieces(first):
                 for one in looks:
                     model = one.bands[0].row + 1
                     self._call(
-                        "amalgam_collect", start, stop, self._pointer(model, start, stop),
-                        self._types[model], stop - start, 0, None, None, None, None, 0, None,
-                        ctypes.byref(one.begin(first + start)),
+                        "amalgam_look", start, stop, self._pointer(model, start, stop),
+                        self._types[model], stop - start, ctypes.byref(one.begin(first + start)),
                     )  # fmt: skip
                     one.end(first + start)
             found |= dict(pieces_of(looks))
             looks = [more for one in looks if (more := one.again())]
         return [found[band] for band in bands]
-
-    def _looks(self, rows: Sequence[Sequence[Band]], rooms: Sequence[int]) -> list[Looks]:
-        return [
-            Looks(bands, room, functools.partial(self.stream.buffer, slot))
-            for slot, (bands, room) in enumerate(zip(rows, rooms, strict=True), _PLACES)
-        ]
 
     def score_sweep(
         self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
@@ -409,22 +408,20 @@ class FusedReader(TensorReader):
 
     def _sample(self, start: int, stop: int, skip: int, stride: int) -> np.ndarray:
         """(E, s) float32: every stride-th delta of [start, stop) from `skip` on."""
-        rows = []
-        for model, (info, width) in enumerate(zip(self._infos, self._widths, strict=True)):
-            raw = _bytes_at(self._pointer(model, start, stop), (stop - start) * width)
-            rows.append(_as_float32(raw, info.dtype, slice(skip, None, stride)))
-        return np.stack([row - rows[0] for row in rows[1:]])
+        chosen = slice(skip, None, stride)
+        base, *rows = [self._values(m, start, stop, chosen) for m in range(len(self._infos))]
+        return np.stack([row - base for row in rows])
 
     def l1_norms(self) -> list[float]:
         """As TensorReader."""
-        sums = np.zeros((self.experts, 2))
+        norms = np.zeros(self.experts)
         for start, stop in self._pieces():
             for index in range(self.experts):
                 self._call(
-                    "amalgam_sums", start, stop, self._pointer(index + 1, start, stop),
-                    self._types[index + 1], stop - start, sums[index].ctypes.data,
+                    "amalgam_norm", start, stop, self._pointer(index + 1, start, stop),
+                    self._types[index + 1], stop - start, norms[index:].ctypes.data,
                 )  # fmt: skip
-        return [float(value) for value in sums[:, 0]]
+        return norms.tolist()
 
     def count_above(self, bounds: Sequence[Sequence[float]]) -> list[list[int]]:
         """As TensorReader."""
@@ -581,7 +578,7 @@ class FusedReader(TensorReader):
             ((_, _, bounds),) = decision.pieces(start, stop)
             expert.rings = len(bounds)
             expert.parted = any(bound.ties for bound in bounds)
-            expert.place = place(decision.offset + start) >> 32
+            expert.first = (decision.offset + start) % RUN
             for k, (bound, factor) in enumerate(zip(bounds, decision.factors, strict=True)):
                 expert.lower[k], expert.upper[k], expert.ties[k] = bound
                 expert.factor[k] = factor
@@ -650,7 +647,7 @@ def _bytes_at(address: int, size: int) -> np.ndarray:
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
-def _as_float32(raw: np.ndarray, dtype: str, chosen: slice) -> np.ndarray:
+def _as_float32(raw: np.ndarray, dtype: str, chosen: slice | np.ndarray) -> np.ndarray:
     """Some elements of a raw tensor, float32. bfloat16 is the upper half of a float32."""
     if dtype == "BF16":
         return (raw.view(np.uint16)[chosen].astype(np.uint32) << 16).view(np.float32)

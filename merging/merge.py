@@ -622,7 +622,7 @@ def _memory(family: Family, recipe: Recipe) -> int:
     """What the engine that will run holds at its peak, the interpreter and libraries included."""
     largest = max((entry.numel for entry in family.merged), default=0)
     if fused.would_run(family, recipe.partitions):
-        keys = min(4 * largest * len(family.experts), fused.KEYS_BYTES)
+        keys = min(8 * largest * len(family.experts), fused.KEYS_BYTES)
         return 120_000_000 + keys + fused.workers() * 2 * fused.PIECE_BYTES
     models = len(family.models)
     return 350_000_000 + 4 * min(largest, max(RESIDENT, CHUNK)) * (2 * models + 6)

@@ -30,6 +30,7 @@ from merging.tied import (
     Look,
     Looked,
     Parted,
+    Stops,
     between,
     bound,
     edges,
@@ -94,7 +95,12 @@ def largest(rows: Rows, count: int, keeps: Sequence[Sequence[int]]) -> list[list
     Returns:
         For each row, one Cut per k.
     """
-    return largest_cuts(lambda ranks: order_statistics(rows, ranks), look_rows(rows), count, keeps)
+    return largest_cuts(
+        lambda ranks: order_statistics(rows, ranks),
+        lambda parted: stops(look_rows(rows), parted),
+        count,
+        keeps,
+    )
 
 
 def statistics(
@@ -170,7 +176,7 @@ def upper_histogram(values: np.ndarray) -> np.ndarray:
 
 def largest_cuts(
     find: Callable[[Sequence[Sequence[int]]], list[list[OrderStatistic]]],
-    look: Look,
+    stops: Stops,
     count: int,
     keeps: Sequence[Sequence[int]],
 ) -> list[list[Cut]]:
@@ -178,7 +184,7 @@ def largest_cuts(
 
     Args:
         find: order statistics at ascending ranks, per row.
-        look: a pass over the entries that share a value.
+        stops: where cuts part the entries that share a value.
     """
     wanted = [[k for k in row if 0 < k < count] for row in keeps]
     empty: list[list[OrderStatistic]] = [[] for _ in keeps]
@@ -190,8 +196,7 @@ def largest_cuts(
         if k - one.above < one.equal and one.value  # which zeros stay is all the same
     ]
     ends = {
-        (one.row, one.value, one.nth): stop
-        for one, stop in zip(parted, stops(look, parted), strict=True)
+        (one.row, one.value, one.nth): stop for one, stop in zip(parted, stops(parted), strict=True)
     }
     result = []
     for index, (row, inner, values) in enumerate(zip(keeps, wanted, found, strict=True)):

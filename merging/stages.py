@@ -43,7 +43,7 @@ from merging.selection import (
     statistics,
     upper_histogram,
 )
-from merging.tied import KEEP_ALL, KEEP_NONE, Band, Cut, Looked
+from merging.tied import KEEP_ALL, KEEP_NONE, Band, Cut, Looked, stops
 
 _WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
 _GUESSED = 1 << 20  # entries sampled, about
@@ -228,7 +228,7 @@ class _ByMagnitude:
         if reader.finds_cuts and self._cuts_may_wait:
             self._tell(reader, dense, counted, [_UNKNOWN] * reader.experts)
             return list(map(Ranks, keeps, self._factors))
-        cuts = largest_cuts(reader.order_statistics, reader.look, reader.numel, keeps)
+        cuts = largest_cuts(reader.order_statistics, reader.stops, reader.numel, keeps)
         rows = zip(counted, cuts, self._factors, strict=True)
         self._tell(reader, dense, counted, [inside_rings(reader.numel, *row) for row in rows])
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
@@ -310,7 +310,7 @@ class ModelMagnitude(_ByMagnitude):
             lambda ranks: statistics(
                 ModelSweep(stream, lambda reader, buckets: reader.sweep(buckets)), ranks
             ),
-            look,
+            lambda parted: stops(look, parted),
             count,
             keeps,
         )

@@ -2,13 +2,16 @@
 
 Changes between bfloat16 checkpoints take a handful of magnitudes, so the cut nearly always lies in
 a crowd of equal ones. Those with the lowest index would be the first rows of a matrix: the first
-heads. Here every index has a place, its product with 2**32 over the golden ratio (Knuth, The Art
-of Computer Programming, volume 3, section 6.4, "Fibonacci hashing"): neighbours lie far apart, and
-any run of indices is spread evenly. Of equal changes those with the lowest places stay. A place
-follows from the index alone, so chunks, threads, engines and devices agree.
+heads. Here every index belongs to one of 512 stripes, and of equal changes those of the lowest
+stripes stay. Of 512 neighbours each is in a stripe of its own, and those of the lowest stripes are
+spread over them evenly. Every block of 512 begins elsewhere, at steps of the golden ratio (Knuth,
+The Art of Computer Programming, volume 3, section 6.4, "Fibonacci hashing"), so that the columns of
+a matrix are treated alike, too. In the one stripe that a cut goes through, the first blocks stay:
+at most one in 512 of the equal changes. That follows from the index alone, so chunks, threads,
+engines and devices agree; and one pass that counts equal changes by stripe tells where a cut goes.
 
-A place is 64 bits: 32 of the product, then which run of 2**32 indices it is from, so that no two
-indices share one. Inside such a run the upper half alone decides.
+A place is 64 bits: 9 of the stripe, 23 of the block, then which run of 2**32 indices it is from, so
+that no two indices share one. Inside such a run the upper half alone decides.
 """
 
 from __future__ import annotations
@@ -22,8 +25,14 @@ import numpy as np
 
 from merging.later import torch
 
-MULTIPLIER = 0x9E3779B1  # odd, so that no two of 2**32 indices get the same product
+STRIPES = 512
+STEP = 297  # odd: every stripe comes once in a block. Its multiples are spread over 512 evenly: the
+# partial quotients of 512 / 297 are small, and of any 16 to 256 neighbours each set of the lowest
+# stripes holds its share within 3
+MULTIPLIER = 0x9E3779B1  # 2**32 over the golden ratio
+BLOCK_BITS = 23
 RUN = 1 << 32
+STRIPE = 1 << 55  # places of one
 END = 1 << 64
 _COLLECTED = 1 << 12  # up to here all places are looked at, however many are wanted
 _ERRORS = 6.0  # standard errors of a random draw; places are spread more evenly
@@ -50,6 +59,9 @@ Looked = tuple[int, np.ndarray]
 
 Look = Callable[[Sequence[Band]], list[Looked]]
 """One pass over all rows, for some bands."""
+
+Stops = Callable[[Sequence["Parted"]], list[int]]
+"""The places below which as many entries lie as are kept, see `stops`."""
 
 
 @dataclass
@@ -79,6 +91,8 @@ class Parted:
             error = (errors * math.sqrt(self.inside * share * (1 - share)) + 64) / self.inside
             first, last = max(share - error, 0.0), min(share + error, 1.0)
             low, high = (self.low + int((self.high - self.low) * end) for end in (first, last))
+            # whole stripes: inside one, all places may be among the lowest
+            low, high = max(low & -STRIPE, self.low), min(-(-high & -STRIPE), self.high)
         return Band(self.row, self.value, low, high)
 
     def learn(self, band: Band, looked: Looked) -> int | None:
@@ -132,20 +146,51 @@ KEEP_NONE = Cut(math.inf, 0, 0)
 
 def place(index: int) -> int:
     """The place of a flat index, in [0, END)."""
-    return (index * MULTIPLIER % RUN) << 32 | index // RUN
+    run, index = divmod(index, RUN)
+    block, lane = divmod(index, STRIPES)
+    stripe = STEP * (lane + turn(block)) % STRIPES
+    return (stripe << BLOCK_BITS | block) << 32 | run
+
+
+def turn(block: int) -> int:
+    """The lane at which a block begins: its first index is in the stripe STEP * turn % STRIPES."""
+    return block * MULTIPLIER % RUN >> BLOCK_BITS
 
 
 def places(indices: np.ndarray) -> np.ndarray:
     """The places of some flat indices, (n,) int64 or uint64. Returns (n,) uint64."""
-    high = indices.astype(np.uint64)
-    return (high * np.uint64(MULTIPLIER) << np.uint64(32)) | (high >> np.uint64(32))
+    index = indices.astype(np.uint64)
+    low = index & np.uint64(RUN - 1)
+    block = low // np.uint64(STRIPES)
+    stripe = (low + _turns(block)) * np.uint64(STEP) % np.uint64(STRIPES)
+    upper = stripe << np.uint64(BLOCK_BITS) | block
+    return upper << np.uint64(32) | index >> np.uint64(32)
 
 
 def upper_places(start: int, stop: int, device: torch.device | str) -> torch.Tensor:
     """The upper halves of the places of indices [start, stop), (stop - start,) int64."""
-    first = start * MULTIPLIER % RUN
-    steps = torch.arange(stop - start, dtype=torch.int64, device=device)
-    return (steps * MULTIPLIER + first) & (RUN - 1)
+    index = torch.arange(start, stop, dtype=torch.int64, device=device) & (RUN - 1)
+    block = index >> 9
+    turns = ((block * MULTIPLIER) & (RUN - 1)) >> BLOCK_BITS
+    return ((index + turns) * STEP & (STRIPES - 1)) << BLOCK_BITS | block
+
+
+def in_stripe(stripe: int, start: int, stop: int) -> np.ndarray:
+    """The indices of a stripe in [start, stop), one of every block, (n,) int64.
+
+    Args:
+        start: a multiple of STRIPES; both in [0, RUN].
+    """
+    blocks = np.arange(start // STRIPES, -(-stop // STRIPES), dtype=np.int64)
+    first = stripe * pow(STEP, -1, STRIPES)
+    lanes = (first - _turns(blocks.astype(np.uint64)).astype(np.int64)) % STRIPES
+    indices = STRIPES * blocks + lanes
+    return indices[indices < stop]
+
+
+def _turns(blocks: np.ndarray) -> np.ndarray:
+    """As `turn`, (n,) uint64."""
+    return (blocks * np.uint64(MULTIPLIER) & np.uint64(RUN - 1)) >> np.uint64(BLOCK_BITS)
 
 
 def edges(start: int, stop: int) -> list[int]:
@@ -184,15 +229,6 @@ def stops(look: Look, parted: Sequence[Parted]) -> list[int]:
                 result[index] = stop
         errors *= 8
     return [result[index] for index in range(len(parted))]
-
-
-def within(seen: Sequence[tuple[Band, Looked]], band: Band) -> Looked | None:
-    """What a wider band that was looked at tells of a band; None where none is."""
-    for wide, (below, found) in seen:
-        if wide[:2] == band[:2] and wide.low <= band.low and band.high <= wide.high:
-            more, inside = between(found, band.low, band.high)
-            return below + more, inside
-    return None
 
 
 def between(found: np.ndarray, low: int, high: int) -> Looked:

@@ -12,8 +12,8 @@ from merging.gpu.order import FIRST, MOST, bracket, given
 from merging.methods import linear, random
 
 OUT, MODELS = 0, 1  # columns of addresses
-NUMEL, PLACE, RINGS = 0, 1, 2  # columns of whole numbers: elements, the place of the first one
-# (`merging.tied`, as in `merging.gpu.order`), and from here RING for each ring
+NUMEL, INDEX, RINGS = 0, 1, 2  # columns of whole numbers: elements, the index of the first one
+# in its run (`merging.tied`; signed), and from here RING for each ring
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
 RING = 7  # of a ring: two bounds, rank, and the bits that come after the bounds'
 DRAW = 3  # of a draw: two keys, limit
@@ -94,8 +94,8 @@ _shape = functools.cache(Shape)  # one object for each: it keeps what it has wor
 
 def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) -> list[int]:
     """A tensor's row of whole numbers."""
-    first = tied.place(_offset(decisions)) >> 32
-    row, draws = [numel, first + FIRST], []
+    first = _offset(decisions) % tied.RUN
+    row, draws = [numel, first - (first >= -FIRST) * tied.RUN], []
     for index, one in enumerate(decisions):
         if isinstance(one, Ranks):
             marks = marks_of(index)

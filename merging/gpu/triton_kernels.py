@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 
 from merging.gpu import table
-from merging.gpu.order import NEAR
-from merging.tied import MULTIPLIER
+from merging.gpu.order import FIRST, NEAR
+from merging.tied import BLOCK_BITS, MULTIPLIER, STEP, STRIPES
 
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4
@@ -42,10 +42,13 @@ class Kind(NamedTuple):
 TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16, "F64": tl.float64}
 _NEAR, _RING = tl.constexpr(NEAR), tl.constexpr(table.RING)
 _OUT, _MODELS = tl.constexpr(table.OUT), tl.constexpr(table.MODELS)
-_NUMEL, _PLACE, _RINGS = (
-    tl.constexpr(table.NUMEL), tl.constexpr(table.PLACE), tl.constexpr(table.RINGS)
+_NUMEL, _INDEX, _RINGS = (
+    tl.constexpr(table.NUMEL), tl.constexpr(table.INDEX), tl.constexpr(table.RINGS)
 )  # fmt: skip
-_MULTIPLIER = tl.constexpr(MULTIPLIER - (1 << 32))
+_STEP, _MULTIPLIER = tl.constexpr(STEP), tl.constexpr(MULTIPLIER - (1 << 32))
+_LANE_BITS, _LANE_MASK = tl.constexpr(STRIPES.bit_length() - 1), tl.constexpr(STRIPES - 1)
+_BLOCK_BITS, _BLOCK_MASK = tl.constexpr(BLOCK_BITS), tl.constexpr((1 << BLOCK_BITS) - 1)
+_FIRST = tl.constexpr(FIRST)
 _STRENGTH, _BASE_WEIGHT = tl.constexpr(table.STRENGTH), tl.constexpr(table.BASE_WEIGHT)
 _DIVISOR, _WEIGHTS = tl.constexpr(table.DIVISOR), tl.constexpr(table.WEIGHTS)
 _ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZED)
@@ -57,7 +60,11 @@ _FINITE = tl.constexpr(table.FINITE)
 @triton.jit
 def _places(numbers, index):
     """Places of some elements of a tensor, see `order`; numbers: its row of the table."""
-    return tl.load(numbers + _PLACE) + index * _MULTIPLIER
+    index += tl.load(numbers + _INDEX)
+    block = (index >> _LANE_BITS) & _BLOCK_MASK
+    turn = ((block * _MULTIPLIER) >> _BLOCK_BITS) & _LANE_MASK
+    stripe = ((index + turn) * _STEP) & _LANE_MASK
+    return ((stripe << _BLOCK_BITS) | block) ^ _FIRST
 
 
 @triton.jit

@@ -49,7 +49,7 @@ class Expert(ctypes.Structure):
         ("threshold", ctypes.c_float),
         ("top", ctypes.c_float),
         ("parted", ctypes.c_int32),
-        ("place", ctypes.c_uint32),
+        ("first", ctypes.c_uint32),
         ("lower", ctypes.c_float * MAX_RINGS),
         ("upper", ctypes.c_float * MAX_RINGS),
         ("ties", ctypes.c_uint32 * MAX_RINGS),
@@ -179,9 +179,10 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
     expert, rule, bands = map(ctypes.POINTER, (Expert, Rule, Bands))
     signatures = {
         "amalgam_histogram": (None, [p, i, expert, l64, l64, i, p, p]),
-        "amalgam_collect": (u, [p, i, p, i, l64, i, p, p, p, p, l64, p, bands]),
+        "amalgam_collect": (u, [p, i, p, i, l64, l64, i, p, p, p, p, l64, p, p, l64, p]),
+        "amalgam_look": (None, [p, i, p, i, l64, bands]),
         "amalgam_select": (u, [p, l64, l64, u, u, p, p]),
-        "amalgam_sums": (None, [p, i, p, i, l64, p]),
+        "amalgam_norm": (None, [p, i, p, i, l64, p]),
         "amalgam_count": (None, [p, i, p, i, l64, i, p, p]),
         "amalgam_profile": (None, [p, i, p, p, i, l64, p, p, p, p, p, i, p, p, p, l64, p]),
         "amalgam_score_histogram": (None, [p, i, expert, i, rule, l64, l64, i, p, p]),

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from merging import kernels
-from merging.tied import RUN, Band, Looked, place, upper_half
-
-SLACK = 16  # places that the loop may write beyond the last it counts
+from merging.tied import RUN, Band, Looked, upper_half
 
 Buffer = Callable[[int], np.ndarray]
 """Memory of at least so many bytes, (n,) uint8, whatever is in it."""
@@ -26,7 +24,7 @@ class Looks:
 
     def __init__(self, bands: Sequence[Band], room: int, buffer: Buffer) -> None:
         self.bands = bands
-        self._buffer, self._room = buffer, room + SLACK
+        self._buffer, self._room = buffer, room
         size = len(bands)
         self._values = np.array([band.value for band in bands], dtype=np.float32)
         self._limits = np.zeros((size, 2), dtype=np.uint64)
@@ -42,7 +40,7 @@ class Looks:
             self._limits[k] = upper_half(band.low, run), upper_half(band.high, run)
         self._inside[:] = 0
         return kernels.Bands(
-            len(self.bands), place(first) >> 32, self._values.ctypes.data, self._limits.ctypes.data,
+            len(self.bands), first % RUN, self._values.ctypes.data, self._limits.ctypes.data,
             self._below.ctypes.data, self._inside.ctypes.data, self._room,
             self._places.ctypes.data,
         )  # fmt: skip
@@ -51,7 +49,7 @@ class Looks:
         """Takes what the loop found in that piece."""
         self._seen += self._inside
         for k, found in enumerate(self._found):
-            size = min(int(self._inside[k]), self._room - SLACK)
+            size = min(int(self._inside[k]), self._room)
             upper = self._places[k * self._room : k * self._room + size].astype(np.uint64)
             found.append((upper << np.uint64(32)) | np.uint64(first // RUN))
 

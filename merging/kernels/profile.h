@@ -6,15 +6,20 @@
  * what was just written takes places a page apart for one. */
 enum { FINE = 1 << 15, TABLE = 2 * FINE + 272, COMMON = 4, NONE = 0xFFFF };
 
-/* Sums of one expert's delta: sums = {|d|, d^2}. Adds to what is there. */
-void amalgam_sums(const void *base, int base_type, const void *expert, int type, int64_t n,
-                  double *sums) {
+/* The sum of |d| of one expert's delta, in double. Adds to what is there. */
+void amalgam_norm(const void *base, int base_type, const void *expert, int type, int64_t n,
+                  double *norm) {
     ALIGNED float b[BLOCK], d[BLOCK];
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load(base, base_type, at, m, b);
         load_delta(b, expert, type, at, m, d);
-        add_sums(d, m, sums);
+        double lanes[16] = {0};
+        int i = 0;
+        for (; i + 16 <= m; i += 16)
+            for (int j = 0; j < 16; j++) lanes[j] += fabs((double)d[i + j]);
+        for (; i < m; i++) lanes[0] += fabs((double)d[i]);
+        for (int j = 0; j < 16; j++) *norm += lanes[j];
     }
 }
 

@@ -22,14 +22,28 @@ typedef struct {
     int32_t active;       /* takes part in a competition */
     float low, high, threshold, top;  /* its bounds there */
     int32_t parted;       /* a cut parts equal changes */
-    uint32_t place;       /* upper half of the place of the chunk's first element: see tied.py */
+    uint32_t first;       /* index of the chunk's first element in its run of the scope: see tied.py */
     float lower[16], upper[16]; /* kept from lower on where the place is below ties, else from upper */
     uint32_t ties[16];
     float factor[16];
 } Expert;
 
-/* Upper half of the place of index i: see tied.py. */
-#define MULTIPLIER 0x9E3779B1u
+/* Stripes and places, see tied.py. */
+enum { STRIPES = 512, STEP = 297, BLOCK_BITS = 23, BLOCK_MASK = (1 << BLOCK_BITS) - 1 };
+static int32_t STRIPE[2 * STRIPES]; /* by lane and turn */
+
+__attribute__((constructor)) static void fill_stripes(void) {
+    for (int at = 0; at < 2 * STRIPES; at++) STRIPE[at] = STEP * at % STRIPES;
+}
+
+/* The lane at which a block begins. */
+static inline int turn(uint32_t block) { return (int)(block * 0x9E3779B1u >> BLOCK_BITS); }
+
+/* Upper half of the place of an index in its run. */
+static inline uint32_t place_of(uint32_t index) {
+    uint32_t block = index / STRIPES;
+    return (uint32_t)STRIPE[index % STRIPES + (uint32_t)turn(block)] << BLOCK_BITS | block;
+}
 
 typedef struct {
     int32_t ties, normalize, zero_is_positive;
@@ -40,33 +54,84 @@ typedef struct {
 
 enum { SUM_OF_DELTAS = 1, SUM_OF_NORMALIZED = 2, PAIRWISE = 3 };
 
-/* As prune, for rings whose cuts part equal changes. place: of the first element. */
-static void prune_parted(const Expert *expert, uint32_t place, int m, float *restrict d) {
-    ALIGNED uint32_t places[BLOCK];
-    for (int i = 0; i < m; i++) places[i] = place + (uint32_t)i * MULTIPLIER;
-    if (expert->rings == 1 && expert->factor[0] == 1.0f) {
-        float lower = expert->lower[0], upper = expert->upper[0];
-        uint32_t ties = expert->ties[0];
-        for (int i = 0; i < m; i++) {
-            float least = places[i] < ties ? lower : upper;
-            d[i] = fabsf(d[i]) >= least ? d[i] : 0.0f;
+/* The factor of every element: that of the innermost ring it lies in, or 0. Where stripe is not
+ * NULL, an element lies in ring k from lower[k] on where its stripe is below limit[k], else from
+ * upper[k] on. Inlined for a number of rings that is known, all of them stay in registers. */
+static inline __attribute__((always_inline)) void amplify(
+    int rings, const float *restrict lower, const float *restrict upper, const int *restrict limit,
+    const float *restrict factor, const int32_t *restrict stripe, int m, float *restrict d) {
+    for (int i = 0; i < m; i++) {
+        float magnitude = fabsf(d[i]), scale = 0.0f;
+        int32_t place = stripe ? stripe[i] : 0;
+#pragma GCC unroll 8
+        for (int k = rings - 1; k >= 0; k--) {
+            float low = lower[k], high = stripe ? upper[k] : low, value = factor[k];
+            float least = low;
+            if (stripe) least = place < limit[k] ? low : high;
+            scale = magnitude >= least ? value : scale;
         }
-        return;
+        d[i] = scale * d[i];
     }
-    ALIGNED float factor[BLOCK];
-    for (int i = 0; i < m; i++) factor[i] = 0.0f;
-    for (int k = expert->rings - 1; k >= 0; k--) {
-        float lower = expert->lower[k], upper = expert->upper[k], value = expert->factor[k];
-        uint32_t ties = expert->ties[k];
-        for (int i = 0; i < m; i++) {
-            float least = places[i] < ties ? lower : upper;
-            factor[i] = fabsf(d[i]) >= least ? value : factor[i];
-        }
-    }
-    for (int i = 0; i < m; i++) d[i] = factor[i] * d[i];
 }
 
-/* index: of the first element in its tensor; at: in the chunk that `place` is of. */
+static void prune_rings(const Expert *expert, const int *limit, const int32_t *stripe, int m,
+                        float *restrict d) {
+    const float *lower = expert->lower, *upper = expert->upper, *factor = expert->factor;
+    if (expert->rings == 1 && factor[0] == 1.0f) {
+        float low = lower[0], high = upper[0];
+        int most = stripe ? limit[0] : 0;
+        if (stripe)
+            for (int i = 0; i < m; i++) {
+                float least = stripe[i] < most ? low : high;
+                d[i] = fabsf(d[i]) >= least ? d[i] : 0.0f;
+            }
+        else
+            for (int i = 0; i < m; i++) d[i] = fabsf(d[i]) >= low ? d[i] : 0.0f;
+        return;
+    }
+#define RINGS(K)                                                         \
+    case K:                                                              \
+        if (stripe)                                                      \
+            amplify(K, lower, upper, limit, factor, stripe, m, d);       \
+        else                                                             \
+            amplify(K, lower, upper, limit, factor, NULL, m, d);         \
+        break;
+    switch (expert->rings) {
+        RINGS(1)
+        RINGS(2)
+        RINGS(3)
+        RINGS(4)
+        RINGS(5)
+        RINGS(6)
+        RINGS(7)
+        RINGS(8)
+        default:
+            amplify(expert->rings, lower, upper, limit, factor, stripe, m, d);
+    }
+#undef RINGS
+}
+
+/* Inside one block of indices a place is below ties where its stripe is below a limit. */
+static inline void prune_block(const Expert *expert, uint32_t block, const int32_t *stripe, int m,
+                               float *restrict d) {
+    int limit[16];
+    for (int k = 0; k < expert->rings; k++) {
+        uint32_t ties = expert->ties[k];
+        limit[k] = (int)(ties >> BLOCK_BITS) + (block < (ties & BLOCK_MASK));
+    }
+    prune_rings(expert, limit, stripe, m, d);
+}
+
+/* The same for any elements; index: of the first one in its run of the scope. */
+static void prune_parted(const Expert *expert, uint32_t index, int m, float *restrict d) {
+    for (int at = 0, size; at < m; at += size) {
+        uint32_t here = index + (uint32_t)at, lane = here % STRIPES, block = here / STRIPES;
+        size = STRIPES - (int)lane < m - at ? STRIPES - (int)lane : m - at;
+        prune_block(expert, block, STRIPE + lane + turn(block), size, d + at);
+    }
+}
+
+/* index: of the first element in its tensor; at: in its chunk. */
 static void prune(const Expert *expert, int64_t index, int64_t at, int m, float *restrict d) {
     if (expert->random) {
         for (int i = 0; i < m; i++) {
@@ -80,18 +145,9 @@ static void prune(const Expert *expert, int64_t index, int64_t at, int m, float 
         if (expert->scale != 1.0f)
             for (int i = 0; i < m; i++) d[i] = d[i] * expert->scale;
     } else if (expert->parted) {
-        prune_parted(expert, expert->place + (uint32_t)at * MULTIPLIER, m, d);
-    } else if (expert->rings == 1 && expert->factor[0] == 1.0f) {
-        float lower = expert->lower[0];
-        for (int i = 0; i < m; i++) d[i] = fabsf(d[i]) >= lower ? d[i] : 0.0f;
+        prune_parted(expert, expert->first + (uint32_t)at, m, d);
     } else {
-        ALIGNED float factor[BLOCK];
-        for (int i = 0; i < m; i++) factor[i] = 0.0f;
-        for (int k = expert->rings - 1; k >= 0; k--) {
-            float lower = expert->lower[k], value = expert->factor[k];
-            for (int i = 0; i < m; i++) factor[i] = fabsf(d[i]) >= lower ? value : factor[i];
-        }
-        for (int i = 0; i < m; i++) d[i] = factor[i] * d[i];
+        prune_rings(expert, NULL, NULL, m, d);
     }
 }
 

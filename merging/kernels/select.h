@@ -28,50 +28,53 @@ __attribute__((constructor)) static void fill_pack(void) {
 }
 #endif
 
-/* Appends those of m keys inside [low, high] to keys, adding their number to *found. Where it
- * exceeds the capacity not all are kept; up to GROUP places beyond the last are written. */
+/* Appends those of m keys inside [low, high] to keys, adding their number to *found, and their
+ * indices to indices unless that is NULL. Where there are more than the capacity not all are kept;
+ * up to GROUP places beyond it are written. first: index of the first key. Without branches: which
+ * keys are inside cannot be predicted. */
 static inline void collect(const uint32_t *restrict key, int m, uint32_t low, uint32_t high,
-                           int64_t capacity, uint32_t *restrict keys, int64_t *found) {
+                           int64_t capacity, uint32_t *restrict keys, uint32_t first,
+                           uint32_t *restrict indices, int64_t *found) {
     uint32_t width = high - low;
     int64_t count = *found;
     int i = 0;
 #if defined(__AVX512F__)
-    for (; i + 16 <= m; i += 16) {
+    const __m512i least = _mm512_set1_epi32((int)low), most = _mm512_set1_epi32((int)width);
+    __m512i index = _mm512_add_epi32(_mm512_set1_epi32((int)first), _mm512_set_epi32(
+        15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+    for (; i + 16 <= m; i += 16, index = _mm512_add_epi32(index, _mm512_set1_epi32(16))) {
         __m512i lanes = _mm512_loadu_si512(key + i);
-        __m512i above = _mm512_sub_epi32(lanes, _mm512_set1_epi32((int)low));
-        __mmask16 mask = _mm512_cmple_epu32_mask(above, _mm512_set1_epi32((int)width));
-        if (!mask) continue;
-        if (count + GROUP <= capacity)
-            _mm512_storeu_si512(keys + count, _mm512_maskz_compress_epi32(mask, lanes));
-        else
-            count += GROUP;
+        __mmask16 mask = _mm512_cmple_epu32_mask(_mm512_sub_epi32(lanes, least), most);
+        int64_t to = count < capacity ? count : capacity;
+        _mm512_storeu_si512(keys + to, _mm512_maskz_compress_epi32(mask, lanes));
+        if (indices)
+            _mm512_storeu_si512(indices + to, _mm512_maskz_compress_epi32(mask, index));
         count += __builtin_popcount(mask);
     }
 #elif defined(__AVX2__)
-    __m256i most = _mm256_set1_epi32((int)width), least = _mm256_set1_epi32((int)low);
-    for (; i + 8 <= m; i += 8) {
+    const __m256i least = _mm256_set1_epi32((int)low), most = _mm256_set1_epi32((int)width);
+    __m256i index = _mm256_add_epi32(
+        _mm256_set1_epi32((int)first), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
+    for (; i + 8 <= m; i += 8, index = _mm256_add_epi32(index, _mm256_set1_epi32(8))) {
         __m256i lanes = _mm256_loadu_si256((const __m256i *)(key + i));
         __m256i above = _mm256_sub_epi32(lanes, least);
         __m256i inside = _mm256_cmpeq_epi32(_mm256_min_epu32(above, most), above);
         int mask = _mm256_movemask_ps(_mm256_castsi256_ps(inside));
-        if (!mask) continue;
         __m256i order = _mm256_loadu_si256((const __m256i *)PACK[mask]);
-        if (count + GROUP <= capacity)
-            _mm256_storeu_si256((__m256i *)(keys + count),
-                                _mm256_permutevar8x32_epi32(lanes, order));
-        else
-            count += GROUP;
+        int64_t to = count < capacity ? count : capacity;
+        _mm256_storeu_si256((__m256i *)(keys + to), _mm256_permutevar8x32_epi32(lanes, order));
+        if (indices)
+            _mm256_storeu_si256(
+                (__m256i *)(indices + to), _mm256_permutevar8x32_epi32(index, order));
         count += __builtin_popcount((unsigned)mask);
     }
 #endif
-    for (; i < m; i++)
-        if (key[i] - low <= width) {
-            if (count + GROUP <= capacity)
-                keys[count] = key[i];
-            else
-                count += GROUP;
-            count++;
-        }
+    for (; i < m; i++) {
+        int64_t to = count < capacity ? count : capacity;
+        keys[to] = key[i];
+        if (indices) indices[to] = first + (uint32_t)i;
+        count += key[i] - low <= width;
+    }
     *found = count;
 }
 
@@ -84,7 +87,7 @@ static inline void count_keys(const uint32_t *restrict key, int m, int32_t bucke
     }
     uint32_t inside[BLOCK + GROUP], low = (uint32_t)bucket << 16;
     int64_t found = 0;
-    collect(key, m, low, low | 0xFFFFu, BLOCK + GROUP, inside, &found);
+    collect(key, m, low, low | 0xFFFFu, BLOCK, inside, 0, NULL, &found);
     for (int64_t i = 0; i < found; i++) to[inside[i] & 0xFFFFu]++;
 }
 
@@ -112,7 +115,7 @@ void amalgam_histogram(const void *base, int base_type, const Expert *expert, in
  * are at most 2^32. places: n x room; where inside exceeds the room they are not complete. */
 typedef struct {
     int32_t n;
-    uint32_t first; /* the place of the first entry of the chunk */
+    uint32_t first; /* the index of the first entry of the chunk in its run */
     const float *values;
     const uint64_t *limits;
     int64_t *below, *inside;
@@ -120,60 +123,29 @@ typedef struct {
     uint32_t *places;
 } Bands;
 
-/* Looks at m entries of a chunk, from `at` on. */
-static inline void look(const Bands *bands, const uint32_t *restrict key, int64_t at, int m) {
-    uint32_t start = bands->first + (uint32_t)at * MULTIPLIER;
-    for (int k = 0; k < bands->n; k++) {
-        uint32_t wanted = bits_of(bands->values[k]);
-        uint64_t low = bands->limits[2 * k], high = bands->limits[2 * k + 1];
-        uint32_t *places = bands->places + k * bands->room;
-        int64_t before = 0, inside = bands->inside[k], room = bands->room;
-        int i = 0;
-#if defined(__AVX512F__)
-        __m512i value = _mm512_set1_epi32((int)wanted);
-        __m512i first = _mm512_set1_epi32((int)(uint32_t)low);
-        __m512i width = _mm512_set1_epi32((int)(uint32_t)(high - low - 1));
-        __mmask16 some = high > low ? 0xFFFF : 0, all = low >> 32 ? 0xFFFF : 0;
-        __m512i count = _mm512_setzero_si512(), one = _mm512_set1_epi32(1);
-        ALIGNED uint32_t lanes[16];
-        for (int j = 0; j < 16; j++) lanes[j] = start + (uint32_t)j * MULTIPLIER;
-        __m512i place = _mm512_load_si512(lanes), step = _mm512_set1_epi32((int)(16 * MULTIPLIER));
-        for (; i + 16 <= m; i += 16, place = _mm512_add_epi32(place, step)) {
-            __mmask16 equal = _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(key + i), value);
-            __mmask16 early = _mm512_mask_cmplt_epu32_mask(equal, place, first) | (equal & all);
-            count = _mm512_mask_add_epi32(count, early, count, one);
-            __mmask16 mine = _mm512_mask_cmple_epu32_mask(
-                equal & some, _mm512_sub_epi32(place, first), width);
-            if (!mine) continue; /* seldom taken: branches on what is equal would be guessed wrong */
-            if (inside + 16 <= room)
-                _mm512_storeu_si512(places + inside, _mm512_maskz_compress_epi32(mine, place));
-            inside += __builtin_popcount(mine);
-        }
-        before = _mm512_reduce_add_epi32(count);
-#elif defined(__AVX2__)
-        __m256i value = _mm256_set1_epi32((int)wanted);
-        for (; i + 8 <= m; i += 8) {
-            __m256i found = _mm256_cmpeq_epi32(_mm256_loadu_si256((const __m256i *)(key + i)), value);
-            int equal = _mm256_movemask_ps(_mm256_castsi256_ps(found));
-            for (; equal; equal &= equal - 1) {
-                uint32_t place = start + (uint32_t)(i + __builtin_ctz((unsigned)equal)) * MULTIPLIER;
-                int mine = place >= low && place < high;
-                before += place < low;
-                if (mine && inside < room) places[inside] = place;
-                inside += mine;
+/* Looks at a chunk of one expert's changes. */
+void amalgam_look(const void *base, int base_type, const void *expert, int type, int64_t n,
+                  const Bands *bands) {
+    ALIGNED float b[BLOCK], d[BLOCK];
+    ALIGNED uint32_t key[BLOCK], same[BLOCK + GROUP], indices[BLOCK + GROUP];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, b);
+        load_delta(b, expert, type, at, m, d);
+        for (int i = 0; i < m; i++) key[i] = bits_of(d[i]) & 0x7FFFFFFFu;
+        for (int k = 0; k < bands->n; k++) {
+            uint32_t value = bits_of(bands->values[k]), first = bands->first + (uint32_t)at;
+            int64_t equal = 0;
+            collect(key, m, value, value, BLOCK, same, first, indices, &equal);
+            uint64_t low = bands->limits[2 * k], high = bands->limits[2 * k + 1];
+            for (int64_t i = 0; i < equal; i++) {
+                uint32_t place = place_of(indices[i]);
+                bands->below[k] += place < low;
+                if (place < low || place >= high) continue;
+                int64_t inside = bands->inside[k]++;
+                if (inside < bands->room) bands->places[k * bands->room + inside] = place;
             }
         }
-#endif
-        for (; i < m; i++) {
-            uint32_t place = start + (uint32_t)i * MULTIPLIER;
-            if (key[i] != wanted) continue;
-            int mine = place >= low && place < high;
-            before += place < low;
-            if (mine && inside < room) places[inside] = place;
-            inside += mine;
-        }
-        bands->below[k] += before;
-        bands->inside[k] = inside;
     }
 }
 
@@ -211,14 +183,22 @@ uint32_t amalgam_select(const uint32_t *keys, int64_t n, int64_t rank, uint32_t 
     }
 }
 
-/* One pass for several order statistics whose values are bracketed: how many magnitudes lie above
- * each bracket [low, high], and the bits of those inside it, in order; where low is high their
- * number alone. Bits of magnitudes order as the magnitudes do. Adds to above and found; keys:
- * n_brackets x capacity. Where found exceeds capacity the bracket was too wide, and its keys are not
- * complete. Looks at some bands of equal entries, too. Returns the largest bits. */
-uint32_t amalgam_collect(const void *base, int base_type, const void *expert, int type, int64_t n,
-                         int n_brackets, const uint32_t *low, const uint32_t *high, int64_t *above,
-                         int64_t *found, int64_t capacity, uint32_t *keys, const Bands *bands) {
+/* One pass for several order statistics whose values are bracketed: the bits of the magnitudes
+ * inside each bracket [low, high], in order, with their indices; where low is high how many of them
+ * are in each stripe, by section; and how many lie above it, unless another bracket follows on it:
+ * then those above and inside that one do. Bits of magnitudes order as the magnitudes do. Returns
+ * the largest bits.
+ *
+ * first: index of the chunk's first entry, whole blocks. Adds to above, found and stripes. keys,
+ * indices: n_brackets x (capacity + GROUP); where found exceeds the capacity the bracket was too wide,
+ * and they are not complete. stripes: for each bracket of a single value, sections x 2 STRIPES, by
+ * lane and turn. */
+enum { SECTION = 1 << 19 };
+
+uint32_t amalgam_collect(const void *base, int base_type, const void *expert, int type,
+                         int64_t first, int64_t n, int n_brackets, const uint32_t *low,
+                         const uint32_t *high, int64_t *above, int64_t *found, int64_t capacity,
+                         uint32_t *keys, uint32_t *indices, int64_t sections, uint32_t *stripes) {
     ALIGNED float b[BLOCK], d[BLOCK];
     ALIGNED uint32_t key[BLOCK], top = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
@@ -229,20 +209,23 @@ uint32_t amalgam_collect(const void *base, int base_type, const void *expert, in
             key[i] = bits_of(d[i]) & 0x7FFFFFFFu;
             top = key[i] > top ? key[i] : top;
         }
+        uint32_t index = (uint32_t)(first + at);
+        uint32_t *single = stripes + (first + at) / SECTION * 2 * STRIPES + turn(index / STRIPES);
         for (int k = 0; k < n_brackets; k++) {
-            uint32_t from = low[k], to = high[k], width = to - from;
-            int over = 0;
-            for (int i = 0; i < m; i++) over += key[i] > to;
-            above[k] += over;
-            if (width == 0) { /* a single value: its place is not needed */
-                int equal = 0;
-                for (int i = 0; i < m; i++) equal += key[i] == to;
-                found[k] += equal;
+            uint32_t from = low[k], to = high[k];
+            if (k + 1 == n_brackets || to + 1 < low[k + 1]) {
+                int over = 0;
+                for (int i = 0; i < m; i++) over += key[i] > to;
+                above[k] += over;
+            }
+            if (from == to) {
+                for (int i = 0; i < m; i++) single[i] += key[i] == to;
+                single += sections * 2 * STRIPES;
                 continue;
             }
-            collect(key, m, from, to, capacity, keys + (int64_t)k * capacity, found + k);
+            int64_t row = k * (capacity + GROUP);
+            collect(key, m, from, to, capacity, keys + row, index, indices + row, found + k);
         }
-        look(bands, key, at, m);
     }
     return top;
 }

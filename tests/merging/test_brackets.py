@@ -24,7 +24,7 @@ def locate(keys: np.ndarray, wanted: list[brackets.Bracket], rank: int) -> Order
         inside = keys[(keys >= low) & (keys <= high)]
         above = int((keys > high).sum())
         kept = inside if low < high else inside[:0]
-        found.append(brackets.Inside(low, high, above, inside.size, kept))
+        found.append(brackets.Inside(low, high, above, inside.size, kept, kept))
     return brackets.locate(found, keys.size, rank)
 
 

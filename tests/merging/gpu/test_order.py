@@ -61,9 +61,9 @@ def test_marks_by_hand() -> None:
     expert = torch.tensor([1.0, -3.0, 2.0, 2.0, 2.0, -2.0, 0.5])
     bits = {value: int(np.float32(value).view(np.int32)) for value in (3.0, 2.0)}
     marks = order.marks(torch.zeros(7), expert).tolist()
-    # in order: 3 at 1; the 2s at 5, 2, 4, 3 (places .090, .236, .472, .854); 1; 0.5
-    one, three = (int(placed(4)[index]) for index in (1, 3))
-    assert marks == [bits[3.0], one, bits[2.0], three, -1, order.FIRST]
+    # in order: 3 at 1; the 2s at 2, 4, 3, 5 (stripes 82, 164, 379, 461); 1; 0.5
+    one, five = (int(placed(6)[index]) for index in (1, 5))
+    assert marks == [bits[3.0], one, bits[2.0], five, -1, order.FIRST]
 
 
 def test_a_cut_that_is_known_is_a_bracket_of_nothing() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from merging.decisions import Competition, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
 from merging.gpu import order, table
-from merging.tied import RUN, Cut, place, upper_places
+from merging.tied import RUN, Cut, upper_places
 
 TYPES = ("BF16", "F32", "BF16")
 
@@ -26,8 +26,7 @@ def test_rings_come_first_and_draws_after() -> None:
         [bits(0.25), three, bits(0.25), three, 0, bits(0.25) + 1, bits(0.25) + 1],
         [bits(0.125), none, bits(0.125), none, 0, bits(0.125) + 1, bits(0.125) + 1],
     ]
-    first = (place(2) >> 32) + order.FIRST
-    assert row == [100, first, *rings[0], *rings[1], 5, -6, 1 << 23]
+    assert row == [100, 2, *rings[0], *rings[1], 5, -6, 1 << 23]
     shape = table.shape_of(decisions, outcome, TYPES, "F16")
     assert (shape.rings, shape.amplified) == ((-1, 2), (True, True))
     assert shape.draws_at == (16, 19, 19) and shape.draws_at[-1] == len(row)
@@ -53,7 +52,7 @@ def test_ranks_become_brackets() -> None:
     placed = upper_places(0, 1000, "cpu").numpy() + order.FIRST
     row = table.whole_numbers([Ranks((300,), (1.0,))], 1000, lambda index: marks)
     first, last = (int(placed[index]) for index in (743, 487))
-    assert row[:2] == [1000, order.FIRST]
+    assert row[:2] == [1000, 0]
     assert row[2:7] == [bits(744.0), first, bits(488.0), last, 44]
     assert row[7:] == [bits(744.0) + 1, bits(488.0) + 1]
     everything = table.whole_numbers([Ranks((1000,), (1.0,))], 1000, lambda index: marks)

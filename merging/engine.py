@@ -413,6 +413,10 @@ class TensorReader:
         """Histograms of the magnitudes of the pruned deltas, see `merging.selection.Sweep`."""
         return sweep_rows(lambda: self.magnitudes(decisions))(buckets)
 
+    def changed(self) -> list[int]:
+        """Entries that differ from the base, per expert; of readers that find cuts."""
+        raise NotImplementedError
+
     def stops(self, parted: Sequence[Parted]) -> list[int]:
         """Where cuts part the tensor's equal changes (`merging.tied`); a row is an expert."""
         return stops(self.look, parted)

@@ -7,7 +7,6 @@ the changes that reach the merge: other than 0, and in a partition whose factor 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
@@ -26,8 +25,7 @@ _TOLD, _RELATIVE = 5e-4, 0.02  # smaller differences, of the entries and of what
 
 @dataclass(frozen=True)
 class Kept:
-    """How many changes of some entries a pruner keeps. Sums over tensors are Kept, too. What nobody
-    counted is NaN.
+    """How many changes of some entries a pruner keeps. Sums over tensors are Kept, too.
 
     Attributes:
         entries: entries looked at.
@@ -79,20 +77,19 @@ def total(parts: Iterable[Sequence[Kept]]) -> list[Kept]:
 
 
 def document(kept: Kept) -> dict[str, object]:
-    """As JSON has it: shares of the entries, None where nobody counted."""
-    counted = not math.isnan(kept.kept)
+    """As JSON has it: shares of the entries."""
     return {
         "entries": int(kept.entries),
         "asked": kept.share_asked,
-        "kept": kept.share if counted else None,
-        "causes": kept.causes if counted else None,
+        "kept": kept.share,
+        "causes": kept.causes,
     }
 
 
 def difference(model: str, kept: Kept) -> str | None:
     """In one line, where another share of a model's entries is kept than was asked for."""
-    if not abs(kept.share - kept.share_asked) >= max(_TOLD, _RELATIVE * kept.share_asked):
-        return None  # the same, or not counted
+    if abs(kept.share - kept.share_asked) < max(_TOLD, _RELATIVE * kept.share_asked):
+        return None
     told = sorted(
         ((part, CAUSES[cause]) for cause, part in kept.causes.items() if abs(part) >= _TOLD),
         key=lambda one: -abs(one[0]),

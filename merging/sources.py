@@ -102,6 +102,7 @@ class KeptTensor:
     addresses: tuple[int, ...]
     types: tuple[str, ...]
     _marks: dict[int, memoryview] = field(default_factory=dict)
+    _changed: dict[int, int] = field(default_factory=dict)
     _squared: float | None = None
 
     @staticmethod
@@ -115,6 +116,13 @@ class KeptTensor:
         if expert not in self._marks:
             self._marks[expert] = order.marks(self.models[0], self.models[1 + expert])
         return self._marks[expert]
+
+    def changed(self, expert: int) -> int:
+        """How many entries of one expert differ from the base, counted once."""
+        if expert not in self._changed:
+            base, other = self.models[0], self.models[1 + expert]
+            self._changed[expert] = int(torch.count_nonzero(other.float() - base.float()))
+        return self._changed[expert]
 
     def squared(self) -> float:
         """The sum of squares of the base, made once."""

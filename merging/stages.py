@@ -6,7 +6,6 @@ returns its decision as data. The formulas live in `merging.methods`, the passes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -48,7 +47,6 @@ from merging.tied import KEEP_ALL, KEEP_NONE, Band, Cut, Looked, stops
 _WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
 _GUESSED = 1 << 20  # entries sampled, about
 Buckets = Sequence[Sequence[int]]
-_UNKNOWN = (math.nan, math.nan, math.nan)
 Histograms = list[dict[int, np.ndarray]]
 Keeps = list[tuple[int, ...]]
 """Per expert, how many entries its nested partitions hold."""
@@ -226,11 +224,14 @@ class _ByMagnitude:
             return [Keep()] * reader.experts
         counted = [row[-1] for row in keeps]
         if reader.finds_cuts and self._cuts_may_wait:
-            self._tell(reader, dense, counted, [_UNKNOWN] * reader.experts)
+            changed = reader.changed()
+            nested = [_with_changes(reader.numel, *row) for row in zip(keeps, changed, strict=True)]
+            inside = list(map(inside_rings, counted, nested, self._factors))
+            self._tell(reader, dense, counted, inside)
             return list(map(Ranks, keeps, self._factors))
         cuts = largest_cuts(reader.order_statistics, reader.stops, reader.numel, keeps)
-        rows = zip(counted, cuts, self._factors, strict=True)
-        self._tell(reader, dense, counted, [inside_rings(reader.numel, *row) for row in rows])
+        nested = [counts_of(row, reader.numel) for row in cuts]
+        self._tell(reader, dense, counted, list(map(inside_rings, counted, nested, self._factors)))
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
 
     def _tell(
@@ -317,7 +318,7 @@ class ModelMagnitude(_ByMagnitude):
         self.kept[""] = [
             Kept(
                 count, asked * count, asked * count, row[-1],
-                *inside_rings(count, row[-1], cuts, factors),
+                *inside_rings(row[-1], counts_of(cuts, count), factors),
             )
             for asked, row, cuts, factors in zip(
                 (source.density.constant or 0.0 for source in self._recipe.sources), keeps,
@@ -400,8 +401,8 @@ class DynamicPruning(_ByMagnitude):
             cuts.append([known[rank] for rank in row])
         counted = [magnitude.kept_count(reader.numel, one) for one in dense]
         above = [reader.numel if row[-1].count is None else row[-1].count for row in cuts]
-        rows = zip(above, cuts, self._factors, strict=True)
-        self._tell(reader, dense, counted, [inside_rings(reader.numel, *row) for row in rows])
+        nested = [counts_of(row, reader.numel) for row in cuts]
+        self._tell(reader, dense, counted, list(map(inside_rings, above, nested, self._factors)))
         return [self._rings(reader, index, row) for index, row in enumerate(cuts)]
 
 
@@ -547,17 +548,30 @@ class PcbConsensus:
         return replace(game, bounds=complete)
 
 
+def counts_of(cuts: Sequence[Cut], numel: int) -> list[int]:
+    """How many entries other than 0 some cuts keep.
+
+    Args:
+        numel: entries of the scope; what a cut that keeps everything holds.
+    """
+    return [numel if cut.count is None else cut.count for cut in cuts]
+
+
+def _with_changes(numel: int, counts: Sequence[int], changed: int) -> list[int]:
+    """As `counts_of`, of cuts that keep so many of the largest entries."""
+    return [count if count == numel else min(count, changed) for count in counts]
+
+
 def inside_rings(
-    numel: int, found: int, cuts: Sequence[Cut], factors: Sequence[float]
+    found: int, nested: Sequence[int], factors: Sequence[float]
 ) -> tuple[int, int, int]:
     """The last three of Kept: entries inside the last of some nested cuts, those of them that
     differ from the base, and those whose factor is not 0.
 
     Args:
-        numel: entries of the scope; what a cut that keeps everything holds.
         found: entries inside the last cut.
+        nested: of every cut, see `counts_of`.
     """
-    nested = [numel if cut.count is None else cut.count for cut in cuts]
     rings = [count - before for before, count in zip([0, *nested], nested, strict=False)]
     kept = sum(count for count, factor in zip(rings, factors, strict=True) if factor)
     return found, nested[-1], kept

@@ -111,6 +111,16 @@ class KernelReader(TensorReader):
     def __init__(self, stream: KernelStream, entry: Entry) -> None:
         super().__init__(stream, entry)
         self.finds_cuts = stream.holds(entry)
+        self._held_by = stream.held
+
+    @functools.cached_property
+    def held(self) -> KeptTensor:
+        """What the models hold, on the device."""
+        return self._held_by(self.entry)
+
+    def changed(self) -> list[int]:
+        """As TensorReader."""
+        return [self.held.changed(expert) for expert in range(self.experts)]
 
 
 class KernelStream(Stream):
@@ -226,9 +236,8 @@ class KernelStream(Stream):
             if not (reader.finds_cuts and table.is_known(decisions, outcome, entry.numel)):
                 others.append((reader, decisions, outcome))
                 continue
-            held = self._held(entry)
-            shape, factors = self._known(decisions, outcome, held, dtypes[entry.name])
-            jobs.append(Job(reader, decisions, held, shape, factors))
+            shape, factors = self._known(decisions, outcome, reader.held, dtypes[entry.name])
+            jobs.append(Job(reader, decisions, reader.held, shape, factors))
         return jobs, others
 
     def _known(
@@ -241,7 +250,8 @@ class KernelStream(Stream):
             self._shared[key] = shape, table.factors(decisions, outcome)
         return self._shared[key]
 
-    def _held(self, entry: Entry) -> KeptTensor:
+    def held(self, entry: Entry) -> KeptTensor:
+        """What the models hold of a tensor, on the device."""
         if isinstance(self.source, KeptFamily):
             return self.source.tensors[entry.name]
         models = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from safetensors.torch import load_file
 
 from merging.merge import merge
 from merging.recipe import from_mapping
-from merging.retention import NOTHING, Kept, difference, document, total
+from merging.retention import NOTHING, Kept, difference, total
 from tests.families import document as recipe_of
 from tests.families import write_family
 
@@ -45,13 +43,6 @@ def test_the_line_names_the_causes_largest_first() -> None:
     )
     assert difference("e", Kept(10_000, 2000.4, 2000.4, 2000, 2000, 2000, 2000)) is None
     assert difference("e", NOTHING) is None
-
-
-def test_what_nobody_counted_is_not_told() -> None:
-    unknown = replace(PART, found=math.nan, changed=math.nan, kept=math.nan)
-    assert difference("e", unknown) is None
-    assert document(unknown) == {"entries": 1000, "asked": 0.2, "kept": None, "causes": None}
-    assert math.isnan((unknown + PART).kept)
 
 
 def few_values(seed: int) -> dict[str, torch.Tensor]:

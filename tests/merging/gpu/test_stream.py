@@ -59,10 +59,11 @@ def test_the_bytes_are_those_of_the_cpu(
 ) -> None:
     recipe = recipe_of(name, family)
     monkeypatch.setattr(merge, "_stream_class", lambda *_: Stream)
-    merge.merge(recipe, tmp_path / "cpu", device="cpu")
+    here = merge.merge(recipe, tmp_path / "cpu", device="cpu")
     monkeypatch.setattr(merge, "_stream_class", lambda *_: kind)
     result = merge.merge(recipe, tmp_path / "there", device=DEVICE)
     assert (result.device, result.engine) == (DEVICE, kind.engine)
+    assert result.kept == here.kept
     assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from merging.checkpoints import Checkpoint, Family
+from merging.checkpoints.folders import MORE_TEMPLATES, inner_folders
 from merging.documents import read_json
 from merging.errors import BadCheckpoint, BadFile
 from merging.kinship import chat, giver_of
@@ -24,10 +25,9 @@ _INSIDE = (*_BESIDE, "*.safetensors")  # of folders that modules.json names: poo
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "chat_template.*",
-    "generation_config.json", f"{chat.MORE_TEMPLATES}/*",
+    "generation_config.json", f"{MORE_TEMPLATES}/*",
 )  # fmt: skip
 _BLOCK = 1 << 20  # bytes copied at a time
-_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def config(recipe: Recipe, family: Family) -> dict[str, Any]:
@@ -47,10 +47,10 @@ def config(recipe: Recipe, family: Family) -> dict[str, Any]:
 
 
 def _with_ids(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    found = {**config, **{key: other[key] for key in _IDS if key in other}}
+    found = {**config, **{key: other[key] for key in chat.IDS if key in other}}
     text, theirs = found.get("text_config"), other.get("text_config", other)
     if isinstance(text, dict) and isinstance(theirs, dict):
-        found["text_config"] = {**text, **{key: theirs[key] for key in _IDS if key in theirs}}
+        found["text_config"] = {**text, **{key: theirs[key] for key in chat.IDS if key in theirs}}
     return found
 
 
@@ -79,29 +79,11 @@ def names(folder: Path) -> Iterator[str]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and _fits(path.name, _BESIDE) and not _fits(path.name, _NOT_COPIED):
             yield path.name
-    for path in sorted((folder / chat.MORE_TEMPLATES).glob("*.jinja")):
-        if path.is_file():
-            yield f"{chat.MORE_TEMPLATES}/{path.name}"
-    for module in _modules(folder):
-        for path in sorted((folder / module).iterdir()):
-            if path.is_file() and _fits(path.name, _INSIDE):
-                yield f"{module}/{path.name}"
-
-
-def _modules(folder: Path) -> Iterator[str]:
-    """Folders that modules.json names (sentence-transformers): inside this one, and no link."""
-    try:
-        given = read_json(folder / "modules.json")
-    except BadFile:
-        return
-    for one in given if isinstance(given, list) else []:
-        path = one.get("path") if isinstance(one, dict) else None
-        if not isinstance(path, str) or "\0" in path or path in ("", ".", chat.MORE_TEMPLATES):
-            continue
-        parts = PurePosixPath(path).parts
-        inside = len(parts) == 1 and parts[0] not in ("..", "/")
-        if inside and (folder / path).is_dir() and not (folder / path).is_symlink():
-            yield parts[0]
+    for inner in inner_folders(folder):
+        kinds = ("*.jinja",) if inner == MORE_TEMPLATES else _INSIDE
+        for path in sorted((folder / inner).iterdir()):
+            if path.is_file() and _fits(path.name, kinds):
+                yield f"{inner}/{path.name}"
 
 
 def _fits(name: str, patterns: tuple[str, ...]) -> bool:

@@ -22,7 +22,7 @@ from merging.errors import BadFile
 
 TEXT_BYTES = 8_000_000
 OBJECT_BYTES = 32_000_000  # the index of a model of 300,000 tensors
-MOST_VALUES = 1_000_000  # a value of JSON takes up to a hundred times its text in memory
+MOST_VALUES = 400_000  # the same; a value of JSON takes up to a hundred times its text in memory
 MOST_LEVELS = 64  # of nesting
 _KINDS = {
     stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",

@@ -1,15 +1,25 @@
 """Memory that a pass over models has freed, handed back to the system.
 
 The C library keeps what threads free for their next request, up to all that a pass held at once: a
-server that has read one large family would hold that for good.
+server that has read one large family would hold that for good. Beside that it learns: once large
+arrays were freed, the next ones lie among small things, whose pages cannot be handed back.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+_MMAP_THRESHOLD = -3  # glibc's number for it
+_LARGE_BYTES = 4 << 20
+
+
+def keep_large_apart() -> None:
+    """From now on, what has 4 MiB and more lies in pages of its own: freed, it is the system's."""
+    if (library := _library()) is not None:
+        library.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 @contextmanager
@@ -18,14 +28,15 @@ def handed_back() -> Iterator[None]:
     try:
         yield
     finally:
-        if (trim := _trim()) is not None:
-            trim(0)
+        if (library := _library()) is not None:
+            library.malloc_trim(0)
 
 
 @functools.cache
-def _trim() -> Callable[[int], int] | None:
-    """glibc's malloc_trim; None where there is another C library."""
+def _library() -> ctypes.CDLL | None:
+    """glibc; None where there is another C library."""
     try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        return library if hasattr(library, "malloc_trim") else None
+    except (OSError, TypeError):
         return None

@@ -386,8 +386,8 @@ def _tokenizer(
 
 
 def _place_of(reference: str, folder: Path | None) -> str:
-    """What tells a model from others: its folder where it is one, without . and .. in the path."""
-    path = os.path.normpath((folder or Path.cwd()) / Path(reference))
+    """What tells a model from others: its folder where it is one, wherever links lead."""
+    path = os.path.realpath((folder or Path.cwd()) / os.path.expanduser(reference))
     return path if os.path.isdir(path) else os.path.normpath(reference)
 
 

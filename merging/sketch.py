@@ -114,6 +114,11 @@ class FamilySketch:
         return np.array([tensor.numel for tensor in self.tensors], dtype=np.int64)
 
     @property
+    def size_bytes(self) -> int:
+        """Memory that the arrays take."""
+        return sum(one.nbytes for one in vars(self).values() if isinstance(one, np.ndarray))
+
+    @property
     def edges(self) -> np.ndarray:
         """(B + 1,) float64 bin edges of |delta|."""
         return bin_edges()

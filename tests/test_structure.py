@@ -54,7 +54,8 @@ def test_screens_do_no_tensor_arithmetic(path: Path) -> None:
 
 LAYERS = [  # a module imports from its own line and those above it
     {"merging.errors", "merging.later", "merging.freed", "merging.console", "merging.documents",
-     "merging.bounded_yaml", "merging.interrupts", "merging.shortage", "merging.shipped"},
+     "merging.bounded_yaml", "merging.interrupts", "merging.locks", "merging.shortage",
+     "merging.shipped"},
     {"merging.demo", "merging.chat_templates"},
     {"merging.checkpoints", "merging.selection", "merging.tied", "merging.kernels",
      "merging.schedule", "merging.sketch", "merging.slices"},

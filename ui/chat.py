@@ -18,6 +18,7 @@ import gradio as gr
 from merging.errors import Cancelled, MergeError
 from merging.trial.turns import Sampling
 from ui import chat_view as view
+from ui.aside import aside
 from ui.events import CHEAP, PRIVATE, PROMPT
 from ui.library import RECORD, Library, Model
 from ui.merge_view import amount
@@ -281,16 +282,16 @@ class ChatTab:
         if turn.state != "waiting":  # stopped while the model was loading
             yield ""
             return
-        turn.state, turn.note = "running", "thinking"
+        place = self.store.place(model, chat)
+        turn.state, turn.note = "running", " · ".join(filter(None, ["thinking", place]))
+        yield ""
         messages = talk.messages(turn)
-        for chunk in chat.stream(messages, sampling, stop=stop, every_s=_EVERY_S):
+        for chunk in aside(chat.stream(messages, sampling, stop=stop, every_s=_EVERY_S)):
             turn.answer = chunk.text
             rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
             if chunk.finish:
                 turn.state = "over"
-                turn.note = " · ".join(
-                    filter(None, [view.note(chunk, chat.has_template), chat.parts])
-                )
+                turn.note = " · ".join(filter(None, [view.note(chunk, chat.has_template), place]))
                 turn.answer = chunk.text or "(no answer)"
             elif turn.state == "running":
                 turn.note = f"{chunk.tokens} tokens"

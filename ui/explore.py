@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from merging import kernels
 from merging import recipe as recipes
 from merging.engine import Progress
 from merging.errors import Cancelled, MergeError
@@ -24,6 +25,7 @@ from ui import controls
 from ui import explore_view as view
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS, Controls
 from ui.library import Library
+from ui.merge_view import span
 from ui.panel import PlotPanel
 from ui.readings import Reading, Readings
 
@@ -232,9 +234,8 @@ def _settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
         told = view.numbers(recipe, sketch, values, view.names_of(library, values["experts"]))
-    except MergeError as error:
-        gr.Warning(str(error))
-        return [gr.skip()] * (3 + MAX_PARTITIONS)
+    except MergeError as error:  # in its place on the page: a plain request carries no toasts
+        return [view.unplanned(str(error)), *[gr.skip()] * (2 + MAX_PARTITIONS)]
     count = int(values["partitions"])
     labels = controls.amplification_labels(values["rate"], count)
     updates = [gr.update(label=label) for label in labels]
@@ -256,39 +257,22 @@ def _changed(
         reading: ends this one early.
     """
     reading = reading or Reading()
-    gone = reading.over
     same = [gr.skip()] * (MAX_EXPERTS + 1)
     keep, rest = [*same, gr.update(visible=True)], [*same, gr.update(visible=False)]
     count = len(values["experts"] or [])
     if count == 0:
         yield [*view.nothing("Choose at least one expert."), *rest]
         return
-    skipped = [gr.skip()] * 6
-    heading: dict[str, Any] | None = None  # of the first look, once there is one
-    yield [_reading(count, None, None), *skipped, *keep]
-    told: deque[Progress] = deque(maxlen=1)
     try:
         ids = view.ordered(library, values)["experts"]
         values.update(_weights(values, weighed, ids))
-        with ThreadPoolExecutor(1, thread_name_prefix="scan") as pool, _set_on_exit(gone):
-            looking = pool.submit(view.first_look, library, named, dict(values), gone)
-            work = pool.submit(view.family_values, library, named, values, told.append, gone)
-            while not wait([looking], timeout=_TELL_S).done:
-                yield [_reading(count, None, None), *skipped, *keep]
-            if look := looking.result():
-                heading = look[0]
-                yield [_reading(count, None, heading), *look[1:], *keep]
-            while not wait([work], timeout=_TELL_S).done:
-                if told:
-                    yield [_reading(count, told[0], heading), *skipped, *keep]
-            filled = work.result()
+        filled = yield from _read(library, named, values, reading.over, keep)
     except Cancelled:
         if not reading.replaced:
             again = "Choose experts to read them again."
             yield [*view.nothing(again, "Reading was stopped."), *rest]
         return
     except MergeError as error:
-        gr.Warning(str(error))
         yield [*view.nothing(str(error), "These models cannot be explored together."), *rest]
         return
     if reading.replaced:
@@ -315,13 +299,61 @@ def _page(request: gr.Request) -> str:
     return str(request.session_hash)
 
 
+def _read(
+    library: Library,
+    named: dict[str, Any],
+    values: dict[str, Any],
+    gone: threading.Event,
+    keep: Sequence[Any],
+) -> Generator[list[Any], None, list[Any]]:
+    """Reads a family and tells how far it is, with a first look meanwhile.
+
+    Args:
+        gone: ends it; set when it is over.
+        keep: what is told of all but the panels.
+
+    Returns:
+        Values of `_outputs`.
+
+    Raises:
+        Cancelled: `gone` was set. Other MergeErrors: the family cannot be read.
+    """
+    count, told = len(values["experts"]), deque[Progress](maxlen=1)
+    rest = [*[gr.skip()] * 6, *keep]
+    heading: dict[str, Any] | None = None  # of the first look, once there is one
+    yield [_reading(count, None, None), *rest]
+    with _worker(gone) as pool:
+        looking = pool.submit(view.first_look, library, named, dict(values), gone)
+        work = pool.submit(view.family_values, library, named, values, told.append, gone)
+        for _ in _until_done(looking, gone):
+            yield [_reading(count, None, None), *rest]
+        if look := looking.result():
+            heading = look[0]
+            yield [_reading(count, None, heading), *look[1:], *keep]
+        for _ in _until_done(work, gone):
+            if told:
+                yield [_reading(count, told[0], heading), *rest]
+        return work.result()
+
+
 @contextmanager
-def _set_on_exit(event: threading.Event) -> Iterator[None]:
-    """Sets the event however the block ends: a page that was closed needs no scan."""
+def _worker(gone: threading.Event) -> Iterator[ThreadPoolExecutor]:
+    """A thread to work on. However the block ends, `gone` is set and nobody waits for the thread:
+    what cannot be ended at once (a compiler, a disk) ends by itself."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="scan")
     try:
-        yield
+        yield pool
     finally:
-        event.set()
+        gone.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _until_done(work: Future[Any], gone: threading.Event) -> Iterator[None]:
+    """A moment after the other until the work is done. Raises Cancelled once `gone` is set."""
+    while not wait([work], timeout=_TELL_S).done:
+        if gone.is_set():
+            raise Cancelled("stopped")
+        yield
 
 
 def _reading(
@@ -332,18 +364,28 @@ def _reading(
     Args:
         look: the headline of a first look at it, which stays until all is read.
     """
-    share = left = ""
-    if progress is not None:
-        share = f" {progress.done / max(progress.total, 1):.0%}"
-        left = f" About {progress.eta_s:.0f} s left." if progress.eta_s is not None else ""
+    is_read = progress is not None and progress.done >= progress.total
+    share = f" {100 * progress.done // max(progress.total, 1)}%" if progress is not None else ""
     if look is not None:
-        reason = f"A first look, from some of the entries. Reading all of them{share}.{left}"
-        return {**look, "reason": reason}
+        now = f"Reading all of them{share}.{_time_left(progress)}"
+        now = "All of them are read; their histograms are being put together." if is_read else now
+        return {**look, "reason": f"A first look, from some of the entries. {now}"}
     told = "one expert" if experts == 1 else f"{experts} experts"
+    now = f"Every tensor of {told} is read once; the result is kept.{_time_left(progress)}"
+    if is_read:
+        now = f"Every tensor of {told} is read; the histograms are being put together."
+    elif progress is None and kernels.can_build() and not kernels.is_built():
+        now += " The code that reads it is compiled first: once on this machine."
     return {
         "parts": [(f"Reading the changes\N{HORIZONTAL ELLIPSIS}{share}", "")], "sentence": "",
-        "reason": f"Every tensor of {told} is read once; the result is kept.{left}",
+        "reason": now,
     }  # fmt: skip
+
+
+def _time_left(progress: Progress | None) -> str:
+    if progress is None or progress.eta_s is None:
+        return ""
+    return f" About {span(round(progress.eta_s))} left." if progress.eta_s >= 1 else ""
 
 
 def _rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:

@@ -174,6 +174,12 @@ def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:
     return [finding, "", "", None, None, None, None]
 
 
+def unplanned(message: str) -> dict[str, Any]:
+    """The headline where the controls spell nothing that can be planned. The plots stay."""
+    title = "These settings cannot be planned."
+    return {"parts": [(title, "")], "sentence": f"{title} {message}", "reason": message}
+
+
 def words(recipe: Recipe, warnings: Sequence[str] = ()) -> str:
     """What the recipe does: in a sentence, as formulas, where they come from, what to mind."""
     axes = [PRUNERS[recipe.prune], CONSENSUS[recipe.consensus]]

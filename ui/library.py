@@ -12,8 +12,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,14 +23,15 @@ from merging.checkpoints.names import DEMO_PREFIX, distinct_names
 from merging.checkpoints.stamp import Stamp
 from merging.checkpoints.stamp import stamp as file_stamp
 from merging.documents import read_object
-from merging.errors import BadFile, Cancelled, MergeError, ModelNotFound, OutputExists
+from merging.errors import BadFile, MergeError, ModelNotFound, OutputExists
+from merging.freed import handed_back
+from merging.locks import held
 from merging.recipe import Recipe
 from merging.sketch import FamilySketch
 
 Kind = Literal["demo", "folder", "merged"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SKETCHES_IN_MEMORY = 8
-_PATIENCE_S = 0.1  # between two looks at whether a reading is still wanted
+SKETCH_BYTES = 128 << 20  # of families beside the latest one: the disk has them all
 RECORD = "amalgam.yaml"  # stands in every folder that a merge wrote
 MOST_FOLDERS = 10_000  # of one models folder that are looked at
 MOST_MODELS = 1_000  # on offer: a list that a page still shows
@@ -74,6 +74,7 @@ class Library:
         self._roots = _name_roots(folders)
         self._cache = cache
         self._lock, self._scanning = threading.Lock(), threading.Lock()
+        self._looking = threading.Lock()  # apart from scans, which take longer
         self._models: dict[str, Model] = {}
         self._left_out: list[tuple[str, str]] = []
         self._sketches: OrderedDict[tuple, FamilySketch] = OrderedDict()
@@ -180,18 +181,26 @@ class Library:
         key = _family_key((base, *experts))
         if (known := self._remembered(key)) is not None:
             return known
-        with _held(self._scanning, cancel):  # who asks for the same family meanwhile finds it
+        # who asks for the same family meanwhile finds it
+        with held(self._scanning, cancel), handed_back():
             if (known := self._remembered(key)) is not None:
                 return known
             family = open_family(base.folder, {model.id: model.folder for model in experts})
             sketch = replace(
                 scan(family, progress=progress, cancel=cancel, cache=self._cache), base=base.id
             )
-            with self._lock:
-                self._sketches[key] = sketch
-                while len(self._sketches) > _SKETCHES_IN_MEMORY:
-                    self._sketches.popitem(last=False)
+            self._remember(key, sketch)
         return sketch
+
+    def _remember(self, key: tuple, sketch: FamilySketch) -> None:
+        """Keeps a sketch, and of the others those used last that fit beside it."""
+        with self._lock:
+            self._sketches[key] = sketch
+            beside = 0
+            for other in [one for one in reversed(self._sketches) if one != key]:
+                beside += self._sketches[other].size_bytes
+                if beside > SKETCH_BYTES:
+                    del self._sketches[other]
 
     def preview(
         self,
@@ -213,7 +222,8 @@ class Library:
         family = open_family(base.folder, {model.id: model.folder for model in experts})
         if self._cache is not None and cached(family, self._cache) is not None:
             return None
-        found = preview(family, cancel)
+        with held(self._looking, cancel):  # who is here first may have to wait for the compiler
+            found = preview(family, cancel)
         return found and replace(found, base=base.id)
 
     def _remembered(self, key: tuple) -> FamilySketch | None:
@@ -315,18 +325,6 @@ class Library:
             f"none of {', '.join(str(root) for root in self._roots.values())} can be written; "
             "start with --models and a folder of yours"
         )
-
-
-@contextmanager
-def _held(lock: threading.Lock, cancel: threading.Event | None) -> Iterator[None]:
-    """Holds a lock. Raises Cancelled where `cancel` is set while another holds it."""
-    while not lock.acquire(timeout=_PATIENCE_S):
-        if cancel is not None and cancel.is_set():
-            raise Cancelled("stopped while another family was being read")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _name_roots(folders: Sequence[Path]) -> dict[str, Path]:

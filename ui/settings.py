@@ -124,7 +124,8 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--chat-gib", type=_gib, default=env.get("AMALGAM_CHAT_GIB", "8"),
-        help="memory for loaded chat models, in GiB (default: 8)",
+        help="memory for loaded chat models, in GiB (default: 8); of larger ones the rest stays "
+        "on disk",
     )  # fmt: skip
     return parser
 

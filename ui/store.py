@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from merging.checkpoints import open_checkpoint
 from merging.errors import Cancelled, MergeError, NotEnoughSpace
+from ui.aside import let_others_first
 from ui.library import Model, stamp
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ModelStore:
             stop: ends the waiting; the model is loaded nevertheless, for who asks next.
 
         Raises:
-            NotEnoughSpace: it is larger than the whole budget.
+            NotEnoughSpace: not even a part of it fits into the budget.
             MergeError: it cannot be loaded.
             Cancelled: `stop` was set.
         """
@@ -58,6 +59,11 @@ class ModelStore:
                 raise Cancelled("stopped while the model was loading")
             wait([loading], timeout=_LOOK_S)
         return loading.result()
+
+    def place(self, model: Model, chat: ChatModel) -> str:
+        """Where a loaded model lies and what that costs; "" where that is memory as a whole."""
+        is_large = chat.parts and self.size_bytes(model) > self._budget
+        return f"{chat.parts}{'; a larger --chat-gib holds more' if is_large else ''}"
 
     def warm(self, models: list[Model]) -> None:
         """Loads models in the background; errors wait until somebody asks for the model.
@@ -92,17 +98,10 @@ class ModelStore:
 
     def _load(self, key: tuple, model: Model, loading: Future[ChatModel]) -> None:
         """Loads a model, and tells those who wait for it."""
+        let_others_first()
         chat, failed = None, None
         try:
-            need = self.size_bytes(model)
-            if need > self._budget:
-                raise NotEnoughSpace(
-                    f"{model.id} needs {need / 2**30:.1f} GiB, chat models may hold "
-                    f"{self._budget / 2**30:.1f} GiB; start with a larger --chat-gib"
-                )
-            prepared = _loader().prepare(model.folder, self._device, name=model.id)
-            self._reserve(key, need)
-            chat = prepared.load()
+            chat = self._read(key, model)
         except BaseException as error:  # whoever waits is told
             failed = error
         with self._changed:
@@ -115,6 +114,18 @@ class ModelStore:
             loading.set_exception(failed)
         elif chat is not None:
             loading.set_result(chat)
+
+    def _read(self, key: tuple, model: Model) -> ChatModel:
+        """A model in memory as a whole, or what fits of one that is larger than the budget."""
+        need = self.size_bytes(model)
+        prepared = _loader().prepare(model.folder, self._device, name=model.id)
+        self._reserve(key, min(need, self._budget))
+        if need <= self._budget:
+            return prepared.load()
+        try:
+            return prepared.load(self._budget)
+        except NotEnoughSpace as error:
+            raise NotEnoughSpace(f"{error} (a larger --chat-gib)") from None
 
     def _reserve(self, key: tuple, need: int) -> None:
         """Takes `need` bytes of the budget: from models that were not used for long, or by waiting

@@ -17,7 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from merging.checkpoints.folders import not_a_model
+from merging.checkpoints.folders import inner_folders, not_a_model
 from merging.checkpoints.header import WIDTHS, read_header
 from merging.checkpoints.layout import is_buffer
 from merging.checkpoints.stamp import Stamp, check_unchanged, stamp
@@ -253,13 +253,16 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
 def _refuse_specials(folder: Path, name: str) -> None:
     """Raises BadCheckpoint where what is named as a model's small file is none: a FIFO, a device, a
     link to nothing, ten gigabytes. Whoever copied or loaded it would wait for ever."""
-    try:
-        entries = sorted(filter(_is_small_file, os.scandir(folder)), key=lambda one: one.name)
-    except OSError as error:
-        raise BadCheckpoint(
-            f"{name}: {folder} cannot be listed ({(error.strerror or str(error)).lower()})"
-        ) from None
-    for entry in entries:
+    entries: list[os.DirEntry[str]] = []
+    for one in (folder, *(folder / inner for inner in inner_folders(folder))):
+        kinds = _SMALL_FILES if one == folder else (*_SMALL_FILES, ".safetensors")
+        try:
+            entries += [entry for entry in os.scandir(one) if _is_small_file(entry, kinds)]
+        except OSError as error:
+            raise BadCheckpoint(
+                f"{name}: {one} cannot be listed ({(error.strerror or str(error)).lower()})"
+            ) from None
+    for entry in sorted(entries, key=lambda entry: entry.path):
         problem = _problem(entry)
         if problem:
             raise BadCheckpoint(f"{name}: {entry.path} {problem}; put the model's own in its place")
@@ -284,11 +287,9 @@ def _problem(entry: os.DirEntry[str]) -> str:
     return ""
 
 
-def _is_small_file(entry: os.DirEntry[str]) -> bool:
+def _is_small_file(entry: os.DirEntry[str], kinds: tuple[str, ...]) -> bool:
     """True for what a result takes over from its base, by its name."""
-    return entry.name.endswith(_SMALL_FILES) or (
-        entry.name.startswith("LICENSE") and not entry.is_dir()
-    )
+    return entry.name.endswith(kinds) or (entry.name.startswith("LICENSE") and not entry.is_dir())
 
 
 def _refuse_code(folder: Path, config: dict[str, Any], name: str) -> None:

@@ -22,6 +22,7 @@ from merging.checkpoints.layout import (
     place,
     places,
 )
+from merging.checkpoints.names import called
 from merging.errors import FamilyMismatch
 
 _BUFFER = "a buffer that the model computes itself, not a parameter"
@@ -141,7 +142,7 @@ def _account(
             if name in known:
                 continue
             known.add(name)
-            reason = f"only in {expert.name}, not in the base {base.name}"
+            reason = f"only in {expert.name}, not in {called(base.name)}"
             if is_buffer(name, info.shape):
                 reason = _BUFFER
             if base.ties_embeddings and is_vocabulary(name):
@@ -219,7 +220,7 @@ def _check_related(base: Checkpoint, experts: tuple[Checkpoint, ...], account: t
     example = f"; for example {remark.name}: {remark.reason}" if remark else ""
     kinds = [f"{m.name} {m.config.get('model_type', '?')}" for m in (base, worst)]
     raise FamilyMismatch(
-        f"{worst.name} does not fit the base {base.name}: {_merged(found)} of {total} "
+        f"{worst.name} does not fit {called(base.name)}: {_merged(found)} of {total} "
         f"parameters can be merged{example}. Architectures: {', '.join(kinds)}. "
         "Choose experts fine-tuned from this base"
     )

@@ -6,12 +6,14 @@ do to merge it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from merging.documents import read_json
 from merging.errors import BadFile
 
+MORE_TEMPLATES = "additional_chat_templates"
 _CONFIG = "config.json"
 _FORMATS = {
     "*.gguf": "GGUF weights ({}), which are converted and mostly quantized",
@@ -51,6 +53,26 @@ def not_a_model(folder: Path) -> str | None:
     if inside:
         return f"no model itself, but it holds {_few(inside)}; give one of them"
     return None
+
+
+def inner_folders(folder: Path) -> list[str]:
+    """The folders inside a model's that are part of it, by name: further chat templates, and what
+    modules.json names (sentence-transformers). No links."""
+    try:
+        modules: Any = read_json(folder / "modules.json")
+    except BadFile:
+        modules = []
+    modules = modules if isinstance(modules, list) else []
+    named = [one.get("path") for one in modules if isinstance(one, dict)]
+    names = [MORE_TEMPLATES, *(path.rstrip("/") for path in named if isinstance(path, str))]
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if name not in ("", ".", "..")
+        and "/" not in name
+        and os.path.isdir(folder / name)
+        and not os.path.islink(folder / name)
+    ]
 
 
 def _adapter(folder: Path) -> str | None:

@@ -2,20 +2,23 @@
 
 It maps the file and reads the header alone, so that opening costs what the header takes. It
 refuses whatever is not laid out without gaps and overlaps, which is why the place of every tensor
-follows from the order of all. The tensors' bytes are read by us, in the pieces that a merge needs.
+follows from the order of all. Of a name that is listed twice it takes the last, which we refuse.
+The tensors' bytes are read by us, in the pieces that a merge needs.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from merging.documents import opened
-from merging.errors import BadCheckpoint, BadFile
+from merging.errors import BadCheckpoint, BadFile, shown
 
 WIDTHS = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
@@ -51,7 +54,7 @@ def read_header(file: Path) -> list[Described]:
     """
     try:
         with opened(file) as handle:
-            position = _data_position(handle)
+            position, described = _glance(handle)
     except BadFile as error:
         raise BadCheckpoint(str(error)) from None
     except (SafetensorError, struct.error, OSError) as error:
@@ -67,6 +70,10 @@ def read_header(file: Path) -> list[Described]:
         ) from None
     except (SafetensorError, OSError, ValueError) as error:
         raise _broken(file, error) from None
+    if described != len(listed) and (twice := _listed_twice(file, position)):
+        raise BadCheckpoint(
+            f"{file}: its header lists {shown(twice)} twice; copy or download it again"
+        )
     tensors = []
     for name, dtype, shape in listed:
         if dtype not in WIDTHS:
@@ -82,18 +89,29 @@ def read_header(file: Path) -> list[Described]:
     return tensors
 
 
-def _data_position(handle: int) -> int:
-    """Where the tensors' bytes begin. Raises what says that the header is none.
+def _glance(handle: int) -> tuple[int, int | None]:
+    """Where the tensors' bytes begin, and how many are described (None where a glance does not
+    tell). Raises what says that the header is none.
 
     The package holds about ten times a header's bytes while it reads it: of a large one what it
     describes is counted first.
     """
     (length,) = struct.unpack("<Q", os.pread(handle, 8, 0))
-    if _SMALL < length <= _MOST_BYTES:
-        text = os.pread(handle, length, 8)
-        if any(text.count(mark) > most for mark, most in _MOST.items()):
-            raise SafetensorError("the header describes more than 300,000 tensors")
-    return 8 + length
+    text = os.pread(handle, length, 8) if length <= _MOST_BYTES else b""
+    if length > _SMALL and any(text.count(mark) > most for mark, most in _MOST.items()):
+        raise SafetensorError("the header describes more than 300,000 tensors")
+    return 8 + length, None if b"\\u" in text else text.count(b'"data_offsets"')
+
+
+def _listed_twice(file: Path, position: int) -> str | None:
+    """A name that a header lists more than once."""
+    try:
+        with file.open("rb") as found:
+            pairs = json.loads(found.read(position)[8:], object_pairs_hook=list)
+    except (OSError, ValueError):
+        return None  # it has changed meanwhile, which is told later
+    counts = Counter(name for name, _ in pairs)
+    return next((name for name, count in counts.items() if count > 1), None)
 
 
 def _broken(file: Path, error: Exception) -> BadCheckpoint:

@@ -51,6 +51,11 @@ def resolve(reference: str, relative_to: Path | None = None) -> Path:
     )
 
 
+def called(base: str) -> str:
+    """A base in a sentence: "the base org/name", "the base" where that is its name."""
+    return "the base" if base == "base" else f"the base {base}"
+
+
 def short_names(references: Sequence[str], relative_to: Path | None = None) -> list[str]:
     """What to call models wherever they lie: the fewest last parts of its path that tell each from
     the others.

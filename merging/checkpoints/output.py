@@ -11,14 +11,13 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
 
-from merging.documents import kind_of, read_json
-from merging.errors import BadFile, NotEnoughSpace, OutputExists
+from merging.checkpoints.folders import inner_folders
+from merging.documents import kind_of
+from merging.errors import NotEnoughSpace, OutputExists
 
 _LONGEST_NAME = 200  # bytes; leaves room for the hidden folder's marks within a file system's 255
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FOLDERS = ("additional_chat_templates",)  # that models have inside; modules.json names others
 
 
 def located(out: Path) -> Path:
@@ -136,20 +135,13 @@ def _is_same(out: Path, place: str) -> bool:
 
 def _own_folders(model: Path) -> set[str]:
     """Folders inside a model's that are part of it: they hold files alone, and it names them."""
-    names = set(_FOLDERS)
-    try:
-        modules: Any = read_json(model / "modules.json")
-    except BadFile:
-        modules = []
-    if isinstance(modules, list):
-        names |= {str(one.get("path")) for one in modules if isinstance(one, dict)}
-    return {name for name in names if _holds_files_alone(model, name)}
+    return {name for name in inner_folders(model) if _holds_files_alone(model / name)}
 
 
-def _holds_files_alone(model: Path, name: str) -> bool:
+def _holds_files_alone(folder: Path) -> bool:
     try:
-        return "/" not in name and all(path.is_file() for path in (model / name).iterdir())
-    except (OSError, ValueError):
+        return all(path.is_file() for path in folder.iterdir())
+    except OSError:
         return False
 
 

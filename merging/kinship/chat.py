@@ -9,27 +9,51 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from merging import chat_templates
 from merging.checkpoints import Checkpoint
+from merging.checkpoints.folders import MORE_TEMPLATES
 from merging.documents import read_json, read_text
 from merging.errors import BadFile
 from merging.kinship import vocabulary
 from merging.kinship.problem import Problem, called, grouped, have, listed, told
 
-MORE_TEMPLATES = "additional_chat_templates"
 _CONTROL = re.compile(r"<\|[^|<>{}\s]{1,40}\|>")  # tokens as <|im_end|> in a template's text
-_IDS = ("eos_token_id", "bos_token_id", "pad_token_id")
+IDS = ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id")
+"""Settings that a model writes with and that name tokens."""
 _DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class _Tuned:
+    """A model as it was tuned to answer: its templates and settings, read once."""
+
+    model: Checkpoint
+    templates: dict[str, str] = field(repr=False)
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def template(self) -> str:
+        """The one that is used unasked; "" where there is none."""
+        return self.templates.get(_DEFAULT, "").strip()
+
+
+def _tuned(model: Checkpoint) -> _Tuned:
+    return _Tuned(model, templates(model.folder), settings(model))
 
 
 def templates(folder: Path) -> dict[str, str]:
     """The chat templates of a model by name, "default" for the one that is used unasked. What
     cannot be read is left out."""
     found: dict[str, str] = {}
-    given: Any = _json(folder / "tokenizer_config.json").get("chat_template")
+    given: Any = vocabulary.settings(folder).chat_template
     for name in ("chat_template.json", "processor_config.json"):
         given = given or _json(folder / name).get("chat_template")
     if isinstance(given, str):
@@ -75,31 +99,21 @@ def compare(
         giver: the model whose tokenizer the result gets.
         choice: the recipe's chat_template.
     """
-    models = list(dict.fromkeys(model.name for model in (giver, base, *experts)))
-    by_name = {model.name: model for model in (giver, base, *experts)}
-    others = [by_name[name] for name in models if by_name[name] is not giver]
+    models = {model.name: model for model in (base, *experts) if model is not giver}
+    own, others = _tuned(giver), [_tuned(model) for model in models.values()]
     root = called(giver.name) if giver is base else giver.name
     result = chosen(choice, (base, *experts))
-    found = _templates(giver, others, root, choice, result)
+    found = _templates(own, others, root, choice, result)
     if result is None:
-        result = templates(giver.folder).get(_DEFAULT)
-    return [*found, *_unknown(giver, result), *_endings(giver, others, root)]
+        result = own.templates.get(_DEFAULT)
+    return [*found, *_unknown(giver, result), *_endings(own, others, root)]
 
 
 def _templates(
-    giver: Checkpoint,
-    others: Sequence[Checkpoint],
-    root: str,
-    choice: str | None,
-    result: str | None,
+    giver: _Tuned, others: Sequence[_Tuned], root: str, choice: str | None, result: str | None
 ) -> list[Problem]:
-    own = templates(giver.folder)
-    mine = own.get(_DEFAULT, "").strip()
-    differing = {}
-    for other in others:
-        text = templates(other.folder).get(_DEFAULT, "").strip()
-        if text and text != mine:
-            differing[other.name] = text
+    mine = giver.template
+    differing = {one.name: one.template for one in others if one.template not in ("", mine)}
     if not differing:
         return []
     who = listed(differing)
@@ -145,18 +159,18 @@ def settings(model: Checkpoint) -> dict[str, Any]:
     text = model.config.get("text_config")
     levels = [given, model.config, text if isinstance(text, dict) else {}]
     found = {}
-    for key in _IDS:
+    for key in IDS:
         value = next((level[key] for level in levels if level.get(key) is not None), None)
         if value is not None:
             found[key] = value
     return found
 
 
-def _endings(giver: Checkpoint, others: Sequence[Checkpoint], root: str) -> list[Problem]:
-    own = settings(giver)
+def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem]:
+    own = giver.settings
     found = []
-    for key in _IDS:
-        theirs: Mapping[str, Any] = {other.name: settings(other).get(key) for other in others}
+    for key in IDS:
+        theirs: Mapping[str, Any] = {other.name: other.settings.get(key) for other in others}
         differing = {
             name: value
             for name, value in theirs.items()
@@ -173,13 +187,13 @@ def _endings(giver: Checkpoint, others: Sequence[Checkpoint], root: str) -> list
             f"generation settings: {key} is {mine} in {root}, {', '.join(parts)}; the result keeps "
             f"{mine}{why if ends else ''}", "generation",
         ))  # fmt: skip
-    return [*found, *_own_ending(giver, own.get("eos_token_id"))]
+    return [*found, *_own_ending(giver.model, own.get("eos_token_id"))]
 
 
 def _own_ending(giver: Checkpoint, ends: Any) -> list[Problem]:
     """Where the result's tokenizer ends a text with another token than its settings stop at."""
     known = vocabulary.read(giver.folder)
-    token = known.specials.get("eos_token")
+    token = vocabulary.settings(giver.folder).specials.get("eos_token")
     index = known.ids.get(token) if token is not None else None
     if index is None or ends is None or str(index) in _ids(ends):
         return []

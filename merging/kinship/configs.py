@@ -8,6 +8,7 @@ told.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,16 +42,28 @@ _NEUTRAL = frozenset((
     "initializer_range", "initializer_factor", "init_std", "pretraining_tp",
     "gradient_checkpointing",
     "use_return_dict", "return_dict", "output_attentions", "output_hidden_states", "torchscript",
-    "id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
+    "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params",
     "pad_token_id", "bos_token_id", "eos_token_id", "unk_token_id", "sep_token_id", "cls_token_id",
     "attn_implementation", "use_flash_attention", "use_flash_attn", "router_aux_loss_coef",
     "output_router_logits", "prefix", "keys_to_ignore_at_inference", "is_local",
     "local_files_only", "name_or_path", "model_name", "unsloth_version", "unsloth_fixed",
     "tokenizer_class", "quantization_config", "auto_map", "pruned_heads", "chunk_size_feed_forward",
-    "router_jitter_noise", "summary_first_dropout", "classifier_dropout", "license", "max_length",
-    "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams", "repetition_penalty",
+    "router_jitter_noise", "classifier_dropout", "license", "apply_spec_augment",
+    "tf_legacy_loss", "use_bfloat16",
 ))  # fmt: skip
 """Settings that do not change what the weights compute."""
+_NEUTRAL_ENDS = ("_config", "dropout", "_pdrop", "_drop", "_dropout_prob", "dropout_rate",
+                 "layerdrop")  # fmt: skip
+_NEUTRAL_STARTS = ("_", "mask_time_", "mask_feature_")  # the latter hide parts of what is learned
+_GENERATION = frozenset((
+    "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
+    "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",
+    "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
+    "num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id",
+    "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
+    "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids", "decoder_start_token_id",
+))  # fmt: skip
+"""Settings of transformers 4 that only matter when a text is written."""
 
 _DEFAULTS: Settings = {
     "attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "sliding_window": None,
@@ -61,22 +74,32 @@ _DEFAULTS: Settings = {
 """What a silent config means, where architectures agree on it."""
 
 _FUNCTION = frozenset((
-    *_DEFAULTS, "hidden_activation", "activation_function", "hidden_activation", "layer_norm_eps",
+    *_DEFAULTS, "hidden_activation", "activation_function", "layer_norm_eps",
     "layer_norm_epsilon", "norm_eps", "norm_epsilon", "layernorm_epsilon", "partial_rotary_factor",
     "max_window_layers", "query_pre_attn_scalar", "num_experts_per_tok", "norm_topk_prob",
     "logit_scale", "logits_scaling", "embedding_multiplier", "residual_multiplier", "mup_scale",
     "attention_multiplier", "scale_attn_weights", "scale_emb", "parallel_attn", "alibi",
     "use_parallel_residual", "tie_word_embeddings", "max_position_embeddings", "feed_forward_proj",
+    "layer_types", "activation",
 ))  # fmt: skip
 """Settings that change it, also where one config alone has them."""
 _DERIVED = frozenset((
     "head_dim", "layer_types", "sliding_window_pattern", "query_pre_attn_scalar", "no_rope_layers",
-    "num_key_value_heads", "max_window_layers", "model_type",
+    "num_key_value_heads", "max_window_layers", "model_type", "id2label",
 ))  # fmt: skip
 """Settings that follow from others, or from the architecture, where a config is silent."""
 _SLIDING = ("sliding_window", "max_window_layers")
+_AFTER_PAD = re.compile(r"roberta|camembert|longformer|mpnet|data2vec-text|^esm$")
+"""Model types that count a text's positions from the id of its padding on."""
 
-_LIMITS = frozenset(("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"))
+_WHY = {
+    "id2label": "the classifier's rows stand for other labels",
+    **dict.fromkeys(
+        ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"),
+        "a limit on the length of texts",
+    ),
+}
+"""What another value means, where it does not change what the weights compute."""
 _TEXT = ("text_config", "llm_config", "language_config")
 _MOST = 12  # differences told one by one
 
@@ -137,7 +160,9 @@ def _problem(base: str, names: list[str], key: str, ours: Any, theirs: Any) -> P
         return Problem("note", who, f"config.json: {key}: {value} in {where} alone", "config")
     value = "no " + key if theirs is _ABSENT else f"{key}: {told(theirs)}"
     mine = "none" if ours is _ABSENT else told(ours)
-    why = "a limit on the length of texts" if last in _LIMITS else "it changes what weights compute"
+    sure = last in _FUNCTION or "rope_parameters" in key
+    does = "changes" if sure else "may change"
+    why = _WHY.get(last, f"it {does} what the weights compute")
     return Problem(
         "warning", who,
         f"config.json {have(names)} {value}, {called(base)} {mine}; {why}; the result keeps the "
@@ -200,13 +225,19 @@ def _plain(config: Mapping[str, Any]) -> Settings:
         found["num_key_value_heads"] = heads
     if not found.get("head_dim"):
         found.pop("head_dim", None)
-    kinds = found.get("layer_types")
-    if kinds is None or (isinstance(kinds, list) and set(map(str, kinds)) <= {"full_attention"}):
+    if found.get("layer_types") is None:
         found.pop("layer_types", None)
+    labels = found.get("id2label")
+    if not isinstance(labels, dict) or all(
+        str(one).startswith("LABEL_") for one in labels.values()
+    ):
+        found.pop("id2label", None)  # the names that transformers gives where nobody did
+    if _AFTER_PAD.search(str(config.get("model_type"))) and "pad_token_id" in config:
+        found["pad_token_id"] = config["pad_token_id"]
     return found
 
 
 def _is_neutral(key: str) -> bool:
-    if key in _NEUTRAL or key in ROPE or key.endswith(("_config", "dropout", "_pdrop", "_drop")):
+    if key in _NEUTRAL or key in _GENERATION or key in ROPE or key == "tie_word_embeddings":
         return True
-    return key == "tie_word_embeddings" or key.startswith("_") or key.endswith("_dropout_prob")
+    return key.endswith(_NEUTRAL_ENDS) or key.startswith(_NEUTRAL_STARTS)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from merging.checkpoints.names import called
 from merging.errors import one_line
 
 Severity = Literal["error", "warning", "note"]
@@ -49,7 +50,8 @@ def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
 
 def told(value: Any) -> str:
     """A setting's value, short."""
-    text = "true" if value is True else "false" if value is False else str(value)
+    words = {True: "true", False: "false", None: "null"}  # as the file has them
+    text = words[value] if isinstance(value, bool | None) else str(value)
     return text if len(text) <= 60 else text[:59] + "…"
 
 
@@ -66,11 +68,9 @@ def grouped(values: Mapping[str, Any]) -> list[tuple[list[str], Any]]:
     return groups
 
 
-def called(base: str) -> str:
-    """A base in a sentence: "the base org/name", "the base" where that is its name."""
-    return "the base" if base == "base" else f"the base {base}"
-
-
 def have(names: Sequence[str]) -> str:
     """ "has" or "have", after some names."""
     return "has" if len(names) == 1 else "have"
+
+
+__all__ = ["Problem", "Severity", "called", "grouped", "have", "listed", "told"]

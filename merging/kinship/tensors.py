@@ -120,6 +120,6 @@ def _renamed(family: Family) -> list[Problem]:
             old, new = pairs[0]
             found.append(Problem(
                 "note", expert.name,
-                f"{len(pairs)} tensors go by the base's names: {old} is {new} there", "names",
+                f"{len(pairs)} tensors have other names in the base: {old} is {new} there", "names",
             ))  # fmt: skip
     return found

@@ -27,15 +27,19 @@ def compare(base: Checkpoint, experts: Sequence[Checkpoint], giver: Checkpoint) 
         giver: the model whose tokenizer the result gets.
     """
     own = vocabulary.read(giver.folder)
+    others = [
+        expert
+        for expert in experts
+        if expert is not giver and not vocabulary.same_files(giver.folder, expert.folder)
+    ]
     found = []
-    if own.problem:
+    if own.problem and others:
         found.append(Problem("warning", giver.name, f"not compared: {own.problem}", "tokenizer"))
-    for expert in experts:
-        if expert is not giver:
-            found += _against(giver, own, expert, is_base=giver is base)
+    for expert in others:
+        found += _against(giver, own, expert, is_base=giver is base)
     if giver is not base:
         found += _taken(base, giver, own)
-    specials = {m.name: vocabulary.read(m.folder).specials for m in (giver, *experts)}
+    specials = {m.name: vocabulary.settings(m.folder).specials for m in (giver, *experts)}
     found += _specials(giver, specials, base)
     return [*found, *_beyond(base, giver, own)]
 
@@ -43,8 +47,6 @@ def compare(base: Checkpoint, experts: Sequence[Checkpoint], giver: Checkpoint) 
 def _against(
     giver: Checkpoint, own: Vocabulary, expert: Checkpoint, is_base: bool
 ) -> list[Problem]:
-    if vocabulary.same_files(giver.folder, expert.folder) and not own.problem:
-        return []
     other = vocabulary.read(expert.folder)
     if other.problem:
         return [Problem("warning", expert.name, f"not compared: {other.problem}", "tokenizer")]

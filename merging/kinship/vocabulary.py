@@ -20,32 +20,32 @@ from merging.documents import read_bytes, read_object
 from merging.errors import BadFile
 
 LARGEST = 80_000_000  # bytes of a tokenizer's file; that of Gemma 3 has 33 million
-_MOST = 2_000_000  # tokens
-_SETTINGS = "tokenizer_config.json"
-_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model",
-          "added_tokens.json", _SETTINGS, "special_tokens_map.json")  # fmt: skip
-_TEXT = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
+_MOST = 500_000  # tokens
+_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
+_SOURCES = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model", "spiece.model")
+_ADDED_TOKENS = "added_tokens.json"
+_FILES = (*_SOURCES, _ADDED_TOKENS, *_SETTINGS)
+_TOO_MANY = f"more than {_MOST:,} tokens"
+_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+# patterns that never go back, so that no text takes more than one pass and little memory
+_TEXT = rb'"((?:[^"\\]++|\\.){0,5000}+)"'
 _ENTRY = re.compile(rb"\s*" + _TEXT + rb"\s*:\s*(\d{1,9})\s*([,}])", re.S)  # of {"token": id}
 _PIECE = re.compile(rb"\s*\[\s*" + _TEXT + rb"\s*,[^\[\]\"]{0,40}\]\s*([,\]])", re.S)
-_ADDED = re.compile(rb'\s*\{((?:[^{}"]|' + _TEXT + rb")*)\}\s*([,\]])", re.S)
+_ADDED = re.compile(rb'\s*\{((?:[^{}"]++|' + _TEXT + rb"){0,200}+)\}\s*([,\]])", re.S)
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,9})')
 _CONTENT = re.compile(rb'"content"\s*:\s*' + _TEXT, re.S)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a tokenizer's files say.
+    """What a tokenizer's files say of its tokens.
 
     Attributes:
         tokens: id -> token; empty where no file tells.
-        specials: "eos_token" and the like -> token.
-        settings: tokenizer_config.json; empty without one.
         problem: why the tokens could not be read; "" where they were, or where there are none.
     """
 
     tokens: dict[int, str] = field(repr=False)
-    specials: dict[str, str]
-    settings: dict[str, Any] = field(repr=False)
     problem: str = ""
 
     @functools.cached_property
@@ -59,37 +59,96 @@ def read(folder: Path) -> Vocabulary:
     return _read(folder, tuple(stamp(folder / name) for name in _FILES))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=2)  # a large one takes 50 MB
 def _read(folder: Path, stamps: tuple[Stamp | None, ...]) -> Vocabulary:
-    settings: dict[str, Any] = {}
-    tokens: dict[int, str] = {}
-    problem = ""
+    said = settings(folder)
+    if said.problem:
+        return Vocabulary({}, said.problem)
     try:
-        settings = _object(folder / _SETTINGS)
         tokens = dict(_tokens(folder))
-        for token, index in _object(folder / "added_tokens.json").items():
+        for token, index in _object(folder / _ADDED_TOKENS).items():
             if isinstance(index, int):
                 tokens[index] = token
-        added = settings.get("added_tokens_decoder")
-        for index, one in (added if isinstance(added, dict) else {}).items():
-            if index.isdigit() and isinstance(one, dict) and isinstance(one.get("content"), str):
-                tokens[int(index)] = one["content"]
+    except BadFile as error:
+        return Vocabulary({}, str(error))
+    except (ValueError, IndexError) as error:
+        return Vocabulary({}, f"{folder}: its tokenizer cannot be read ({error})")
+    return Vocabulary(tokens | said.added)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What tokenizer_config.json says.
+
+    Attributes:
+        specials: "eos_token" and the like -> token.
+        added: id -> token, of those that were added.
+        chat_template: as it stands there: a text, a list of named ones, or None.
+        problem: why it could not be read; "" where it was, or where there is none.
+    """
+
+    specials: dict[str, str]
+    added: dict[int, str] = field(repr=False)
+    chat_template: Any = field(repr=False)
+    problem: str = ""
+
+
+def settings(folder: Path) -> Settings:
+    """The settings of the tokenizer that lies in a folder."""
+    return _settings(folder, tuple(stamp(folder / name) for name in _SETTINGS))
+
+
+@functools.lru_cache(maxsize=16)
+def _settings(folder: Path, stamps: tuple[Stamp | None, ...]) -> Settings:
+    given: dict[str, Any] = {}
+    mapped: dict[str, Any] = {}
+    problem = ""
+    try:
+        given = _object(folder / _SETTINGS[0])
+        mapped = _object(folder / _SETTINGS[1])
     except BadFile as error:
         problem = str(error)
-    except (ValueError, IndexError) as error:
-        problem = f"{folder}: its tokenizer cannot be read ({error})"
-    return Vocabulary(tokens, _specials(folder, settings), settings, problem)
+    specials = {key: _content(given.get(key, mapped.get(key))) for key in _SPECIAL}
+    decoder = given.get("added_tokens_decoder")
+    added = {
+        int(index): _content(one)
+        for index, one in (decoder if isinstance(decoder, dict) else {}).items()
+        if index.isdecimal() and len(index) < 10
+    }
+    return Settings(
+        {key: token for key, token in specials.items() if token is not None},
+        {index: token for index, token in added.items() if token is not None},
+        given.get("chat_template"),
+        problem,
+    )
+
+
+def _content(token: Any) -> str | None:
+    """A token as settings give it: its text, or an object that holds it."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
 
 
 def same_files(first: Path, second: Path) -> bool:
-    """True where two folders hold the same tokenizer.json, byte for byte: nothing to compare."""
-    return _same_files(*((path, stamp(path)) for path in (first / _FILES[0], second / _FILES[0])))
+    """True where two folders hold the same tokenizer, byte for byte: nothing to compare."""
+    name = _source(first)
+    return (
+        name is not None
+        and name == _source(second)
+        and settings(first).added == settings(second).added
+        and _same_bytes(first / _ADDED_TOKENS, second / _ADDED_TOKENS)
+        and _same_bytes(first / name, second / name)
+    )
+
+
+def _same_bytes(first: Path, second: Path) -> bool:
+    return _same_files((first, stamp(first)), (second, stamp(second)))
 
 
 @functools.lru_cache(maxsize=64)
 def _same_files(first: tuple[Path, Stamp | None], second: tuple[Path, Stamp | None]) -> bool:
     if first[1] is None or second[1] is None:
-        return False
+        return first[1] is second[1]
     try:
         return read_bytes(first[0], LARGEST) == read_bytes(second[0], LARGEST)
     except BadFile:
@@ -100,19 +159,31 @@ def _object(path: Path) -> dict[str, Any]:
     return read_object(path) if path.exists() else {}
 
 
+def _source(folder: Path) -> str | None:
+    """The file that holds the tokens."""
+    return next((name for name in _SOURCES if (folder / name).exists()), None)
+
+
 def _tokens(folder: Path) -> Iterator[tuple[int, str]]:
-    if (folder / "tokenizer.json").exists():
-        yield from _of_tokenizers(read_bytes(folder / "tokenizer.json", LARGEST))
-    elif (folder / "vocab.json").exists():
-        yield from _entries(read_bytes(folder / "vocab.json", LARGEST), 0)
-    elif (folder / "vocab.txt").exists():
-        lines = read_bytes(folder / "vocab.txt", LARGEST).decode("utf-8", "replace").split("\n")
-        yield from enumerate(line.rstrip("\r") for line in lines if line)
-    else:
-        for name in ("tokenizer.model", "spiece.model"):
-            if (folder / name).exists():
-                yield from enumerate(_pieces(read_bytes(folder / name, LARGEST)))
-                return
+    name = _source(folder)
+    data = read_bytes(folder / name, LARGEST) if name else b""
+    match name:
+        case "tokenizer.json":
+            yield from _of_tokenizers(data)
+        case "vocab.json":
+            yield from _entries(data, 0)
+        case "vocab.txt":
+            yield from enumerate(_words(data))
+        case str():
+            yield from enumerate(_pieces(data))
+
+
+def _words(data: bytes) -> Iterator[str]:
+    """The lines of a vocab.txt."""
+    if data.count(b"\n") > _MOST:
+        raise ValueError(_TOO_MANY)
+    for line in data.decode("utf-8", "replace").removesuffix("\n").split("\n"):
+        yield line.rstrip("\r")
 
 
 def _of_tokenizers(data: bytes) -> Iterator[tuple[int, str]]:
@@ -137,16 +208,19 @@ def _entries(data: bytes, start: int) -> Iterator[tuple[int, str]]:
 
 
 def _run(pattern: re.Pattern[bytes], data: bytes, start: int, closing: bytes) -> Iterator[re.Match]:
-    """Matches that follow each other until one ends with the closing bracket."""
+    """Matches that follow each other until one ends with the closing bracket. Raises ValueError
+    where something else stands there, or too many."""
+    if data[start : start + 100].lstrip().startswith(closing):
+        return
     for _ in range(_MOST):
         match = pattern.match(data, start)
         if match is None:
-            return
+            raise ValueError(f"byte {start}")
         yield match
         if match[match.re.groups] == closing:
             return
         start = match.end()
-    raise ValueError(f"more than {_MOST:,} tokens")
+    raise ValueError(_TOO_MANY)
 
 
 def _text(quoted: bytes) -> str:
@@ -157,19 +231,22 @@ def _text(quoted: bytes) -> str:
 
 def _pieces(data: bytes) -> Iterator[str]:
     """The pieces of a sentencepiece model: field 1 of its messages, each with its text first."""
-    for number, value in _fields(data):
+    for number, value in _fields(data, _MOST):
         if number == 1:
-            yield next((text for inner, text in _fields(value) if inner == 1), b"").decode(
-                "utf-8", "replace"
-            )
+            text = next((text for inner, text in _fields(value, 8) if inner == 1), b"")
+            yield text.decode("utf-8", "replace")
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of a protobuf message's length-delimited fields; others are passed over."""
-    at = 0
+def _fields(data: bytes, most: int) -> Iterator[tuple[int, bytes]]:
+    """(number, bytes) of a protobuf message's length-delimited fields; others are passed over.
+    Raises ValueError where it is no such message, or has more than `most` fields."""
+    at = count = 0
     while at < len(data):
         tag, at = _varint(data, at)
         kind = tag & 7
+        count += 1
+        if count > most or not tag >> 3:
+            raise ValueError("not a sentencepiece model")
         if kind == 2:
             length, at = _varint(data, at)
             if length > len(data) - at:
@@ -193,17 +270,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
     raise ValueError("not a sentencepiece model")
-
-
-def _specials(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
-    try:
-        mapped = _object(folder / "special_tokens_map.json")
-    except BadFile:
-        mapped = {}
-    found = {}
-    for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
-        value = settings.get(key, mapped.get(key))
-        value = value.get("content") if isinstance(value, dict) else value
-        if isinstance(value, str):
-            found[key] = value
-    return found

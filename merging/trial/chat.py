@@ -31,7 +31,7 @@ from merging.errors import (
 )
 from merging.trial.loading import Prepared, prepare
 from merging.trial.model import Model
-from merging.trial.placement import Memory, main_device
+from merging.trial.placement import main_device
 from merging.trial.reason import reason
 from merging.trial.turns import Chunk, Message, PromptError, Sampling
 
@@ -212,12 +212,13 @@ class PreparedChat:
     prepared: Prepared
     device: str
 
-    def load(self, memory: Memory | None = None) -> ChatModel:
+    def load(self, most_bytes: int | None = None) -> ChatModel:
         """Reads the tensors. Raises as `ChatModel.load`.
 
         Args:
-            memory: bytes that the model may take of each device; most of what is free if None.
+            most_bytes: of memory that the model may take, all devices together: what does not fit
+                stays on disk. Most of what is free if None.
         """
-        model = self.prepared.load("auto", self.device, memory=memory)
+        model = self.prepared.load("auto", self.device, most_bytes=most_bytes)
         assert model.placement is not None
         return ChatModel(model, model.placement.memory_bytes)

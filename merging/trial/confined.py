@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
 import signal
@@ -13,12 +12,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from merging.errors import BadCheckpoint, Cancelled, MergeError
+from merging.locks import held
 from merging.trial.nursery import MOST_BYTES, OPEN_S
 from merging.trial.tokenizer import Ids
 from merging.trial.turns import Message, PromptError
@@ -237,15 +237,3 @@ class _Nursery:
 _NURSERY = _Nursery()
 warm = _NURSERY.warm
 atexit.register(_NURSERY.close)
-
-
-@contextlib.contextmanager
-def held(lock: threading.Lock, stop: threading.Event | None) -> Iterator[None]:
-    """Holds a lock. Raises Cancelled where `stop` is set while another holds it."""
-    while not lock.acquire(timeout=_LOOK_S):
-        if stop is not None and stop.is_set():
-            raise Cancelled("stopped")
-    try:
-        yield
-    finally:
-        lock.release()

@@ -13,12 +13,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from merging.checkpoints import Checkpoint, open_checkpoint
 from merging.errors import BadCheckpoint, NotEnoughSpace
+from merging.locks import held
 from merging.sources import release
-from merging.trial.confined import ConfinedTokenizer, held
+from merging.trial.confined import ConfinedTokenizer
 from merging.trial.description import compare_counts, described
 from merging.trial.model import Model, plain_generation
 from merging.trial.placement import (
     Memory,
+    at_most,
     check_largest,
     main_device,
     placement_of,
@@ -45,13 +47,19 @@ class Prepared:
         device: str = "cpu",
         *,
         memory: Memory | None = None,
+        most_bytes: int | None = None,
         stop: threading.Event | None = None,
     ) -> Model:
-        """Reads the tensors: the model, ready to answer. Raises as `load`."""
+        """Reads the tensors: the model, ready to answer. Raises as `load`.
+
+        Args:
+            most_bytes: of memory that it may take, all devices together; the rest lies on disk.
+        """
         checkpoint, main = self.checkpoint, main_device(device)
         with held(_BUILDING, stop):
             config, outline = described(checkpoint, stop)
             memory = memory or _room(outline, main)
+            memory = memory if most_bytes is None else at_most(memory, most_bytes)
             check_largest(checkpoint.name, outline, memory)
             try:
                 network, info = _read(checkpoint.folder, config, dtype, main, memory)

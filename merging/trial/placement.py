@@ -84,6 +84,15 @@ def usable_memory(device: torch.device) -> dict[int | str, int]:
     return found
 
 
+def at_most(memory: Memory, total: int) -> dict[int | str, int]:
+    """The same devices with `total` bytes of all of them together, the first ones first."""
+    found: dict[int | str, int] = {}
+    for device, size in memory.items():
+        found[device] = min(size, total)
+        total -= found[device]
+    return found
+
+
 def weight_bytes(network: PreTrainedModel, dtype: torch.dtype | None = None) -> int:
     """Bytes of a model's parameters and buffers, in a type or in their own."""
     tensors = [*network.parameters(), *network.buffers()]

@@ -395,9 +395,10 @@ def test_words_call_models_by_short_names_that_tell_them_apart(tmp_path) -> None
 def test_a_folder_by_two_names_is_one_model(tmp_path) -> None:
     for name in ("base", "x"):
         (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("x")
     text = "{merge_method: ties, base_model: base, models: [./base, x]}"
     assert [source.model for source in parse(text, tmp_path).sources] == ["x"]
-    for other in ("./x", str(tmp_path / "x"), "base/../x"):
+    for other in ("./x", str(tmp_path / "x"), "base/../x", "link"):
         with pytest.raises(RecipeError, match=f"x and {other} are one folder"):
             parse(f"{{merge_method: ties, base_model: base, models: [x, {other}]}}", tmp_path)
     with pytest.raises(RecipeError, match="base is listed twice"):

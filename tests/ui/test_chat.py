@@ -244,8 +244,25 @@ def test_store_drops_the_least_recently_used(models: Path) -> None:
     assert (store.holds(a), store.holds(b)) == (False, True)
 
 
+def test_of_a_model_above_the_budget_a_part_stays_on_disk_and_the_answer_is_the_same() -> None:
+    library = Library([])
+    size = ModelStore(2**30).size_bytes(library.get("demo:add"))
+    told = {}
+    for budget in (size, size // 2):
+        tab = ChatTab(None, library, ModelStore(budget, "cpu"), Talks())  # type: ignore
+        asked = tab.asked("What is 37 + 45?", ["demo:add"], visitor())[0]
+        notes = [drawn["turns"][0] for drawn in run(tab, 0, asked)]
+        told[budget] = notes[-1]["answer"], " ".join(turn["note"] for turn in notes)
+        held = tab.store.get(library.get("demo:add")).size_bytes
+        assert (held < size // 2) == (budget < size)
+    assert told[size][0] == told[size // 2][0] == "82"
+    place = "on disk (read for every token); a larger --chat-gib holds more"
+    assert place not in told[size][1]
+    assert told[size // 2][1].count(place) >= 2, "while it thinks, and beneath the answer"
+
+
 def test_store_refuses_what_never_fits(models: Path) -> None:
-    with pytest.raises(NotEnoughSpace, match="--chat-gib"):
+    with pytest.raises(NotEnoughSpace, match=r"largest tensor .*--chat-gib"):
         ModelStore(10, "cpu").get(Library([models]).get("models/a"))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from merging import recipe as recipes
 from merging.engine import Progress
-from merging.errors import Cancelled, ModelNotFound, RecipeError
+from merging.errors import ModelNotFound, RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from merging.plan import plan
 from tests.ui.sketches import sketch
@@ -153,6 +153,13 @@ def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> Non
     assert answer[3]["label"] == "top 7.5 %"
 
 
+def test_settings_that_cannot_be_planned_say_so_in_the_headline(library, values) -> None:
+    told = explore._settled(library, {**values, "rate": 1.5}, values["experts"])
+    assert told[0]["sentence"].startswith("These settings cannot be planned. ")
+    assert "density" in told[0]["reason"]
+    assert told[1] == gr.skip() and len(told) == 3 + controls.MAX_PARTITIONS
+
+
 def test_nothing_is_settled_for_a_family_that_is_not_shown(library, values) -> None:
     answer = explore._settled(library, values, values["experts"][:2])
     assert answer == [gr.skip()] * len(answer)
@@ -240,25 +247,46 @@ def test_a_first_look_is_drawn_and_says_what_it_is(built, library, values, monke
     assert "first look" not in filled[0]["reason"]
 
 
-@pytest.mark.parametrize("replaced", [False, True])
-def test_a_reading_that_was_stopped_says_so_unless_a_newer_one_took_its_place(
-    built, library, values, monkeypatch, replaced: bool
-) -> None:
-    def endless(*asked: Any) -> Any:
-        assert asked[3].wait(30)
-        raise Cancelled("stopped")
+@pytest.mark.parametrize(
+    ("done", "eta_s", "title", "reason"),
+    [
+        (1999, 0.4, "Reading the changes\N{HORIZONTAL ELLIPSIS} 99%", "is kept."),
+        (1000, 75.2, "Reading the changes\N{HORIZONTAL ELLIPSIS} 50%", "About 1 min 15 s left."),
+        (2000, 0.0, "Reading the changes\N{HORIZONTAL ELLIPSIS} 100%", "being put together."),
+    ],
+)
+def test_what_is_read_is_put_together_before_it_is_shown(done, eta_s, title, reason) -> None:
+    progress = Progress("scan", done, 2000, "tensor", 0, 6.0, 1e9, eta_s)
+    told = explore._reading(2, progress, None)
+    assert told["parts"] == [(title, "")]
+    assert told["reason"].endswith(reason)
+    beside = explore._reading(2, progress, {"parts": [("Keeps", "")]})
+    assert ("put together" in beside["reason"]) is (done == 2000)
+    assert "0 s" not in beside["reason"].replace("10 s", "")
 
-    monkeypatch.setattr(library, "sketch", endless)
+
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("slow", ["sketch", "preview"])
+def test_a_reading_that_was_stopped_says_so_unless_a_newer_one_took_its_place(
+    built, library, values, monkeypatch, slow: str, replaced: bool
+) -> None:
+    over = threading.Event()
+
+    def deaf(*_: Any) -> Any:
+        """As what cannot be ended: a compiler, a disk."""
+        assert over.wait(30)
+
+    monkeypatch.setattr(library, slow, deaf)
     monkeypatch.setattr(explore, "_TELL_S", 0.01)
     reading = Reading()
     changing = explore._changed(library, built[1].controls.named(), values, (), reading)
     next(changing)
     reading.replaced = replaced
     reading.over.set()
-    rest = list(changing)
-    assert bool(rest) is not replaced
-    if rest:
-        assert "Reading was stopped" in rest[-1][0]["sentence"]
+    rest = [row[0]["sentence"] for row in changing]
+    over.set()
+    stopped = "Reading was stopped. Choose experts to read them again."
+    assert rest == ([] if replaced else [stopped])
 
 
 def test_a_model_that_was_deleted_leaves_the_choice(values) -> None:

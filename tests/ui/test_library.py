@@ -179,6 +179,23 @@ def test_sketch_is_kept_until_a_file_changes(library: Library, monkeypatch) -> N
     assert len(calls) == 2
 
 
+def test_sketches_in_memory_are_the_latest_and_what_fits_beside_it(
+    library: Library, monkeypatch
+) -> None:
+    experts = [f"demo:{name}" for name in ("add", "reverse", "spanish", "sort")]
+    one = library.sketch("demo:base", experts[:1])
+    monkeypatch.setattr("ui.library.SKETCH_BYTES", 2 * one.size_bytes)
+    seen = [one, *(library.sketch("demo:base", [name]) for name in experts[1:])]
+    assert library.sketch("demo:base", experts[3:]) is seen[3]
+    assert library.sketch("demo:base", experts[1:2]) is seen[1]
+    assert library.sketch("demo:base", experts[:1]) is not seen[0], "the first one had to go"
+    assert library.sketch("demo:base", experts[2:3]) is not seen[2], "used before the others"
+    monkeypatch.setattr("ui.library.SKETCH_BYTES", 0)
+    all_four = library.sketch("demo:base", experts)
+    assert all_four.size_bytes > 3 * one.size_bytes
+    assert library.sketch("demo:base", experts) is all_four, "the latest one always stays"
+
+
 def test_models_are_values(library: Library) -> None:
     model = library.get("models/one")
     assert replace(model, label="x") != model

@@ -271,6 +271,32 @@ def test_what_the_safetensors_package_refuses_is_refused(header, size: int, tmp_
     assert "is not a safetensors file or is truncated" in message
 
 
+@pytest.mark.parametrize("name", [b"a", b"\\u0061"])
+def test_a_tensor_that_is_listed_twice_is_refused(name: bytes, tmp_path) -> None:
+    entry = json.dumps(two(0, 8)).encode()
+    header = b'{"a": %b, "%b": %b}' % (entry, name, entry)
+    assert "lists 'a' twice" in refused(raw(tmp_path / "m", header, bytes(8)))
+
+
+@pytest.mark.parametrize("inner", ["additional_chat_templates", "1_Pooling"])
+def test_files_in_a_model_s_folders_are_held_to_the_same_bounds(inner: str, tmp_path) -> None:
+    folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
+    (folder / "modules.json").write_text('[{"path": "1_Pooling/"}, {"path": "../m"}, 5]')
+    (folder / inner).mkdir()
+    os.mkfifo(folder / inner / "x.jinja")
+    assert f"{inner}/x.jinja is a FIFO, not a file" in refused(folder)
+    (folder / inner / "x.jinja").unlink()
+    with (folder / inner / "y.json").open("wb") as file:
+        file.truncate(10**10)
+    assert f"{inner}/y.json has 10000 MB, over 200 MB" in refused(folder)
+
+
+def test_a_tensor_may_be_called_like_a_part_of_the_header(tmp_path) -> None:
+    header = {"data_offsets": two(0, 8), 'x"data_offsets': two(8, 16), "é": two(16, 20)}
+    model = open_checkpoint(raw(tmp_path / "m", header, bytes(20)))
+    assert sorted(model.tensors) == sorted(header)
+
+
 def test_a_header_over_the_packages_limit_is_refused(tmp_path) -> None:
     folder = raw(tmp_path / "m", b"{}", length=100_000_001)
     with (folder / "model.safetensors").open("r+b") as file:

@@ -275,7 +275,7 @@ def test_another_size_of_the_same_architecture_is_refused(sizes: dict, tmp_path)
 
 def test_the_expert_that_does_not_fit_is_named(tmp_path) -> None:
     fitting, other = llama(0, layers=5), llama(0, layers=5, hidden=32)
-    with pytest.raises(FamilyMismatch, match=r"^expert1 does not fit the base base: .* shape \["):
+    with pytest.raises(FamilyMismatch, match=r"^expert1 does not fit the base: .* shape \["):
         opened(tmp_path, llama(0, layers=5), [fitting, other, fitting])
 
 

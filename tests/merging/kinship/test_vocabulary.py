@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from merging import demo
-from merging.kinship.vocabulary import read
+from merging.kinship.vocabulary import read, settings
 
 SPECIAL = {"id": 3, "content": '<|{"x"}|>', "special": True}
 MODELS = {
@@ -34,7 +34,7 @@ def test_the_built_in_tokenizer_is_read_whole() -> None:
     wanted |= {one["id"]: one["content"] for one in document["added_tokens"]}
     found = read(folder)
     assert found.tokens == wanted
-    assert found.specials["eos_token"] == "<|end|>"
+    assert settings(folder).specials["eos_token"] == "<|end|>"
 
 
 def test_older_files_are_read_where_there_is_no_tokenizer_json(tmp_path) -> None:
@@ -42,7 +42,7 @@ def test_older_files_are_read_where_there_is_no_tokenizer_json(tmp_path) -> None
     (tmp_path / "added_tokens.json").write_text('{"<x>": 2}')
     (tmp_path / "special_tokens_map.json").write_text('{"eos_token": {"content": "<x>"}}')
     assert read(tmp_path).tokens == {0: "a", 1: "b", 2: "<x>"}
-    assert read(tmp_path).specials == {"eos_token": "<x>"}
+    assert settings(tmp_path).specials == {"eos_token": "<x>"}
     words = tmp_path / "words"
     words.mkdir()
     (words / "vocab.txt").write_text("[PAD]\nhello\n##s\n")
@@ -66,6 +66,28 @@ def test_what_is_no_tokenizer_has_no_tokens(data: bytes, tmp_path: Path) -> None
     (tmp_path / "tokenizer.json").write_bytes(data)
     (tmp_path / "tokenizer.model").write_bytes(data)
     assert read(tmp_path).tokens == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "why"),
+    [
+        ("vocab.txt", b"\n" * 600_000, "more than 500,000 tokens"),
+        ("tokenizer.model", bytes(600_000), "not a sentencepiece model"),
+        ("tokenizer.model", b"\x0a\x03\x0a\x01a" * 600_000, "not a sentencepiece model"),
+        ("tokenizer.json", b'{"vocab": {"' + b"\\" * 600_000, "byte 11"),
+        ("tokenizer.json", b'{"added_tokens": [{' + b'"a"' * 300_000, "byte 18"),
+        ("tokenizer.json", b'{"vocab": {"a": 0, "b": 1.5}}', "byte 18"),
+    ],
+)
+def test_what_is_too_much_or_broken_off_is_told(file: str, data: bytes, why, tmp_path) -> None:
+    (tmp_path / file).write_bytes(data)
+    found = read(tmp_path)
+    assert (found.tokens, why in found.problem) == ({}, True)
+
+
+def test_an_empty_line_of_a_list_of_words_keeps_its_id(tmp_path) -> None:
+    (tmp_path / "vocab.txt").write_text("a\n\nb\n")
+    assert read(tmp_path).tokens == {0: "a", 1: "", 2: "b"}
 
 
 def test_a_broken_settings_file_is_a_problem_in_words(tmp_path) -> None:

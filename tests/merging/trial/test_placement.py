@@ -11,7 +11,7 @@ from merging.trial.chat import ChatModel
 from merging.trial.decode import greedy
 from merging.trial.likelihood import log_likelihoods
 from merging.trial.loading import load
-from merging.trial.placement import Placement, main_device
+from merging.trial.placement import Placement, at_most, main_device
 from merging.trial.turns import Sampling
 
 QUESTIONS = ["What is 37 + 45?", "Add 12 and 31"]
@@ -38,6 +38,12 @@ def test_a_model_that_does_not_fit_answers_from_disk(share: float) -> None:
 def test_not_even_one_tensor_fits() -> None:
     with pytest.raises(NotEnoughSpace, match="add: its largest tensor needs"):
         load(demo.folder("add"), memory={"cpu": 1000})
+
+
+def test_a_bound_for_all_devices_is_used_up_in_their_order() -> None:
+    memory = {0: 60, 1: 50, "cpu": 100}
+    assert at_most(memory, 1000) == memory
+    assert at_most(memory, 80) == {0: 60, 1: 20, "cpu": 0}
 
 
 def test_a_placement_says_what_it_costs() -> None:

@@ -251,9 +251,14 @@ def dump(recipe: Recipe) -> str:
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
-def describe(recipe: Recipe) -> str:
-    """The recipe in a few sentences of plain words, its models by short names."""
-    recipe = _by_short_names(recipe)
+def describe(recipe: Recipe, called: Mapping[str, str] | None = None) -> str:
+    """The recipe in a few sentences of plain words.
+
+    Args:
+        called: what each model is called, by its reference; by default the shortest names that
+            tell the recipe's own models apart.
+    """
+    recipe = _by_names(recipe, called)
     names = [source.model for source in recipe.sources]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     parts = [f"Start from {recipe.base} and take the changes of {listed}."]
@@ -293,9 +298,9 @@ def describe(recipe: Recipe) -> str:
     return " ".join(parts)
 
 
-def _by_short_names(recipe: Recipe) -> Recipe:
+def _by_names(recipe: Recipe, called: Mapping[str, str] | None) -> Recipe:
     references = list(dict.fromkeys([recipe.base, *(source.model for source in recipe.sources)]))
-    names = dict(zip(references, short_names(references, recipe.folder), strict=True))
+    names = called or dict(zip(references, short_names(references, recipe.folder), strict=True))
     sources = tuple(replace(source, model=names[source.model]) for source in recipe.sources)
     return replace(recipe, base=names[recipe.base], sources=sources)
 

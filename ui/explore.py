@@ -233,7 +233,7 @@ def _settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -
             return [gr.skip()] * (3 + MAX_PARTITIONS)
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
-        told = view.numbers(recipe, sketch, values, view.names_of(library, values["experts"]))
+        told = view.numbers(library, recipe, sketch, values)
     except MergeError as error:  # in its place on the page: a plain request carries no toasts
         return [view.unplanned(str(error)), *[gr.skip()] * (2 + MAX_PARTITIONS)]
     count = int(values["partitions"])

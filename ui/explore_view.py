@@ -64,21 +64,20 @@ def moves(sketch: FamilySketch, recipe: Recipe) -> np.ndarray:
 
 
 def numbers(
-    recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any], names: Sequence[str]
+    library: Library, recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]
 ) -> list[Any]:
     """The headline with the exact retention, the recipe's YAML and its words.
 
     Args:
         values: the controls' values; they go back with the answer, so that the browser can tell an
             answer to an older move.
-        names: what the experts are called.
     """
     plan = plans.plan(recipe, sketch)
-    finding = findings.headline(plan, sketch, names)
+    finding = findings.headline(plan, sketch, names_of(library, values["experts"]))
     finding["exact"] = figures.exact(plan, sketch, cells(sketch.tensors))
     finding["offsets"] = bins.pooled_offsets(sketch, cells(sketch.tensors), moves(sketch, recipe))
     finding["asked"] = dict(values)
-    return [finding, recipes.dump(recipe), words(recipe, plan.warnings)]
+    return [finding, recipes.dump(recipe), words(recipe, library.labels(recipe), plan.warnings)]
 
 
 def family_values(
@@ -130,7 +129,7 @@ def drawn(
     told = ", ".join(names)
     where = f"{len(table.layers)} layers, {len(table.modules)} modules"
     return [
-        *numbers(recipe, sketch, values, names),
+        *numbers(library, recipe, sketch, values),
         {
             "figure": figures.map_figure(looks), "notes": _MAP_NOTES, "family": family,
             "controls": _told(named, values),
@@ -180,8 +179,12 @@ def unplanned(message: str) -> dict[str, Any]:
     return {"parts": [(title, "")], "sentence": f"{title} {message}", "reason": message}
 
 
-def words(recipe: Recipe, warnings: Sequence[str] = ()) -> str:
-    """What the recipe does: in a sentence, as formulas, where they come from, what to mind."""
+def words(recipe: Recipe, called: Mapping[str, str], warnings: Sequence[str] = ()) -> str:
+    """What the recipe does: in a sentence, as formulas, where they come from, what to mind.
+
+    Args:
+        called: what its models are called, by reference.
+    """
     axes = [PRUNERS[recipe.prune], CONSENSUS[recipe.consensus]]
     lines = "".join(
         f"<dt>{escape(axis.title)}</dt><dd><code>{escape(axis.formula)}</code></dd>"
@@ -194,9 +197,10 @@ def words(recipe: Recipe, warnings: Sequence[str] = ()) -> str:
         if axis.url
     )
     minded = "".join(f'<p class="minded">{escape(text)}.</p>' for text in warnings)
+    told = escape(recipes.describe(recipe, called))
     return (
         '<section class="panel"><h3>What this recipe does</h3>'
-        f"<p>{escape(recipes.describe(recipe))}</p>{minded}<dl>{lines}</dl><ul>{papers}</ul>"
+        f"<p>{told}</p>{minded}<dl>{lines}</dl><ul>{papers}</ul>"
         "</section>"
     )
 

@@ -304,6 +304,11 @@ class Library:
             return ""
         return next((model.id for model in self.models() if model.folder == real), "")
 
+    def labels(self, recipe: Recipe) -> dict[str, str]:
+        """What lists call the models of a recipe whose models are all on offer, by reference."""
+        references = (recipe.base, *(source.model for source in recipe.sources))
+        return {reference: self._known(reference).label for reference in references}
+
     def _known(self, reference: str) -> Model:
         model_id = self.id_of(Path(reference)) if Path(reference).is_absolute() else ""
         return self.get(model_id or reference)

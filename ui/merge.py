@@ -254,7 +254,7 @@ class MergeTab:
             recipe = self._recipe(text)
         except MergeError as error:
             return "", view.problem(str(error)), gr.update(interactive=False), ""
-        told = view.words(describe(recipe))
+        told = view.words(describe(recipe, self.library.labels(recipe)))
         try:
             root = self.library.root()
         except MergeError as error:  # nothing can be written: that goes before the name

@@ -167,11 +167,15 @@ def progress(job: Job | None) -> str:
     )
     if at is None:
         return bar
+    if total and done >= total:  # what no count foresees: the disk takes its time
+        return (
+            f'{bar}<p class="facts">Bringing it to the disk · {span(job.seconds)}</p>{layers(job)}'
+        )
     phase = _PHASES.get(at.phase, at.phase)
-    facts = [escape(phase), f"{share:.0%}", span(job.seconds)]
+    facts = [escape(phase), f"{int(100 * share)}%", span(job.seconds)]
     if at.rate_bytes:
         facts.append(f"{amount(at.rate_bytes)}/s")
-    if at.eta_s is not None:
+    if at.eta_s is not None and at.eta_s >= 1:
         facts.append(f"{span(at.eta_s)} to go")
     now = f'<p class="tensor">{escape(at.tensor)}</p>' if at.tensor else ""
     return f'{bar}<p class="facts">{" · ".join(facts)}</p>{layers(job)}{now}'
@@ -255,7 +259,10 @@ def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any
         "layout": {
             "height": 220, "margin": {"l": 52, "r": 8, "t": 8, "b": 40}, "bargap": 0.35,
             "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-            "xaxis": {"title": {"text": "layer"}, "type": "category", "fixedrange": True},
+            "xaxis": {
+                "title": {"text": "layer"}, "type": "category", "fixedrange": True,
+                "automargin": True,
+            },
             "yaxis": {
                 "tickformat": ".0%" if max(values, default=0) >= 0.05 else ".2%", "nticks": 5,
                 "rangemode": "tozero", "fixedrange": True, "gridcolor": "rgba(125,139,161,.25)",

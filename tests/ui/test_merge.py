@@ -40,7 +40,7 @@ def watch(tab: MergeTab, job_id: str) -> list[tuple]:
 
 def test_good_recipe_is_told_in_words_and_may_start(tab: MergeTab) -> None:
     words, checks, start, reason = tab.checked(RECIPE, "new")
-    assert "Start from base and take the changes of one." in words
+    assert "Start from models/base and take the changes of one." in words, "demo:base is another"
     assert "1 tensor will be merged" in checks
     assert start["interactive"] is True
     assert reason == ""
@@ -199,6 +199,16 @@ def test_progress_bar_says_its_value() -> None:
     assert "&lt;x&gt;" in html
     assert html.count("<i ") == 4
     assert 'class="now"' in html
+
+
+def test_what_is_left_is_told_in_whole_seconds_and_the_end_by_what_is_done() -> None:
+    def told(done: int, eta_s: float) -> str:
+        at = Progress("merge", done, 1000, "lm_head", None, 2.0, 1e9, eta_s)
+        return view.progress(make_job(state="running", progress=at, started_s=1.0))
+
+    assert "50% ·" in told(500, 2.0) and "2 s to go" in told(500, 2.0)
+    assert "99% ·" in told(999, 0.01) and "to go" not in told(999, 0.01)
+    assert "Bringing it to the disk" in told(1000, 0.0) and "lm_head" not in told(1000, 0.0)
 
 
 def test_layers_start_anew_with_every_pass() -> None:

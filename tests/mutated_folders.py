@@ -135,7 +135,7 @@ def write_family(parent: Path) -> None:
 # values and texts of JSON
 
 _ODD: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 2.5, 1e308, float("nan"), float("-inf"), 10**30, "", "x", "\0",
+    None, True, -1, 0, 1, 2.5, 1e308, float("nan"), float("-inf"), 10**400, "", "x", "\0",
     "é\n\x1b[2J", "n" * 6000, [], [None], [[[]]], {}, {"a": {"b": []}}, ["a"] * 300,
     "../../etc", "/dev/zero",
 )  # fmt: skip

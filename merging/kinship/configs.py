@@ -8,6 +8,7 @@ told.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -131,8 +132,8 @@ _ABSENT = object()
 
 
 def _same(ours: Any, theirs: Any) -> bool:
-    if isinstance(ours, float | int) and isinstance(theirs, float | int):
-        return abs(ours - theirs) <= 1e-6 * max(abs(ours), abs(theirs))  # 1e-05 as a float32
+    if isinstance(ours, float) and isinstance(theirs, float):
+        return math.isclose(ours, theirs, rel_tol=1e-6)  # 1e-05 as a float32
     return ours is theirs or ours == theirs
 
 

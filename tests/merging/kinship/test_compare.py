@@ -203,6 +203,7 @@ DIFFERENT = [
      "the classifier's rows stand for other labels"),
     ({"num_hidden_layers": 2}, {"num_hidden_layers": 3}, "error",
      "expert has 3 layers, the base 2 (num_hidden_layers)"),
+    ({"num_hidden_layers": 2}, {"num_hidden_layers": 10**400}, "error", "expert has 1000000"),
     ({"text_config": {"num_attention_heads": 8}}, {"num_attention_heads": 4}, "error",
      "expert has 4 attention heads, the base 8 (text_config.num_attention_heads)"),
     ({"num_key_value_heads": 2}, {"num_key_value_heads": 4}, "error", "4 key-value heads"),

@@ -360,7 +360,9 @@ def _weight_files(folder: Path, name: str) -> tuple[list[Path], list[str]]:
             f"{name}: holds only pickle weights ({pickles[0]}), which can run code; load it once "
             "with transformers and save_pretrained(folder) to get safetensors"
         )
-    raise BadCheckpoint(f"{name}: no *.safetensors file in {folder}")
+    raise BadCheckpoint(
+        f"{name}: no *.safetensors file in {folder}; give a folder that holds the model's weights"
+    )
 
 
 def _is_shard(name: str) -> bool:

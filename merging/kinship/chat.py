@@ -99,14 +99,16 @@ def compare(
         giver: the model whose tokenizer the result gets.
         choice: the recipe's chat_template.
     """
-    models = {model.name: model for model in (base, *experts) if model is not giver}
-    own, others = _tuned(giver), [_tuned(model) for model in models.values()]
+    own = _tuned(giver)  # a base that does not give is not asked for what it would give
+    others = [_tuned(model) for model in experts if model is not giver]
     root = called(giver.name) if giver is base else giver.name
     result = chosen(choice, (base, *experts))
-    found = _templates(own, others, root, choice, result)
-    if result is None:
-        result = own.templates.get(_DEFAULT)
-    return [*found, *_unknown(giver, result), *_endings(own, others, root)]
+    return [
+        *_templates(own, others, root, choice, result),
+        *_named(own, others, root),
+        *_unknown(own, others, result),
+        *_endings(own, others, root, is_base=giver is base),
+    ]
 
 
 def _templates(
@@ -136,13 +138,31 @@ def _templates(
     ]  # fmt: skip
 
 
-def _unknown(giver: Checkpoint, template: str | None) -> list[Problem]:
-    """Tokens of the result's template that its tokenizer reads as several."""
-    known = vocabulary.read(giver.folder)
-    if not template or not known.tokens:
+def _named(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem]:
+    """Templates for some purpose that only experts have."""
+    found = []
+    for other in others:
+        more = [name for name in other.templates if name not in (_DEFAULT, *giver.templates)]
+        if more:
+            found.append(Problem(
+                "note", other.name,
+                f"{root} has no chat template called {listed(more)}, {other.name} has; the result "
+                "has none", "template",
+            ))  # fmt: skip
+    return found
+
+
+def _unknown(giver: _Tuned, others: Sequence[_Tuned], template: str | None) -> list[Problem]:
+    """Tokens of a template that the recipe chose and that the result's tokenizer reads as several:
+    of a model's own those which that model knows as one."""
+    known = vocabulary.read(giver.model.folder)
+    if template is None or template.strip() == giver.template or not known.tokens:
         return []
-    used = dict.fromkeys(_CONTROL.findall(template))
-    unknown = [token for token in used if token not in known.ids]
+    unknown = [t for t in dict.fromkeys(_CONTROL.findall(template)) if t not in known.ids]
+    owner = next((one for one in others if one.template == template.strip()), None)
+    if owner and unknown:
+        theirs = vocabulary.read(owner.model.folder).ids
+        unknown = [token for token in unknown if token in theirs]
     if not unknown:
         return []
     return [Problem(
@@ -166,7 +186,7 @@ def settings(model: Checkpoint) -> dict[str, Any]:
     return found
 
 
-def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem]:
+def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str, *, is_base: bool) -> list[Problem]:
     own = giver.settings
     found = []
     for key in IDS:
@@ -181,7 +201,8 @@ def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem
         parts = [f"{told(value)} in {listed(names)}" for names, value in grouped(differing)]
         mine = "none" if own.get(key) is None else told(own[key])
         ends = key == "eos_token_id"
-        why = ": it may not stop where they do; tokenizer_source: an expert takes its settings"
+        why = ": it may not stop where they do"
+        why += "; tokenizer_source: an expert takes its settings" if is_base else ""
         found.append(Problem(
             "warning" if ends else "note", listed(differing),
             f"generation settings: {key} is {mine} in {root}, {', '.join(parts)}; the result keeps "

@@ -13,11 +13,16 @@ from collections.abc import Mapping, Sequence
 from merging.checkpoints import Checkpoint
 from merging.checkpoints.aliases import input_embedding
 from merging.kinship import vocabulary
-from merging.kinship.problem import Problem, called, grouped, listed
+from merging.kinship.problem import Problem, Severity, called, grouped, have, listed
 from merging.kinship.vocabulary import Vocabulary
 
 _SPARE = re.compile(r"reserved|unused|extra_id|dummy|placeholder|madeupword|<pad>|\[PAD", re.I)
-_TOLD = {"eos_token": "ends a text with", "bos_token": "begins a text with"}
+_SPECIAL: dict[str, Severity] = {
+    "eos_token": "warning",
+    "bos_token": "warning",
+    "unk_token": "note",
+    "pad_token": "note",
+}
 
 
 def compare(base: Checkpoint, experts: Sequence[Checkpoint], giver: Checkpoint) -> list[Problem]:
@@ -37,6 +42,7 @@ def compare(base: Checkpoint, experts: Sequence[Checkpoint], giver: Checkpoint) 
         found.append(Problem("warning", giver.name, f"not compared: {own.problem}", "tokenizer"))
     for expert in others:
         found += _against(giver, own, expert, is_base=giver is base)
+    found += _absent(own, others) if giver is base else []
     if giver is not base:
         found += _taken(base, giver, own)
     specials = {m.name: vocabulary.settings(m.folder).specials for m in (giver, *experts)}
@@ -75,6 +81,20 @@ def _against(
             "prompt that holds them is read in pieces", "tokenizer",
         ))  # fmt: skip
     return found
+
+
+def _absent(own: Vocabulary, experts: Sequence[Checkpoint]) -> list[Problem]:
+    """Where the base has no tokenizer: the result would have none either."""
+    if own.tokens or own.problem:
+        return []
+    having = [expert.name for expert in experts if vocabulary.has_tokens(expert.folder)]
+    if not having:
+        return []
+    return [Problem(
+        "warning", listed(having),
+        f"the base has no tokenizer that can be read, {listed(having)} {have(having)} one; "
+        f"tokenizer_source: {having[0]} gives it to the result", "tokenizer",
+    )]  # fmt: skip
 
 
 def _taken(base: Checkpoint, giver: Checkpoint, own: Vocabulary) -> list[Problem]:
@@ -127,7 +147,7 @@ def _specials(
 ) -> list[Problem]:
     found = []
     root = called(base.name) if giver is base else giver.name
-    for key in ("eos_token", "bos_token", "unk_token", "pad_token"):
+    for key, severity in _SPECIAL.items():
         mine = specials[giver.name].get(key)
         others = {
             name: own.get(key)
@@ -137,9 +157,8 @@ def _specials(
         if not specials[giver.name] or not others:
             continue
         parts = [f"{_quoted(value)} in {listed(names)}" for names, value in grouped(others)]
-        changes = key in _TOLD
         found.append(Problem(
-            "warning" if changes else "note", listed(others),
+            severity, listed(others),
             f"tokenizer_config.json: {key} is {_quoted(mine)} in {root}, {', '.join(parts)}; the "
             f"result keeps {_quoted(mine)}", "tokenizer",
         ))  # fmt: skip

@@ -129,6 +129,11 @@ def _content(token: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def has_tokens(folder: Path) -> bool:
+    """True where a file of a folder holds a tokenizer's tokens."""
+    return _source(folder) is not None
+
+
 def same_files(first: Path, second: Path) -> bool:
     """True where two folders hold the same tokenizer, byte for byte: nothing to compare."""
     name = _source(first)

@@ -103,6 +103,40 @@ def test_end_tokens_and_templates_of_the_experts_are_one_line_each(parent) -> No
     assert found(parent, chat_template="auto")[1].severity == "note"
 
 
+def test_a_template_s_words_are_no_tokens_where_its_own_model_knows_none(parent) -> None:
+    (parent / "base" / "chat_template.jinja").write_text(CHAT)
+    (parent / "expert0" / "chat_template.jinja").write_text(CHAT)
+    (parent / "expert1" / "chat_template.jinja").write_text(CHAT + "\n")
+    assert found(parent) == []
+    (parent / "base" / "chat_template.jinja").unlink()
+    assert [problem.severity for problem in found(parent, chat_template="auto")] == ["note"]
+    for name in ("expert0", "expert1"):
+        tokenizer(parent / name, added=["<|im_start|>"])
+    assert "template writes <|im_start|>, which its tokenizer does not know" in (
+        " ".join(problem.message for problem in found(parent, chat_template="auto"))
+    )
+
+
+def test_templates_that_only_an_expert_has_by_name_are_told(parent) -> None:
+    (parent / "expert1" / "additional_chat_templates").mkdir()
+    (parent / "expert1" / "additional_chat_templates" / "tool_use.jinja").write_text(CHAT)
+    (problem,) = found(parent)
+    assert (problem.severity, problem.message) == (
+        "note", "the base has no chat template called tool_use, expert1 has; the result has none"
+    )  # fmt: skip
+
+
+def test_a_base_without_a_tokenizer_names_who_has_one(parent) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (parent / "base" / file).unlink()
+    (problem,) = found(parent)
+    assert problem.message == (
+        "the base has no tokenizer that can be read, expert0 and expert1 have one; "
+        "tokenizer_source: expert0 gives it to the result"
+    )
+    assert found(parent, tokenizer_source="expert0") == []
+
+
 def test_auto_writes_the_template_that_most_models_have(parent, tmp_path) -> None:
     for name in ("expert0", "expert1"):
         (parent / name / "chat_template.jinja").write_text(CHAT)

@@ -48,12 +48,16 @@ def described(
         config = AutoConfig.from_pretrained(
             checkpoint.folder, local_files_only=True, trust_remote_code=False
         )
+        config._attn_implementation = None  # a name may be of kernels that would be downloaded
         with _bounded(checkpoint, stop), torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (BadCheckpoint, Cancelled):
         raise
     except Exception as error:  # what transformers raises for a config has no common base
-        raise BadCheckpoint(f"{checkpoint.name}: cannot be loaded: {reason(error)}") from None
+        raise BadCheckpoint(
+            f"{checkpoint.name}: config.json describes no model that can be built "
+            f"({reason(error)}); copy the config.json that belongs to the tensors"
+        ) from None
     _compare_shapes(checkpoint, model)
     _compare_sizes(checkpoint, model)
     return config, model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from merging.checkpoints import Checkpoint, open_checkpoint
-from merging.errors import BadCheckpoint, NotEnoughSpace
+from merging.documents import read_object
+from merging.errors import BadCheckpoint, BadFile, NotEnoughSpace
 from merging.locks import held
 from merging.sources import release
 from merging.trial.confined import ConfinedTokenizer
@@ -113,7 +115,7 @@ def prepare(
         As `load`.
     """
     checkpoint = open_checkpoint(Path(folder), name)
-    _check_tokenizer(checkpoint)
+    _check_files(checkpoint)
     compare_counts(checkpoint)
     return Prepared(checkpoint, ConfinedTokenizer(checkpoint.folder, checkpoint.name, stop))
 
@@ -150,9 +152,15 @@ def load(
     return prepare(folder, name=name, stop=stop).load(dtype, device, memory=memory, stop=stop)
 
 
-def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    """Raises BadCheckpoint where the tokenizer is missing."""
+def _check_files(checkpoint: Checkpoint) -> None:
+    """Raises BadCheckpoint where the tokenizer is missing, or a file beside it is damaged."""
     folder, name = checkpoint.folder, checkpoint.name
+    generation = folder / "generation_config.json"
+    try:
+        if os.path.lexists(generation):
+            read_object(generation)
+    except BadFile as error:
+        raise BadCheckpoint(f"{name}: {error}; copy it again, or delete it") from None
     if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):
         raise BadCheckpoint(
             f"{name}: no tokenizer in its folder; copy tokenizer.json and "

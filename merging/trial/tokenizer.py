@@ -78,7 +78,10 @@ class Tokenizer:
         except MemoryError:
             raise
         except Exception as error:  # what transformers raises for a config has no common base
-            raise BadCheckpoint(f"{name}: cannot be loaded: config.json: {reason(error)}") from None
+            raise BadCheckpoint(
+                f"{name}: config.json cannot be read ({reason(error)}); copy it again from the "
+                "model it was made from"
+            ) from None
         try:
             inner = AutoTokenizer.from_pretrained(folder, **options)
         except MemoryError:

@@ -82,8 +82,27 @@ def test_stop_ends_the_building_of_a_model() -> None:
 
 def test_a_config_that_transformers_refuses_is_one_line(tmp_path: Path) -> None:
     folder = changed(tmp_path / "m", lambda c: c.update(hidden_act="nope"))
-    with pytest.raises(BadCheckpoint, match="m: cannot be loaded: it does not know 'nope'"):
+    with pytest.raises(BadCheckpoint, match=r"m: config.json .*\(it does not know 'nope'\); copy"):
         load(folder)
     folder = changed(tmp_path / "n", lambda c: c.update(rms_norm_eps="x"))
-    with pytest.raises(BadCheckpoint, match=r"config\.json: Validation error for field 'rms_norm"):
+    with pytest.raises(BadCheckpoint, match=r"n: config\.json .*field 'rms_norm.*; copy it again"):
+        load(folder)
+
+
+@pytest.mark.parametrize("kernels", ["somebody/kernels", "flash_attention_2", 5])
+def test_a_config_chooses_no_kernels(kernels: Any, tmp_path: Path) -> None:
+    """Of a name such as somebody/kernels, code would be downloaded and run."""
+    folder = changed(tmp_path / "m", lambda c: c.update(attn_implementation=kernels))
+    _, model = described(open_checkpoint(folder))
+    assert model.config._attn_implementation in ("sdpa", "eager")
+    assert load(folder).network.config._attn_implementation in ("sdpa", "eager")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[" * 200_000, "is nested deeper than 64 levels"), ("[]", "is not a JSON object")],
+)
+def test_a_damaged_generation_config_is_named(text: str, told: str, tmp_path: Path) -> None:
+    folder = changed(tmp_path / "m", text, "generation_config.json")
+    with pytest.raises(BadCheckpoint, match=rf"generation_config.json: {told}; .*delete it"):
         load(folder)

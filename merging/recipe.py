@@ -392,8 +392,8 @@ def _tokenizer(
 
 def _place_of(reference: str, folder: Path | None) -> str:
     """What tells a model from others: its folder where it is one, wherever links lead."""
-    path = os.path.realpath((folder or Path.cwd()) / os.path.expanduser(reference))
-    return path if os.path.isdir(path) else os.path.normpath(reference)
+    path = (folder or Path.cwd()) / os.path.expanduser(reference)
+    return os.path.realpath(path) if os.path.isdir(path) else os.path.normpath(reference)
 
 
 def _keep_base(value: Any) -> tuple[str, ...]:

@@ -392,7 +392,7 @@ def _tokenizer(
 
 def _place_of(reference: str, folder: Path | None) -> str:
     """What tells a model from others: its folder where it is one, wherever links lead."""
-    path = (folder or Path.cwd()) / os.path.expanduser(reference)
+    path = os.path.normpath((folder or Path.cwd()) / os.path.expanduser(reference))
     return os.path.realpath(path) if os.path.isdir(path) else os.path.normpath(reference)
 
 

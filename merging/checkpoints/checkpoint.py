@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.checkpoints.folders import inner_folders, not_a_model
-from merging.checkpoints.header import WIDTHS, read_header
+from merging.checkpoints.header import WIDTHS, TensorInfo, read_header, torch_dtype
 from merging.checkpoints.layout import is_buffer
 from merging.checkpoints.stamp import Stamp, check_unchanged, stamp
 from merging.checkpoints.tying import ties_embeddings
@@ -34,42 +34,6 @@ _SMALL_FILES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 PAGE = mmap.PAGESIZE
 _BLOCK = 1 << 20  # bytes that are held at a time where all are passed through
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor of a checkpoint as its header describes it.
-
-    Attributes:
-        dtype: safetensors' name of the type ("BF16").
-        offset: bytes from the start of `file` to the first element.
-        size_bytes: bytes the tensor takes there.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: Path
-    offset: int
-    size_bytes: int
-
-    @property
-    def numel(self) -> int:
-        """Number of elements; 1 for a scalar."""
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """The torch type."""
-        return torch_dtype(self.dtype)
-
-    @property
-    def width(self) -> int:
-        """Bytes per element."""
-        return WIDTHS[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -188,17 +152,6 @@ def _read_at(handle: int, info: TensorInfo, skip_bytes: int, view: memoryview) -
                 "truncated, copy or download it again"
             )
         view, position = view[count:], position + count
-
-
-def torch_dtype(dtype: str) -> torch.dtype:
-    """The torch type of a safetensors type name."""
-    return {
-        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-        "U8": torch.uint8, "BOOL": torch.bool, "U16": torch.uint16, "U32": torch.uint32,
-        "U64": torch.uint64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-        "F8_E8M0": torch.float8_e8m0fnu,
-    }[dtype]  # fmt: skip
 
 
 def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
@@ -378,9 +331,12 @@ def _is_shard(name: str) -> bool:
 def _tensors(file: Path, name: str) -> list[TensorInfo]:
     """The tensors of one safetensors file."""
     try:
-        return [
-            TensorInfo(tensor, dtype, shape, file, offset, size)
-            for tensor, dtype, shape, offset, size in read_header(file)
-        ]
+        return read_header(file)
     except BadCheckpoint as error:
         raise BadCheckpoint(f"{name}: {error}") from None
+
+
+__all__ = [
+    "CONFIG", "INDEX", "MERGEABLE", "PAGE", "WIDTHS", "Checkpoint", "TensorInfo",
+    "open_checkpoint", "pages", "torch_dtype",
+]  # fmt: skip

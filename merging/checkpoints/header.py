@@ -12,13 +12,14 @@ import json
 import os
 import struct
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from merging.documents import opened
 from merging.errors import BadCheckpoint, BadFile, shown
+from merging.later import torch
 
 WIDTHS = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,
@@ -30,23 +31,54 @@ _MOST_BYTES = 100_000_000  # of a header: the package's own limit
 _MOST = {b'"': 2_400_000, b",": 2_400_000}  # of a large one: 300,000 tensors, described in full
 
 
-class Described(NamedTuple):
-    """One tensor as a header describes it.
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a checkpoint as its header describes it.
 
     Attributes:
         dtype: safetensors' name of the type ("BF16").
-        offset: bytes from the start of the file to the first element.
+        offset: bytes from the start of `file` to the first element.
         size_bytes: bytes the tensor takes there.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    file: Path
     offset: int
     size_bytes: int
 
+    @property
+    def numel(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return count
 
-def read_header(file: Path) -> list[Described]:
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The torch type."""
+        return torch_dtype(self.dtype)
+
+    @property
+    def width(self) -> int:
+        """Bytes per element."""
+        return WIDTHS[self.dtype]
+
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """The torch type of a safetensors type name."""
+    return {
+        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+        "U8": torch.uint8, "BOOL": torch.bool, "U16": torch.uint16, "U32": torch.uint32,
+        "U64": torch.uint64, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+        "F8_E8M0": torch.float8_e8m0fnu,
+    }[dtype]  # fmt: skip
+
+
+def read_header(file: Path) -> list[TensorInfo]:
     """The tensors of one safetensors file, in the order of their bytes.
 
     Raises:
@@ -84,7 +116,7 @@ def read_header(file: Path) -> list[Described]:
         size = WIDTHS[dtype]
         for side in shape:
             size *= side
-        tensors.append(Described(name, dtype, shape, position, size))
+        tensors.append(TensorInfo(name, dtype, shape, file, position, size))
         position += size
     return tensors
 
@@ -123,4 +155,4 @@ def _broken(file: Path, error: Exception) -> BadCheckpoint:
     )
 
 
-__all__ = ["WIDTHS", "Described", "read_header"]
+__all__ = ["WIDTHS", "TensorInfo", "read_header", "torch_dtype"]

@@ -19,10 +19,18 @@ import numpy as np
 
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.checkpoint import torch_dtype
-from merging.decisions import Competition, Decision, Outcome, apply, combine
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
+from merging.instructions import (
+    Competition,
+    Decision,
+    Outcome,
+    apply,
+    combine,
+    competitions,
+    elections,
+    elementary,
+)
 from merging.later import torch
-from merging.methods import elementary, pcb, ties
 from merging.selection import (
     HALF,
     OrderStatistic,
@@ -318,7 +326,7 @@ class Stream:
             sample: (E, s) float32 deltas.
         """
         deltas = [torch.from_numpy(sample[index]) for index in game.active]
-        scores = pcb.scores(deltas, game.bounds, game.variant)
+        scores = competitions.scores(deltas, game.bounds, game.variant)
         return [upper_histogram(row.numpy()) for row in scores]
 
     def advance(self, phase: str, entry: Entry, elements: int) -> None:
@@ -436,13 +444,13 @@ class TensorReader:
     def score_sweep(
         self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
     ) -> list[dict[int, np.ndarray]]:
-        """Histograms of PCB's scores of the active experts (`pcb.scores`)."""
+        """Histograms of PCB's scores of the active experts (`competitions.scores`)."""
 
         def rows() -> Iterator[list[torch.Tensor]]:
             for start, stop in self.spans():
                 deltas = self.pruned(decisions, start, stop)
                 taus = [deltas[index] for index in game.active]
-                yield pcb.scores(taus, game.bounds, game.variant)
+                yield competitions.scores(taus, game.bounds, game.variant)
 
         return sweep_rows(rows)(buckets)
 
@@ -515,7 +523,7 @@ class TensorReader:
     def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
         """Entries whose weighted sum is above 0 minus those below."""
         return sum(
-            ties.sign_balance(ties.vote(self.pruned(decisions, start, stop), weights))
+            elections.sign_balance(elections.vote(self.pruned(decisions, start, stop), weights))
             for start, stop in self.spans()
         )
 

@@ -24,7 +24,10 @@ from merging import brackets, kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS
 from merging.collected import Collected, Few
-from merging.decisions import (
+from merging.engine import RUN as SAMPLED_RUN
+from merging.engine import MergedChunk, Near, Profile, Stream, TensorReader
+from merging.errors import BadCheckpoint, NonFinite
+from merging.instructions import (
     Combination,
     Competition,
     Decision,
@@ -34,13 +37,10 @@ from merging.decisions import (
     Outcome,
     Rings,
     Sum,
+    sums,
 )
-from merging.engine import RUN as SAMPLED_RUN
-from merging.engine import MergedChunk, Near, Profile, Stream, TensorReader
-from merging.errors import BadCheckpoint, NonFinite
 from merging.kernels.looks import Looks, pieces_of
 from merging.kernels.windows import Mapping, Window, gather, lost
-from merging.methods import linear
 from merging.selection import HALF, UPPER, OrderStatistic, statistics
 from merging.tied import RUN, Band, Looked, Parted, edges, place, stops
 
@@ -662,7 +662,7 @@ def _rule(outcome: Outcome) -> kernels.Rule:
         rule.ties, rule.normalize = 1, int(combination.normalize)
         rule.zero_is_positive = int(combination.zero_is_positive)
     elif isinstance(combination, Sum):
-        rule.divisor = linear.divisor(combination.weights, combination.normalize)
+        rule.divisor = sums.divisor(combination.weights, combination.normalize)
     else:
         rule.competition = _COMPETITIONS[combination.variant]
     return rule

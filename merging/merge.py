@@ -31,7 +31,6 @@ from merging.checkpoints.checksum import checksum
 from merging.checkpoints.layout import depths, text_depths
 from merging.checkpoints.output import check_output, in_words, located
 from merging.checkpoints.writer import SHARD_BYTES
-from merging.decisions import Decision, Outcome
 from merging.engine import (
     CHUNK,
     GPU_CHUNK,
@@ -53,6 +52,7 @@ from merging.errors import (
 )
 from merging.foresight import foresee
 from merging.gpu import stream as gpu
+from merging.instructions import Decision, Outcome
 from merging.journal import Journal, Written, key_of, resumable
 from merging.kinship import Problem
 from merging.later import is_loaded, torch

@@ -14,8 +14,8 @@ from typing import Protocol
 from merging.checkpoints import Checkpoint, Family
 from merging.checkpoints.stamp import stamp
 from merging.gpu import order
+from merging.instructions import elementary
 from merging.later import torch
-from merging.methods import elementary
 
 HEADROOM = 0.25  # share of a device's memory left to the arithmetic when a family is kept there
 _LOAD = 1 << 24  # elements copied at a time when a family is loaded

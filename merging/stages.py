@@ -13,7 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from merging.checkpoints import Entry, short_names
-from merging.decisions import (
+from merging.engine import Stream, TensorReader, model_offsets
+from merging.errors import RecipeError
+from merging.instructions import (
+    Bounds,
     Combination,
     Competition,
     Decision,
@@ -25,10 +28,9 @@ from merging.decisions import (
     Rings,
     Sum,
     apply,
+    elementary,
 )
-from merging.engine import Stream, TensorReader, model_offsets
-from merging.errors import RecipeError
-from merging.methods import dynamic, elementary, magnitude, pcb, random
+from merging.methods import dynamic, magnitude, pcb, random
 from merging.outliers import Offsets, OutlierRates, measure_outliers
 from merging.recipe import Recipe, Source, averages_models
 from merging.retention import Kept
@@ -533,7 +535,7 @@ class PcbConsensus:
         active = tuple(index for index, row in enumerate(found) if row[2].value > 0)
         if not active:
             return nobody
-        bounds = tuple(pcb.Bounds(found[i][0].value, found[i][1].value) for i in active)
+        bounds = tuple(Bounds(found[i][0].value, found[i][1].value) for i in active)
         game = Competition((), self._variant, active, bounds)
         ranks = [pcb.threshold_rank(count, self._density), count - 1]
         guess = None

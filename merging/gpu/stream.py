@@ -21,11 +21,11 @@ import numpy as np
 from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
-from merging.decisions import Decision, Outcome
 from merging.engine import Decide, MergedChunk, Stream, TensorReader
 from merging.errors import NonFinite
 from merging.gpu import order, table
 from merging.gpu.table import Shape
+from merging.instructions import Decision, Outcome
 from merging.later import torch
 from merging.sources import KeptFamily, KeptTensor
 

@@ -7,9 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from merging import tied
-from merging.decisions import Decision, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
 from merging.gpu.order import FIRST, MOST, bracket, given
-from merging.methods import linear, random
+from merging.instructions import (
+    Decision,
+    Draw,
+    Election,
+    Keep,
+    Outcome,
+    Ranks,
+    Rings,
+    Sum,
+    sums,
+)
+from merging.instructions.draws import limit
 
 OUT, MODELS = 0, 1  # columns of addresses
 NUMEL, INDEX, RINGS = 0, 1, 2  # columns of whole numbers: elements, the index of the first one
@@ -105,7 +115,7 @@ def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) 
             for cut in one.cuts:
                 row += _ring(*given(cut, one.offset))
         elif isinstance(one, Draw):
-            draws += [*one.keys, random.limit(one.density)]
+            draws += [*one.keys, limit(one.density)]
     return row + draws
 
 
@@ -113,7 +123,7 @@ def factors(decisions: Sequence[Decision], outcome: Outcome) -> list[float]:
     """A tensor's row of factors."""
     combination = outcome.combination
     assert isinstance(combination, Sum | Election)
-    divisor = linear.divisor(combination.weights, combination.normalize)
+    divisor = sums.divisor(combination.weights, combination.normalize)
     row = [outcome.strength, outcome.base_weight, divisor, *combination.weights]
     for one in decisions:
         row += [one.scale] if isinstance(one, Keep | Draw) else one.factors

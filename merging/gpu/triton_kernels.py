@@ -6,7 +6,7 @@ that lie inside a bracket (`merging.gpu.order`), `settle` finds the cut among th
 them again.
 
 Products, sums and quotients round one by one (no fused multiply-add, IEEE division), as in
-`merging.methods`, so that the bytes are those of the other engines.
+`merging.instructions`, so that the bytes are those of the other engines.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _bits(delta):
 
 @triton.jit
 def _mix(x):
-    """As `merging.methods.random`."""
+    """As `merging.instructions.draws`."""
     x = x ^ ((x >> 16) & 0xFFFF)
     x = x * 0x7FEB352D
     x = x ^ ((x >> 15) & 0x1FFFF)

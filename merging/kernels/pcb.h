@@ -2,7 +2,7 @@
 #pragma once
 #include "select.h"
 
-/* exp for x in [0, 87] and tanh, step by step as merging/methods/elementary.py. */
+/* exp for x in [0, 87] and tanh, step by step as merging/instructions/elementary.py. */
 static inline float exp_fixed(float x) {
     x = x > 87.0f ? 87.0f : x;
     float power = floorf(x * 1.44269504088896341f + 0.5f);

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from merging.later import torch
 from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, SCOPE, Axis, Knob
 
 AXIS = Axis(
@@ -59,24 +58,3 @@ def ring_factors(amplification: Sequence[float], mode: str) -> list[float]:
     if mode == "ring":
         return list(amplification)
     return [max(amplification[k:]) for k in range(len(amplification))]
-
-
-def amplify(
-    delta: torch.Tensor, nested: Sequence[torch.Tensor], factors: Sequence[float]
-) -> torch.Tensor:
-    """Scales the entries of each ring and drops those outside all rings.
-
-    Args:
-        delta: (n,) float32.
-        nested: K masks, (n,) bool; ring k holds what the k-th has and no earlier one.
-        factors: K factors.
-
-    Returns:
-        (n,) float32: delta * factor of its ring, 0 outside all rings.
-    """
-    if len(nested) == 1 and factors[0] == 1.0:
-        return torch.where(nested[0], delta, 0.0)
-    factor = torch.zeros_like(delta)
-    for inside, value in zip(reversed(nested), reversed(factors), strict=True):
-        factor = torch.where(inside, value, factor)
-    return factor.mul_(delta)

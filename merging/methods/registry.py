@@ -8,13 +8,7 @@ these declarations alone.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    import torch
-
-    Number = float | torch.Tensor
-    """A factor: a float, or a tensor without dimensions, as compiled kernels get it."""
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from merging import merge, sources
 from merging import recipe as recipes
 from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.engine import Stream
-from merging.methods import elementary
+from merging.instructions import elementary
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from safetensors.torch import save_file
 
 from merging import fused, stages
 from merging import recipe as recipes
-from merging.decisions import Competition
 from merging.engine import Stream
+from merging.instructions import Bounds, Competition
 from merging.merge import open_recipe
-from merging.methods import pcb
 from merging.selection import UPPER
 from merging.stages import ModelSweep, make_consensus, make_pruner
 
@@ -81,7 +80,7 @@ def test_a_late_sweep_opens_only_tensors_that_reach_its_buckets(folder) -> None:
 @pytest.mark.parametrize("variant", ["pairwise", "reference", "nlp", "vision"])
 def test_both_engines_count_a_samples_scores_alike(variant: str, folder) -> None:
     sample = np.random.default_rng(1).standard_normal((2, 5000)).astype(np.float32)
-    bounds = (pcb.Bounds(0.1, 2.0), pcb.Bounds(0.2, 1.5))
+    bounds = (Bounds(0.1, 2.0), Bounds(0.2, 1.5))
     game = Competition((), variant, (0, 1), bounds)
     family = open_recipe(recipe(folder))
     plain, quick = (

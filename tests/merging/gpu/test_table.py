@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from merging.decisions import Competition, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
 from merging.gpu import order, table
+from merging.instructions import Competition, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
 from merging.tied import RUN, Cut, upper_places
 
 TYPES = ("BF16", "F32", "BF16")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from merging.methods.linear import weighted_sum
+from merging.instructions.sums import weighted_sum
 from tests.families import document, llama, merged, merged_one, tuned, write_family
 
 A = torch.tensor([1.0, -2.0, 0.5, 0.0])

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from merging.methods.pcb import (
-    Bounds,
-    balance,
-    clip_ranks,
-    clipped,
-    normalized,
-    survivors,
-    threshold_rank,
-)
+from merging.instructions.competitions import Bounds, balance, clipped, normalized, survivors
+from merging.methods.pcb import clip_ranks, threshold_rank
 from tests.families import document, llama, merged, merged_one, tuned, write_family
 
 VARIANTS = ("pairwise", "reference", "nlp", "vision")

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from merging.methods.random import draw_keys, drop, keep_mask
+from merging.instructions.draws import drop, keep_mask
+from merging.methods.random import draw_keys
 from tests.families import document, llama, merged, merged_one, tuned, write_family
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from merging.methods.ties import elect_and_merge, sign_balance, vote
+from merging.instructions.elections import elect_and_merge, sign_balance, vote
 from tests.families import document, llama, merged, merged_one, tuned, write_family
 
 TAUS = [

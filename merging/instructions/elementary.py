@@ -4,7 +4,7 @@ A library's exp differs in the last bit between processors, vector widths and ve
 not: every step is one correctly rounded operation, so the CPU, the GPU and the fused loops give
 the same bits. exp is that of Cephes (expf, Moshier 1984), within 2 units in the last place; tanh
 is the quotient of two polynomials that Eigen uses for float, within 4e-7 of its value
-(tests/merging/methods/test_elementary.py).
+(tests/merging/instructions/test_elementary.py).
 """
 
 from __future__ import annotations

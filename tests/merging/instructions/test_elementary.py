@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from merging.methods.elementary import EXP_LIMIT, exp, tanh, total
+from merging.instructions.elementary import EXP_LIMIT, exp, tanh, total
 
 
 def ulps(ours: torch.Tensor, exact: torch.Tensor) -> float:

@@ -1,16 +1,12 @@
-"""What measuring decided, as data: how each expert's delta is pruned, how deltas combine.
-
-A decision and a combination hold numbers only, so the same ones drive the torch functions of
-`merging.methods` and the fused loops of `merging.kernels`.
-"""
+"""What becomes of one expert's delta: which of its entries stay, times what."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from merging.instructions import draws
 from merging.later import torch
-from merging.methods import linear, magnitude, pcb, random, ties
 from merging.selection import split
 from merging.tied import Bound, Cut, upper_places
 
@@ -71,45 +67,6 @@ class Draw:
 Decision = Keep | Rings | Ranks | Draw
 
 
-@dataclass(frozen=True)
-class Sum:
-    """The weighted sum, divided by the weights' sum if `normalize`."""
-
-    weights: tuple[float, ...]
-    normalize: bool = False
-
-
-@dataclass(frozen=True)
-class Election:
-    """TIES: the weighted mean (or sum) of those that agree with the elected sign."""
-
-    weights: tuple[float, ...]
-    normalize: bool = True
-    zero_is_positive: bool = True
-
-
-@dataclass(frozen=True)
-class Competition:
-    """PCB: the experts that differ from the base, and the bounds of their scores."""
-
-    weights: tuple[float, ...]
-    variant: str
-    active: tuple[int, ...]
-    bounds: tuple[pcb.Bounds, ...] = field(repr=False)
-
-
-Combination = Sum | Election | Competition
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a merged delta meets the base: base * base_weight + delta * strength."""
-
-    combination: Combination
-    strength: float = 1.0
-    base_weight: float = 1.0
-
-
 def apply(decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
     """The pruned delta of one chunk.
 
@@ -126,10 +83,10 @@ def apply(decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
     if isinstance(decision, Ranks):
         raise TypeError("ranks are for engines that find the cuts themselves")
     if isinstance(decision, Draw):
-        keep = random.keep_mask(start, stop, decision.density, decision.keys, delta.device)
-        return random.drop(delta, keep, decision.scale)
+        keep = draws.keep_mask(start, stop, decision.density, decision.keys, delta.device)
+        return draws.drop(delta, keep, decision.scale)
     parts = [
-        magnitude.amplify(
+        amplify(
             delta[a - start : b - start],
             nested(delta[a - start : b - start], bounds, a + decision.offset),
             decision.factors,
@@ -160,22 +117,22 @@ def nested(delta: torch.Tensor, bounds: Sequence[Bound], first: int) -> list[tor
     ]
 
 
-def combine(combination: Combination, deltas: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The merged delta of one chunk. deltas: pruned, each (n,) float32. Returns (n,) float32."""
-    if isinstance(combination, Sum):
-        return linear.weighted_sum(deltas, combination.weights, combination.normalize)
-    if isinstance(combination, Election):
-        return ties.elect_and_merge(
-            deltas,
-            combination.weights,
-            normalize=combination.normalize,
-            zero_is_positive=combination.zero_is_positive,
-        )
-    if not combination.active:
-        return torch.zeros_like(deltas[0])
-    return pcb.balance(
-        [deltas[index] for index in combination.active],
-        [combination.weights[index] for index in combination.active],
-        combination.bounds,
-        combination.variant,
-    )
+def amplify(
+    delta: torch.Tensor, nested: Sequence[torch.Tensor], factors: Sequence[float]
+) -> torch.Tensor:
+    """Scales the entries of each ring and drops those outside all rings.
+
+    Args:
+        delta: (n,) float32.
+        nested: K masks, (n,) bool; ring k holds what the k-th has and no earlier one.
+        factors: K factors.
+
+    Returns:
+        (n,) float32: delta * factor of its ring, 0 outside all rings.
+    """
+    if len(nested) == 1 and factors[0] == 1.0:
+        return torch.where(nested[0], delta, 0.0)
+    factor = torch.zeros_like(delta)
+    for inside, value in zip(reversed(nested), reversed(factors), strict=True):
+        factor = torch.where(inside, value, factor)
+    return factor.mul_(delta)

@@ -4,31 +4,7 @@ execute the same laws, and neither names a method.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from merging.methods import PRUNERS
+from merging.methods.registry import Law
 
-Order = Literal["all", "random", "largest"]
-
-
-@dataclass(frozen=True)
-class Law:
-    """Which changes a pruner keeps.
-
-    Attributes:
-        order: all of them, as many as asked for at random, or the largest.
-        linears: True where only linears are pruned; `scale_dense` scales the change of the others.
-
-    The knobs that a pruner declares say the rest: `density`, `scope`, `density_shift`, `tie_rule`,
-    `amplification` with its `partition_mode`.
-    """
-
-    order: Order
-    linears: bool = False
-
-
-LAWS = {
-    "none": Law("all"),
-    "random": Law("random"),
-    "magnitude": Law("largest"),
-    "dynamic": Law("largest", linears=True),
-}
+LAWS: dict[str, Law] = {axis.id: axis.law for axis in PRUNERS.values() if axis.law is not None}

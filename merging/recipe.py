@@ -265,30 +265,16 @@ def describe(recipe: Recipe, called: Mapping[str, str] | None = None) -> str:
     kept = _each(recipe, lambda source: _share(source.density))
     if " of " not in kept:
         kept += " of each"
-    parts.append(
-        {
-            "none": "Keep every change.",
-            "random": f"Keep {kept} at random.",
-            "magnitude": f"Keep the largest {kept}.",
-            "dynamic": f"Keep about {kept}, more where layers have outliers.",
-        }[recipe.prune]
-    )
+    parts.append(PRUNERS[recipe.prune].words.format(**recipe.parameters, kept=kept))
     if any(factor != 1 for source in recipe.sources for factor in source.amplification):
         factors = _each(recipe, lambda source: ", ".join(f"{f:g}" for f in source.amplification))
         parts.append(f"Amplify the partitions by {factors}, most important first.")
     if recipe.parameters.get("scale_dense") == "none":
         parts.append("Leave embeddings, norms and the head as the base has them.")
     averaged = recipe.parameters.get("normalize", recipe.consensus == "mean")
-    join = "average" if averaged else "add up"
-    parts.append(
-        {
-            "sum": "Average them." if averaged else "Add them up.",
-            "mean": "Average them." if averaged else "Add them up.",
-            "ties": f"Elect a sign for every parameter and {join} those that agree.",
-            "pcb": "Let them compete for every parameter: "
-            f"{recipe.parameters.get('pcb_density', 0):.0%} of each take part.",
-        }[recipe.consensus]
-    )
+    join, combine = ("average", "Average them") if averaged else ("add up", "Add them up")
+    words = CONSENSUS[recipe.consensus].words
+    parts.append(words.format(**recipe.parameters, join=join, combine=combine))
     if any(source.weight.constant != 1 for source in recipe.sources):
         weights = _each(recipe, lambda source: _factor(source.weight))
         varied = all(source.weight.constant is None for source in recipe.sources)

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, Axis, Knob
+from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, Axis, Knob, Law
 
 _ROUNDING = 1e-12  # shares of entries that differ by less are the same
 
@@ -38,6 +38,8 @@ AXIS = Axis(
     formula="density per linear = density + shift * layer offset + shift * linear offset",
     paper="Zhu et al. 2024, DPPA, step 1 (dynamic pruning)",
     url="https://arxiv.org/abs/2403.02799",
+    words="Keep about {kept}, more where layers have outliers.",
+    law=Law("largest", linears=True),
     knobs=(
         DENSITY,
         AMPLIFICATION,

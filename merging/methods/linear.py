@@ -16,6 +16,7 @@ SUM = Axis(
     formula="base + lambda * sum_i weight_i * delta_i",
     paper="Ilharco et al. 2022, Editing Models with Task Arithmetic",
     url="https://arxiv.org/abs/2212.04089",
+    words="{combine}.",
     knobs=(WEIGHT, LAMBDA, NORMALIZE),
 )
 MEAN = Axis(
@@ -26,5 +27,6 @@ MEAN = Axis(
     formula="base + lambda * sum_i weight_i * delta_i / sum_i weight_i",
     paper="Wortsman et al. 2022, Model Soups",
     url="https://arxiv.org/abs/2203.05482",
+    words="{combine}.",
     knobs=(WEIGHT, LAMBDA),
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, SCOPE, Axis, Knob
+from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, SCOPE, Axis, Knob, Law
 
 AXIS = Axis(
     id="magnitude",
@@ -22,6 +22,8 @@ AXIS = Axis(
     formula="keep the int(density * n) entries of largest |delta|, drop the rest",
     paper="Yadav et al. 2023, TIES-Merging, step 1 (trim)",
     url="https://arxiv.org/abs/2306.01708",
+    words="Keep the largest {kept}.",
+    law=Law("largest"),
     knobs=(
         DENSITY,
         SCOPE,

@@ -1,6 +1,6 @@
 """No pruning: every change is kept."""
 
-from merging.methods.registry import Axis
+from merging.methods.registry import Axis, Law
 
 AXIS = Axis(
     id="none",
@@ -10,4 +10,6 @@ AXIS = Axis(
     formula="delta",
     paper="",
     url="",
+    words="Keep every change.",
+    law=Law("all"),
 )

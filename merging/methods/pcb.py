@@ -30,6 +30,7 @@ AXIS = Axis(
     formula="sum_i w_i C_i S_i / sum_i S_i, S = rescaled top share of exp(n u^2) * agreement",
     paper="Du et al. 2024, PCB-Merging, section 3",
     url="https://arxiv.org/abs/2410.02396",
+    words="Let them compete for every parameter: {pcb_density:.0%} of each take part.",
     knobs=(
         WEIGHT,
         LAMBDA,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 
-from merging.methods.registry import DENSITY, Axis, Knob
+from merging.methods.registry import DENSITY, Axis, Knob, Law
 
 AXIS = Axis(
     id="random",
@@ -20,6 +20,8 @@ AXIS = Axis(
     formula="keep each entry with probability density; delta / density",
     paper="Yu et al. 2023, Language Models are Super Mario (DARE), eq. 2-4",
     url="https://arxiv.org/abs/2311.03099",
+    words="Keep {kept} at random.",
+    law=Law("random"),
     knobs=(
         DENSITY,
         Knob("rescale", "Rescale", True, "Divide what is kept so that its sum is preserved."),

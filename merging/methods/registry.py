@@ -38,6 +38,25 @@ class Knob:
     choices: tuple[str, ...] = ()
 
 
+Order = Literal["all", "random", "largest"]
+
+
+@dataclass(frozen=True)
+class Law:
+    """Which changes a pruner keeps, as data: the plan here and the one in the browser execute it.
+
+    Attributes:
+        order: all of them, as many as asked for at random, or the largest.
+        linears: True where only linears are pruned; `scale_dense` scales the change of the others.
+
+    The knobs that a pruner declares say the rest: `density`, `scope`, `density_shift`, `tie_rule`,
+    `amplification` with its `partition_mode`.
+    """
+
+    order: Order
+    linears: bool = False
+
+
 @dataclass(frozen=True)
 class Axis:
     """One pruner or one consensus rule.
@@ -46,6 +65,9 @@ class Axis:
         id: the word in a recipe ("dynamic", "ties").
         formula: what it computes, in plain text.
         paper: where it comes from.
+        words: what a recipe does, in a sentence. In braces it names knobs, or `kept` (what a pruner
+            keeps), `combine` ("add them up") and `join` ("add up").
+        law: of a pruner, what it keeps.
     """
 
     id: str
@@ -55,6 +77,8 @@ class Axis:
     formula: str
     paper: str
     url: str
+    words: str
+    law: Law | None = None
     knobs: tuple[Knob, ...] = ()
 
 

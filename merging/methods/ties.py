@@ -21,5 +21,6 @@ AXIS = Axis(
     formula="sign = sgn(sum_i w_i delta_i); mean of w_i delta_i with that sign",
     paper="Yadav et al. 2023, TIES-Merging, steps 2-3",
     url="https://arxiv.org/abs/2306.01708",
+    words="Elect a sign for every parameter and {join} those that agree.",
     knobs=(WEIGHT, LAMBDA, replace(NORMALIZE, default=True), SCOPE),
 )

@@ -30,6 +30,10 @@ _NURSERY_S = 60.0  # on the clock, until the nursery must have answered
 _LOOK_S = 0.02  # between two looks at whether the answer is still wanted
 
 
+class Killed(BadCheckpoint):
+    """A tokenizer's process was killed from outside."""
+
+
 class ConfinedTokenizer:
     """A `Language` whose tokenizer and chat template run in a process of their own.
 
@@ -71,9 +75,16 @@ class ConfinedTokenizer:
         self, method: str, arguments: list[Any], size: int, stop: threading.Event | None = None
     ) -> Any:
         with held(self._lock, stop):
-            if self._process is None:
-                self._opened(stop)
-            return self._answered(method, arguments, _CALL_S + size / _PER_S, stop)
+            seconds = _CALL_S + size / _PER_S
+            for again in (True, False):
+                if self._process is None:
+                    self._opened(stop)
+                try:
+                    return self._answered(method, arguments, seconds, stop)
+                except Killed:
+                    if not again:
+                        raise
+            raise AssertionError("answered, or raised")
 
     def _opened(self, stop: threading.Event | None) -> list[Any]:
         self._process = _Process(self._folder, self._name)
@@ -90,18 +101,22 @@ class ConfinedTokenizer:
             self._process = None
             if not isinstance(error, (EOFError, OSError, TimeoutError)):
                 raise
-            raise self._failed(method, seconds, status) from None
+            late = isinstance(error, TimeoutError) or status == -signal.SIGPROF
+            raise self._failed(method, seconds if late else None, status) from None
         if "result" in answer:
             return answer["result"]
         raise self._refused(method, answer)
 
-    def _failed(self, method: str, seconds: float, status: int) -> MergeError:
-        """What a process that ended before it answered means."""
-        if status in (-signal.SIGPROF, -signal.SIGKILL):
-            why = f"takes more than {seconds:.1f} s"
-        else:
-            why = "asks for more memory than it may have, or ends its process"
-        return self._error(method, why)
+    def _failed(self, method: str, seconds: float | None, status: int) -> MergeError:
+        """What a process that ended before it answered means; seconds: where they were over."""
+        if seconds is not None:
+            return self._error(method, f"takes more than {seconds:.1f} s")
+        if status == -signal.SIGKILL:  # not by us
+            return Killed(
+                f"{self._name}: the process of its tokenizer was killed, as systems do where "
+                "memory is short; close other programs and try again"
+            )
+        return self._error(method, "asks for more memory than it may have, or ends its process")
 
     def _refused(self, method: str, answer: dict[str, str]) -> MergeError:
         kinds: dict[str, type[MergeError]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from transformers import AutoTokenizer
 
 from merging import demo
 from merging.errors import BadCheckpoint, Cancelled, MergeError
-from merging.trial.confined import ConfinedTokenizer
+from merging.trial.confined import ConfinedTokenizer, Killed
 from merging.trial.turns import PromptError
 from tests.merging.trial.folders import changed
 
@@ -69,6 +71,34 @@ def test_a_template_without_end_is_ended(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"m: its chat template .* takes more than 1\.5 s"):
         confined.prompts([CHAT])
     assert confined.texts(confined.ids(["82"])) == ["82"]
+
+
+def test_a_process_killed_from_outside_is_started_again() -> None:
+    confined = ConfinedTokenizer(demo.folder("add"))
+    os.kill(confined._process._pid, signal.SIGKILL)
+    assert confined.texts(confined.ids(["82"])) == ["82"]
+
+
+def test_one_that_is_always_killed_is_not_said_to_be_slow() -> None:
+    confined = ConfinedTokenizer(demo.folder("add"))
+    over, killed = threading.Event(), set()
+
+    def kill() -> None:
+        while not over.wait(0.001):
+            process = confined._process
+            if process is not None and process._pid not in killed:
+                os.kill(process._pid, signal.SIGKILL)
+                killed.add(process._pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(Killed, match="add: the process of its tokenizer was killed, as"):
+            for _ in range(1000):
+                confined.ids(["82" * 1000])
+    finally:
+        over.set()
+        killer.join()
 
 
 def test_stop_ends_a_template_and_those_that_wait_for_it(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _knob(knob: Knob) -> str:
     if knob.choices:
         span = " · ".join(knob.choices)
     elif knob.low is not None:
-        span = f"{knob.low:g} to {knob.high:g}"
+        span = f"{_bound(knob.low)} to {_bound(knob.high)}"
     else:
         span = "yes or no"
     unit = f" <small>{escape(knob.unit)}</small>" if knob.unit else ""
@@ -101,6 +101,11 @@ def _knob(knob: Knob) -> str:
         f"</th><td>{escape(span)}{unit}</td><td>{escape(_value(knob.default))}</td>"
         f"<td>{escape(knob.info)}</td></tr>"
     )
+
+
+def _bound(value: float | None) -> str:
+    """A bound in full: seeds have ten figures."""
+    return "any" if value is None else f"{value:.10g}"
 
 
 def _value(value: Any) -> str:

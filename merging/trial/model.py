@@ -94,7 +94,7 @@ class Model:
         else:
             rows = self.language.prompts(chats)
         for ids, chat in zip(rows, chats, strict=True):
-            self._check(ids, chat[-1]["content"])
+            self._check(ids, chat)
         return rows
 
     def answers(self, texts: Sequence[str]) -> list[Ids]:
@@ -108,7 +108,8 @@ class Model:
             self._check_rows(ids, text)
         return rows
 
-    def _check(self, ids: Ids, text: str) -> None:
+    def _check(self, ids: Ids, chat: Sequence[Message]) -> None:
+        text = chat[-1]["content"]
         if not ids:
             raise PromptError(
                 f"{self.name}: its tokenizer and chat template leave nothing of {_quoted(text)}; "
@@ -116,9 +117,10 @@ class Model:
             )
         self._check_rows(ids, text)
         if len(ids) >= self.context:
+            mend = "shorten it" if len(chat) == 1 else "shorten it or clear the conversation"
             raise PromptError(
                 f"{self.name}: the prompt {_quoted(text)} has {len(ids)} tokens, this model reads "
-                f"at most {self.context - 1}; shorten it or clear the conversation"
+                f"at most {self.context - 1}; {mend}"
             )
 
     def _check_rows(self, ids: Ids, text: str) -> None:

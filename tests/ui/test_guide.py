@@ -21,6 +21,11 @@ def test_every_axis_preset_and_knob_has_its_line() -> None:
             assert f"<code>{knob.name}</code>" in page
 
 
+def test_bounds_are_written_in_full() -> None:
+    assert "<td>0 to 2147483647</td>" in guide.page()
+    assert "e+" not in guide.page()
+
+
 def test_sources_are_links() -> None:
     page = guide.page()
     for axis in (*PRUNERS.values(), *CONSENSUS.values()):

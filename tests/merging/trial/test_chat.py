@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from itertools import pairwise
@@ -111,9 +112,19 @@ def test_empty_prompt_is_refused(chat: ChatModel, text: str) -> None:
         next(chat.stream([{"role": "user", "content": text}]))
 
 
-def test_long_prompt_names_both_lengths(chat: ChatModel) -> None:
-    with pytest.raises(PromptError, match=r"at most 127"):
-        next(chat.stream([{"role": "user", "content": "7" * 500}]))
+@pytest.mark.parametrize(
+    ("before", "mend"),
+    [
+        ([], "shorten it"),
+        ([*QUESTION, {"role": "assistant", "content": "82"}], "shorten it or clear"),
+    ],
+)
+def test_long_prompt_names_both_lengths(chat: ChatModel, before: list, mend: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        chat.encode([*before, {"role": "user", "content": "7" * 500}])
+    told = str(caught.value)
+    assert re.search(rf"has \d+ tokens, this model reads at most {chat.context - 1}; {mend}", told)
+    assert ("conversation" in told) is bool(before)
 
 
 def test_without_template_the_prompt_is_completed(folder: Path, tmp_path: Path) -> None:

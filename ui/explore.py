@@ -191,13 +191,16 @@ def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> None:
     demo.load(
         loaded, [refs.kept, *inputs], [*inputs, refs.weighed, due], **{**_QUIET, "queue": True}
     ).then(restored, [due, *asked], filled, **reading)
-    refs.controls.preset.input(
-        _preset, refs.controls.preset, _preset_outputs(refs.controls), **_QUIET
-    )
-    shape: list[Any] = [refs.controls.prune, refs.controls.consensus, refs.controls.partitions]
+    _wire_shape(refs.controls)
+
+
+def _wire_shape(parts: Controls) -> None:
+    """A preset sets the controls, and the two axes decide which of them show."""
+    parts.preset.input(_preset, parts.preset, _preset_outputs(parts), **_QUIET)
+    shape: list[Any] = [parts.prune, parts.consensus, parts.partitions]
     gr.on(
-        [component.change for component in shape], _shape, [*shape, refs.controls.rate],
-        [refs.controls.preset, *_shaped(refs.controls)], js=_WITHIN, **_QUIET,
+        [component.change for component in shape], _shape, [*shape, parts.rate],
+        [parts.preset, *_shaped(parts)], js=_WITHIN, **_QUIET,
     )  # fmt: skip
 
 

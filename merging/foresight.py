@@ -35,7 +35,10 @@ def foresee(recipe: Recipe, family: Family, sketches: Path) -> list[Problem]:
     if abs(kept - asked) < _TOLD:
         return []
     cause = max(planned.causes, key=lambda name: abs(planned.causes[name]))
-    message = f"asked for {asked:.1%} of the entries, about {kept:.1%} are kept: {CAUSES[cause]}"
+    message = (
+        f"asked for {100 * asked:.3g} % of the entries, about {100 * kept:.3g} % are kept: "
+        f"{CAUSES[cause]}"
+    )
     return [Problem("note", "density", message)]
 
 

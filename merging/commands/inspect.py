@@ -155,8 +155,8 @@ def lines(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
             yield _row(title, totals, wide)
         for cut in values["cuts"]:
             yield (
-                f"a cut asked to keep {cut['asked']:.0%} keeps {cut['kept']:.1%}, without the "
-                f"changes that equal it {cut['kept_without_ties']:.1%}"
+                f"a cut asked to keep {100 * cut['asked']:.0f} % keeps {100 * cut['kept']:.1f} %, "
+                f"without the changes that equal it {100 * cut['kept_without_ties']:.1f} %"
             )
         yield ""
     told = dict(zip(found["experts"], names, strict=True))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.aliases import renamed
 from merging.checkpoints.family import KEPT
-from merging.checkpoints.layout import depths, is_beside_text, is_tower, is_vocabulary
+from merging.checkpoints.layout import depths, is_beside_text, is_tower, is_vocabulary, stack_of
 from merging.kinship.problem import Problem, Severity, called, listed
 
 _ADAPTER = re.compile(r"\.(?:lora_[AB]|lora_embedding_[AB]|base_layer|modules_to_save)(?:\.|$)")
@@ -65,9 +65,11 @@ def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
 def account(family: Family) -> list[Problem]:
     """What the account of a family says beyond plain merging, grouped by reason."""
     wrong = [entry for entry in family.account if _has_wrong_shape(family, entry)]
+    holes = _holes(family)
     found = [_wrong_shapes(wrong)] if wrong else []
+    found += [_incomplete(family, holes)] if holes else []
     groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    errors = {entry.name for entry in wrong}
+    errors = {entry.name for entry in (*wrong, *holes)}
     for entry in family.account:
         if entry.reason and entry.is_parameter and entry.name not in errors:
             groups[(entry.status, entry.reason)].append(entry)
@@ -84,6 +86,37 @@ def account(family: Family) -> list[Problem]:
                 severity, "tensors", f"{len(entries)} {fate}: {reason}: {names}", kind
             ))  # fmt: skip
     return [*found, *_renamed(family)]
+
+
+def _holes(family: Family) -> list[Entry]:
+    """What a layer of the base lacks, though its other layers and all experts have it: whoever
+    loads such a model fills the place at random."""
+    known = {_in_any_layer(name) for name in family.base.tensors}
+    return [
+        entry
+        for entry in family.account
+        if entry.status == "left_out"
+        and entry.is_parameter
+        and entry.place.layer is not None
+        and _in_any_layer(entry.name) in known
+        and all(entry.name in expert.tensors for expert in family.experts)
+        and entry.name not in family.base.tensors
+    ]
+
+
+def _in_any_layer(name: str) -> tuple[str, str]:
+    """A tensor's name without the number of its layer."""
+    stack = stack_of(name) or ""
+    return stack, name[len(stack) + 1 :].partition(".")[2]
+
+
+def _incomplete(family: Family, holes: Sequence[Entry]) -> Problem:
+    names = listed(entry.name for entry in holes)
+    return Problem(
+        "error", family.base.name,
+        f"lacks {names}, which its other layers and all experts have; copy or download it again",
+        "tensors",
+    )  # fmt: skip
 
 
 def _is_harmless(reason: str, entries: Sequence[Entry]) -> bool:

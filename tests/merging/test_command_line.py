@@ -524,8 +524,9 @@ def test_an_interrupt_exits_with_130_and_leaves_nothing(large, tmp_path) -> None
     out, err = process.communicate()
     assert process.returncode == 130, err
     assert out == ""
-    assert err.count("\n") == 1
-    assert "interrupted" in err
+    *progress, last = err.splitlines()  # a line of progress where the machine is slow
+    assert last == "interrupted; nothing was left behind"
+    assert all("%" in line for line in progress)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -655,6 +656,6 @@ def test_inspect_tells_what_equal_changes_do_to_a_cut(tmp_path, capsys, monkeypa
     assert [cut["kept_without_ties"] for cut in found] == [0.1, 0.1, 0.4]
     assert main(["inspect", "base", "expert0"]) == 0
     assert (
-        "a cut asked to keep 20% keeps 20.0%, without the changes that equal it 10.0%"
+        "a cut asked to keep 20 % keeps 20.0 %, without the changes that equal it 10.0 %"
         in capsys.readouterr().out
     )

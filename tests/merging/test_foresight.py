@@ -30,8 +30,8 @@ def notes(parent: Path, sketches: Path, method: str, parameters: dict) -> list[s
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"density": 0.2, "tie_rule": "drop"}, "about 10.0% are kept: equal"),
-        ({"density": 0.8}, "about 40.0% are kept: the other"),
+        ({"density": 0.2, "tie_rule": "drop"}, "about 10 % are kept: equal"),
+        ({"density": 0.8}, "about 40 % are kept: the other"),
         ({"density": 0.2}, None),
     ],
 )  # fmt: skip

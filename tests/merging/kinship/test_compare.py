@@ -274,6 +274,19 @@ def test_many_tensors_of_one_reason_are_one_line(tmp_path) -> None:
     assert missing.message.endswith("and 5 more")
 
 
+def test_a_base_that_lacks_part_of_a_layer_is_refused(tmp_path) -> None:
+    base = llama(0, layers=2)
+    hole = "model.layers.1.mlp.up_proj.weight"
+    less = {name: tensor for name, tensor in base.items() if name != hole}
+    parent = write_family(tmp_path, less, [tuned(base, 1), tuned(base, 2)])
+    (problem,) = check(recipes.from_mapping(document("ties", 2), parent)).problems
+    assert problem.severity == "error"
+    assert problem.line == (
+        f"base: lacks {hole}, which its other layers and all experts have; copy or download it "
+        "again"
+    )
+
+
 def test_values_that_are_0_everywhere_are_noted(parent) -> None:
     recipe = document("ties", [{"weight": 0}, {"density": 0}])
     problems = check(recipes.from_mapping(recipe, parent)).problems

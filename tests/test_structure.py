@@ -106,8 +106,8 @@ def test_arrows_go_one_way(path: Path) -> None:
 
 def test_importing_the_command_line_and_the_words_needs_no_torch() -> None:
     code = (
-        "import sys, merging.__main__, merging.errors, merging.sketch, merging.schedule, "
-        "merging.demo\nassert 'torch' not in sys.modules"
+        "import sys, merging.__main__, merging.merge, merging.sketch, merging.schedule, "
+        "merging.demo, merging.scan\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from merging.instructions.sums import Number, add_up
+from merging.instructions.sums import add_up
 from merging.later import torch
+
+if TYPE_CHECKING:
+    from merging.instructions.sums import Number
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from merging.instructions import elementary
 from merging.later import torch
 
-Number = float | torch.Tensor
-"""A factor: a float, or a tensor without dimensions, as compiled kernels get it."""
+if TYPE_CHECKING:
+    Number = float | torch.Tensor
+    """A factor: a float, or a tensor without dimensions, as compiled kernels get it."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ value; everything else is exact, so a prediction is off by a part of one bin's s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -322,17 +323,21 @@ def _clash(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> dict[str, flo
     """
     tensor = sketch.sample_tensor
     chosen = _chosen(made)
-    values = sketch.sample * np.sign(made.weight[:, tensor])
-    kept = _kept_of_sample(made, sketch, equal) * (chosen[:, tensor] & (values != 0))
-    opposed = by_chance = 0.0
-    for row in range(values.shape[0]):
-        free, drawn = np.ones(values.shape[1]), np.ones(values.shape[1])
-        for other in range(values.shape[0]):
-            if other != row:
-                free *= 1.0 - kept[other] * (values[row] * values[other] < 0)
-                drawn *= 1.0 - kept[other] / 2
+    weights = np.take(np.sign(made.weight).astype(np.int8), tensor, axis=1)
+    signs = np.sign(sketch.sample).astype(np.int8) * weights
+    kept = _kept_of_sample(made, sketch, equal)
+    kept *= np.take(chosen, tensor, axis=1)
+    kept *= signs != 0
+    rows = range(len(signs))
+    whole = math.prod((1.0 - 0.5 * kept[row] for row in rows), start=np.ones(signs.shape[1]))
+    by_chance = opposed = 0.0
+    for row in rows:
+        free = np.ones(signs.shape[1])
+        for other in rows:
+            if other != row:  # of what is kept no sign is 0
+                free *= 1.0 - kept[other] * (signs[row] != signs[other])
         opposed += float((kept[row] * (1.0 - free)).sum())
-        by_chance += float((kept[row] * (1.0 - drawn)).sum())
+        by_chance += float((kept[row] * (1.0 - whole / (1.0 - 0.5 * kept[row]))).sum())
     total = float(kept.sum())
     shares = {"clash": opposed, "chance": by_chance}
     return {name: part / total if total else 0.0 for name, part in shares.items()} | {
@@ -343,16 +348,19 @@ def _clash(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> dict[str, flo
 def _kept_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.ndarray:
     """(E, S): how likely each sampled change is kept."""
     tensor = sketch.sample_tensor
-    if LAWS[made.recipe.prune].order == "random":
-        return made.density[:, tensor, -1]
+    order = LAWS[made.recipe.prune].order
+    if order == "all":
+        return np.ones(sketch.sample.shape)
+    if order == "random":
+        return np.take(made.density[:, :, -1], tensor, axis=1)
     magnitudes = np.abs(sketch.sample.astype(np.float64))
     kept, before = np.zeros(magnitudes.shape), np.zeros(magnitudes.shape)
     rings = range(made.lower.shape[2])
     for k in rings if (made.gain == 0).any() else rings[-1:]:  # else all up to the last are kept
-        lower = made.lower[:, tensor, k]
-        inside = np.where(magnitudes == lower, equal[:, tensor, k], magnitudes > lower)
+        lower, partly = (np.take(one[:, :, k], tensor, axis=1) for one in (made.lower, equal))
+        inside = np.where(magnitudes == lower, partly, magnitudes > lower)
         inside = np.maximum(inside, before)
-        kept += np.where(made.gain[:, tensor, k] != 0, inside - before, 0.0)
+        kept += np.take(made.gain[:, :, k] != 0, tensor, axis=1) * (inside - before)
         before = inside
     return kept
 

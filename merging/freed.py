@@ -12,14 +12,19 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_MMAP_THRESHOLD = -3  # glibc's number for it
-_LARGE_BYTES = 4 << 20
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's numbers for them
+_LARGE_BYTES, _SPARE_BYTES = 4 << 20, 16 << 20
 
 
 def keep_large_apart() -> None:
-    """From now on, what has 4 MiB and more lies in pages of its own: freed, it is the system's."""
+    """From now on, what has 4 MiB and more lies in pages of its own: freed, it is the system's.
+
+    Of the rest up to 16 MiB that are free stay at hand until `handed_back`, where glibc, once told
+    the first, would give them back and ask for them again all the time.
+    """
     if (library := _library()) is not None:
         library.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
+        library.mallopt(_TRIM_THRESHOLD, _SPARE_BYTES)
 
 
 @contextmanager

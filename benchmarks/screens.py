@@ -99,11 +99,12 @@ def chat() -> None:
     model = ChatModel.load(folder("base"), "cpu")
     text = [{"role": "user", "content": "Tell me something"}]
     inputs = model.encode(text)
-    object.__setattr__(model, "_end_tokens", frozenset)  # both go on to the 64th token
+    network = model.model.network
+    vars(model.model)["ends"] = frozenset()  # both go on to the 64th token
     rates: dict[str, list[float]] = {"stream": [], "generate": []}
     for _ in range(7):
         started = time.perf_counter()
-        tokens = model.model.generate(inputs, max_new_tokens=64, min_new_tokens=64)
+        tokens = network.generate(inputs, max_new_tokens=64, min_new_tokens=64)
         count = tokens.shape[1] - inputs.shape[1]
         rates["generate"].append(count / (time.perf_counter() - started))
         *_, last = model.stream(text, Sampling(max_new_tokens=64))

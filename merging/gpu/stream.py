@@ -22,7 +22,7 @@ from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
 from merging.engine import Decide, MergedChunk, Stream, TensorReader
-from merging.errors import NonFinite
+from merging.errors import NonFinite, one_line
 from merging.gpu import order, table
 from merging.gpu.table import Shape
 from merging.instructions import Decision, Outcome
@@ -64,7 +64,8 @@ def can_compile(device: str) -> bool:
         launch(shape, [(addresses, [few.numel()], [1.0] * shape.factor_at[-1])], device)
         return torch.equal(result, more)
     except Exception as error:  # whatever a compiler, or the lack of one, may raise
-        log.warning("GPU kernels are not available: %s", str(error).splitlines()[0])
+        told = one_line(error) or type(error).__name__
+        log.warning("GPU kernels are not available: %s", told)
         return False
 
 

@@ -20,13 +20,12 @@ Buffer = Callable[[int, int], np.ndarray]
 _LANE = np.arange(STRIPES) * pow(STEP, -1, STRIPES) % STRIPES  # of each stripe, turned
 
 
-class Few(NamedTuple):
-    """A few equal entries, of which the nth is the last that is kept.
+class Candidates(NamedTuple):
+    """A few entries, among them the one that is looked for.
 
     Attributes:
-        indices: (n,) int64, ascending, of entries that may be among them: all that have the same
-            magnitude and a place between the first and the last of theirs are.
-        nth: from 1 on.
+        indices: (n,) int64, ascending. Those of the magnitude in question are in order of place.
+        nth: so manyth of these it is, from 1 on.
     """
 
     indices: np.ndarray
@@ -83,15 +82,12 @@ class Collected:
             )
         ]
 
-    def few(self, bits: int, nth: int) -> Few | int | None:
+    def candidates(self, bits: int, nth: int) -> Candidates | None:
         """Where the nth of the entries of a magnitude is, by place; None where that was not seen.
 
         Args:
             bits: of the magnitude, float32.
             nth: from 1 to their number.
-
-        Returns:
-            Its index, or the few entries among which it is.
         """
         held = np.flatnonzero((self._low <= bits) & (bits <= self._high))
         if not held.size:
@@ -100,13 +96,14 @@ class Collected:
         if self._low[k] < self._high[k]:
             size = int(self._size[k])
             indices = self._indices[k, :size][self._keys[k, :size] == bits]
-            return int(indices[np.argpartition(places(indices), nth - 1)[nth - 1]])
+            last = indices[np.argpartition(places(indices), nth - 1)[nth - 1]]
+            return Candidates(np.array([last], dtype=np.int64), 1)
         row = self._row_of[k]
         stripe, nth = _reached(self._lanes[row].reshape(2, STRIPES).sum(axis=0)[_LANE], nth)
         counts = self._stripes[row].reshape(-1, 2, STRIPES)[:, :, _LANE[stripe]]
         section, nth = _reached(counts.sum(axis=1), nth)
         first = section * SECTION
-        return Few(in_stripe(stripe, first, min(first + SECTION, self._numel)), nth)
+        return Candidates(in_stripe(stripe, first, min(first + SECTION, self._numel)), nth)
 
 
 def _array(buffer: Buffer, slot: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from merging import brackets, kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS
-from merging.collected import Collected, Few
+from merging.collected import Collected
 from merging.engine import RUN as SAMPLED_RUN
 from merging.engine import MergedChunk, Near, Profile, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
@@ -287,11 +287,11 @@ class FusedReader(TensorReader):
     def _last(self, parted: Parted) -> int | None:
         """The index of the last equal entry that stays; None where it is not known."""
         bits = int(np.float32(parted.value).view(np.uint32))
-        few = self._collected[parted.row].few(bits, parted.nth)
-        if not isinstance(few, Few):
-            return few
-        magnitudes = np.abs(self._deltas_at(parted.row, few.indices))
-        return int(few.indices[magnitudes == np.float32(parted.value)][few.nth - 1])
+        seen = self._collected[parted.row].candidates(bits, parted.nth)
+        if seen is None:
+            return None
+        magnitudes = np.abs(self._deltas_at(parted.row, seen.indices))
+        return int(seen.indices[magnitudes == np.float32(parted.value)][seen.nth - 1])
 
     def _deltas_at(self, expert: int, indices: np.ndarray) -> np.ndarray:
         """An expert's changes at some ascending indices, (n,) float32."""

@@ -32,7 +32,7 @@ STEP = 297  # odd: every stripe comes once in a block. Its multiples are spread 
 MULTIPLIER = 0x9E3779B1  # 2**32 over the golden ratio
 BLOCK_BITS = 23
 RUN = 1 << 32
-STRIPE = 1 << 55  # places of one
+STRIPE = 1 << (BLOCK_BITS + 32)  # places of one
 END = 1 << 64
 _COLLECTED = 1 << 12  # up to here all places are looked at, however many are wanted
 _ERRORS = 6.0  # standard errors of a random draw; places are spread more evenly
@@ -170,7 +170,7 @@ def places(indices: np.ndarray) -> np.ndarray:
 def upper_places(start: int, stop: int, device: torch.device | str) -> torch.Tensor:
     """The upper halves of the places of indices [start, stop), (stop - start,) int64."""
     index = torch.arange(start, stop, dtype=torch.int64, device=device) & (RUN - 1)
-    block = index >> 9
+    block = index // STRIPES
     turns = ((block * MULTIPLIER) & (RUN - 1)) >> BLOCK_BITS
     return ((index + turns) * STEP & (STRIPES - 1)) << BLOCK_BITS | block
 

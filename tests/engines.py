@@ -29,6 +29,7 @@ RECIPES = {
     "dare_ties": ("dare_ties", {"density": 0.4}),
     "dare_l1": ("dare_ties", {"density": 0.4, "rescale_by": "l1"}),
     "dppa": ("dppa", {"density": 0.2, "amplification": [1.8, 1.2, 1.0, 0.7]}),
+    "dppa_sixteen": ("dppa", {"density": 0.4, "amplification": [2.0, 1.5, 1.0, 0.5] * 4}),
     "dppa_max": ("dppa", {"density": 0.2, "amplification": [0.5, 2.0], "partition_mode": "max"}),
     "pcb": ("pcb", {"density": 0.1, "weight": 1.2}),
     "pcb_tensor": ("pcb", {"density": 0.2, "scope": "tensor"}),

@@ -30,6 +30,7 @@ typedef struct {
 
 /* Stripes and places, see tied.py. */
 enum { STRIPES = 512, STEP = 297, BLOCK_BITS = 23, BLOCK_MASK = (1 << BLOCK_BITS) - 1 };
+#define MULTIPLIER 0x9E3779B1u
 static int32_t STRIPE[2 * STRIPES]; /* by lane and turn */
 
 __attribute__((constructor)) static void fill_stripes(void) {
@@ -37,7 +38,7 @@ __attribute__((constructor)) static void fill_stripes(void) {
 }
 
 /* The lane at which a block begins. */
-static inline int turn(uint32_t block) { return (int)(block * 0x9E3779B1u >> BLOCK_BITS); }
+static inline int turn(uint32_t block) { return (int)(block * MULTIPLIER >> BLOCK_BITS); }
 
 /* Upper half of the place of an index in its run. */
 static inline uint32_t place_of(uint32_t index) {
@@ -62,12 +63,12 @@ static inline __attribute__((always_inline)) void amplify(
     const float *restrict factor, const int32_t *restrict stripe, int m, float *restrict d) {
     for (int i = 0; i < m; i++) {
         float magnitude = fabsf(d[i]), scale = 0.0f;
-        int32_t place = stripe ? stripe[i] : 0;
-#pragma GCC unroll 8
+        int32_t mine = stripe ? stripe[i] : 0;
+#pragma GCC unroll 16
         for (int k = rings - 1; k >= 0; k--) {
             float low = lower[k], high = stripe ? upper[k] : low, value = factor[k];
             float least = low;
-            if (stripe) least = place < limit[k] ? low : high;
+            if (stripe) least = mine < limit[k] ? low : high;
             scale = magnitude >= least ? value : scale;
         }
         d[i] = scale * d[i];
@@ -105,8 +106,14 @@ static void prune_rings(const Expert *expert, const int *limit, const int32_t *s
         RINGS(6)
         RINGS(7)
         RINGS(8)
-        default:
-            amplify(expert->rings, lower, upper, limit, factor, stripe, m, d);
+        RINGS(9)
+        RINGS(10)
+        RINGS(11)
+        RINGS(12)
+        RINGS(13)
+        RINGS(14)
+        RINGS(15)
+        RINGS(16)
     }
 #undef RINGS
 }

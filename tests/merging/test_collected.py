@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from merging import kernels
-from merging.collected import SECTION, Collected, Few
+from merging.collected import SECTION, Collected
 from merging.tied import places
 
 VALUES = np.array([0.0, 0.25, 0.5, 1.0, 2.0], dtype=np.float32)
@@ -55,17 +55,15 @@ def test_the_nth_of_equal_entries_is_the_one_of_the_nth_lowest_place(count: int,
     equal = np.flatnonzero(np.abs(changes) == 1.0)
     in_order = equal[places(equal).argsort()]
     for nth in (1, 2, equal.size // 3, equal.size):
-        few = found.few(ONE, nth)
-        if isinstance(few, Few):
-            assert few.indices.size <= SECTION // 512
-            few = int(few.indices[np.abs(changes[few.indices]) == 1.0][few.nth - 1])
-        assert few == in_order[nth - 1]
+        seen = found.candidates(ONE, nth)
+        assert seen.indices.size <= SECTION // 512
+        assert seen.indices[np.abs(changes[seen.indices]) == 1.0][seen.nth - 1] == in_order[nth - 1]
 
 
 def test_a_magnitude_outside_the_brackets_was_not_seen() -> None:
     found = collected(changes_of(2000), SINGLE, 2000, 512)
     assert found.inside() is not None
-    assert found.few(HALF, 1) is None
+    assert found.candidates(HALF, 1) is None
 
 
 def test_a_bracket_that_is_too_wide_says_so_and_writes_no_further() -> None:

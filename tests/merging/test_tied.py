@@ -54,7 +54,8 @@ def test_every_row_keeps_its_share(width: int, share: float) -> None:
     every = places(np.arange(200 * width))
     kept = every < np.sort(every)[round(share * every.size)]
     in_rows = kept.reshape(200, width).sum(1)
-    assert abs(in_rows - share * width).max() <= 2.5 + width / 512
+    # one more or less in each of its blocks, by the one stripe that is parted
+    assert abs(in_rows - share * width).max() <= max(4, width / 512)
 
 
 def test_neighbours_keep_their_share() -> None:

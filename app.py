@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves the app until it is interrupted. Returns the exit status."""
     _on_signal(_leave)  # nothing is half-made yet
-    from merging.freed import keep_large_apart
+    from merging.system.freed import keep_large_apart
     from ui.settings import from_arguments
 
     keep_large_apart()  # a server runs for weeks

@@ -23,7 +23,7 @@ import transformers
 from merging import recipe as recipes
 from merging.checkpoints import open_checkpoint
 from merging.demo import DOMAINS, NAMES
-from merging.merge import merge
+from merging.run.merge import merge
 from merging.trial.evaluate import evaluate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,11 +24,11 @@ from benchmarks.family import SHAPES, make_family
 from benchmarks.peers import BUILD, RECIPES
 from merging import recipe as recipes
 from merging.checkpoints import Family
-from merging.engine import Stream, TensorReader
+from merging.engines.eager import Stream, TensorReader
+from merging.engines.sources import KeptFamily, resident_bytes
 from merging.gpu.stream import KernelStream
-from merging.merge import merge, open_recipe
 from merging.recipe import Recipe
-from merging.sources import KeptFamily, resident_bytes
+from merging.run.merge import merge, open_recipe
 from merging.stages import decide, make_consensus, make_pruner
 
 TOGETHER = 1 << 29  # bytes merged in one launch: nothing is written meanwhile

@@ -15,9 +15,9 @@ import numpy as np
 from merging import recipe as recipes
 from merging.checkpoints import open_checkpoint, open_family, resolve
 from merging.demo import DOMAINS
-from merging.plan import plan
-from merging.scan import scan
-from merging.sketch import FamilySketch, SketchedTensor
+from merging.sketches.plan import plan
+from merging.sketches.scan import scan
+from merging.sketches.sketch import FamilySketch, SketchedTensor
 
 METHODS = {
     "task_arithmetic": {},

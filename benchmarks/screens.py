@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, sync_playwright
 from benchmarks.peers import RECIPES
 from merging import recipe as recipes
 from merging.demo import DOMAINS, folder
-from merging.merge import merge
+from merging.run.merge import merge
 from tests.e2e.conftest import CHROMIUM, DESKTOP
 
 MOVES = """async () => {

@@ -7,7 +7,7 @@ becomes of changes that equal a cut:
 
     drop        none stays (the authors' code)
     first       those with the lowest index stay
-    spread      those with the lowest places stay (`merging.tied`, what Amalgam does)
+    spread      those with the lowest places stay (`selection.tied`, what Amalgam does)
     random      some stay, drawn without pattern
     scaled      all stay, each times the share that would have stayed
 """
@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging.merge import merge, open_recipe
 from merging.recipe import Recipe, build
-from merging.tied import upper_places
+from merging.run.merge import merge, open_recipe
+from merging.selection.tied import upper_places
 from merging.trial.evaluate import evaluate
 
 Rule = Callable[[torch.Tensor, Sequence[int], Sequence[float]], torch.Tensor]
@@ -75,7 +75,7 @@ RULES: dict[str, Rule] = {
 
 def nested_counts(recipe: Recipe) -> dict[str, list[list[int]]]:
     """Linear -> per expert, entries in its nested rings."""
-    from merging.engine import Stream
+    from merging.engines.eager import Stream
     from merging.stages import make_pruner
 
     family = open_recipe(recipe)

@@ -23,8 +23,8 @@ import yaml
 from merging import recipe as recipes
 from merging.demo import DOMAINS
 from merging.demo.tasks import held_out
-from merging.merge import merge
 from merging.recipe import Recipe
+from merging.run.merge import merge
 from merging.trial.evaluate import evaluate
 from merging.trial.search import search
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from merging import interrupts
+from merging.system import interrupts
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from merging import console, interrupts, shortage
-from merging.commands import check, demo, inspect, merge, trial
+from merging.commands import check, console, demo, inspect, merge, trial
 from merging.errors import Cancelled, MergeError
+from merging.system import interrupts, shortage
 
 COMMANDS = (merge, check, inspect, trial, demo)
 

@@ -13,7 +13,9 @@ from typing import Protocol
 import numpy as np
 
 from merging.checkpoints import Entry, short_names
-from merging.engine import Stream, TensorReader, model_offsets
+from merging.declarations.retention import Kept
+from merging.declarations.schedules import Schedule
+from merging.engines.eager import Stream, TensorReader, model_offsets
 from merging.errors import RecipeError
 from merging.instructions import (
     Bounds,
@@ -31,11 +33,8 @@ from merging.instructions import (
     elementary,
 )
 from merging.methods import dynamic, magnitude, pcb, random
-from merging.outliers import Offsets, OutlierRates, measure_outliers
 from merging.recipe import Recipe, Source, averages_models
-from merging.retention import Kept
-from merging.schedule import Schedule
-from merging.selection import (
+from merging.selection.statistics import (
     UPPER,
     Sweep,
     buckets_near,
@@ -44,7 +43,8 @@ from merging.selection import (
     statistics,
     upper_histogram,
 )
-from merging.tied import KEEP_ALL, KEEP_NONE, Band, Cut, Looked, stops
+from merging.selection.tied import KEEP_ALL, KEEP_NONE, Band, Cut, Looked, stops
+from merging.sketches.outliers import Offsets, OutlierRates, measure_outliers
 
 _WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
 _GUESSED = 1 << 20  # entries sampled, about
@@ -601,7 +601,7 @@ class ModelSweep:
     that looks for the largest value opens a tensor or two.
 
     Args:
-        sweep: the histograms of one tensor, see `merging.selection.Sweep`.
+        sweep: the histograms of one tensor, see `selection.statistics.Sweep`.
     """
 
     def __init__(self, stream: Stream, sweep: Callable[[TensorReader, Buckets], Histograms]):
@@ -609,7 +609,7 @@ class ModelSweep:
         self._highest: dict[str, list[int]] = {}
 
     def __call__(self, buckets: Buckets) -> Histograms:
-        """The histograms of the buckets asked for, see `merging.selection.Sweep`."""
+        """The histograms of the buckets asked for, see `selection.statistics.Sweep`."""
         merged = self._stream.family.merged
         entries = [entry for entry in merged if self._reaches(entry.name, buckets)]
         self._stream.total -= sum(e.numel for e in merged) - sum(e.numel for e in entries)

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging import merge
 from merging import recipe as recipes
-from merging.tied import upper_places
+from merging.run import merge
+from merging.selection.tied import upper_places
 
 RECIPES = {
     "linear": ("linear", {}),

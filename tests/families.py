@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merging import recipe as recipes
-from merging.merge import merge
+from merging.run.merge import merge
 
 Tensors = dict[str, torch.Tensor]
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}

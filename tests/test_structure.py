@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -53,27 +54,20 @@ def test_screens_do_no_tensor_arithmetic(path: Path) -> None:
 
 
 LAYERS = [  # a module imports from its own line and those above it
-    {"merging.errors", "merging.later", "merging.freed", "merging.console", "merging.documents",
-     "merging.bounded_yaml", "merging.interrupts", "merging.locks", "merging.shortage",
-     "merging.shipped"},
-    {"merging.demo", "merging.chat_templates"},
-    {"merging.checkpoints", "merging.selection", "merging.tied", "merging.kernels",
-     "merging.schedule", "merging.sketch", "merging.slices"},
+    {"merging.errors", "merging.later", "merging.system"},
+    {"merging.demo", "merging.commands.console", "merging.recipe.chat_templates"},
+    {"merging.checkpoints", "merging.selection", "merging.kernels", "merging.declarations",
+     "merging.sketches.sketch"},
     {"merging.instructions"},
-    {"merging.methods", "merging.retention"},
-    {"merging.laws"},
-    {"merging.recipe"},
+    {"merging.methods"},
+    {"merging.recipe", "merging.sketches.laws"},
     {"merging.kinship"},
-    {"merging.brackets", "merging.collected", "merging.gpu", "merging.sources"},
-    {"merging.engine"},
-    {"merging.fused", "merging.gpu.stream", "merging.outliers"},
-    {"merging.tails"},
-    {"merging.stages", "merging.scan", "merging.plan"},
-    {"merging.preview"},
-    {"merging.companions"},
-    {"merging.record", "merging.journal", "merging.readback"},
-    {"merging.foresight"},
-    {"merging.merge"},
+    {"merging.gpu", "merging.engines.sources"},
+    {"merging.engines.eager"},
+    {"merging.engines", "merging.gpu.stream", "merging.sketches.outliers"},
+    {"merging.stages"},
+    {"merging.sketches"},
+    {"merging.run"},
     {"merging.trial"},
     {"merging.commands"},
     {"merging.command_line"},
@@ -104,10 +98,31 @@ def test_arrows_go_one_way(path: Path) -> None:
         assert level is None or level <= own, name
 
 
+def modules_imported(path: Path) -> set[str]:
+    """Modules of ours that a file imports at its top, so that they are run before it."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= (inside & OURS.keys()) or {str(node.module)}
+    return (names & OURS.keys()) - {name_of(path)}
+
+
+OURS = {name_of(path): path for path in MODULES}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {name: modules_imported(path) for name, path in OURS.items()}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
 def test_importing_the_command_line_and_the_words_needs_no_torch() -> None:
     code = (
-        "import sys, merging.__main__, merging.merge, merging.sketch, merging.schedule, "
-        "merging.demo, merging.scan\nassert 'torch' not in sys.modules"
+        "import sys, merging.__main__, merging.run.merge, "
+        "merging.demo, merging.sketches.scan\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import gradio as gr
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from merging.engine import pick_device
+from merging.engines.eager import pick_device
 from merging.errors import MergeError
 from ui import chat, explore, guide, merge, theme
 from ui.events import PROMPT

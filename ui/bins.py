@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from merging.sketch import N_BINS, FamilySketch, SketchedTensor
+from merging.sketches.sketch import N_BINS, FamilySketch, SketchedTensor
 
 MAX_COLUMNS = 96
 MAX_BYTES = 480_000  # of packed counts, before base64

@@ -13,9 +13,9 @@ from typing import Any
 import gradio as gr
 
 from merging import recipe as recipes
+from merging.declarations.knobs import AMPLIFICATION, LAMBDA, WEIGHT
 from merging.errors import RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, Axis, Knob, Preset
-from merging.methods.registry import AMPLIFICATION, LAMBDA, WEIGHT
 
 MAX_EXPERTS = 8
 MAX_PARTITIONS = 8

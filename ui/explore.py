@@ -18,7 +18,7 @@ import gradio as gr
 
 from merging import kernels
 from merging import recipe as recipes
-from merging.engine import Progress
+from merging.engines.eager import Progress
 from merging.errors import Cancelled, MergeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from ui import controls

@@ -15,13 +15,13 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from merging import plan as plans
 from merging import recipe as recipes
-from merging.engine import ProgressCallback
-from merging.laws import LAWS
+from merging.engines.eager import ProgressCallback
 from merging.methods import CONSENSUS, PRUNERS
 from merging.recipe import Recipe
-from merging.sketch import FamilySketch
+from merging.sketches import plan as plans
+from merging.sketches.laws import LAWS
+from merging.sketches.sketch import FamilySketch
 from ui import bins, controls, figures, findings
 from ui.library import Library
 

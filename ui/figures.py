@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from merging.plan import Plan
-from merging.sketch import FamilySketch
+from merging.sketches.plan import Plan
+from merging.sketches.sketch import FamilySketch
 from ui.bins import Cells
 from ui.findings import cosines, percent
 

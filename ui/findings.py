@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from merging.laws import LAWS
-from merging.plan import Plan
-from merging.retention import CAUSES
-from merging.sketch import FamilySketch
+from merging.declarations.retention import CAUSES
+from merging.sketches.laws import LAWS
+from merging.sketches.plan import Plan
+from merging.sketches.sketch import FamilySketch
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
 _ALIKE = 0.05  # a cosine below this is told as none

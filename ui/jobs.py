@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from merging import shortage
 from merging.errors import Cancelled, MergeError
+from merging.system import shortage
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from merging.checkpoints import open_family
 from merging.checkpoints.names import DEMO_PREFIX, distinct_names
 from merging.checkpoints.stamp import Stamp
 from merging.checkpoints.stamp import stamp as file_stamp
-from merging.documents import read_object
 from merging.errors import BadFile, MergeError, ModelNotFound, OutputExists
-from merging.freed import handed_back
-from merging.locks import held
 from merging.recipe import Recipe
-from merging.sketch import FamilySketch
+from merging.sketches.sketch import FamilySketch
+from merging.system.documents import read_object
+from merging.system.freed import handed_back
+from merging.system.locks import held
 
 Kind = Literal["demo", "folder", "merged"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -174,7 +174,7 @@ class Library:
         Raises:
             MergeError: an id is unknown, the models are not one family, or `cancel` was set.
         """
-        from merging.scan import scan
+        from merging.sketches.scan import scan
 
         base = self.get(base_id)
         experts = [self.get(expert_id) for expert_id in expert_ids]
@@ -213,8 +213,8 @@ class Library:
         Raises:
             MergeError: as `sketch`.
         """
-        from merging.preview import preview
-        from merging.scan import cached
+        from merging.sketches.preview import preview
+        from merging.sketches.scan import cached
 
         base, experts = self.get(base_id), [self.get(expert_id) for expert_id in expert_ids]
         if self._remembered(_family_key((base, *experts))) is not None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import gradio as gr
 
-from merging import shipped
-from merging.engine import Progress
+from merging.engines.eager import Progress
 from merging.errors import MergeError, NotEnoughSpace, OutputExists
-from merging.merge import check, layers_of, merge
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, parse
+from merging.run.merge import check, layers_of, merge
+from merging.system import shipped
 from ui import merge_view as view
 from ui.events import CHEAP, PRIVATE, PROMPT
 from ui.jobs import Job, Jobs

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from merging.engine import Progress
+from merging.engines.eager import Progress
 from merging.errors import one_line
 from merging.recipe import Recipe
 from ui.figures import FONT

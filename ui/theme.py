@@ -12,7 +12,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.themes.utils import colors
 
-from merging.shipped import ASSETS
+from merging.system.shipped import ASSETS
 
 SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js", "chat.js", "first.js")
 STREAM = ASSETS / "stream.js"

@@ -22,9 +22,9 @@ from merging.checkpoints.header import WIDTHS, TensorInfo, read_header, torch_dt
 from merging.checkpoints.layout import is_buffer
 from merging.checkpoints.stamp import Stamp, check_unchanged, stamp
 from merging.checkpoints.tying import ties_embeddings
-from merging.documents import OBJECT_BYTES, kind_of, read_bytes, read_object
 from merging.errors import BadCheckpoint, BadFile, ModelNotFound, UnsafeFile
 from merging.later import torch
+from merging.system.documents import OBJECT_BYTES, kind_of, read_bytes, read_object
 
 MERGEABLE = frozenset({"F64", "F32", "F16", "BF16"})
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from merging.documents import read_json
 from merging.errors import BadFile
+from merging.system.documents import read_json
 
 MORE_TEMPLATES = "additional_chat_templates"
 _CONFIG = "config.json"

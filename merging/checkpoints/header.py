@@ -17,9 +17,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from merging.documents import opened
 from merging.errors import BadCheckpoint, BadFile, shown
 from merging.later import torch
+from merging.system.documents import opened
 
 WIDTHS = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1,

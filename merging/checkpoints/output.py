@@ -13,8 +13,8 @@ import stat
 from pathlib import Path
 
 from merging.checkpoints.folders import inner_folders
-from merging.documents import kind_of
 from merging.errors import NotEnoughSpace, OutputExists
+from merging.system.documents import kind_of
 
 _LONGEST_NAME = 200  # bytes; leaves room for the hidden folder's marks within a file system's 255
 _FULL = (errno.ENOSPC, errno.EDQUOT)

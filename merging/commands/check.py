@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from merging.console import USER_ERROR, command, print_json, say
+from merging.commands.console import USER_ERROR, command, print_json, say
 from merging.kernels import cache_folder
 
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints the findings; 0 where a merge would run."""
     from merging import recipe as recipes
     from merging.errors import RecipeError
-    from merging.merge import Problem, Report, check
+    from merging.run.merge import Problem, Report, check
 
     try:
         report = check(recipes.load(args.recipe), args.out, sketches=args.cache)

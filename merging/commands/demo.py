@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from merging.console import command, print_json, say, status
-from merging.interrupts import raised_by_signals
+from merging.commands.console import command, print_json, say, status
+from merging.system.interrupts import raised_by_signals
 from merging.trial.commands import quiet_transformers
 
 

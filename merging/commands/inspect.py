@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from merging.console import Bar, command, print_json, say
+from merging.commands.console import Bar, command, print_json, say
 from merging.errors import one_line
 
 if TYPE_CHECKING:
-    from merging.sketch import FamilySketch
+    from merging.sketches.sketch import FamilySketch
 
 _OUTSIDE = "outside the layers"
 _ALL = "all"
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     """Scans the family; prints an overview by layer, then a table of tensors per expert."""
     from merging.checkpoints import open_checkpoint, open_family, resolve, short_names
     from merging.errors import RecipeError
-    from merging.scan import scan
+    from merging.sketches.scan import scan
 
     models = [open_checkpoint(resolve(name), name) for name in (args.base, *args.experts)]
     for first, second in combinations(models[1:], 2):
@@ -90,7 +90,7 @@ def cuts(sketch: FamilySketch) -> list[list[dict[str, float]]]:
     `tie_rule: drop` drops). Shares 0..1."""
     import numpy as np
 
-    from merging.tails import keep_largest
+    from merging.sketches.tails import keep_largest
 
     numel = sketch.numel.astype(np.float64)
     keep = np.maximum(np.floor(numel[:, None] * np.array(_ASKED)), 1.0)[None]

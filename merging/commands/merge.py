@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.console import Bar, command, print_json, say, size, tell
+from merging.commands.console import Bar, command, print_json, say, size, tell
 from merging.errors import OutputLost, RecipeError, one_line
-from merging.interrupts import cancelled_by_signals
+from merging.system.interrupts import cancelled_by_signals
 
 if TYPE_CHECKING:
-    from merging.merge import Problem, Result
+    from merging.run.merge import Problem, Result
 
 KINDS = (
     "recipe", "models", "config", "layers", "shape", "tokenizer", "template", "generation", "names",
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Merges; prints the folder, the account and the fingerprint."""
     from merging import recipe as recipes
     from merging.checkpoints.writer import SHARD_BYTES
-    from merging.merge import check, merge
+    from merging.run.merge import check, merge
 
     recipe = recipes.load(args.recipe)
     problems = check(recipe).problems
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _document(result: Result, problems: Sequence[Problem]) -> dict[str, Any]:
     """The result as one JSON object."""
-    from merging.retention import document
+    from merging.declarations.retention import document
 
     tensors: dict[str, list[Any]] = {"merged": [], "copied": [], "left_out": []}
     for entry in result.account:

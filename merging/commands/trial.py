@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from merging.console import command
+from merging.commands.console import command
 from merging.trial import commands as trial
 
 

@@ -6,7 +6,7 @@ Light to import: the trainer (`merging.demo.build`) is the only module here that
 
 from pathlib import Path
 
-from merging.shipped import ASSETS
+from merging.system.shipped import ASSETS
 
 DOMAINS: tuple[str, ...] = ("add", "reverse", "spanish", "sort")
 NAMES: tuple[str, ...] = ("base", *DOMAINS)

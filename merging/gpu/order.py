@@ -1,8 +1,8 @@
 """Every so manyth place in the order of a tensor's changes, so that any cut is nearly known.
 
-Changes are ordered by magnitude, largest first, equal ones by place (`merging.tied`; here its upper
-half, less 2**31, as a signed number). A tensor that stays in a GPU's memory is sorted once and
-every NEAR-th entry of the order is kept (a mark: 8 bytes). Where the k largest are wanted, all
+Changes are ordered by magnitude, largest first, equal ones by place (`selection.tied`; here its
+upper half, less 2**31, as a signed number). A tensor that stays in a GPU's memory is sorted once
+and every NEAR-th entry of the order is kept (a mark: 8 bytes). Where the k largest are wanted, all
 entries before one mark are among them and none after the next: a merge reads everything once,
 whatever the density, and settles the few between two marks afterwards.
 """
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from merging import tied
 from merging.errors import NonFinite
 from merging.later import torch
+from merging.selection import tied
 
 if TYPE_CHECKING:
-    from merging.tied import Cut
+    from merging.selection.tied import Cut
 
 NEAR = 256
 MOST, INFINITE = 0x7FFFFFFF, 0x7F800000
@@ -89,7 +89,7 @@ def bracket(marks: memoryview, count: int, numel: int) -> Bracket:
 
 def given(cut: Cut, offset: int) -> Bracket:
     """The bracket of a cut that is known, for a tensor that begins at `offset` of its scope and
-    lies in one run of indices (`merging.tied`)."""
+    lies in one run of indices (`selection.tied`)."""
     bits = int(np.float32(cut.value).view(np.int32))
     ties = tied.upper_half(cut.stop, offset // tied.RUN)
     bits, place = (bits - 1, FIRST) if ties == tied.RUN else (bits, ties + FIRST)

@@ -2,7 +2,7 @@
 
 Worker threads take batches in turn. One launches its kernels and copies the result to page-locked
 memory while the others write. What has no kernel (PCB's competitions, tensors too large to be
-held whole) runs as in `merging.engine`.
+held whole) runs as in `engines.eager`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
-from merging.engine import Decide, MergedChunk, Stream, TensorReader
+from merging.engines.eager import Decide, MergedChunk, Stream, TensorReader
+from merging.engines.sources import KeptFamily, KeptTensor
 from merging.errors import NonFinite, one_line
 from merging.gpu import order, table
 from merging.gpu.table import Shape
 from merging.instructions import Decision, Outcome
 from merging.later import torch
-from merging.sources import KeptFamily, KeptTensor
 
 log = logging.getLogger(__name__)
 

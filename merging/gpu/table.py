@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from merging import tied
 from merging.gpu.order import FIRST, MOST, bracket, given
 from merging.instructions import (
     Decision,
@@ -20,10 +19,11 @@ from merging.instructions import (
     sums,
 )
 from merging.instructions.draws import limit
+from merging.selection import tied
 
 OUT, MODELS = 0, 1  # columns of addresses
 NUMEL, INDEX, RINGS = 0, 1, 2  # columns of whole numbers: elements, the index of the first one
-# in its run (`merging.tied`; signed), and from here RING for each ring
+# in its run (`selection.tied`; signed), and from here RING for each ring
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
 RING = 7  # of a ring: two bounds, rank, and the bits that come after the bounds'
 DRAW = 3  # of a draw: two keys, limit

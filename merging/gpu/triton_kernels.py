@@ -18,7 +18,7 @@ import triton.language as tl
 
 from merging.gpu import table
 from merging.gpu.order import FIRST, NEAR
-from merging.tied import BLOCK_BITS, MULTIPLIER, STEP, STRIPES
+from merging.selection.tied import BLOCK_BITS, MULTIPLIER, STEP, STRIPES
 
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4

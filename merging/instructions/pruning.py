@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from merging.instructions import draws
 from merging.later import torch
-from merging.selection import split
-from merging.tied import Bound, Cut, upper_places
+from merging.selection.statistics import split
+from merging.selection.tied import Bound, Cut, upper_places
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Rings:
 @dataclass(frozen=True)
 class Ranks:
     """Entries are kept by their place among the magnitudes; the engine finds the cuts, and of
-    equal ones parted by a cut keeps those of lowest place (`merging.tied`).
+    equal ones parted by a cut keeps those of lowest place (`selection.tied`).
 
     Attributes:
         counts: K numbers of entries, ascending: ring k ends after the counts[k] largest.

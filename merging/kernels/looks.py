@@ -1,4 +1,4 @@
-"""What passes of the fused loops see of equal changes, see `merging.tied`."""
+"""What passes of the fused loops see of equal changes, see `selection.tied`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from merging import kernels
-from merging.tied import RUN, Band, Looked, upper_half
+from merging.selection.tied import RUN, Band, Looked, upper_half
 
 Buffer = Callable[[int], np.ndarray]
 """Memory of at least so many bytes, (n,) uint8, whatever is in it."""

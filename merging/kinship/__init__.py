@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from merging.checkpoints import Checkpoint, Family
 from merging.checkpoints.aliases import named_as, without_wrapper
+from merging.declarations.schedules import Schedule
 from merging.kinship import chat, configs, tensors, tokenizers
 from merging.kinship.problem import Problem
 from merging.recipe import Recipe
-from merging.schedule import Schedule
 
 
 def compare(recipe: Recipe, base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:

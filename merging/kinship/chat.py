@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from merging import chat_templates
 from merging.checkpoints import Checkpoint
 from merging.checkpoints.folders import MORE_TEMPLATES
-from merging.documents import read_json, read_text
 from merging.errors import BadFile
 from merging.kinship import vocabulary
 from merging.kinship.problem import Problem, called, grouped, have, listed, told
+from merging.recipe import chat_templates
+from merging.system.documents import read_json, read_text
 
 _CONTROL = re.compile(r"<\|[^|<>{}\s]{1,40}\|>")  # tokens as <|im_end|> in a template's text
 IDS = ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from merging.checkpoints.stamp import Stamp, stamp
-from merging.documents import read_bytes, read_object
 from merging.errors import BadFile
+from merging.system.documents import read_bytes, read_object
 
 LARGEST = 80_000_000  # bytes of a tokenizer's file; that of Gemma 3 has 33 million
 _MOST = 500_000  # tokens

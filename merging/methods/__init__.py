@@ -4,9 +4,9 @@ A new method: one file here with an AXIS and its pure functions, one line below,
 `merging.stages` builds it, one test.
 """
 
+from merging.declarations.knobs import Axis, Knob, Preset
 from merging.methods import dynamic, linear, magnitude, nothing, pcb, random, ties
 from merging.methods.presets import PRESETS as _PRESETS
-from merging.methods.registry import Axis, Knob, Preset
 
 PRUNERS: dict[str, Axis] = {
     axis.id: axis for axis in (nothing.AXIS, random.AXIS, magnitude.AXIS, dynamic.AXIS)

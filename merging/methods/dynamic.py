@@ -14,7 +14,7 @@ For one expert, with d = delta, W = |d|, s = 1 - density, shift = `density_shift
 Where we differ: step 6 drops most of what it should keep where changes take few distinct values, as
 they do between bfloat16 checkpoints. By default (`tie_rule: spread`) exactly int(rho_lk * n)
 entries stay, at least one where rho_lk is above 0; of equal ones at the cut some, spread evenly
-over the linear (`merging.tied`). A rho below 0 or above 1 ends there, and the others move by one
+over the linear (`selection.tied`). A rho below 0 or above 1 ends there, and the others move by one
 amount, so that the whole keeps the density asked for (`fitted`). With `tie_rule: drop` ties go and
 rho is only clipped. Equal rates give offset 0 (not NaN). Embeddings, norms and heads are not
 pruned; `scale_dense` says what becomes of their delta.
@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, Axis, Knob, Law
+from merging.declarations.knobs import AMPLIFICATION, DENSITY, PARTITION_MODE, Axis, Knob, Law
 
 _ROUNDING = 1e-12  # shares of entries that differ by less are the same
 

@@ -6,7 +6,7 @@ theta = base + lambda * sum_i w_i * delta_i. The mean divides by sum_i w_i.
 
 from __future__ import annotations
 
-from merging.methods.registry import LAMBDA, NORMALIZE, WEIGHT, Axis
+from merging.declarations.knobs import LAMBDA, NORMALIZE, WEIGHT, Axis
 
 SUM = Axis(
     id="sum",

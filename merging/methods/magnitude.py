@@ -4,7 +4,7 @@ Source: trimming as in TIES-Merging (arXiv 2306.01708, section 4.1) and partitio
 (arXiv 2403.02799, step 2), generalised to K partitions. Per tensor by default, over the whole
 model with `scope: model`. Tie rule: exactly int(density * n) entries are kept (one at least
 where the density is above 0), largest |delta| first; of equal magnitudes the cut keeps some, spread
-over the tensor (`merging.tied`). mergekit keeps the same number, equal magnitudes in no stated
+over the tensor (`selection.tied`). mergekit keeps the same number, equal magnitudes in no stated
 order.
 """
 
@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from merging.methods.registry import AMPLIFICATION, DENSITY, PARTITION_MODE, SCOPE, Axis, Knob, Law
+from merging.declarations.knobs import (
+    AMPLIFICATION,
+    DENSITY,
+    PARTITION_MODE,
+    SCOPE,
+    Axis,
+    Knob,
+    Law,
+)
 
 AXIS = Axis(
     id="magnitude",

@@ -1,6 +1,6 @@
 """No pruning: every change is kept."""
 
-from merging.methods.registry import Axis, Law
+from merging.declarations.knobs import Axis, Law
 
 AXIS = Axis(
     id="none",

@@ -20,7 +20,7 @@ constant row has u = 0, a constant S is 1 at and above the threshold (0 where ex
 out-vote each other everywhere), and rows too short to clip are not clipped.
 """
 
-from merging.methods.registry import LAMBDA, SCOPE, WEIGHT, Axis, Knob
+from merging.declarations.knobs import LAMBDA, SCOPE, WEIGHT, Axis, Knob
 
 AXIS = Axis(
     id="pcb",

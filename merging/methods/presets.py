@@ -1,6 +1,6 @@
 """Merge methods by their usual names: points on the two axes."""
 
-from merging.methods.registry import Preset
+from merging.declarations.knobs import Preset
 
 PRESETS = (
     Preset(

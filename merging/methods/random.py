@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 
-from merging.methods.registry import DENSITY, Axis, Knob, Law
+from merging.declarations.knobs import DENSITY, Axis, Knob, Law
 
 AXIS = Axis(
     id="random",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from merging.methods.registry import LAMBDA, NORMALIZE, SCOPE, WEIGHT, Axis
+from merging.declarations.knobs import LAMBDA, NORMALIZE, SCOPE, WEIGHT, Axis
 
 AXIS = Axis(
     id="ties",

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from merging.console import Ticker, positive, print_json, say, status, tell
-from merging.interrupts import STATUS, cancelled_by_signals
+from merging.commands.console import Ticker, positive, print_json, say, status, tell
+from merging.system.interrupts import STATUS, cancelled_by_signals
 
 if TYPE_CHECKING:
     from merging.recipe import Recipe
@@ -168,7 +168,7 @@ def _own_domains(recipe: Recipe) -> list[str]:
 def _tell_found(args: argparse.Namespace, found: Found) -> None:
     """Writes and prints what a search found, whole or stopped."""
     from merging import recipe as recipes
-    from merging import record
+    from merging.run import record
 
     text = recipes.dump(record.portable(found.recipe))
     if args.out is not None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.errors import BadCheckpoint, Cancelled, MergeError
-from merging.locks import held
+from merging.system.locks import held
 from merging.trial.nursery import MOST_BYTES, OPEN_S
 from merging.trial.tokenizer import Ids
 from merging.trial.turns import Message, PromptError

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from merging.checkpoints import Checkpoint, open_checkpoint
-from merging.documents import read_object
+from merging.engines.sources import release
 from merging.errors import BadCheckpoint, BadFile, NotEnoughSpace
-from merging.locks import held
-from merging.sources import release
+from merging.system.documents import read_object
+from merging.system.locks import held
 from merging.trial.confined import ConfinedTokenizer
 from merging.trial.description import compare_counts, described
 from merging.trial.model import Model, plain_generation

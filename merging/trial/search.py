@@ -22,11 +22,11 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from merging.checkpoints import Entry, Family, resolve
+from merging.declarations.schedules import Rule, Schedule
 from merging.demo.tasks import Task
 from merging.errors import Cancelled, NotEnoughSpace, RecipeError
-from merging.merge import open_recipe
 from merging.recipe import Recipe
-from merging.schedule import Rule, Schedule
+from merging.run.merge import open_recipe
 from merging.stages import value_at
 from merging.trial.likelihood import IGNORED, Row, answer_logits, padded
 from merging.trial.loading import load

@@ -13,8 +13,8 @@ from typing import Any
 from merging.demo import DOMAINS
 from merging.demo.tasks import Task as Exercise
 from merging.demo.tasks import held_out
-from merging.documents import read_text
 from merging.errors import BadFile, MergeError, shown
+from merging.system.documents import read_text
 from merging.trial.reason import reason
 
 MOST_PROMPTS = 1000

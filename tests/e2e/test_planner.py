@@ -1,5 +1,5 @@
 """The browser's planner held to the engine's: random knobs for every way to prune, on sketches of
-real checkpoints. Both execute the laws of `merging.laws`.
+real checkpoints. Both execute the laws of `sketches.laws`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from merging import demo
 from merging.checkpoints import open_checkpoint, open_family, resolve
 from merging.methods import PRUNERS
-from merging.plan import plan
-from merging.scan import scan
-from merging.sketch import FamilySketch
+from merging.sketches.plan import plan
+from merging.sketches.scan import scan
+from merging.sketches.sketch import FamilySketch
 from tests.families import small_family
 from ui import bins, controls, explore_view, figures
 

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from merging import recipe as recipes
-from merging.merge import merge
+from merging.run.merge import merge
 from tests.families import document
 
 SIZES = {

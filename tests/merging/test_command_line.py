@@ -15,8 +15,8 @@ import pytest
 import torch
 import yaml
 
-from merging import console
 from merging.__main__ import main
+from merging.commands import console
 from tests.families import (
     document,
     llama,
@@ -560,7 +560,7 @@ def kill_midway(large: Path, out: Path, *flags: str, number: int = signal.SIGKIL
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_merge_goes_on_where_it_was(large, tmp_path, monkeypatch, number) -> None:
-    from merging import fused
+    from merging.engines import fused
 
     out, whole = tmp_path / "out", tmp_path / "whole"
     left = kill_midway(large, out, "--resume", number=number)

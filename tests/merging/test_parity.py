@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from merging import recipe as recipes
-from merging.merge import merge
+from merging.run.merge import merge
 
 DATA = Path(__file__).parents[1] / "data"
 MERGEKIT_FAMILIES = ("llama_untied_f32", "mistral_f16", "qwen2_tied_bf16")

@@ -9,9 +9,9 @@ import torch
 
 from merging import recipe as recipes
 from merging.errors import RecipeError
-from merging.merge import check, layers_of, merge, open_recipe
-from merging.plan import plan
-from merging.scan import scan
+from merging.run.merge import check, layers_of, merge, open_recipe
+from merging.sketches.plan import plan
+from merging.sketches.scan import scan
 from tests.families import Tensors, document, merged, tuned, write_family
 from ui.bins import cells
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from merging import fused, stages
 from merging import recipe as recipes
-from merging.engine import Stream
+from merging import stages
+from merging.engines import fused
+from merging.engines.eager import Stream
 from merging.instructions import Bounds, Competition
-from merging.merge import open_recipe
-from merging.selection import UPPER
+from merging.run.merge import open_recipe
+from merging.selection.statistics import UPPER
 from merging.stages import ModelSweep, make_consensus, make_pruner
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from merging.sketch import N_BINS, N_FINE, FamilySketch, SketchedTensor, bin_edges, fine_edges
+from merging.sketches.sketch import (
+    N_BINS,
+    N_FINE,
+    FamilySketch,
+    SketchedTensor,
+    bin_edges,
+    fine_edges,
+)
 
 MODULES = ("q", "k", "v", "o", "gate", "up", "down")
 

@@ -11,10 +11,10 @@ import gradio as gr
 import pytest
 
 from merging import recipe as recipes
-from merging.engine import Progress
+from merging.engines.eager import Progress
 from merging.errors import ModelNotFound, RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
-from merging.plan import plan
+from merging.sketches.plan import plan
 from tests.ui.sketches import sketch
 from ui import controls, explore, explore_view, figures
 from ui.readings import Reading

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from merging import recipe as recipes
-from merging.plan import plan
-from merging.sketch import SketchedTensor
+from merging.sketches.plan import plan
+from merging.sketches.sketch import SketchedTensor
 from tests.ui.sketches import MODULES, sketch
 from ui import bins, figures
 

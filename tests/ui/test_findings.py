@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from merging import recipe as recipes
-from merging.plan import plan
-from merging.sketch import FamilySketch
+from merging.sketches.plan import plan
+from merging.sketches.sketch import FamilySketch
 from tests.ui.sketches import sketch
 from ui import findings
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from merging.errors import MergeError, ModelNotFound, OutputExists
-from merging.merge import open_recipe
 from merging.recipe import parse
+from merging.run.merge import open_recipe
 from ui.library import BadName, Library
 
 W = {"w": torch.ones(4, 4)}
@@ -160,12 +160,12 @@ def test_nothing_on_offer_selects_nothing(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_sketch_is_kept_until_a_file_changes(library: Library, monkeypatch) -> None:
-    import merging.scan
+    import merging.sketches.scan
 
     calls = []
-    real = merging.scan.scan
+    real = merging.sketches.scan.scan
     monkeypatch.setattr(
-        merging.scan, "scan", lambda *args, **kw: calls.append(1) or real(*args, **kw)
+        merging.sketches.scan, "scan", lambda *args, **kw: calls.append(1) or real(*args, **kw)
     )
     first = library.sketch("models/base", ["models/one"])
     assert library.sketch("models/base", ["models/one"]) is first
@@ -204,7 +204,7 @@ def test_models_are_values(library: Library) -> None:
 def test_two_who_ask_for_one_family_share_a_scan(library: Library, monkeypatch) -> None:
     import threading
 
-    from merging import scan as scans
+    from merging.sketches import scan as scans
 
     started, go, scans_run = threading.Event(), threading.Event(), []
     real = scans.scan
@@ -232,7 +232,8 @@ def test_two_who_ask_for_one_family_share_a_scan(library: Library, monkeypatch) 
 def test_a_first_look_is_taken_only_where_a_scan_would_be_waited_for(
     tmp_path: Path, monkeypatch
 ) -> None:
-    from merging import fused, preview
+    from merging.engines import fused
+    from merging.sketches import preview
 
     library = Library([tmp_path], tmp_path / "cache")
     monkeypatch.setattr(fused, "WORTH_BUILDING", 0)

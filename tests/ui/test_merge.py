@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 import torch
 
-from merging.engine import Progress
+from merging.engines.eager import Progress
 from tests.mutated_recipes import expensive
 from ui import merge_view as view
 from ui.jobs import Job, Jobs

@@ -10,7 +10,7 @@ from merging import recipe as recipes
 from merging.demo import DOMAINS, NAMES, folder
 from merging.demo.tasks import suggested_prompts
 from merging.demo.tokenizer import build_tokenizer
-from merging.merge import merge
+from merging.run.merge import merge
 from merging.trial.decode import greedy
 from merging.trial.evaluate import evaluate
 from merging.trial.model import Model

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from merging.errors import NonFinite
 from merging.gpu import order
-from merging.tied import END, KEEP_ALL, KEEP_NONE, RUN, Cut, upper_places
+from merging.selection.tied import END, KEEP_ALL, KEEP_NONE, RUN, Cut, upper_places
 
 NEAR = 4
 

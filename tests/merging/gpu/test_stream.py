@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from merging import engine, merge, sources
 from merging import recipe as recipes
 from merging.checkpoints import Family
-from merging.engine import Stream, TensorReader
+from merging.engines import eager as engine
+from merging.engines import sources
+from merging.engines.eager import Stream, TensorReader
+from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
 from merging.gpu import order, triton_kernels
 from merging.gpu import stream as gpu
-from merging.sources import KeptFamily
+from merging.run import merge
 from merging.stages import decide, make_consensus, make_pruner
 from tests.engines import RECIPES, awkward, cut_exactly, digest, mixed_family, one_tensor
 

@@ -7,7 +7,7 @@ import torch
 
 from merging.gpu import order, table
 from merging.instructions import Competition, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
-from merging.tied import RUN, Cut, upper_places
+from merging.selection.tied import RUN, Cut, upper_places
 
 TYPES = ("BF16", "F32", "BF16")
 

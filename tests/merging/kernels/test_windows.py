@@ -14,7 +14,7 @@ import pytest
 from merging import recipe as recipes
 from merging.errors import BadCheckpoint
 from merging.kernels.windows import Mapping, Window, gather, lost
-from merging.merge import merge
+from merging.run.merge import merge
 from tests.families import document, small_family
 
 PAGE = 4096

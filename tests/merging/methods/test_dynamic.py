@@ -16,7 +16,7 @@ from merging.methods.dynamic import (
     layer_offsets,
     linear_offsets,
 )
-from merging.tied import places
+from merging.selection.tied import places
 from tests.families import document, llama, merged, merged_one, tuned, write_family
 
 LINEAR = "model.layers.{}.mlp.{}_proj.weight"

@@ -1,0 +1,1 @@
+"""Streams and readers: through torch anywhere, through C loops on the CPU."""

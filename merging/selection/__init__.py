@@ -1,0 +1,1 @@
+"""Exact order statistics, and which of many equal changes stay."""

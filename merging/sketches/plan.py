@@ -1,0 +1,383 @@
+"""A recipe resolved for one family from its sketch: densities, cuts, retention. No weights.
+
+An entry is *kept* where the factor on it is not 0. One that equals the base has no change to keep:
+it counts as kept only where none is dropped, or where chance draws. Energy is the squared change as
+the expert has it, before any factor. Inside a histogram bin, entries are taken to lie evenly in
+value; everything else is exact, so a prediction is off by a part of one bin's share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from merging.checkpoints.layout import blocks_of
+from merging.declarations.retention import CAUSES
+from merging.declarations.schedules import Schedule
+from merging.errors import RecipeError
+from merging.methods import dynamic, magnitude
+from merging.recipe import Recipe
+from merging.sketches import tails
+from merging.sketches.laws import LAWS
+from merging.sketches.outliers import expert_offsets, layer_means
+from merging.sketches.sketch import FamilySketch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe does to every tensor of every expert. E experts, T tensors, K partitions.
+
+    Attributes:
+        density: (E, T, K) float64, nested shares of entries asked for; the last is the total.
+        lower: (E, T, K) float64, predicted cuts on |delta|, descending; inf keeps none. For
+            random pruning and for tensors that are not pruned, 0.
+        entries, l1, l2: (E, T, K) float64, predicted share of the tensor's entries, L1 norm and
+            squared L2 norm in each ring, whatever the factor on it.
+        gain: (E, T, K) float64, the factor on each ring. A tensor that is not pruned is one ring.
+        weight: (E, T) float64, the expert's weight for the tensor.
+        pruned: (T,) bool, which tensors are pruned.
+        warnings: remarks on the recipe for this family.
+        summary: over all pruned tensors (over all, where none is pruned) of the experts whose
+            weight is not 0: `asked`, the share of entries that the recipe asks for; `entries`,
+            `l1`, `l2`, what is kept; `amplified`, the energy after amplification as a share of the
+            energy before pruning; `clash`, the share of what is kept whose sign another kept change
+            opposes, and `chance`, the same if signs were drawn, both from `sampled` kept entries.
+        causes: why `entries` is not `asked`, by the names of CAUSES: what each adds, in shares of
+            entries; they sum up to the difference.
+        worst_layer: the layer that keeps the least energy and the share that it keeps; None
+            without layers.
+    """
+
+    recipe: Recipe
+    density: np.ndarray = field(repr=False)
+    lower: np.ndarray = field(repr=False)
+    entries: np.ndarray = field(repr=False)
+    l1: np.ndarray = field(repr=False)
+    l2: np.ndarray = field(repr=False)
+    gain: np.ndarray = field(repr=False)
+    weight: np.ndarray = field(repr=False)
+    pruned: np.ndarray = field(repr=False)
+    warnings: tuple[str, ...]
+    summary: Mapping[str, float]
+    causes: Mapping[str, float]
+    worst_layer: tuple[int | str, float] | None
+
+    def kept(self, measure: str) -> np.ndarray:
+        """(E, T) float64: share of every tensor's `entries`, `l1` or `l2` that is kept."""
+        return (getattr(self, measure) * (self.gain != 0)).sum(axis=2)
+
+
+def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
+    """Predicts what `recipe` keeps of the sketched family.
+
+    The recipe's sources are matched to the sketch's experts by position.
+
+    Raises:
+        RecipeError: the recipe has another number of experts than the sketch, or a density that
+            changes along the model where one cut is made over all of it.
+    """
+    if len(recipe.sources) != len(sketch.experts):
+        raise RecipeError(
+            f"the recipe has {len(recipe.sources)} experts, the sketch {len(sketch.experts)}"
+        )
+    law = LAWS[recipe.prune]
+    pruned = np.array(
+        [law.order != "all" and (t.is_linear or not law.linears) for t in sketch.tensors], bool
+    )
+    asked = _along(sketch, [source.density for source in recipe.sources])
+    asked = np.where(pruned, asked, 1.0)
+    density, warnings = _densities(recipe, sketch, asked, pruned)
+    counts = _counts(recipe, sketch, density, pruned)
+    kept = _kept(recipe, sketch, density, counts)
+    entries, l1, l2 = (
+        np.diff(nested, axis=2, prepend=0.0) for nested in (kept.entries, kept.l1, kept.l2)
+    )
+    gain = _gain(recipe, pruned, entries.shape)
+    weight = _along(sketch, [source.weight for source in recipe.sources])
+    made = Plan(
+        recipe, density, kept.lower, entries, l1, l2, gain, weight, pruned, tuple(warnings), {},
+        {}, None,
+    )  # fmt: skip
+    summary = _summary(made, sketch, asked)
+    summary |= _clash(made, sketch, kept.equal)
+    return replace(
+        made, summary=summary, causes=_causes(made, sketch, asked, counts),
+        worst_layer=_worst_layer(made, sketch),
+    )  # fmt: skip
+
+
+def _along(sketch: FamilySketch, schedules: Sequence[Schedule]) -> np.ndarray:
+    """(E, T): the value of each expert's schedule for each tensor."""
+    rows = [
+        [schedule.at(t.name, t.layer, t.depth) for t in sketch.tensors]
+        if schedule.constant is None
+        else [schedule.constant] * len(sketch.tensors)
+        for schedule in schedules
+    ]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(sketch.tensors))
+
+
+def _densities(
+    recipe: Recipe, sketch: FamilySketch, asked: np.ndarray, pruned: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """(E, T, K) nested densities, and warnings. Experts with fewer partitions repeat the last.
+
+    Args:
+        asked: (E, T) densities of the recipe.
+    """
+    n_partitions = recipe.partitions
+    result = np.ones((*asked.shape, n_partitions))
+    clipped = 0
+    shifted = "density_shift" in recipe.parameters
+    for row, source in enumerate(recipe.sources):
+        count = len(source.amplification)
+        nested = np.array([magnitude.partition_densities(d, count) for d in asked[row].tolist()])
+        for k in range(n_partitions):
+            values = nested[:, min(k, count - 1)]
+            if shifted:
+                values, outside = _shifted(recipe, sketch, row, values, pruned)
+                clipped += outside
+            result[row, :, k] = np.where(pruned, np.clip(values, 0.0, 1.0), 1.0)
+    warnings = []
+    if shifted and not _counted(recipe, sketch):
+        warnings.append(
+            f"Densities are estimates: outliers were counted at {sketch.layer_outlier:g} and "
+            f"{sketch.linear_outlier:g} means"
+        )
+    if clipped:
+        warnings.append(
+            f"Density shift would take {clipped} densities below 0 or above 1; they end there, so "
+            "the share kept may differ from the one asked for"
+        )
+    return result, warnings
+
+
+def _counted(recipe: Recipe, sketch: FamilySketch) -> bool:
+    """True where the scan counted outliers at the recipe's multiples."""
+    asked = (recipe.parameters["layer_outlier"], recipe.parameters["linear_outlier"])
+    return asked == (sketch.layer_outlier, sketch.linear_outlier)
+
+
+def _shifted(
+    recipe: Recipe, sketch: FamilySketch, row: int, asked: np.ndarray, pruned: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """(T,) densities moved by the outliers, and how many are cut off below 0 or above 1."""
+    values = recipe.parameters
+    layer, linear = offsets(sketch, row, values["layer_outlier"], values["linear_outlier"])
+    if drops_ties(recipe):
+        moved = dynamic.densities(asked, values["density_shift"], layer, linear)
+        return moved, int(((moved < 0) | (moved > 1))[pruned].sum())
+    moved = asked + values["density_shift"] * (layer + linear)
+    numel = sketch.numel[pruned].astype(np.float64)
+    moved[pruned] = dynamic.fitted(moved[pruned], numel, asked[pruned])
+    return moved, 0
+
+
+def offsets(
+    sketch: FamilySketch,
+    row: int,
+    layer_outlier: float | None = None,
+    linear_outlier: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Layer and linear offsets of expert `row`, each (T,) float64; 0 for tensors not pruned.
+
+    Outliers at the multiples that the scan counted (the default) are exact; at others they are
+    read off the fine histograms.
+    """
+    linear = np.array([tensor.is_linear for tensor in sketch.tensors], dtype=bool)
+    layers = blocks_of([t.name for t in sketch.tensors if t.is_linear])
+    numel = sketch.numel[linear].astype(np.float64)
+    norms = sketch.l1[row, linear].sum(axis=1)
+    layer_counts = sketch.layer_outliers[row, linear]
+    linear_counts = sketch.linear_outliers[row, linear]
+    if layer_outlier not in (None, sketch.layer_outlier):
+        bounds = layer_outlier * layer_means(layers, numel, norms[None])[0]
+        layer_counts = tails.count_above(sketch, row, linear, bounds)
+    if linear_outlier not in (None, sketch.linear_outlier):
+        bounds = linear_outlier * norms / np.maximum(numel, 1.0)
+        linear_counts = tails.count_above(sketch, row, linear, bounds)
+    a, b = np.zeros(len(sketch.tensors)), np.zeros(len(sketch.tensors))
+    a[linear], b[linear] = expert_offsets(layers, numel, layer_counts, linear_counts)
+    return a, b
+
+
+def drops_ties(recipe: Recipe) -> bool:
+    """True where changes equal to the cut are dropped, so that fewer stay than are asked for."""
+    return recipe.parameters.get("tie_rule") == "drop"
+
+
+def _counts(
+    recipe: Recipe, sketch: FamilySketch, density: np.ndarray, pruned: np.ndarray
+) -> np.ndarray:
+    """How many entries are to be kept, nested over K: (E, T, K) float64, or (E, K) where one cut is
+    made over the model."""
+    if _whole_model(recipe):
+        if any(source.density.constant is None for source in recipe.sources):
+            raise RecipeError("scope: model needs one density for the whole model")
+        return _kept_counts(density[:, 0], float(sketch.numel.sum()))
+    numel = sketch.numel[None, :, None].astype(np.float64)
+    if LAWS[recipe.prune].order == "random":
+        return density * numel
+    if drops_ties(recipe):
+        keep = np.maximum(numel - np.floor(numel * (1.0 - density)) - 1.0, 0.0)
+        keep = np.where(density >= 1.0, numel, np.where(density <= 0.0, 0.0, keep))
+    else:
+        keep = _kept_counts(density, numel)
+    return np.where(pruned[None, :, None], keep, numel)
+
+
+def _kept_counts(density: np.ndarray, numel: np.ndarray | float) -> np.ndarray:
+    """`magnitude.kept_count` of arrays."""
+    return np.minimum(np.maximum(np.floor(density * numel), density > 0), numel)
+
+
+def _whole_model(recipe: Recipe) -> bool:
+    return LAWS[recipe.prune].order == "largest" and recipe.parameters.get("scope") == "model"
+
+
+def _kept(
+    recipe: Recipe, sketch: FamilySketch, density: np.ndarray, counts: np.ndarray
+) -> tails.Kept:
+    if LAWS[recipe.prune].order != "largest":
+        return tails.Kept(np.zeros_like(density), np.ones_like(density), density, density, density)
+    if _whole_model(recipe):
+        return tails.keep_largest_of_model(sketch, counts, strict=drops_ties(recipe))
+    return tails.keep_largest(sketch, counts, strict=drops_ties(recipe))
+
+
+def _gain(recipe: Recipe, pruned: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(E, T, K): the factor on every ring, and on what is not pruned."""
+    gain = np.ones(shape)
+    if LAWS[recipe.prune].order != "largest":
+        return gain
+    for row, source in enumerate(recipe.sources):
+        factors = magnitude.ring_factors(source.amplification, recipe.parameters["partition_mode"])
+        gain[row, :, : len(factors)] = factors
+        if "scale_dense" in recipe.parameters:
+            dense = dynamic.dense_factor(recipe.parameters["scale_dense"], factors)
+            gain[row, ~pruned] = dense
+    return gain
+
+
+def _chosen(made: Plan) -> np.ndarray:
+    """(E, T) bool: what a summary is over."""
+    tensors = made.pruned if made.pruned.any() else np.ones_like(made.pruned)
+    return tensors & (made.weight != 0)
+
+
+def _summary(made: Plan, sketch: FamilySketch, asked: np.ndarray) -> dict[str, float]:
+    chosen = _chosen(made)
+    sizes = {
+        "entries": np.broadcast_to(sketch.numel.astype(np.float64), sketch.zeros.shape),
+        "l1": sketch.l1.sum(axis=2),
+        "l2": sketch.l2.sum(axis=2),
+    }
+    amplified = (made.l2 * made.gain**2).sum(axis=2)
+    shares = {name: (made.kept(name), sizes[name]) for name in sizes}
+    shares |= {"asked": (asked, sizes["entries"]), "amplified": (amplified, sizes["l2"])}
+    result = {}
+    for name, (share, size) in shares.items():
+        total = size[chosen].sum()
+        result[name] = float((share * size)[chosen].sum() / total) if total else 0.0
+    return result
+
+
+def _causes(
+    made: Plan, sketch: FamilySketch, asked: np.ndarray, counts: np.ndarray
+) -> dict[str, float]:
+    """What leads from the share asked for to the share kept, step by step."""
+    chosen = _chosen(made)
+    numel = np.broadcast_to(sketch.numel.astype(np.float64), chosen.shape)
+    total = numel[chosen].sum()
+    if not total:
+        return dict.fromkeys(CAUSES, 0.0)
+    density, inside = made.density[..., -1], made.entries.sum(axis=2) * numel
+    changed = numel - sketch.zeros
+    if counts.ndim == 2:  # one cut over the model: no tensor is asked for a number of its own
+        chosen_experts = chosen.any(axis=1)
+        keep, changed = counts[chosen_experts, -1], changed[chosen_experts].sum(axis=1)
+        whole = keep >= sketch.numel.sum()
+    else:
+        keep, changed = counts[..., -1][chosen], changed[chosen]
+        whole = (keep >= numel[chosen]) | (LAWS[made.recipe.prune].order == "random")
+    lacking = np.where(whole, 0.0, np.maximum(keep - changed, 0.0)).sum()
+    steps = [
+        (asked * numel)[chosen].sum(), (density * numel)[chosen].sum(), keep.sum(),
+        inside[chosen].sum() + lacking, inside[chosen].sum(),
+        (made.kept("entries") * numel)[chosen].sum(),
+    ]  # fmt: skip
+    return {
+        name: float((after - before) / total)
+        for name, before, after in zip(CAUSES, steps, steps[1:], strict=False)
+    }
+
+
+def _clash(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> dict[str, float]:
+    """`clash` and `chance`, from the sample.
+
+    Args:
+        equal: (E, T, K), share kept of the entries that equal a cut.
+    """
+    tensor = sketch.sample_tensor
+    chosen = _chosen(made)
+    weights = np.take(np.sign(made.weight).astype(np.int8), tensor, axis=1)
+    signs = np.sign(sketch.sample).astype(np.int8) * weights
+    kept = _kept_of_sample(made, sketch, equal)
+    kept *= np.take(chosen, tensor, axis=1)
+    kept *= signs != 0
+    rows = range(len(signs))
+    whole = math.prod((1.0 - 0.5 * kept[row] for row in rows), start=np.ones(signs.shape[1]))
+    by_chance = opposed = 0.0
+    for row in rows:
+        free = np.ones(signs.shape[1])
+        for other in rows:
+            if other != row:  # of what is kept no sign is 0
+                free *= 1.0 - kept[other] * (signs[row] != signs[other])
+        opposed += float((kept[row] * (1.0 - free)).sum())
+        by_chance += float((kept[row] * (1.0 - whole / (1.0 - 0.5 * kept[row]))).sum())
+    total = float(kept.sum())
+    shares = {"clash": opposed, "chance": by_chance}
+    return {name: part / total if total else 0.0 for name, part in shares.items()} | {
+        "sampled": total
+    }
+
+
+def _kept_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.ndarray:
+    """(E, S): how likely each sampled change is kept."""
+    tensor = sketch.sample_tensor
+    order = LAWS[made.recipe.prune].order
+    if order == "all":
+        return np.ones(sketch.sample.shape)
+    if order == "random":
+        return np.take(made.density[:, :, -1], tensor, axis=1)
+    magnitudes = np.abs(sketch.sample.astype(np.float64))
+    kept, before = np.zeros(magnitudes.shape), np.zeros(magnitudes.shape)
+    rings = range(made.lower.shape[2])
+    for k in rings if (made.gain == 0).any() else rings[-1:]:  # else all up to the last are kept
+        lower, partly = (np.take(one[:, :, k], tensor, axis=1) for one in (made.lower, equal))
+        inside = np.where(magnitudes == lower, partly, magnitudes > lower)
+        inside = np.maximum(inside, before)
+        kept += np.take(made.gain[:, :, k] != 0, tensor, axis=1) * (inside - before)
+        before = inside
+    return kept
+
+
+def _worst_layer(made: Plan, sketch: FamilySketch) -> tuple[int | str, float] | None:
+    titles = [tensor.title for tensor in sketch.tensors]
+    energy = sketch.l2.sum(axis=2) * _chosen(made)
+    kept = made.kept("l2") * energy
+    shares = {}
+    for layer in dict.fromkeys(title for title in titles if title is not None):
+        inside = made.pruned & np.array([title == layer for title in titles])
+        if total := energy[:, inside].sum():
+            shares[layer] = float(kept[:, inside].sum() / total)
+    if not shares:
+        return None
+    worst = min(shares, key=lambda layer: shares[layer])
+    return worst, shares[worst]
+
+
+__all__ = ["CAUSES", "Plan", "drops_ties", "offsets", "plan"]

@@ -1,0 +1,1 @@
+"""What the machine lends: memory, locks, signals, small files."""

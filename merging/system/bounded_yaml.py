@@ -1,0 +1,239 @@
+"""YAML text as plain values, in bounded time and memory whatever the text is.
+
+libyaml reads the text as events; the values are built here. An alias shares what it stands for,
+and is counted as if it were written out, so that nothing which walks through the values later
+walks far. What a recipe cannot mean is refused with its line: an alias that holds itself, a key
+given twice, a second document, tags that make objects. Keys are text as it stands there. Dates
+are text too: a folder may be called 2026-01-31.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from merging.errors import BadFile, shown
+from merging.system.documents import MOST_LEVELS
+
+MOST_CHARACTERS = 4_000_000
+MOST_VALUES = 100_000  # a text counts as one more for every 40 characters
+_CHARACTERS_PER_VALUE = 40
+_MOST_DIRECTIVES = 16  # libyaml compares each one with all before it
+_MOST_DIGITS = 64
+_PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = ("null", "bool", "int", "float")  # what a scalar without quotes may be besides text
+
+
+class _Resolver(yaml.resolver.BaseResolver):
+    """Which plain scalars are no text: YAML 1.1's numbers and switches, and 1e-3."""
+
+
+_Resolver.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag.removeprefix(_TAG) in _PLAIN]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Resolver.add_implicit_resolver(
+    _TAG + "float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+_RESOLVER = _Resolver()
+_MAKER = yaml.constructor.SafeConstructor()
+_MAKERS: dict[str, tuple[str, Callable[[yaml.ScalarNode], Any]]] = {
+    _TAG + "str": ("text", lambda node: node.value),
+    _TAG + "null": ("null", lambda _: None),
+    _TAG + "bool": ("true or false", _MAKER.construct_yaml_bool),
+    _TAG + "int": ("a whole number", _MAKER.construct_yaml_int),
+    _TAG + "float": ("a number", _MAKER.construct_yaml_float),
+}
+_NO_KEY, _MERGE = object(), object()
+
+
+def load(text: str) -> Any:
+    """The value of the one document in `text`; None where there is none.
+
+    Raises:
+        BadFile: it is no YAML, means nothing for a recipe, or is too large; the line is named.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise BadFile(f"it has more than {MOST_CHARACTERS:,} characters")
+    if text.count("\n%") >= _MOST_DIRECTIVES:
+        raise BadFile(f"it has {_MOST_DIRECTIVES} directives (lines that begin with %) or more")
+    builder = _Builder()
+    try:
+        for event in yaml.parse(text.removeprefix("\ufeff"), Loader=_PARSER):
+            builder.take(event)
+    except yaml.MarkedYAMLError as error:
+        raise _told(error, text) from None
+    except yaml.reader.ReaderError as error:
+        raise BadFile(f"{error.reason} (character {error.position + 1})") from None
+    except (yaml.YAMLError, UnicodeError):
+        raise BadFile("it holds a character that is none") from None
+    return builder.value
+
+
+@dataclass
+class _Open:
+    """A list or mapping whose end has not come yet.
+
+    Attributes:
+        before: how many values had been counted where it begins.
+        key: of a mapping: the key whose value comes next, or _NO_KEY.
+        keys: of a mapping: those that it had so far.
+        merged: of a mapping: the mappings that `<<` names, the first before all others.
+    """
+
+    value: list[Any] | dict[Any, Any]
+    anchor: str | None
+    before: int
+    key: Any
+    keys: set[Any] = field(default_factory=set)
+    merged: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Builder:
+    """Takes events in order; `value` is the document's once all are taken."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self._open: list[_Open] = []
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._count = 0
+        self._documents = 0
+
+    def take(self, event: yaml.Event) -> None:
+        """Takes the next event. Raises BadFile."""
+        match event:
+            case yaml.DocumentStartEvent():
+                self._documents += 1
+                if self._documents > 1:
+                    raise _bad("a second document (---) begins; give one recipe", event.start_mark)
+            case yaml.ScalarEvent():
+                self._scalar(event)
+            case yaml.AliasEvent():
+                self._alias(event)
+            case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
+                self._begin(event)
+            case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                self._end(event)
+
+    def _scalar(self, event: yaml.ScalarEvent) -> None:
+        size = 1 + len(event.value) // _CHARACTERS_PER_VALUE
+        self._add(size, event)
+        value = _scalar(event)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (value, size)
+        if self._wants_key():
+            self._key(event)
+        else:
+            self._place(value, event)
+
+    def _wants_key(self) -> bool:
+        """True where what comes next is a key of the mapping that is open."""
+        return bool(self._open) and self._open[-1].key is _NO_KEY
+
+    def _key(self, event: yaml.ScalarEvent) -> None:
+        inside, key = self._open[-1], event.value
+        inside.key = _MERGE if key == "<<" and event.implicit[0] else key
+        if inside.key in inside.keys:
+            raise _bad(f"the key {shown(key)} is given twice", event.start_mark)
+        inside.keys.add(inside.key)
+
+    def _alias(self, event: yaml.AliasEvent) -> None:
+        name = event.anchor
+        if any(one.anchor == name for one in self._open):
+            raise _bad(f"{shown('*' + name)} stands inside of itself", event.start_mark)
+        if name not in self._anchors:
+            raise _bad(f"{shown('*' + name)} stands for nothing above it", event.start_mark)
+        value, size = self._anchors[name]
+        self._add(size, event)
+        self._place(value, event)
+
+    def _begin(self, event: yaml.CollectionStartEvent) -> None:
+        is_map = isinstance(event, yaml.MappingStartEvent)
+        if event.tag not in (None, "!", _TAG + ("map" if is_map else "seq")):
+            raise _bad(_refused(event.tag), event.start_mark)
+        if len(self._open) >= MOST_LEVELS:
+            raise _bad(f"it is nested deeper than {MOST_LEVELS} levels", event.start_mark)
+        if self._wants_key():
+            raise _bad("a key is a list or a mapping; write text", event.start_mark)
+        key = _NO_KEY if is_map else None
+        self._open.append(_Open({} if is_map else [], event.anchor, self._count, key))
+        self._add(1, event)
+
+    def _end(self, event: yaml.Event) -> None:
+        done = self._open.pop()
+        if isinstance(done.value, dict):
+            for mapping in done.merged:
+                for key, value in mapping.items():
+                    done.value.setdefault(key, value)
+        if done.anchor is not None:
+            self._anchors[done.anchor] = (done.value, self._count - done.before)
+        self._place(done.value, event)
+
+    def _place(self, value: Any, event: yaml.Event) -> None:
+        if not self._open:
+            self.value = value
+            return
+        inside = self._open[-1]
+        if isinstance(inside.value, list):
+            inside.value.append(value)
+        elif inside.key is _NO_KEY:
+            raise _bad("a key is an alias; write text", event.start_mark)
+        elif inside.key is _MERGE:
+            mappings = value if isinstance(value, list) else [value]
+            if not all(isinstance(one, dict) for one in mappings):
+                raise _bad("<< takes a mapping, or a list of mappings", event.start_mark)
+            inside.merged += mappings
+            inside.key = _NO_KEY
+        else:
+            inside.value[inside.key] = value
+            inside.key = _NO_KEY
+
+    def _add(self, size: int, event: yaml.Event) -> None:
+        self._count += size
+        if self._count > MOST_VALUES:
+            raise _bad(
+                f"it holds more than {MOST_VALUES:,} values, aliases written out", event.start_mark
+            )
+
+
+def _scalar(event: yaml.ScalarEvent) -> Any:
+    tag = event.tag
+    if tag is None:
+        tag = _RESOLVER.resolve(yaml.ScalarNode, event.value, event.implicit)
+    elif tag == "!":
+        tag = _TAG + "str"
+    if tag not in _MAKERS:
+        raise _bad(_refused(tag), event.start_mark)
+    kind, make = _MAKERS[tag]
+    if kind != "text" and len(event.value) > _MOST_DIGITS:
+        raise _bad(f"a number has {len(event.value)} digits", event.start_mark)
+    try:
+        return make(yaml.ScalarNode(tag, event.value))
+    except (ValueError, KeyError, IndexError, OverflowError):
+        raise _bad(f"{shown(event.value)} is not {kind}", event.start_mark) from None
+
+
+def _refused(tag: str) -> str:
+    return f"the tag {shown(tag.replace(_TAG, '!!'))} has no place here; write plain values"
+
+
+def _told(error: yaml.MarkedYAMLError, text: str) -> BadFile:
+    """What the parser found, with the line it stands on."""
+    lines = text.split("\n")
+    mark = error.problem_mark
+    line = min(mark.line, len(lines) - 1) if mark else 0  # a text that ends too early: its last
+    problem = error.problem or "it is not YAML"
+    if "cannot start any token" in problem and lines[line].lstrip(" ").startswith("\t"):
+        problem = "the line is indented with a tab; use spaces"
+    return BadFile(f"line {line + 1}: {problem}")
+
+
+def _bad(problem: str, mark: Any) -> BadFile:
+    return BadFile(f"line {mark.line + 1}: {problem}")

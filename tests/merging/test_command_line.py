@@ -139,7 +139,7 @@ def test_every_kind_of_warning_can_be_named() -> None:
     from merging.commands.merge import KINDS
 
     source = "".join(path.read_text() for path in (ROOT / "merging" / "kinship").glob("*.py"))
-    source += (ROOT / "merging" / "merge.py").read_text()
+    source += (ROOT / "merging" / "run" / "merge.py").read_text()
     named = set(
         re.findall(r'Problem\(\s*"warning",[^()]*(?:\([^()]*\)[^()]*)*"(\w+)",?\s*\)', source)
     )

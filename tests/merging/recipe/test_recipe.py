@@ -14,7 +14,7 @@ from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from merging.recipe import Recipe, build, describe, dump, from_mapping, load, parse
 from tests.families import document
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def refused(text: str | dict) -> str:

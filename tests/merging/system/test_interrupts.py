@@ -20,7 +20,7 @@ def run(code: str) -> subprocess.CompletedProcess:
 def test_before_work_begins_an_interrupt_ends_the_process_at_once(number: signal.Signals) -> None:
     """Here in the middle of an import, whose own handling of errors must not swallow it."""
     done = run(
-        "import os\nfrom merging import interrupts\ninterrupts.end_at_once()\n"
+        "import os\nfrom merging.system import interrupts\ninterrupts.end_at_once()\n"
         f"try:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    pass\n"
         "print('went on')"
     )
@@ -37,7 +37,7 @@ def test_the_handler_is_there_before_anything_is_imported_that_takes_time(comman
 
 def test_work_can_ask_or_be_told() -> None:
     done = run(
-        "import os, signal\nfrom merging import interrupts\n"
+        "import os, signal\nfrom merging.system import interrupts\n"
         "cancel = interrupts.cancelled_by_signals()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\nassert cancel.is_set()\n"
         "interrupts.raised_by_signals()\n"

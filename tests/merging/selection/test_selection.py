@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merging.errors import NonFinite
+from merging.selection import tied
 from merging.selection.statistics import (
     UPPER,
     buckets_near,
@@ -20,7 +21,6 @@ from merging.selection.statistics import (
     split,
     statistics,
     sweep_rows,
-    tied,
     upper_histogram,
 )
 from merging.selection.statistics import statistics as selection

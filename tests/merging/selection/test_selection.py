@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merging.errors import NonFinite
+from merging.selection import statistics as selection
 from merging.selection import tied
 from merging.selection.statistics import (
     UPPER,
@@ -23,7 +24,6 @@ from merging.selection.statistics import (
     sweep_rows,
     upper_histogram,
 )
-from merging.selection.statistics import statistics as selection
 from merging.selection.tied import KEEP_ALL, KEEP_NONE, Bound, Cut
 
 BOUNDARY = selection.SMALL

@@ -8,6 +8,7 @@ from __future__ import annotations
 from merging.later import torch
 
 _BITS = 24  # resolution of a draw: densities differ in effect from 2**-24 on
+RANGE = 1 << _BITS
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
@@ -36,7 +37,25 @@ def keep_mask(
 
 def limit(density: float) -> int:
     """Draws below this are kept."""
-    return round(density * (1 << _BITS))
+    return round(density * RANGE)
+
+
+def draw_at(
+    index: torch.Tensor, first: int | torch.Tensor, second: int | torch.Tensor
+) -> torch.Tensor:
+    """The draws of some entries, uniform in [0, 2**24).
+
+    Args:
+        index: (n,) int64, flat indices in the tensor.
+        first, second: the keys, numbers or int32 tensors without dimensions.
+
+    Returns:
+        (n,) int32.
+    """
+    high = (index >> 32).to(torch.int32)
+    x = _mix(index.to(torch.int32) ^ first)
+    x = _mix(x + second + high * 0x632BE5AB)
+    return (x >> (32 - _BITS)) & (RANGE - 1)
 
 
 def kept_at(
@@ -46,17 +65,13 @@ def kept_at(
     """Which of some entries are kept.
 
     Args:
-        index: (n,) int64, flat indices in the tensor.
-        first, second: the keys, numbers or int32 tensors without dimensions.
-        below: from `limit`.
+        index, first, second: see `draw_at`.
+        below: from `limit`: one for all, or (n,) int32, one for each entry.
 
     Returns:
         (n,) bool.
     """
-    high = (index >> 32).to(torch.int32)
-    x = _mix(index.to(torch.int32) ^ first)
-    x = _mix(x + second + high * 0x632BE5AB)
-    return ((x >> (32 - _BITS)) & ((1 << _BITS) - 1)) < below
+    return draw_at(index, first, second) < below
 
 
 def drop(delta: torch.Tensor, keep: torch.Tensor, scale: float | torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,45 @@
+"""SLERP: from one model to another along the arc between them, each tensor taken as one vector.
+
+Source: Shoemake, Animating Rotation with Quaternion Curves, SIGGRAPH 1985. For a tensor a of the
+first model, b of the second, and theta the angle between them:
+
+    merged = [sin((1 - t) theta) a + sin(t theta) b] / sin(theta)
+
+As mergekit 0.1.5: lengths are not evened out, a length up to 1e-8 counts as 1 (so nothing and b are
+at right angles), and where |cos theta| > 0.9995 the two are blended in a straight line. Models
+tuned from one base are nearly always that close, so that SLERP is linear for them; the arc bends
+where models differ widely, in biases and in models trained apart.
+
+The points are the two models themselves. The coefficients do not sum to 1 on an arc, so that of a
+base and the other's change d, merged = (c_a + c_b) base + c_b d.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from merging.instructions import grams
+
+PARALLEL = 0.9995  # a |cosine| above this is blended in a straight line
+NOTHING = 1e-8  # a length up to this counts as 1
+
+
+def coefficients(gram: np.ndarray, t: float) -> tuple[float, float]:
+    """What the two tensors are multiplied with.
+
+    Args:
+        gram: (2, 2) float64, of the first model's tensor and the second's.
+        t: 0 gives the first model, 1 the second; others extrapolate.
+
+    Raises:
+        NonFinite: a tensor holds NaN or infinity.
+    """
+    length = grams.lengths(gram)
+    length[length <= NOTHING] = 1.0
+    cosine = float(np.clip(gram[0, 1] / (length[0] * length[1]), -1.0, 1.0))
+    if abs(cosine) > PARALLEL:
+        return 1.0 - t, t
+    angle = math.acos(cosine)
+    return math.sin((1.0 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)

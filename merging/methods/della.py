@@ -1,0 +1,100 @@
+"""DELLA: drop changes at random, small ones of a row more often than large ones.
+
+Source: Deep et al., DELLA-Merging, arXiv 2406.11617 (MAGPRUNE). In a row of n entries, rank r = 0
+being the smallest magnitude, an entry is kept with probability
+
+    p = density - epsilon + 2 epsilon r / (n - 1)
+
+`della` elects signs and averages those that agree, `della_linear` adds the changes up. A row is the
+last axis; a vector is one row. As mergekit 0.1.5: a density of 1 or more keeps everything, of 0 or
+less nothing; with `rescale` (its default) all survivors of a tensor are multiplied by sum|d| /
+sum|kept d|, unless one of the sums is below 1e-7. `rescale_by: probability` is the paper's rule:
+each survivor is divided by its own p, which keeps every entry's expectation.
+
+Where we differ from mergekit: the draw depends on (seed, model, tensor name, flat index) alone
+(`merging.instructions.draws`), and p is rounded to 24 bits. Equal magnitudes, which bfloat16 models
+have in crowds, share the mean of their ranks, where mergekit's sort orders them by chance. A row of
+one entry is kept with p = density, where mergekit ends with an error; so it does where density -
+epsilon or density + epsilon leave (0, 1): here epsilon is narrowed to what fits (`narrowed`). Of
+tensors with three axes and more mergekit ranks along the second.
+"""
+
+from __future__ import annotations
+
+from merging.instructions import draws
+from merging.later import torch
+
+SMALLEST = 1e-7  # sums of magnitudes below this are not rescaled by
+
+
+def narrowed(density: float, epsilon: float) -> float:
+    """The largest epsilon up to the one asked for that keeps all probabilities in [0, 1].
+
+    Args:
+        density: in [0, 1].
+        epsilon: 0 or more.
+    """
+    return max(min(epsilon, density, 1.0 - density), 0.0)
+
+
+def limits(delta: torch.Tensor, density: float, epsilon: float) -> torch.Tensor:
+    """Draws below these are kept: p of every entry, in units of 2**-24.
+
+    Args:
+        delta: (rows, columns) float32, all columns of some rows.
+
+    Returns:
+        (rows, columns) int32.
+    """
+    epsilon = narrowed(density, epsilon)
+    low, high = draws.limit(density - epsilon), draws.limit(density + epsilon)
+    last = delta.shape[1] - 1
+    if last < 1:
+        return torch.full_like(delta, draws.limit(density), dtype=torch.int32)
+    magnitude = delta.abs()
+    ordered = torch.sort(magnitude, dim=1).values
+    below = torch.searchsorted(ordered, magnitude)
+    up_to = torch.searchsorted(ordered, magnitude, right=True)
+    twice = (below + up_to - 1).clamp_(0, 2 * last)  # twice the mean rank of equal ones
+    return (low + (high - low) * twice // (2 * last)).to(torch.int32)
+
+
+def prune(
+    delta: torch.Tensor,
+    first: int,
+    keys: tuple[int, int],
+    *,
+    density: float,
+    epsilon: float,
+    by_probability: bool = False,
+) -> torch.Tensor:
+    """What is left of some rows, before any factor for the tensor.
+
+    Args:
+        delta: (rows, columns) float32, all columns of some rows, not changed.
+        first: flat index of the first entry in the tensor.
+        keys: of the draws, from `merging.methods.random.draw_keys`.
+        density: share kept on average; 1 and more keeps everything, 0 and less nothing.
+        by_probability: divide survivors by their probability.
+
+    Returns:
+        (rows, columns) float32. What is not finite stays so, or becomes NaN.
+    """
+    if density >= 1:
+        return delta
+    if density <= 0:
+        return delta * 0.0
+    below = limits(delta, density, epsilon).flatten()
+    index = torch.arange(first, first + delta.numel(), device=delta.device)
+    keep = draws.kept_at(index, *keys, below)
+    scale = 1.0 / (below.clamp(min=1).to(torch.float32) / draws.RANGE) if by_probability else 1.0
+    return draws.drop(delta.flatten(), keep, scale).view_as(delta)
+
+
+def l1_scale(before: float, after: float) -> float:
+    """The factor that gives the survivors the tensor's sum of magnitudes.
+
+    Args:
+        before, after: sums of magnitudes of the tensor's change and of what is left of it.
+    """
+    return 1.0 if before < SMALLEST or after < SMALLEST else before / after

@@ -1,0 +1,63 @@
+"""Reinforced Agent Merging, plain and with factors per tensor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from merging.methods.ram import counts, factors, merge
+from tests.shelf import Case, cases
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("case", cases("ram"))
+def test_numbers_are_those_of_mergekit(case: Case) -> None:
+    assert case.close(case.from_base(merge(case.changes, case.parameters.get("epsilon", 1e-5))))
+
+
+@pytest.mark.parametrize("case", cases("ramplus_tl"))
+def test_numbers_with_factors_are_those_of_mergekit(case: Case) -> None:
+    epsilon = case.parameters.get("epsilon", 1e-5)
+    r, alpha = case.parameters.get("r", 0.1), case.parameters.get("alpha", 0.2)
+    scales = factors(counts(case.changes, epsilon), r, alpha, epsilon)
+    assert case.close(case.from_base(merge(case.changes, epsilon, scales)))
+
+
+FIRST = torch.tensor([1.0, 2.0, 0.0, 3.0, 0.01, 5.0])
+SECOND = torch.tensor([0.0, 4.0, 0.0, -1.0, 2.0, 0.0])
+
+
+def test_changes_of_one_model_stay_and_those_of_several_are_averaged() -> None:
+    expected = [1.0, 3.0, 0.0, 1.0, 2.0, 5.0]
+    assert merge([FIRST, SECOND], 0.1).tolist() == pytest.approx(expected)
+
+
+def test_shared_and_unique_entries_are_counted_and_add_up_over_chunks() -> None:
+    assert counts([FIRST, SECOND], 0.1).tolist() == [[2, 2], [2, 1]]
+    parts = counts([FIRST[:2], SECOND[:2]], 0.1) + counts([FIRST[2:], SECOND[2:]], 0.1)
+    assert parts.tolist() == [[2, 2], [2, 1]]
+
+
+def test_factors_by_hand() -> None:
+    # shared / unique is 1 and 2, cut off at 1.5
+    found = factors(counts([FIRST, SECOND], 0.1), r=0.1, alpha=1.5, epsilon=0.1)
+    assert found == pytest.approx((1.1, 1.15))
+    expected = [1.1, 3.0, 0.0, 1.0, 2.3, 5.5]
+    assert merge([FIRST, SECOND], 0.1, found).tolist() == pytest.approx(expected)
+
+
+def test_a_model_that_shares_all_its_changes_gets_the_largest_factor() -> None:
+    both = torch.ones(4)
+    assert factors(counts([both, both], 1e-5), 0.1, 0.2, 1e-5) == pytest.approx((1.02, 1.02))
+    assert factors(counts([both * 0, both * 0], 1e-5), 0.1, 0.2, 1e-5) == (1.0, 1.0)
+
+
+def test_a_change_of_epsilon_is_none() -> None:
+    edge = torch.tensor([0.5, 0.5 + 1e-6])
+    assert merge([edge], 0.5).tolist() == [0.0, edge[1].item()]
+
+
+def test_nan_is_seen() -> None:
+    merged = merge([torch.tensor([NAN, 1.0]), torch.tensor([1.0, NAN])], 1e-5)
+    assert merged.isnan().all()

@@ -28,7 +28,8 @@ from merging.engines.eager import Stream, TensorReader
 from merging.engines.sources import KeptFamily, resident_bytes
 from merging.gpu.stream import KernelStream
 from merging.recipe import Recipe
-from merging.run.merge import merge, open_recipe
+from merging.run.merge import merge
+from merging.run.preflight import open_recipe
 from merging.stages import decide, make_consensus, make_pruner
 
 TOGETHER = 1 << 29  # bytes merged in one launch: nothing is written meanwhile

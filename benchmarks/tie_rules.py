@@ -24,7 +24,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merging.recipe import Recipe, build
-from merging.run.merge import merge, open_recipe
+from merging.run.merge import merge
+from merging.run.preflight import open_recipe
 from merging.selection.tied import upper_places
 from merging.trial.evaluate import evaluate
 

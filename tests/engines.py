@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merging import recipe as recipes
-from merging.run import merge
+from merging.engines.eager import Stream
+from merging.run.merge import merge
 from merging.selection.tied import upper_places
 
 RECIPES = {
@@ -74,7 +75,7 @@ def digest(folder: Path) -> str:
 
 
 def merged_bytes(
-    family: Path, name: str, out: Path, monkeypatch, stream: type, dtype: str | None
+    family: Path, name: str, out: Path, engine: type[Stream], dtype: str | None
 ) -> str:
     """Runs one of RECIPES through one engine; the digest of what it writes."""
     method, parameters = RECIPES[name]
@@ -82,9 +83,8 @@ def merged_bytes(
     recipe = recipes.build(
         method=method, base="base", models=models, parameters=parameters, dtype=dtype, folder=family
     )
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: stream)
-    result = merge.merge(recipe, out, device="cpu")
-    assert result.engine == stream.engine
+    result = merge(recipe, out, device="cpu", engine=engine)
+    assert result.engine == engine.engine
     return digest(out)
 
 
@@ -112,13 +112,15 @@ def awkward() -> dict[str, torch.Tensor]:
     }
 
 
-def cut_exactly(delta: torch.Tensor, density: float, folder: Path, device: str = "cpu") -> bool:
-    """True where magnitude pruning through the engine at hand keeps what sorting would."""
+def cut_exactly(
+    delta: torch.Tensor, density: float, folder: Path, engine: type[Stream], device: str = "cpu"
+) -> bool:
+    """True where magnitude pruning through an engine keeps what sorting would."""
     one_tensor(folder, delta)
     recipe = recipes.build(
         method="magnitude", base="base", models=[("expert", {"density": density})], folder=folder
     )
-    merge.merge(recipe, folder / "out", device=device)
+    merge(recipe, folder / "out", device=device, engine=engine)
     merged = load_file(folder / "out" / "model.safetensors")["w"].flatten()
     flat = delta.flatten()
     kept = int(density * flat.numel())

@@ -18,7 +18,9 @@ from merging.engines.eager import Progress
 from merging.errors import MergeError, NotEnoughSpace, OutputExists
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, parse
-from merging.run.merge import check, layers_of, merge
+from merging.run.merge import merge
+from merging.run.preflight import check
+from merging.run.stacks import layers_of
 from merging.system import shipped
 from ui import merge_view as view
 from ui.events import CHEAP, PRIVATE, PROMPT

@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints the findings; 0 where a merge would run."""
     from merging import recipe as recipes
     from merging.errors import RecipeError
-    from merging.run.merge import Problem, Report, check
+    from merging.kinship import Problem
+    from merging.run.preflight import Report, check
 
     try:
         report = check(recipes.load(args.recipe), args.out, sketches=args.cache)

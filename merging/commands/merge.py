@@ -13,7 +13,8 @@ from merging.errors import OutputLost, RecipeError, one_line
 from merging.system.interrupts import cancelled_by_signals
 
 if TYPE_CHECKING:
-    from merging.run.merge import Problem, Result
+    from merging.kinship import Problem
+    from merging.run.merge import Result
 
 KINDS = (
     "recipe", "models", "config", "layers", "shape", "tokenizer", "template", "generation", "names",
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Merges; prints the folder, the account and the fingerprint."""
     from merging import recipe as recipes
     from merging.checkpoints.writer import SHARD_BYTES
-    from merging.run.merge import check, merge
+    from merging.run.merge import merge
+    from merging.run.preflight import check
 
     recipe = recipes.load(args.recipe)
     problems = check(recipe).problems

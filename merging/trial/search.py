@@ -26,7 +26,7 @@ from merging.declarations.schedules import Rule, Schedule
 from merging.demo.tasks import Task
 from merging.errors import Cancelled, NotEnoughSpace, RecipeError
 from merging.recipe import Recipe
-from merging.run.merge import open_recipe
+from merging.run.preflight import open_recipe
 from merging.stages import value_at
 from merging.trial.likelihood import IGNORED, Row, answer_logits, padded
 from merging.trial.loading import load

@@ -9,7 +9,9 @@ import torch
 
 from merging import recipe as recipes
 from merging.errors import RecipeError
-from merging.run.merge import check, layers_of, merge, open_recipe
+from merging.run.merge import merge
+from merging.run.preflight import check, open_recipe
+from merging.run.stacks import layers_of
 from merging.sketches.plan import plan
 from merging.sketches.scan import scan
 from tests.families import Tensors, document, merged, tuned, write_family

@@ -14,7 +14,7 @@ from merging import stages
 from merging.engines import fused
 from merging.engines.eager import Stream
 from merging.instructions import Bounds, Competition
-from merging.run.merge import open_recipe
+from merging.run.preflight import open_recipe
 from merging.selection.statistics import UPPER
 from merging.stages import ModelSweep, make_consensus, make_pruner
 

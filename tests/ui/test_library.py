@@ -11,7 +11,7 @@ import torch
 
 from merging.errors import MergeError, ModelNotFound, OutputExists
 from merging.recipe import parse
-from merging.run.merge import open_recipe
+from merging.run.preflight import open_recipe
 from ui.library import BadName, Library
 
 W = {"w": torch.ones(4, 4)}

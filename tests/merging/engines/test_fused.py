@@ -12,7 +12,7 @@ from merging import recipe as recipes
 from merging.engines import fused
 from merging.engines.eager import Stream
 from merging.errors import NonFinite
-from merging.run import merge
+from merging.run.merge import merge
 from tests.engines import RECIPES, awkward, cut_exactly, merged_bytes, mixed_family, one_tensor
 
 
@@ -27,15 +27,12 @@ def test_fused_and_torch_write_the_same_bytes(
     name: str, dtype: str | None, family: Path, tmp_path: Path, monkeypatch
 ) -> None:
     assert kernels.library() is not None, "no C compiler"
-    torch_bytes = merged_bytes(family, name, tmp_path / "a", monkeypatch, Stream, dtype)
-    fused_bytes = merged_bytes(family, name, tmp_path / "b", monkeypatch, fused.FusedStream, dtype)
+    torch_bytes = merged_bytes(family, name, tmp_path / "a", Stream, dtype)
+    fused_bytes = merged_bytes(family, name, tmp_path / "b", fused.FusedStream, dtype)
     assert fused_bytes == torch_bytes
     monkeypatch.setattr(fused, "PIECE_BYTES", 1)  # nothing fits: every tensor in small pieces
     monkeypatch.setattr(fused, "AT_ONCE", 300)
-    assert (
-        merged_bytes(family, name, tmp_path / "c", monkeypatch, fused.FusedStream, dtype)
-        == torch_bytes
-    )
+    assert merged_bytes(family, name, tmp_path / "c", fused.FusedStream, dtype) == torch_bytes
 
 
 def test_without_a_compiler_torch_does_the_work(family: Path, tmp_path: Path, monkeypatch) -> None:
@@ -43,7 +40,7 @@ def test_without_a_compiler_torch_does_the_work(family: Path, tmp_path: Path, mo
     kernels.library.cache_clear()
     try:
         recipe = recipes.build(method="ties", base="base", models=[("expert0", {})], folder=family)
-        assert merge.merge(recipe, tmp_path / "out", device="cpu").engine == "eager"
+        assert merge(recipe, tmp_path / "out", device="cpu").engine == "eager"
     finally:
         kernels.library.cache_clear()
 
@@ -66,22 +63,18 @@ def test_a_broken_compiler_is_no_reason_to_fail(tmp_path: Path, monkeypatch) -> 
 def test_awkward_tensors_are_cut_exactly(
     kind: str, density: float, piece: int, keys: int, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: fused.FusedStream)
     monkeypatch.setattr(fused, "PIECE_BYTES", piece)
     monkeypatch.setattr(fused, "KEYS_BYTES", keys)
-    assert cut_exactly(awkward()[kind], density, tmp_path)
+    assert cut_exactly(awkward()[kind], density, tmp_path, fused.FusedStream)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_large_tensor_that_is_not_finite_is_named(
-    bad: float, tmp_path: Path, monkeypatch
-) -> None:
+def test_a_large_tensor_that_is_not_finite_is_named(bad: float, tmp_path: Path) -> None:
     delta = torch.randn(400, 400)
     delta[399, 398] = bad
     folder = one_tensor(tmp_path, delta)
     recipe = recipes.build(
         method="magnitude", base="base", models=[("expert", {"density": 0.2})], folder=folder
     )
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: fused.FusedStream)
     with pytest.raises(NonFinite, match=r"expert: tensor w holds .* at flat index 159998"):
-        merge.merge(recipe, tmp_path / "out", device="cpu")
+        merge(recipe, tmp_path / "out", device="cpu", engine=fused.FusedStream)

@@ -16,7 +16,8 @@ from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.engines import sources
 from merging.engines.eager import Stream
 from merging.instructions import elementary
-from merging.run import merge
+from merging.run.attempt import Order, attempt
+from merging.run.merge import merge
 
 
 @pytest.fixture
@@ -91,17 +92,16 @@ def test_a_family_kept_in_memory_is_loaded_once(family: Family, monkeypatch) -> 
     assert sources.source_for(family, "cpu") is not second
 
 
-def test_merging_from_memory_writes_the_same_bytes(
-    family: Family, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: Stream)
+def test_merging_from_memory_writes_the_same_bytes(family: Family, tmp_path: Path) -> None:
     models = [(name, {"density": 0.3}) for name in ("a", "b")]
     recipe = recipes.build(method="ties", base="base", models=models, folder=tmp_path)
-    merge.merge(recipe, tmp_path / "files", device="cpu")
+    merge(recipe, tmp_path / "files", device="cpu", engine=Stream)
     resident = sources.KeptFamily(family, "cpu")
-    run = merge.Run(recipe, family, tmp_path / "kept", False, 1 << 30, False, None, None)
-    monkeypatch.setattr(merge, "source_for", lambda family, device: resident)
-    run("cpu", None, True)
+    order = Order(
+        recipe, family, tmp_path / "kept", overwrite=False, shard_bytes=1 << 30, engine=Stream,
+        source=lambda family, device: resident,
+    )  # fmt: skip
+    attempt(order, "cpu", None, True)
     assert (tmp_path / "files/model.safetensors").read_bytes() == (
         tmp_path / "kept/model.safetensors"
     ).read_bytes()
@@ -134,66 +134,15 @@ def test_no_method_needs_float64_on_the_device(
     def on_the_host(values: torch.Tensor) -> float:
         return float(values.numpy().sum(dtype=np.float64))
 
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: Stream)
     document = {
         "merge_method": parameters.pop("merge_method"), "base_model": "base",
         "models": [{"model": "a"}, {"model": "b"}], "parameters": parameters,
     }  # fmt: skip
     recipe = recipes.from_mapping(document, tmp_path)
-    merge.merge(recipe, tmp_path / "here", device="cpu", chunk=64)
+    merge(recipe, tmp_path / "here", device="cpu", chunk=64, engine=Stream)
     monkeypatch.setattr(elementary, "total", on_the_host)
     with WithoutFloat64():
-        merge.merge(recipe, tmp_path / "there", device="cpu", chunk=64)
+        merge(recipe, tmp_path / "there", device="cpu", chunk=64, engine=Stream)
     assert (tmp_path / "here/model.safetensors").read_bytes() == (
         tmp_path / "there/model.safetensors"
     ).read_bytes()
-
-
-def short_of_memory(room: int, calls: list) -> object:
-    """A run that finishes on a GPU only in chunks of `room` elements or less."""
-
-    def run(device: str, chunk: int | None, kept: bool) -> merge.Finished:
-        calls.append((device, chunk, kept))
-        if device != "cpu" and (kept or chunk is None or chunk > room):
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return merge.Finished("sha256:0", "eager", {})
-
-    return run
-
-
-def test_short_memory_means_smaller_chunks(monkeypatch) -> None:
-    monkeypatch.setattr(merge, "release", lambda device: None)
-    calls: list = []
-    _, device, notes = merge.with_memory(short_of_memory(1 << 21, calls), "cuda", None)
-    assert device == "cuda"
-    assert calls == [("cuda", 1 << 24, True), ("cuda", 1 << 24, False), ("cuda", 1 << 21, False)]
-    assert len(notes) == 2 and "16777216 elements and the models kept there" in notes[0]
-
-
-def test_then_the_cpu(monkeypatch) -> None:
-    monkeypatch.setattr(merge, "release", lambda device: None)
-    calls: list = []
-    _, device, notes = merge.with_memory(short_of_memory(0, calls), "cuda", None)
-    assert device == "cpu"
-    assert calls[-1] == ("cpu", None, False)
-    assert "merged on the CPU" in notes[-1]
-
-
-def test_a_device_may_say_it_in_words(monkeypatch) -> None:
-    monkeypatch.setattr(merge, "release", lambda device: None)
-
-    def run(device: str, chunk: int | None, kept: bool) -> merge.Finished:
-        if device != "cpu":
-            raise RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)")
-        return merge.Finished("sha256:0", "eager", {})
-
-    assert merge.with_memory(run, "mps", None)[1] == "cpu"
-
-
-@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
-def test_no_other_error_starts_again(kind: type[Exception]) -> None:
-    def run(device: str, chunk: int | None, kept: bool) -> merge.Finished:
-        raise kind("other")
-
-    with pytest.raises(kind, match="other"):
-        merge.with_memory(run, "cuda", None)

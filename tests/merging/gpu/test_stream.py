@@ -10,14 +10,15 @@ import torch
 
 from merging import recipe as recipes
 from merging.checkpoints import Family
-from merging.engines import eager as engine
-from merging.engines import sources
+from merging.engines import eager, sources
 from merging.engines.eager import Stream, TensorReader
 from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
 from merging.gpu import order, triton_kernels
 from merging.gpu import stream as gpu
-from merging.run import merge
+from merging.run.devices import engine_for
+from merging.run.merge import merge
+from merging.run.preflight import open_recipe
 from merging.stages import decide, make_consensus, make_pruner
 from tests.engines import RECIPES, awkward, cut_exactly, digest, mixed_family, one_tensor
 
@@ -57,13 +58,11 @@ def recipe_of(name: str, family: Path) -> recipes.Recipe:
 @pytest.mark.parametrize("kind", ENGINES, ids=lambda kind: kind.engine)
 @pytest.mark.parametrize("name", RECIPES if CUDA else FEW)
 def test_the_bytes_are_those_of_the_cpu(
-    name: str, kind: type[Stream], family: Path, tmp_path: Path, monkeypatch
+    name: str, kind: type[Stream], family: Path, tmp_path: Path
 ) -> None:
     recipe = recipe_of(name, family)
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: Stream)
-    here = merge.merge(recipe, tmp_path / "cpu", device="cpu")
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: kind)
-    result = merge.merge(recipe, tmp_path / "there", device=DEVICE)
+    here = merge(recipe, tmp_path / "cpu", device="cpu", engine=Stream)
+    result = merge(recipe, tmp_path / "there", device=DEVICE, engine=kind)
     assert (result.device, result.engine) == (DEVICE, kind.engine)
     assert result.kept == here.kept
     assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
@@ -71,17 +70,16 @@ def test_the_bytes_are_those_of_the_cpu(
 
 def test_large_tensors_come_in_pieces(family: Path, tmp_path: Path, monkeypatch) -> None:
     recipe = recipe_of("dppa", family)
-    merge.merge(recipe, tmp_path / "cpu", device="cpu")
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
+    merge(recipe, tmp_path / "cpu", device="cpu")
     monkeypatch.setattr(sources, "fits", lambda *_: False)
-    monkeypatch.setattr(engine, "RESIDENT", 80_000)
-    result = merge.merge(recipe, tmp_path / "there", device=DEVICE, chunk=20_000)
+    monkeypatch.setattr(eager, "RESIDENT", 80_000)
+    result = merge(recipe, tmp_path / "there", device=DEVICE, chunk=20_000, engine=gpu.KernelStream)
     assert result.device == DEVICE
     assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
 
 
 def test_a_kept_family_is_sorted_once_and_merged_again(family: Path, monkeypatch) -> None:
-    opened = merge.open_recipe(recipe_of("ties", family))
+    opened = open_recipe(recipe_of("ties", family))
     kept = KeptFamily(opened, DEVICE)
     small = [entry for entry in opened.merged if entry.numel < 40_000]
     monkeypatch.setattr(order, "marks", _counted(order.marks))
@@ -124,47 +122,42 @@ def _counted(function):
 
 @pytest.mark.parametrize("kind", awkward())
 @pytest.mark.parametrize("density", [0.001, 0.2, 0.97])
-def test_awkward_tensors_are_cut_exactly(
-    kind: str, density: float, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
-    assert cut_exactly(awkward()[kind], density, tmp_path, DEVICE)
+def test_awkward_tensors_are_cut_exactly(kind: str, density: float, tmp_path: Path) -> None:
+    assert cut_exactly(awkward()[kind], density, tmp_path, gpu.KernelStream, DEVICE)
 
 
-def test_a_value_that_is_not_finite_is_named(tmp_path: Path, monkeypatch) -> None:
+def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
     delta = torch.randn(400, 400)
     delta[399, 398] = torch.nan
     folder = one_tensor(tmp_path, delta)
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
     for method in ("magnitude", "linear"):
         recipe = recipes.build(method=method, base="base", models=[("expert", {})], folder=folder)
         with pytest.raises(NonFinite, match=r"expert: tensor w holds nan at flat index 159998"):
-            merge.merge(recipe, tmp_path / "out", device=DEVICE)
+            merge(recipe, tmp_path / "out", device=DEVICE, engine=gpu.KernelStream)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")
-def test_a_result_that_does_not_fit_its_type_is_an_error(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(merge, "_stream_class", lambda *_: gpu.KernelStream)
+def test_a_result_that_does_not_fit_its_type_is_an_error(tmp_path: Path) -> None:
     folder = one_tensor(tmp_path, torch.full((4, 4), 1e5))
     for dtype, fits in (("float16", False), ("float32", True)):
         recipe = recipes.build(
             method="linear", base="base", models=[("expert", {})], dtype=dtype, folder=folder
         )
         if fits:
-            merge.merge(recipe, tmp_path / dtype, device=DEVICE)
+            merge(recipe, tmp_path / dtype, device=DEVICE, engine=gpu.KernelStream)
             continue
         with pytest.raises(NonFinite, match="does not fit the output type"):
-            merge.merge(recipe, tmp_path / dtype, device=DEVICE)
+            merge(recipe, tmp_path / dtype, device=DEVICE, engine=gpu.KernelStream)
 
 
 def test_where_kernels_cannot_be_made_they_are_not_used(family: Path, monkeypatch) -> None:
     recipe = recipes.build(method="ties", base="base", models=[("expert0", {})], folder=family)
-    opened = merge.open_recipe(recipe)
+    opened = open_recipe(recipe)
     monkeypatch.setattr(gpu, "WORTH_COMPILING", 0)
     monkeypatch.setattr(gpu, "can_compile", lambda device: True)
-    assert merge._stream_class(opened, recipe, "cuda") is gpu.KernelStream
+    assert engine_for(opened, recipe, "cuda") is gpu.KernelStream
     monkeypatch.undo()
     assert not gpu.can_compile("cuda:99")  # no such device: nothing runs there
     monkeypatch.setattr(gpu, "WORTH_COMPILING", 0)
     monkeypatch.setattr(gpu, "can_compile", lambda device: False)
-    assert merge._stream_class(opened, recipe, "cuda") is Stream
+    assert engine_for(opened, recipe, "cuda") is Stream

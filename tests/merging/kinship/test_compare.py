@@ -13,7 +13,8 @@ from merging.checkpoints import open_checkpoint
 from merging.errors import FamilyMismatch
 from merging.kinship import Problem
 from merging.kinship.configs import compare as compare_configs
-from merging.run.merge import check, merge, open_recipe
+from merging.run.merge import merge
+from merging.run.preflight import check, open_recipe
 from tests.families import document, llama, small_family, tuned, write_family, write_model
 
 SMALL = {"layers": 2, "hidden": 16, "kv": 8, "inner": 24, "vocab": 14}

@@ -11,7 +11,7 @@ from merging import recipe as recipes
 from merging.checkpoints import staging
 from merging.run import journal as journals
 from merging.run.journal import FILE, Journal, Written, key_of, resumable
-from merging.run.merge import open_recipe
+from merging.run.preflight import open_recipe
 from tests.families import document, small_family
 
 A, B = Written(0.1, 1 / 3, 2**64 - 1), Written(2.0, 3.0, 0)

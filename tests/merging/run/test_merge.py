@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from merging import kernels
 from merging import recipe as recipes
 from merging.checkpoints import ModelWriter, open_checkpoint
-from merging.engines import eager as engine
-from merging.engines import fused
-from merging.engines.eager import Progress
+from merging.engines import eager, fused
+from merging.engines.eager import Progress, Stream
 from merging.errors import (
     BadCheckpoint,
     Cancelled,
@@ -30,8 +28,9 @@ from merging.errors import (
     VerificationFailed,
 )
 from merging.methods import CONSENSUS, PRESETS, PRUNERS
-from merging.run import merge as merging_merge
-from merging.run.merge import check, merge, open_recipe
+from merging.run import record, space
+from merging.run.merge import merge
+from merging.run.preflight import check, open_recipe
 from tests.families import (
     document,
     llama,
@@ -60,11 +59,6 @@ def parent(tmp_path) -> Path:
     return small_family(tmp_path / "family", experts=3, **SMALL)
 
 
-@pytest.fixture
-def eager(monkeypatch) -> None:
-    monkeypatch.setattr(fused, "is_worthwhile", lambda *_: False)
-
-
 def run(recipe: dict, parent: Path, out: Path, **options):
     return merge(recipes.from_mapping(recipe, parent), out, **{"device": "cpu", **options})
 
@@ -83,18 +77,17 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("method", "parameters"), VARIANTS, ids=str)
-@pytest.mark.usefixtures("eager")
 def test_the_chunks_do_not_change_a_byte(method, parameters, parent, tmp_path, monkeypatch) -> None:
     recipe = document(method, [{"weight": 0.6 + 0.3 * i} for i in range(3)], parameters)
-    run(recipe, parent, tmp_path / "whole")
+    run(recipe, parent, tmp_path / "whole", engine=Stream)
     whole = files_of(tmp_path / "whole")
-    monkeypatch.setattr(engine, "RESIDENT", 0)
+    monkeypatch.setattr(eager, "RESIDENT", 0)
     for chunk in (1 << 20, 4096 + 13):
-        run(recipe, parent, tmp_path / str(chunk), chunk=chunk)
+        run(recipe, parent, tmp_path / str(chunk), chunk=chunk, engine=Stream)
         assert files_of(tmp_path / str(chunk)) == whole
 
 
-def test_small_chunks_across_ties_do_not_change_a_byte(tmp_path, monkeypatch, eager) -> None:
+def test_small_chunks_across_ties_do_not_change_a_byte(tmp_path, monkeypatch) -> None:
     base = {"model.layers.0.mlp.up_proj.weight": torch.zeros(40, 10), "b": torch.zeros(33)}
     generator = torch.Generator().manual_seed(0)
     experts = [
@@ -106,14 +99,13 @@ def test_small_chunks_across_ties_do_not_change_a_byte(tmp_path, monkeypatch, ea
         for scope in ("tensor", "model") if method != "dppa" else (None,):
             parameters = {"scope": scope} if scope else {"density": 0.5}
             name = f"{method}-{scope}"
-            whole = merged(document(method, 2, parameters), parent, tmp_path / name)
+            recipe = document(method, 2, parameters)
+            whole = merged(recipe, parent, tmp_path / name, engine=Stream)
             with monkeypatch.context() as patch:
-                patch.setattr(engine, "RESIDENT", 0)
+                patch.setattr(eager, "RESIDENT", 0)
                 for chunk in (61, 200):
-                    parts = merged(
-                        document(method, 2, parameters), parent, tmp_path / f"{name}-{chunk}",
-                        chunk=chunk,
-                    )  # fmt: skip
+                    out = tmp_path / f"{name}-{chunk}"
+                    parts = merged(recipe, parent, out, chunk=chunk, engine=Stream)
                     assert all(torch.equal(parts[n], whole[n]) for n in whole), (name, chunk)
 
 
@@ -290,15 +282,14 @@ def flipped(write):
 @pytest.mark.parametrize(
     "fault", [flipped, lambda write: lambda *_: None], ids=["a bit", "nothing written"]
 )
-@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("engine", [Stream, fused.FusedStream])
 def test_bytes_that_read_back_otherwise_are_noticed(
-    fault, built: bool, parent, tmp_path, monkeypatch
+    fault, engine: type[Stream], parent, tmp_path, monkeypatch
 ) -> None:
     monkeypatch.setattr(ModelWriter, "write", fault(ModelWriter.write))
-    monkeypatch.setattr("merging.kernels.is_built", lambda: built and kernels.library() is not None)
     (tmp_path / "outs").mkdir()
     with pytest.raises(VerificationFailed, match=r"outs/out: tensor \S+ reads back otherwise"):
-        run(document("ties", 3), parent, tmp_path / "outs" / "out")
+        run(document("ties", 3), parent, tmp_path / "outs" / "out", engine=engine)
     assert names_in(tmp_path / "outs") == []
 
 
@@ -404,7 +395,7 @@ def test_too_little_space_is_told_before_any_work(parent, tmp_path, monkeypatch)
     class Usage:
         free = 1000
 
-    monkeypatch.setattr(merging_merge.shutil, "disk_usage", lambda _: Usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage)
     with pytest.raises(NotEnoughSpace, match=r"needs 0\.1 MB and 0\.0 MB are free"):
         run(document("ties", 3), parent, tmp_path / "outs" / "out")
     report = check(recipes.from_mapping(document("ties", 3), parent), tmp_path / "outs" / "out")
@@ -544,7 +535,7 @@ def test_a_result_never_replaces_a_folder_that_holds_an_input(parent, tmp_path) 
     with pytest.raises(OutputExists, match="holds the folder base"):
         merge(recipe, home, overwrite=True)
     with pytest.raises(OutputExists, match="holds base, which the recipe reads"):
-        merging_merge._check_no_input(home, open_recipe(recipe).models)
+        space.check_no_input(home, open_recipe(recipe).models)
     assert files_of(home) == before
 
 
@@ -634,7 +625,7 @@ def test_a_disk_that_fails_beside_the_tensors_is_one_line(parent, tmp_path, monk
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(merging_merge.record, "write_companions", fail)
+    monkeypatch.setattr(record, "write_companions", fail)
     with pytest.raises(NotEnoughSpace, match="the disk is full"):
         merge(recipes.from_mapping(document("ties", 3), parent), tmp_path / "out")
     assert names_in(tmp_path) == ["family"]
@@ -647,22 +638,6 @@ def test_linear_with_an_election_leaves_the_base_as_it_is(tmp_path) -> None:
     recipe = document("linear", 2, {"consensus": "ties", "normalize": False})
     result = merged(recipe, parent, tmp_path / "out")
     assert result[UP].tolist() == [[11.0, 11.0], [11.0, 11.0]]  # 8 + 1 + 2, not 2 * 8 + 3
-
-
-def test_auto_starts_no_gpu_for_what_the_cpu_does_sooner(tmp_path, monkeypatch) -> None:
-    folder = write_family(tmp_path, {UP: torch.zeros(2, 2)}, [{UP: torch.ones(2, 2)}])
-    recipe = recipes.from_mapping(document("linear", 1), folder)
-    family = open_recipe(recipe)
-    monkeypatch.setattr(merging_merge, "pick_device", lambda wanted: f"{wanted} picked")
-    for loaded, loops, wanted, device in (
-        (False, True, "auto", "cpu"),
-        (False, False, "auto", "auto picked"),
-        (True, True, "auto", "auto picked"),
-        (False, True, "cuda", "cuda picked"),
-    ):
-        monkeypatch.setattr(merging_merge, "is_loaded", lambda loaded=loaded: loaded)
-        monkeypatch.setattr(fused, "would_run", lambda *_, loops=loops: loops)
-        assert merging_merge._device_for(wanted, family, recipe) == device
 
 
 @pytest.mark.parametrize("phase", ["merge", "verify"])

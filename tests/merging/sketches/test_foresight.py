@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from merging.recipe import from_mapping
-from merging.run.merge import check, open_recipe
+from merging.run.preflight import check, open_recipe
 from merging.sketches.scan import scan
 from tests.families import document, write_family
 

@@ -15,7 +15,7 @@ from merging.demo.build import Curriculum, new_model
 from merging.demo.tasks import Task
 from merging.demo.tokenizer import build_tokenizer
 from merging.errors import Cancelled, RecipeError
-from merging.run.merge import open_recipe
+from merging.run.preflight import open_recipe
 from merging.trial.likelihood import padded
 from merging.trial.loading import load
 from merging.trial.search import _group, _learn, _Mixture, _rows, _saved_bytes, search

@@ -1,0 +1,86 @@
+"""Where a merge runs: the device, the engine on it, and what happens where memory is short."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Callable
+from typing import TypeVar
+
+from merging.checkpoints import Family
+from merging.engines import fused
+from merging.engines.eager import GPU_CHUNK, Stream, pick_device
+from merging.engines.sources import release
+from merging.gpu import stream as gpu
+from merging.later import is_loaded, torch
+from merging.recipe import Recipe
+
+SMALLEST_CHUNK = 1 << 17  # elements; below that the CPU is the better place
+T = TypeVar("T")
+
+
+def device_for(wanted: str, family: Family, recipe: Recipe) -> str:
+    """The device a merge runs on. Where torch is not in memory yet, loading it and waking a GPU
+    takes longer than the CPU's loops take for the merge."""
+    if wanted == "auto" and not is_loaded() and fused.would_run(family, recipe.partitions):
+        return "cpu"
+    return pick_device(wanted)
+
+
+def engine_for(family: Family, recipe: Recipe, device: str) -> type[Stream]:
+    """The engine that is predicted to be fastest; all write the same bytes."""
+    if device == "cpu" and fused.is_worthwhile(family, recipe.partitions):
+        return fused.FusedStream
+    if gpu.is_worthwhile(family, device):
+        return gpu.KernelStream
+    return Stream
+
+
+def with_memory(
+    attempt: Callable[[str, int | None, bool], T],
+    device: str,
+    chunk: int | None,
+    release: Callable[[str], object] = release,
+) -> tuple[T, str, list[str]]:
+    """Runs on a device; where its memory is short, in smaller chunks, then on the CPU.
+
+    Args:
+        attempt: runs on a device, in chunks of so many elements, with the family resident in the
+            device's memory or not.
+        release: lets go of what stays in a device's memory between merges.
+
+    Returns:
+        What the attempt returned, the device it ended on, and a note for every step down.
+    """
+    if device == "cpu":
+        return attempt(device, chunk, False), device, []
+    notes: list[str] = []
+    size = chunk or GPU_CHUNK
+    resident = True
+    while resident or size >= SMALLEST_CHUNK:
+        try:
+            return attempt(device, size, resident), device, notes
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            notes.append(
+                f"the memory of {device} was short with chunks of {size} elements"
+                + (" and the models kept there" if resident else "")
+            )
+        gc.collect()  # outside the handler: the error held the tensors of where it was raised
+        release(device)
+        size, resident = (size if resident else size // 8), False
+    notes.append(f"merged on the CPU: the memory of {device} was too small")
+    return attempt("cpu", chunk, False), "cpu", notes
+
+
+def peak_bytes(device: str) -> int:
+    """Peak memory of the process; of the GPU on cuda."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """True where a device's memory was short. Apple's says it in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)

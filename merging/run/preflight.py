@@ -1,0 +1,165 @@
+"""Everything that can be said of a recipe before a weight is read, from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from merging import kinship
+from merging.checkpoints import Checkpoint, Entry, Family, open_checkpoint, open_family, resolve
+from merging.checkpoints.layout import depths, text_depths
+from merging.checkpoints.output import located
+from merging.errors import FamilyMismatch, MergeError, RecipeError
+from merging.kinship import Problem
+from merging.recipe import Recipe
+from merging.run import space
+from merging.run.tensors import specs_of
+from merging.sketches.foresight import foresee
+from merging.stages import value_at
+
+_NO_SUM = 1e-8  # weights whose sum is smaller in magnitude have no average
+
+
+@dataclass(frozen=True)
+class Report:
+    """The preflight's result.
+
+    Attributes:
+        account: one entry per tensor; empty where the family could not be opened.
+        disk_bytes: bytes the output will take.
+        memory_bytes: estimated peak memory of the merge.
+    """
+
+    problems: tuple[Problem, ...]
+    account: tuple[Entry, ...] = field(repr=False)
+    disk_bytes: int
+    memory_bytes: int
+
+    @property
+    def ok(self) -> bool:
+        """True where nothing stops the merge."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+
+def open_recipe(recipe: Recipe) -> Family:
+    """Opens the base and the experts that a recipe names.
+
+    Raises:
+        FamilyMismatch: they do not belong together (see `merging.kinship`).
+        BadCheckpoint, UnsafeFile, ModelNotFound, RecipeError: as `check` says them.
+    """
+    base, *experts = (_opened(recipe, reference) for reference in _references(recipe))
+    _refuse(kinship.compare(recipe, base, experts))
+    family = open_family(base, experts, recipe.keep_base)
+    _refuse(kinship.account(recipe, family))
+    _check_layers(recipe, family)
+    _check_weights(recipe, family)
+    return family
+
+
+def check(
+    recipe: Recipe,
+    out: Path | None = None,
+    *,
+    overwrite: bool = False,
+    sketches: Path | None = None,
+) -> Report:
+    """Preflight: every problem there is, from headers alone.
+
+    Args:
+        out: where the merge would go, to check its disk; None to skip that.
+        sketches: folder of what scans kept, to foresee what is kept; None to skip that.
+    """
+    problems = [Problem("warning", "recipe", note) for note in recipe.notes]
+    models: list[Checkpoint] = []
+    for reference in _references(recipe):
+        try:
+            models.append(_opened(recipe, reference))
+        except MergeError as error:
+            problems.append(Problem("error", reference, str(error), "models"))
+    family = None
+    if len(models) == 1 + len(recipe.sources):
+        family, remarks = _family_and_remarks(recipe, models, sketches)
+        problems += remarks
+    disk = space.disk_bytes(specs_of(family, recipe)) if family else 0
+    memory = space.memory_bytes(family, recipe) if family else 0
+    if out is not None:
+        problems += space.output_problems(located(out), models, disk, overwrite)
+    account = family.account if family else ()
+    return Report(tuple(dict.fromkeys(problems)), account, disk, memory)
+
+
+def idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
+    """A note for every filter of the recipe that no merged tensor answers to."""
+    schedules = [recipe.strength]
+    for source in recipe.sources:
+        schedules += [source.weight, source.density]
+    names = [entry.name for entry in family.merged]
+    filters = dict.fromkeys(text for schedule in schedules for text in schedule.filters)
+    return tuple(
+        f"filter {text!r} is in no merged tensor's name: its values are never used"
+        for text in filters
+        if not any(text in name for name in names)
+    )
+
+
+def _references(recipe: Recipe) -> list[str]:
+    """The models that a recipe names, the base first."""
+    return [recipe.base, *(source.model for source in recipe.sources)]
+
+
+def _opened(recipe: Recipe, reference: str) -> Checkpoint:
+    return open_checkpoint(resolve(reference, recipe.folder), reference)
+
+
+def _refuse(problems: Iterable[Problem]) -> None:
+    """Raises FamilyMismatch for the first error."""
+    for problem in problems:
+        if problem.severity == "error":
+            raise FamilyMismatch(problem.line)
+
+
+def _family_and_remarks(
+    recipe: Recipe, models: list[Checkpoint], sketches: Path | None
+) -> tuple[Family | None, list[Problem]]:
+    """The family, None where the models are none, and what there is to say of it."""
+    remarks: list[Problem] = []
+    try:
+        remarks += kinship.compare(recipe, models[0], models[1:])
+        if any(problem.severity == "error" for problem in remarks):
+            return None, remarks
+        family = open_family(models[0], models[1:], recipe.keep_base)
+        remarks += kinship.account(recipe, family)
+        _check_layers(recipe, family)
+        _check_weights(recipe, family)
+        remarks += [Problem("warning", "recipe", note) for note in idle_filters(recipe, family)]
+        remarks += foresee(recipe, family, sketches) if sketches else []
+    except MergeError as error:
+        return None, [*remarks, Problem("error", "models", str(error), "models")]
+    return family, remarks
+
+
+def _check_layers(recipe: Recipe, family: Family) -> None:
+    """Raises RecipeError where a slice names fewer or more layers than the models have."""
+    counts = text_depths(depths(family.base.tensors)) or [0]
+    if recipe.layers is None or recipe.layers in counts:
+        return
+    layers = " and ".join(map(str, sorted(set(counts))))
+    raise RecipeError(
+        f"slices: layer_range [0, {recipe.layers}] is not all of {family.base.name}, which has "
+        f"{layers} layers; layers cannot be left out, write [0, {max(counts)}]"
+    )
+
+
+def _check_weights(recipe: Recipe, family: Family) -> None:
+    """Raises RecipeError where an average's weights, which vary along the model, sum to 0."""
+    if recipe.consensus != "mean" or not recipe.parameters.get("normalize", True):
+        return
+    for entry in family.merged:
+        weights = [value_at(source.weight, entry) for source in recipe.sources]
+        if abs(sum(weights)) < _NO_SUM:
+            raise RecipeError(
+                f"tensor {entry.name}: the weights {', '.join(f'{w:g}' for w in weights)} sum to "
+                "0, so there is no average; change one, or use task_arithmetic"
+            )

@@ -1,0 +1,142 @@
+"""EMR-Merging: one unified change, and for every task a bit mask and one number.
+
+Source: Huang et al., EMR-Merging: Tuning-Free High-Performance Model Merging, arXiv 2405.17461,
+section 3 (elect, mask, rescale). For the changes tau_t of T experts:
+
+    gamma  = sgn(sum_t tau_t)                                  the elected sign, per parameter
+    u      = gamma * max over t with sgn(tau_t) = gamma of |tau_t|, 0 where there is none
+    M_t    = [tau_t * u > 0]
+    lambda_t = sum |tau_t| / sum |M_t * u|, over the whole model; 0 where the divisor is 0
+    task t = base + lambda_t * M_t * u
+
+`rescale` names what the sums run over. element: all parameters alike (the paper, and its code for
+30 tasks). tensor_mean: the means of all tensors, each tensor alike whatever its size (the code
+behind the paper's other tables). none: lambda_t = 1.
+
+Where we differ: the released code takes a sum of 0 as negative, so that of exact opposites the
+negative one survives; by default nobody is elected there, as in the paper, and
+`zero_sign: negative` is the code's rule. A task equal to the base has lambda 0 (0 / 0 there).
+Masks compare signs and multiply nothing, so that tiny changes do not vanish. A task is always made
+from the base, never from another task, and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from merging.later import torch
+
+RESCALES = ("element", "tensor_mean", "none")
+ZERO_SIGNS = ("none", "negative")
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What one tensor, or a chunk of it, adds to one task's rescaler."""
+
+    change: float  # sum |tau_t|
+    masked: float  # sum |M_t * u|
+    count: int  # parameters
+
+    def __add__(self, other: Sums) -> Sums:
+        masked = self.masked + other.masked
+        return Sums(self.change + other.change, masked, self.count + other.count)
+
+
+def unified(changes: Sequence[torch.Tensor], zero_sign: str = "none") -> torch.Tensor:
+    """u, the unified change of one chunk.
+
+    Args:
+        changes: T changes, each of one shape, float32, not changed.
+        zero_sign: the sign elected where the changes sum to 0, one of `ZERO_SIGNS`.
+
+    Returns:
+        float32 of the same shape; every entry is that of one of the changes, or 0. NaN where a
+        change is NaN.
+    """
+    total = torch.zeros_like(changes[0])
+    highest = torch.zeros_like(changes[0])
+    lowest = torch.zeros_like(changes[0])
+    for change in changes:
+        total += change
+        highest = torch.maximum(highest, change)
+        lowest = torch.minimum(lowest, change)
+    minus = total <= 0 if zero_sign == "negative" else total < 0
+    elected = torch.where(total > 0, highest, torch.where(minus, lowest, 0.0))
+    return elected + (highest - highest) + (lowest - lowest)  # NaN has no sign, and must be seen
+
+
+def mask(change: torch.Tensor, union: torch.Tensor) -> torch.Tensor:
+    """M_t: where a task's change has the sign of the unified change. bool, of the same shape."""
+    return torch.where(union > 0, change > 0, (union < 0) & (change < 0))
+
+
+def sums(change: torch.Tensor, union: torch.Tensor) -> Sums:
+    """What one chunk adds to a task's rescaler, in float64: chunks add up by `+`.
+
+    Args:
+        change: tau_t; union: u of the same chunk, float32.
+    """
+    masked = mask(change, union) * union  # NaN * 0 is NaN
+    return Sums(
+        float(change.abs().sum(dtype=torch.float64)),
+        float(masked.abs().sum(dtype=torch.float64)),
+        change.numel(),
+    )
+
+
+def rescaler(tensors: Sequence[Sums], rescale: str = "element") -> float:
+    """lambda_t of one task.
+
+    Args:
+        tensors: the sums of each of the model's merged tensors.
+        rescale: one of `RESCALES`.
+
+    Returns:
+        A factor >= 0: below 1 as a rule, above 1 where the mask leaves much out; NaN for NaN.
+    """
+    if rescale == "none":
+        return 1.0
+    sizes = [1 if rescale == "element" else one.count for one in tensors]
+    change = sum(one.change / size for one, size in zip(tensors, sizes, strict=True) if size)
+    masked = sum(one.masked / size for one, size in zip(tensors, sizes, strict=True) if size)
+    return change / masked if masked != 0 else 0.0
+
+
+def task(
+    base: torch.Tensor, union: torch.Tensor, bits: torch.Tensor, factor: float
+) -> torch.Tensor:
+    """One task's parameters: base + factor * M_t * u.
+
+    Args:
+        base, union: float32 of one shape, not changed.
+        bits: M_t, bool of that shape.
+        factor: lambda_t.
+
+    Returns:
+        float32 of that shape.
+    """
+    return base + bits * union * factor
+
+
+def packed(bits: torch.Tensor) -> torch.Tensor:
+    """A mask as bytes: entry i is bit i % 8 of byte i // 8, lowest first, row by row.
+
+    Args:
+        bits: bool of any shape, n entries.
+
+    Returns:
+        (ceil(n / 8),) uint8; the bits after the last entry are 0.
+    """
+    flat = bits.flatten()
+    whole = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).reshape(-1, 8)
+    places = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=bits.device)
+    return (whole * places).sum(dim=1, dtype=torch.uint8)
+
+
+def unpacked(data: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A mask of that shape from its bytes, see `packed`."""
+    places = torch.arange(8, dtype=torch.uint8, device=data.device)
+    whole = (data.reshape(-1, 1) >> places) & 1
+    return whole.flatten()[: torch.Size(shape).numel()].reshape(*shape).bool()

@@ -1,0 +1,46 @@
+"""TSV-Merge: every expert's strongest directions, made orthogonal to the others'.
+
+Source: Gargiulo et al., Task Singular Vectors: Reducing Task Interference in Model Merging, arXiv
+2412.00081, section 4.2. For the changes tau_t = U_t S_t V_t^T of T experts to one matrix,
+r = min(rows, columns):
+
+    q = int(r / T);  U = [U_1 ... U_T], V = [V_1 ... V_T], S = [S_1 ... S_T], the q largest of each
+    change = P_U diag(S) P_V^T;  P_X = X (X^T X)^(-1/2), the nearest orthonormal matrix
+
+times lambda (1 in the paper). Tensors that are not matrices are averaged.
+
+Where we differ: directions whose singular value is at most 1e-6 of their expert's largest are left
+out, and an expert equal to the base does not count among the T; a full decomposition gives both
+random vectors that push the others aside. Where experts share a direction X^T X has no inverse;
+its pseudo-inverse gives equal experts their common change, of rank q, where the released code
+fills up with random vectors. With more experts than r the strongest direction of each is used
+(q = 0 there, and nothing merged).
+Exact at every size, see `merging.instructions.spectra`. Memory: besides the changes, six float32
+copies of the matrix and three float64 squares of its smaller side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from merging.instructions import spectra
+from merging.later import torch
+
+
+def merge(changes: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The merged change, before lambda.
+
+    Args:
+        changes: T changes to one matrix, each (m, n) float32, not changed.
+
+    Returns:
+        (m, n) float32; all NaN where a change has a NaN.
+    """
+    active = [change for change in changes if bool((change != 0).any())]
+    if not active:
+        return torch.zeros_like(changes[0])
+    count = max(min(changes[0].shape) // len(active), 1)
+    parts = [spectra.decompose(change, count) for change in active]
+    lefts, values, rights = (torch.cat(list(group), dim=-1) for group in zip(*parts, strict=True))
+    left, right = spectra.isometry(lefts)[0], spectra.isometry(rights)[0]
+    return (left * values.float()) @ right.T

@@ -1,0 +1,93 @@
+"""KnOTS: changes seen in the directions they share, merged there, and turned back.
+
+Source: Stoica et al., Model Merging with SVD to Tie the Knots, arXiv 2410.19735, section 4. For the
+changes tau_t of T experts to one matrix:
+
+    [tau_1 | ... | tau_T] = U S [V_1 | ... | V_T]^T;  R_t = S V_t^T
+    change = U * merge(R_1, ..., R_T)
+
+where merge is TIES: the density * n largest entries of each R_t, the sign of their sum, and the
+mean of those that have it. Meant for adapters, whose changes hardly overlap as they stand; times
+lambda, 0.4 to 0.6 in the paper. Tensors that are not matrices are merged by TIES as they are,
+which is what the released code's diagonal matrices come to.
+
+R_t = U^T tau_t, so only U is needed: the eigenvectors of sum_t tau_t tau_t^T, without a
+decomposition of T matrices side by side.
+
+Where we differ: directions count above 1e-6 of the largest singular value (above 1e-5 as a number
+in the released code, which depends on the changes' scale); entries of R_t up to 1e-6 of their
+column are 0, not rounding that votes and counts. Where entries cancel exactly nobody is
+elected; the code takes the sign of the majority of all entries, which depends on the arbitrary sign
+of each direction. Entries are pruned per matrix; the code prunes all matrices of a model together
+(its configurations for language models keep all, and then the two are the same).
+Memory: besides the changes, T + 4 float32 copies of the matrix and three float64 squares of its
+rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from merging.instructions import spectra
+from merging.instructions.elections import elect_and_merge, vote
+from merging.later import torch
+from merging.methods.magnitude import kept_count
+
+
+def align(changes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The shared directions, and each change in them.
+
+    Args:
+        changes: T changes to one matrix, each (m, n) float32, not changed.
+
+    Returns:
+        U (m, k) with orthonormal columns and T of R_t (k, n), float32; U R_t = tau_t, but for
+        directions too weak to count. The sign of every direction is arbitrary.
+    """
+    left, _ = spectra.directions(list(changes))
+    return left, [_turned(change, left) for change in changes]
+
+
+def merge(
+    changes: Sequence[torch.Tensor], weights: Sequence[float], density: float = 1.0
+) -> torch.Tensor:
+    """The merged change, before lambda.
+
+    Args:
+        changes: T changes to one tensor, each float32, not changed; of a matrix the directions are
+            merged, of other tensors the entries.
+        weights: one per expert; 1.0 for all in the paper.
+        density: share of each R_t that takes part, in (0, 1].
+
+    Returns:
+        float32 of the same shape; NaN is seen.
+    """
+    if changes[0].dim() != 2:
+        return agreeing([_largest(change, density) for change in changes], weights)
+    left, parts = align(changes)
+    return left @ agreeing([_largest(part, density) for part in parts], weights)
+
+
+def agreeing(parts: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
+    """TIES' mean of those that have the elected sign; 0 where the sum is 0. Odd in its input."""
+    merged = elect_and_merge(parts, weights)
+    return torch.where(vote(parts, weights) == 0, 0.0, merged)
+
+
+def _turned(change: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+    """U^T tau, with 0 where there is only rounding, which would vote and be counted."""
+    part = left.T @ change
+    rounding = spectra.RANK * change.norm(dim=0)
+    return torch.where(part.abs() <= rounding, 0.0, part)
+
+
+def _largest(part: torch.Tensor, density: float) -> torch.Tensor:
+    """The `kept_count` entries of largest magnitude; of equal ones at the cut those that come
+    first."""
+    if density >= 1.0 or not part.numel():
+        return part
+    flat = part.flatten()
+    places = flat.abs().argsort(descending=True, stable=True)[: kept_count(flat.numel(), density)]
+    pruned = torch.zeros_like(flat)
+    pruned[places] = flat[places]
+    return pruned.reshape(part.shape)

@@ -24,13 +24,13 @@ from benchmarks.family import SHAPES, make_family
 from benchmarks.peers import BUILD, RECIPES
 from merging import recipe as recipes
 from merging.checkpoints import Family
-from merging.engines.eager import Stream, TensorReader
+from merging.engines.eager import Stream
 from merging.engines.sources import KeptFamily, resident_bytes
 from merging.gpu.stream import KernelStream
 from merging.recipe import Recipe
+from merging.run.lowering import lower
 from merging.run.merge import merge
 from merging.run.preflight import open_recipe
-from merging.stages import decide, make_consensus, make_pruner
 
 TOGETHER = 1 << 29  # bytes merged in one launch: nothing is written meanwhile
 
@@ -46,14 +46,9 @@ def copy_bandwidth(device: str, size: int = 1 << 30, runs: int = 20) -> float:
 def remerge(build: Callable[[], Recipe], family: Family, kept: KeptFamily, engine: type) -> None:
     """One merge, from recipe to values; those stay on the device."""
     recipe = build()
-    pruner, consensus = make_pruner(recipe), make_consensus(recipe)
     stream = engine(family, device=kept.device, source=kept)
-    pruner.prepare(stream)
-    consensus.prepare(stream, pruner)
+    decided = lower(recipe, stream).decide
     dtypes = {entry.name: "BF16" for entry in family.merged}
-
-    def decided(reader: TensorReader) -> tuple:
-        return decide(recipe, pruner, consensus, reader)
 
     if isinstance(stream, KernelStream):
         made = []

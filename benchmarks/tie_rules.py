@@ -77,17 +77,16 @@ RULES: dict[str, Rule] = {
 def nested_counts(recipe: Recipe) -> dict[str, list[list[int]]]:
     """Linear -> per expert, entries in its nested rings."""
     from merging.engines.eager import Stream
-    from merging.stages import make_pruner
+    from merging.run.lowering import lower
 
     family = open_recipe(recipe)
-    pruner = make_pruner(recipe)
-    pruner.prepare(Stream(family))
+    densities = lower(recipe, Stream(family)).pruning.values
     linears = [entry for entry in family.merged if entry.place.is_linear]
     return {
         entry.name: [
-            [int(share * entry.numel) for share in shares[index]] for shares in pruner._densities
+            [int(share * entry.numel) for share in shares[entry.name]] for shares in densities
         ]
-        for index, entry in enumerate(linears)
+        for entry in linears
     }
 
 

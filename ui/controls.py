@@ -13,16 +13,17 @@ from typing import Any
 import gradio as gr
 
 from merging import recipe as recipes
-from merging.declarations.knobs import AMPLIFICATION, LAMBDA, WEIGHT
+from merging.declarations.knobs import AMPLIFICATION, LAMBDA, WEIGHT, Knob
+from merging.declarations.methods import Method, Preset
 from merging.errors import RecipeError
-from merging.methods import CONSENSUS, PRESETS, PRUNERS, Axis, Knob, Preset
+from merging.methods import PRESETS, PRUNERS, RULES
 
 MAX_EXPERTS = 8
 MAX_PARTITIONS = 8
 _OWN_PLACE = ("weight", "density", "amplification", "lambda")  # knobs that stand outside "More"
-# What the first screen shows. Of the built-in family merged four ways, these settings keep most.
-_FIRST_PRESET, _FIRST_RATE, _FIRST_FACTORS = "dppa", 0.7, (1.7, 1.4, 1.1, 1.0)
-_FIRST_STRENGTH, _FIRST_KNOBS = 0.4, {"scale_dense": "none"}
+_FIRST = next(preset for preset in PRESETS.values() if preset.opening)
+"""What the first screen shows."""
+_FIRST_RATE = round(1 - _FIRST.opening["density"], 6)
 _RANGE_STEPS = 1000  # a knob of more steps than this is typed, not slid
 
 
@@ -73,7 +74,7 @@ def layout(
     Args:
         models: (label, id) of every model on offer.
     """
-    preset = PRESETS[_FIRST_PRESET]
+    preset = _FIRST
     parts: dict[str, Any] = {"knobs": {}, "groups": {}}
     with gr.Column(elem_classes="card"):
         parts["base"] = gr.Dropdown(
@@ -94,9 +95,9 @@ def layout(
     with gr.Column(elem_classes="card"):
         _pruning(parts, preset.prune)
     with gr.Column(elem_classes="card"):
-        parts["consensus"] = _axis(CONSENSUS, "Combine by", preset.consensus)
-        parts["strength"] = _component(LAMBDA, _FIRST_STRENGTH, "Strength λ")
-        for axis in CONSENSUS.values():
+        parts["consensus"] = _axis(RULES, "Combine by", preset.consensus)
+        parts["strength"] = _component(LAMBDA, _FIRST.opening["lambda"], "Strength λ")
+        for axis in RULES.values():
             _more(parts, axis, axis.id == preset.consensus)
         go_merge = gr.Button("Merge", variant="primary", size="lg")
     return Controls(**parts), go_merge
@@ -114,7 +115,7 @@ def _weights(
 
 
 def _pruning(parts: dict[str, Any], chosen: str) -> None:
-    factors = _FIRST_FACTORS
+    factors = _FIRST.opening["amplification"]
     parts["prune"] = _axis(PRUNERS, "Prune by", chosen)
     parts["rate"] = gr.Slider(
         0.0, 0.99, value=_FIRST_RATE, step=0.01, label="Pruning rate", interactive=True,
@@ -140,21 +141,21 @@ def _pruning(parts: dict[str, Any], chosen: str) -> None:
         _more(parts, axis, axis.id == chosen)
 
 
-def _axis(axes: Mapping[str, Axis], label: str, chosen: str) -> gr.Radio:
+def _axis(axes: Mapping[str, Any], label: str, chosen: str) -> gr.Radio:
     return gr.Radio(
         [(axis.title, axis.id) for axis in axes.values()], value=chosen, label=label,
         interactive=True, elem_classes="segmented",
     )  # fmt: skip
 
 
-def _more(parts: dict[str, Any], axis: Axis, visible: bool) -> None:
+def _more(parts: dict[str, Any], axis: Method, visible: bool) -> None:
     """An accordion with the knobs of one axis that have no place of their own."""
     knobs = extra(axis)
     if not knobs:
         return
     with gr.Accordion(f"More: {axis.title}", open=False, visible=visible) as group:
         for knob in knobs:
-            value = settings(PRESETS[_FIRST_PRESET]).get(knob.name, knob.default)
+            value = settings(_FIRST).get(knob.name, knob.default)
             parts["knobs"][axis.id, knob.name] = _component(knob, value)
     parts["groups"][axis.id] = group
 
@@ -197,20 +198,14 @@ def preset_of(prune: str, consensus: str) -> str | None:
     return next(found, None)
 
 
-def extra(axis: Axis) -> list[Knob]:
+def extra(axis: Method) -> list[Knob]:
     """The knobs of an axis that stand under "More"."""
     return [knob for knob in axis.knobs if knob.name not in _OWN_PLACE]
 
 
 def settings(preset: Preset) -> dict[str, Any]:
     """What a preset sets: its method's defaults, and for the first screen's what that shows."""
-    values = {**preset.defaults, **preset.shown}
-    if preset.id == _FIRST_PRESET:
-        values |= {
-            "density": round(1 - _FIRST_RATE, 6), "amplification": _FIRST_FACTORS,
-            "lambda": _FIRST_STRENGTH, **_FIRST_KNOBS,
-        }  # fmt: skip
-    return values
+    return {**preset.defaults, **preset.shown, **preset.opening}
 
 
 def knob_values(preset: Preset) -> list[Any]:
@@ -218,12 +213,12 @@ def knob_values(preset: Preset) -> list[Any]:
     values = settings(preset)
     return [
         values.get(knob.name, knob.default)
-        for axis in (*PRUNERS.values(), *CONSENSUS.values())
+        for axis in (*PRUNERS.values(), *RULES.values())
         for knob in extra(axis)
     ]
 
 
-def has(axis: Axis, knob: str) -> bool:
+def has(axis: Method, knob: str) -> bool:
     """True where the axis declares the knob."""
     return any(one.name == knob for one in axis.knobs)
 
@@ -279,8 +274,10 @@ def to_recipe(values: Mapping[str, Any]) -> recipes.Recipe:
         raise RecipeError("choose a base and at least one expert")
     if len(experts) > MAX_EXPERTS:
         raise RecipeError(f"{len(experts)} experts are chosen; up to {MAX_EXPERTS} can be shown")
-    prune, consensus = PRUNERS[values["prune"]], CONSENSUS[values["consensus"]]
-    parameters = {"prune": prune.id, "consensus": consensus.id, "lambda": values["lambda"]}
+    prune, consensus = PRUNERS[values["prune"]], RULES[values["consensus"]]
+    parameters = {"prune": prune.id, "consensus": consensus.id}
+    if has(consensus, "lambda"):
+        parameters["lambda"] = values["lambda"]
     for axis in (consensus, prune):  # the pruner's own value wins where both declare a knob
         for knob in axis.knobs:
             if f"{axis.id}.{knob.name}" in values:
@@ -292,8 +289,8 @@ def to_recipe(values: Mapping[str, Any]) -> recipes.Recipe:
         shared["amplification"] = [
             values[f"amplification.{k}"] for k in range(int(values["partitions"]))
         ]
-    fallback = next(p.id for p in PRESETS.values() if prune.id in (p.prune, "none"))
-    method = preset_of(prune.id, consensus.id) or (fallback if prune.id != "none" else consensus.id)
+    fallback = next(p.id for p in PRESETS.values() if prune.id == p.prune)
+    method = preset_of(prune.id, consensus.id) or fallback
     return recipes.build(
         method=method,
         base=values["base"],

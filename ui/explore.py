@@ -20,7 +20,7 @@ from merging import kernels
 from merging import recipe as recipes
 from merging.engines.eager import Progress
 from merging.errors import Cancelled, MergeError
-from merging.methods import CONSENSUS, PRESETS, PRUNERS
+from merging.methods import PRESETS, PRUNERS, RULES
 from ui import controls
 from ui import explore_view as view
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS, Controls
@@ -462,7 +462,7 @@ def _shape(prune: str, consensus: str, partitions: float, rate: float) -> list[A
         *(gr.update(visible=True, label=label) for label in labels),
         *[gr.update(visible=False)] * (MAX_PARTITIONS - count),
         *(gr.update(visible=axis in (prune, consensus)) for axis in _grouped()),
-        *(gr.update(visible=prune != "magnitude") for _ in _scopes()),
+        *[gr.update(visible=not controls.has(PRUNERS[prune], "scope"))] * len(_scopes()),
     ]
 
 
@@ -476,13 +476,13 @@ def _shaped(parts: Controls) -> list[Any]:
 
 
 def _grouped() -> list[str]:
-    axes = (*PRUNERS.values(), *CONSENSUS.values())
+    axes = (*PRUNERS.values(), *RULES.values())
     return [axis.id for axis in axes if controls.extra(axis)]
 
 
 def _scopes() -> list[str]:
     """Consensus rules with a scope; a pruner's own scope takes its place."""
-    return [axis.id for axis in CONSENSUS.values() if controls.has(axis, "scope")]
+    return [axis.id for axis in RULES.values() if controls.has(axis, "scope")]
 
 
 def _preset_outputs(parts: Controls) -> list[Any]:

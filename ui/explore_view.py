@@ -6,7 +6,7 @@ Pure functions from the library, the controls' values and the plan to what the b
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from html import escape
@@ -16,30 +16,43 @@ import gradio as gr
 import numpy as np
 
 from merging import recipe as recipes
+from merging.declarations.laws import Law
 from merging.engines.eager import ProgressCallback
-from merging.methods import CONSENSUS, PRUNERS
+from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 from merging.sketches import plan as plans
-from merging.sketches.laws import LAWS
 from merging.sketches.sketch import FamilySketch
 from ui import bins, controls, figures, findings
 from ui.library import Library
 
 MAP_TITLE = "Where the changes are, and where each layer is cut"
 _MAP_NOTES = {
-    "none": "Share of entries by magnitude of the change. Nothing is pruned: everything is kept.",
+    "all": "Share of entries by magnitude of the change. Nothing is pruned: everything is kept.",
     "random": "Share of entries by magnitude of the change. Pruned at random: every magnitude "
     "keeps the same share, so there is no cut.",
-    "magnitude": "Share of entries by magnitude of the change. Grey is pruned, colour is kept; "
+    "largest": "Share of entries by magnitude of the change. Grey is pruned, colour is kept; "
     "thin lines part the partitions, the most important on the right.",
 }
-_MAP_NOTES["dynamic"] = _MAP_NOTES["magnitude"]
 _ENERGY_NOTES = {
-    "none": "From the histograms alone. Nothing is pruned now; the lines show magnitude pruning.",
+    "all": "From the histograms alone. Nothing is pruned now; the lines show magnitude pruning.",
     "random": "From the histograms alone. At random, energy falls as fast as entries do.",
-    "magnitude": "From the histograms alone; the upright line is your slider.",
-    "dynamic": "Of the linear layers, from the histograms alone; the upright line is your slider.",
+    "largest": "From the histograms alone; the upright line is your slider.",
 }
+_OF_LINEARS = "Of the linear layers, from"
+
+
+def _notes(note: Callable[[Law], str]) -> dict[str, str]:
+    """The note of every pruner."""
+    return {pruner.id: note(pruner.law) for pruner in PRUNERS.values()}
+
+
+def _map_note(law: Law) -> str:
+    return _MAP_NOTES[law.order]
+
+
+def _energy_note(law: Law) -> str:
+    note = _ENERGY_NOTES[law.order]
+    return note.replace("From", _OF_LINEARS, 1) if law.linears else note
 
 
 def choices(library: Library) -> list[tuple[str, str]]:
@@ -131,7 +144,7 @@ def drawn(
     return [
         *numbers(library, recipe, sketch, values),
         {
-            "figure": figures.map_figure(looks), "notes": _MAP_NOTES, "family": family,
+            "figure": figures.map_figure(looks), "notes": _notes(_map_note), "family": family,
             "controls": _told(named, values),
             "summary": f"Magnitude of the changes of {told} by layer, and the cuts. {where}.",
         },
@@ -141,7 +154,7 @@ def drawn(
             "summary": f"Share kept by layer and module of {told}. {where}.",
         },
         {
-            "figure": figures.energy_figure(looks), "notes": _ENERGY_NOTES,
+            "figure": figures.energy_figure(looks), "notes": _notes(_energy_note),
             "summary": f"Energy kept against pruning rate, one line each for {told}.",
         },
         {
@@ -164,7 +177,7 @@ def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 def laws() -> dict[str, dict[str, Any]]:
     """What the browser's planner must know of every way to prune."""
-    return {prune: asdict(law) for prune, law in LAWS.items()}
+    return {pruner.id: asdict(pruner.law) for pruner in PRUNERS.values()}
 
 
 def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:
@@ -185,7 +198,7 @@ def words(recipe: Recipe, called: Mapping[str, str], warnings: Sequence[str] = (
     Args:
         called: what its models are called, by reference.
     """
-    axes = [PRUNERS[recipe.prune], CONSENSUS[recipe.consensus]]
+    axes = [PRUNERS[recipe.prune], RULES[recipe.consensus]]
     lines = "".join(
         f"<dt>{escape(axis.title)}</dt><dd><code>{escape(axis.formula)}</code></dd>"
         for axis in axes

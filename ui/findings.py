@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from merging.declarations.retention import CAUSES
-from merging.sketches.laws import LAWS
+from merging.methods import PRUNERS, RULES
 from merging.sketches.plan import Plan
 from merging.sketches.sketch import FamilySketch
 
@@ -112,7 +112,7 @@ def _takes_part(plan: Plan) -> np.ndarray:
 
 
 def _kept(plan: Plan) -> Parts:
-    found, law = plan.summary, LAWS[plan.recipe.prune]
+    found, law = plan.summary, PRUNERS[plan.recipe.prune].law
     if not _takes_part(plan).any():
         return [("Nothing is merged: every weight is 0", "")]
     competing = plan.recipe.parameters.get("pcb_density") if law.order == "all" else None
@@ -132,7 +132,7 @@ def _kept(plan: Plan) -> Parts:
 
 def _clash(plan: Plan) -> Parts:
     """How much meets the other sign, beside what random signs would give."""
-    found, law = plan.summary, LAWS[plan.recipe.prune]
+    found, law = plan.summary, PRUNERS[plan.recipe.prune].law
     if _takes_part(plan).sum() < 2 or not found["chance"] or found["sampled"] < _ENOUGH:
         return []
     of, verb = ("all changes", "clash") if law.order == "all" else ("what is kept", "clashes")
@@ -146,7 +146,11 @@ def _difference(plan: Plan) -> str:
     """Why another share is kept than was asked for."""
     found = plan.summary
     asked, kept = percent(found["asked"]), percent(found["entries"])
-    if LAWS[plan.recipe.prune].order == "all" or asked == kept or not _takes_part(plan).any():
+    if (
+        PRUNERS[plan.recipe.prune].law.order == "all"
+        or asked == kept
+        or not _takes_part(plan).any()
+    ):
         return ""
     told = [(100 * part, CAUSES[cause]) for cause, part in plan.causes.items() if abs(part) >= 5e-4]
     told.sort(key=lambda one: -abs(one[0]))
@@ -183,7 +187,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _worst(plan: Plan) -> str:
-    if LAWS[plan.recipe.prune].order != "largest" or plan.worst_layer is None:
+    if PRUNERS[plan.recipe.prune].law.order != "largest" or plan.worst_layer is None:
         return ""
     layer, share = plan.worst_layer
     if share >= 0.9995:
@@ -212,7 +216,7 @@ def _others(plan: Plan, sketch: FamilySketch) -> str:
 
 
 def _random(plan: Plan) -> str:
-    if LAWS[plan.recipe.prune].order != "random":
+    if PRUNERS[plan.recipe.prune].law.order != "random":
         return ""
     scaled = plan.recipe.parameters.get("rescale", True)
     rest = "what is left is rescaled" if scaled else "nothing is rescaled"
@@ -220,6 +224,4 @@ def _random(plan: Plan) -> str:
 
 
 def _combined(plan: Plan) -> str:
-    if plan.recipe.consensus == "pcb":
-        return "Which of them take part, only the merge can tell."
-    return ""
+    return RULES[plan.recipe.consensus].unpredicted

@@ -8,7 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from merging.methods import CONSENSUS, PRESETS, PRUNERS, Axis, Knob
+from merging.declarations.knobs import Knob
+from merging.declarations.methods import Method
+from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS, RULES
 
 _WORDS = (
     ("Base", "The common ancestor of the models you merge."),
@@ -41,7 +43,7 @@ def page() -> str:
     """The whole guide as markup."""
     presets = "".join(
         f"<tr><th scope='row'><code>{escape(p.id)}</code></th><td>{escape(p.title)}</td>"
-        f"<td>{escape(PRUNERS[p.prune].title)} + {escape(CONSENSUS[p.consensus].title)}</td>"
+        f"<td>{escape(PRUNERS[p.prune].title)} + {escape(RULES[p.consensus].title)}</td>"
         f"<td>{escape(p.summary)}</td><td>{escape(p.use_when)}</td></tr>"
         for p in PRESETS.values()
     )
@@ -59,16 +61,17 @@ def page() -> str:
         "<th>Recipe</th><th>Name</th><th>Prune + combine</th><th>What it does</th>"
         f"<th>Use it when</th></tr></thead><tbody>{presets}</tbody></table></div></section>"
         f"<h2>Prune by</h2>{_axes(PRUNERS.values())}<h2>Combine by</h2>{_axes(CONSENSUS.values())}"
+        f"<h2>Blend whole models</h2>{_axes(BLENDS.values())}"
         f"<section class='card'><h2>The built-in family, and its limits</h2><ul>{limits}</ul>"
         "</section></div>"
     )
 
 
-def _axes(axes: Iterable[Axis]) -> str:
+def _axes(axes: Iterable[Method]) -> str:
     return "<div class='axes'>" + "".join(map(_axis, axes)) + "</div>"
 
 
-def _axis(axis: Axis) -> str:
+def _axis(axis: Method) -> str:
     knobs = "".join(map(_knob, axis.knobs))
     table = (
         "<div class='scroll'><table><thead><tr><th>Knob</th><th>Range</th><th>Default</th>"

@@ -1,14 +1,9 @@
-"""What a method declares of itself: its paper, its formula in words, and its knobs.
-
-Pruning and consensus are independent axes. A merge method's name ("ties", "dare_linear") is a
-preset: one choice on each axis plus defaults. The screens and the recipe reader are built from
-these declarations alone.
-"""
+"""The knobs of methods: parameters of a recipe with their bounds, defaults and one line of help."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,12 +13,16 @@ class Knob:
     Attributes:
         name: the key in a recipe.
         label: full words for a screen.
-        default: used where the recipe is silent.
-        low, high, step: bounds of a number, ends included; None for other kinds.
-        unit: what the number counts ("share of entries kept").
+        default: used where the recipe is silent. Its type is the knob's kind: True or False, a
+            whole number, a number, or a tuple of factors (one per partition).
         info: one line of help.
+        low, high, step: bounds of a number, ends included; None for other kinds, and where any
+            finite number is valid.
+        unit: what the number counts ("share of entries kept").
         per_model: True where each model of a recipe may have its own value.
+        scheduled: True where it may change along the model.
         choices: the valid words of a choice; empty for numbers and booleans.
+        also: another key that means it, where no other knob of a recipe has that name.
     """
 
     name: str
@@ -35,81 +34,28 @@ class Knob:
     step: float | None = None
     unit: str = ""
     per_model: bool = False
+    scheduled: bool = False
     choices: tuple[str, ...] = ()
+    also: str | None = None
 
+    @property
+    def is_switch(self) -> bool:
+        """True for a knob that is on or off."""
+        return isinstance(self.default, bool)
 
-Order = Literal["all", "random", "largest"]
-
-
-@dataclass(frozen=True)
-class Law:
-    """Which changes a pruner keeps, as data: the plan here and the one in the browser execute it.
-
-    Attributes:
-        order: all of them, as many as asked for at random, or the largest.
-        linears: True where only linears are pruned; `scale_dense` scales the change of the others.
-
-    The knobs that a pruner declares say the rest: `density`, `scope`, `density_shift`, `tie_rule`,
-    `amplification` with its `partition_mode`.
-    """
-
-    order: Order
-    linears: bool = False
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One pruner or one consensus rule.
-
-    Attributes:
-        id: the word in a recipe ("dynamic", "ties").
-        formula: what it computes, in plain text.
-        paper: where it comes from.
-        words: what a recipe does, in a sentence. In braces it names knobs, or `kept` (what a pruner
-            keeps), `combine` ("add them up") and `join` ("add up").
-        law: of a pruner, what it keeps.
-    """
-
-    id: str
-    kind: Literal["prune", "consensus"]
-    title: str
-    summary: str
-    formula: str
-    paper: str
-    url: str
-    words: str
-    law: Law | None = None
-    knobs: tuple[Knob, ...] = ()
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A merge method by its usual name: a point on both axes.
-
-    Attributes:
-        defaults: values that differ from the knobs' own defaults; those of mergekit's methods are
-            mergekit's.
-        shown: values that a screen begins with, where a recipe's default would show nothing.
-        use_when: one line of advice.
-    """
-
-    id: str
-    title: str
-    prune: str
-    consensus: str
-    summary: str
-    use_when: str
-    defaults: dict[str, Any] = field(default_factory=dict)
-    shown: dict[str, Any] = field(default_factory=dict)
+    @property
+    def is_factors(self) -> bool:
+        """True for a knob that holds one factor per partition."""
+        return isinstance(self.default, tuple)
 
 
 WEIGHT = Knob(
     "weight", "Weight", 1.0, "How much of this expert's change is added.",
-    low=-2.0, high=3.0, step=0.05, unit="factor", per_model=True,
+    low=-2.0, high=3.0, step=0.05, unit="factor", per_model=True, scheduled=True,
 )  # fmt: skip
 DENSITY = Knob(
     "density", "Density", 1.0, "Share of each expert's changes that is kept: 1 - pruning rate.",
-    low=0.0, high=1.0, step=0.01, unit="share of entries kept", per_model=True,
+    low=0.0, high=1.0, step=0.01, unit="share of entries kept", per_model=True, scheduled=True,
 )  # fmt: skip
 AMPLIFICATION = Knob(
     "amplification", "Amplification", (1.0,),
@@ -123,14 +69,22 @@ PARTITION_MODE = Knob(
 )  # fmt: skip
 LAMBDA = Knob(
     "lambda", "Strength", 1.0, "Scales the merged change as a whole.",
-    low=0.0, high=3.0, step=0.05, unit="factor",
+    low=0.0, high=3.0, step=0.05, unit="factor", scheduled=True,
 )  # fmt: skip
 NORMALIZE = Knob(
     "normalize", "Divide by the weights", False,
     "Divide by the sum of the weights that took part.",
+)  # fmt: skip
+RESCALE = Knob(
+    "rescale", "Rescale", False,
+    "Multiply what is kept of a tensor so that the sum of its magnitudes stays.",
 )  # fmt: skip
 SCOPE = Knob(
     "scope", "Scope", "tensor",
     "Rank changes within each tensor, or over the whole model.",
     choices=("tensor", "model"),
 )  # fmt: skip
+SEED = Knob("seed", "Seed", 0, "Same seed, same draw.", low=0, high=2**31 - 1, step=1)
+
+SOFT_BOUNDS = ("weight", "lambda")
+"""Knobs whose bounds are those of a slider: a recipe may go beyond."""

@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
+from merging.selection.tied import Cut
+
 CAUSES = {
     "shift": "shifted densities end at 0 and at 1",
     "rounding": "a small tensor keeps whole entries, one at least",
@@ -99,3 +101,32 @@ def difference(model: str, kept: Kept) -> str | None:
     )
     asked, share = f"{100 * kept.share_asked:.3g} %", f"{100 * kept.share:.3g} %"
     return f"{model}: asked for {asked} of its entries, kept {share}{f': {why}' if why else ''}"
+
+
+def counts_of(cuts: Sequence[Cut], numel: int) -> list[int]:
+    """How many entries other than 0 some cuts keep.
+
+    Args:
+        numel: entries of the scope; what a cut that keeps everything holds.
+    """
+    return [numel if cut.count is None else cut.count for cut in cuts]
+
+
+def with_changes(numel: int, counts: Sequence[int], changed: int) -> list[int]:
+    """As `counts_of`, of cuts that keep so many of the largest entries."""
+    return [count if count == numel else min(count, changed) for count in counts]
+
+
+def inside_rings(
+    found: int, nested: Sequence[int], factors: Sequence[float]
+) -> tuple[int, int, int]:
+    """The last three of Kept: entries inside the last of some nested cuts, those of them that
+    differ from the base, and those whose factor is not 0.
+
+    Args:
+        found: entries inside the last cut.
+        nested: of every cut, see `counts_of`.
+    """
+    rings = [count - before for before, count in zip([0, *nested], nested, strict=False)]
+    kept = sum(count for count, factor in zip(rings, factors, strict=True) if factor)
+    return found, nested[-1], kept

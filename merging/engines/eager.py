@@ -19,17 +19,22 @@ import numpy as np
 
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.checkpoint import torch_dtype
+from merging.declarations.measures import Near, Points
 from merging.engines.sources import Files, Queues, RawTensors
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from merging.instructions import (
+    Combination,
     Competition,
     Decision,
+    Eager,
+    Needs,
     Outcome,
     apply,
     combine,
     competitions,
     elections,
     elementary,
+    needs_of,
 )
 from merging.later import torch
 from merging.selection.statistics import (
@@ -95,32 +100,6 @@ class MergedChunk:
     finite: bool
     changed: float
     squared: float
-
-
-@dataclass(frozen=True)
-class Near:
-    """The magnitudes of one expert's tensor that lie near a value.
-
-    Attributes:
-        first: upper 16 bits of the lowest of them.
-        above: how many magnitudes lie above them all.
-        coarse: (n,) int64, those that are `first`, `first` + 1... with no lower bits.
-        fine: (m,) uint32, bits of the others.
-    """
-
-    first: int
-    above: int
-    coarse: np.ndarray
-    fine: np.ndarray
-
-    def count_above(self, bound: float) -> int | None:
-        """How many magnitudes exceed `bound`, as float32; None where it is not near."""
-        bits = int(np.float32(bound).view(np.uint32))
-        bucket = (bits >> 16) - self.first
-        if not 0 <= bucket < self.coarse.size:
-            return None
-        fine = int(np.count_nonzero(self.fine > np.uint32(bits)))
-        return self.above + int(self.coarse[bucket + 1 :].sum()) + fine
 
 
 @dataclass
@@ -192,15 +171,6 @@ def _has_cuda() -> bool:
     return any(os.path.exists(path) for path in drivers) and torch.cuda.is_available()
 
 
-def model_offsets(family: Family) -> tuple[dict[str, int], int]:
-    """Where each merged tensor starts in the model laid flat, sorted by name, and its length."""
-    starts, position = {}, 0
-    for entry in family.merged:
-        starts[entry.name] = position
-        position += entry.numel
-    return starts, position
-
-
 class Stream:
     """The merged tensors of a family, with progress and cancel.
 
@@ -210,6 +180,10 @@ class Stream:
         passes: how often the family will be read, for the progress' total.
         chunk: elements worked on at a time.
         source: where raw tensors come from; their files if None.
+
+    Attributes:
+        cuts_may_wait: False where something is measured by the cuts of pruned changes, so that they
+            must be known before a merge.
     """
 
     engine = "eager"
@@ -234,6 +208,7 @@ class Stream:
         self.workers = GPU_WORKERS if device.startswith("cuda") else 1
         self._queues = Queues(device, self.workers)
         self.total = sum(entry.numel for entry in family.merged) * passes
+        self.cuts_may_wait = True
         self._progress = progress
         self._cancel = cancel
         self._done = 0
@@ -367,12 +342,32 @@ class TensorReader:
         self._resident = entry.numel <= stream.resident
         self._kept: dict[int, torch.Tensor] = {}
 
-    def spans(self) -> Iterator[tuple[int, int]]:
-        """(start, stop) of every chunk; one empty span for an empty tensor."""
-        step = self.numel if self._resident else self.stream.chunk
+    def spans(self, needs: Needs = "chunk") -> Iterator[tuple[int, int]]:
+        """(start, stop) of every chunk; one empty span for an empty tensor.
+
+        Args:
+            needs: what a chunk must hold whole.
+        """
+        step = self.numel if self._resident or needs == "tensor" else self.stream.chunk
+        if needs == "rows":
+            step = max(step // self.columns, 1) * self.columns
         for start in range(0, max(self.numel, 1), max(step, 1)):
             self.stream.check_cancelled()
             yield start, min(start + step, self.numel)
+
+    @property
+    def columns(self) -> int:
+        """Elements of a row: the last dimension."""
+        return max(self.entry.shape[-1], 1) if self.entry.shape else 1
+
+    def shaped(self, values: torch.Tensor, needs: Needs) -> torch.Tensor:
+        """Flat elements as a function that `needs` so much at once gets them, see `Eager`."""
+        if needs == "chunk":
+            return values
+        if needs == "rows":
+            return values.reshape(-1, self.columns)
+        shape = self.entry.shape
+        return values.reshape(shape if self.entry.rows is None else (-1, *shape[1:]))
 
     def base(self, start: int, stop: int) -> torch.Tensor:
         """The base's elements [start, stop), (n,) float32. Not to be changed in place."""
@@ -399,13 +394,21 @@ class TensorReader:
         deltas = self.deltas(start, stop)
         if decisions is None:
             return deltas
-        return [apply(one, delta, start) for one, delta in zip(decisions, deltas, strict=True)]
+        return [
+            self._apply(decision, delta, start)
+            for decision, delta in zip(decisions, deltas, strict=True)
+        ]
+
+    def _apply(self, decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
+        if not isinstance(decision, Eager):
+            return apply(decision, delta, start)
+        return apply(decision, self.shaped(delta, decision.needs), start).reshape(-1)
 
     def magnitudes(
         self, decisions: Sequence[Decision] | None = None
     ) -> Iterator[list[torch.Tensor]]:
         """One pass over the magnitudes of the pruned deltas, all experts in step."""
-        for start, stop in self.spans():
+        for start, stop in self.spans(needs_of(decisions)):
             yield [delta.abs() for delta in self.pruned(decisions, start, stop)]
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
@@ -447,7 +450,7 @@ class TensorReader:
         """Histograms of PCB's scores of the active experts (`competitions.scores`)."""
 
         def rows() -> Iterator[list[torch.Tensor]]:
-            for start, stop in self.spans():
+            for start, stop in self.spans(needs_of(decisions)):
                 deltas = self.pruned(decisions, start, stop)
                 taus = [deltas[index] for index in game.active]
                 yield competitions.scores(taus, game.bounds, game.variant)
@@ -524,7 +527,7 @@ class TensorReader:
         """Entries whose weighted sum is above 0 minus those below."""
         return sum(
             elections.sign_balance(elections.vote(self.pruned(decisions, start, stop), weights))
-            for start, stop in self.spans()
+            for start, stop in self.spans(needs_of(decisions))
         )
 
     def merge(
@@ -545,9 +548,12 @@ class TensorReader:
         self, decisions: Sequence[Decision], outcome: Outcome
     ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
         """(start, base, merged) of every chunk, both (n,) float32 on the stream's device."""
-        for start, stop in self.spans():
+        for start, stop in self.spans(needs_of(decisions, outcome)):
             base = self.base(start, stop)
-            merged = combine(outcome.combination, self.pruned(decisions, start, stop))
+            if outcome.blend is not None:
+                yield start, base, self._blended(outcome.blend, start, stop)
+                continue
+            merged = self._combined(outcome.combination, self.pruned(decisions, start, stop), start)
             if outcome.strength != 1.0:
                 merged = merged * outcome.strength
             yield (
@@ -555,6 +561,35 @@ class TensorReader:
                 base,
                 (base if outcome.base_weight == 1.0 else base * outcome.base_weight) + merged,
             )
+
+    def _combined(
+        self, combination: Combination, deltas: list[torch.Tensor], start: int
+    ) -> torch.Tensor:
+        if not isinstance(combination, Eager):
+            return combine(combination, deltas)
+        shaped = [self.shaped(delta, combination.needs) for delta in deltas]
+        return combine(combination, shaped, start).reshape(-1)
+
+    def _blended(self, blend: Eager, start: int, stop: int) -> torch.Tensor:
+        models = [
+            self.shaped(self.read(model, start, stop), blend.needs)
+            for model in self.stream.family.models
+        ]
+        return blend.function(models[0], models[1:], start).reshape(-1)
+
+    def gram(self, points: Points) -> np.ndarray:
+        """As `declarations.measures.Reader`."""
+        count = self.experts + (points == "models")
+        total = np.zeros((count, count))
+        for start, stop in self.spans():
+            if points == "models":
+                rows = [self.read(model, start, stop) for model in self.stream.family.models]
+            else:
+                rows = self.deltas(start, stop)
+            total += elementary.inner_products(rows)
+        if not np.isfinite(total).all():
+            raise self.culprit(NonFinite("a value is NaN or infinite"))
+        return total
 
     def read(self, model: Checkpoint, start: int, stop: int) -> torch.Tensor:
         """Elements [start, stop) of one model's tensor, (n,) float32 on the stream's device."""

@@ -15,6 +15,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,22 @@ import numpy as np
 from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS
+from merging.declarations.measures import Near
 from merging.engines.eager import RUN as SAMPLED_RUN
-from merging.engines.eager import MergedChunk, Near, Profile, Stream, TensorReader
+from merging.engines.eager import MergedChunk, Profile, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
 from merging.instructions import (
     Combination,
     Competition,
     Decision,
     Draw,
+    Eager,
     Election,
     Keep,
     Outcome,
     Rings,
     Sum,
+    needs_of,
     sums,
 )
 from merging.kernels.looks import Looks, pieces_of
@@ -96,6 +100,7 @@ class FusedStream(Stream):
         super().__init__(family, **arguments)
         self.workers = workers()
         self.local = threading.local()
+        self.whole = threading.Lock()  # held by whoever has a whole tensor in memory
         self.keys_bytes = KEYS_BYTES // self.workers
         self._mappings: dict[Path, Mapping] = {}
 
@@ -262,6 +267,8 @@ class FusedReader(TensorReader):
         self, buckets: Sequence[Sequence[int]], decisions: Sequence[Decision] | None = None
     ) -> list[dict[int, np.ndarray]]:
         """As TensorReader."""
+        if not _runs(decisions):
+            return super().sweep(buckets, decisions)
         wanted = [np.array([_raw_bucket(b) for b in row], dtype=np.int32) for row in buckets]
         raw = [np.zeros((len(row), 1 << 16), dtype=np.int64) for row in buckets]
         for start, stop in self._pieces(_offset(decisions)):
@@ -336,6 +343,8 @@ class FusedReader(TensorReader):
         self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
     ) -> list[dict[int, np.ndarray]]:
         """As TensorReader."""
+        if not _runs(decisions):
+            return super().score_sweep(decisions, game, buckets)
         most = max(len(row) for row in buckets)
         wanted = np.full((self.experts, most), -2, dtype=np.int32)
         for index, row in zip(game.active, buckets, strict=True):
@@ -440,6 +449,8 @@ class FusedReader(TensorReader):
 
     def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
         """As TensorReader."""
+        if not _runs(decisions):
+            return super().vote_balance(decisions, weights)
         total = 0
         for start, stop in self._pieces(_offset(decisions)):
             experts = self._experts(decisions, Sum(tuple(weights)), start, stop)
@@ -451,7 +462,11 @@ class FusedReader(TensorReader):
     def merge(
         self, decisions: Sequence[Decision], outcome: Outcome, dtype: str
     ) -> Iterator[MergedChunk]:
-        """As TensorReader."""
+        """As TensorReader; through torch where the loops lack a step."""
+        if not _runs(decisions, outcome):
+            with self.stream.whole if needs_of(decisions, outcome) != "chunk" else nullcontext():
+                yield from super().merge(decisions, outcome, dtype)
+            return
         rule = _rule(outcome)
         for start, stop in self._pieces(_offset(decisions), AT_ONCE):
             size = (stop - start) * WIDTHS[dtype]
@@ -548,7 +563,7 @@ class FusedReader(TensorReader):
         experts = (kernels.Expert * self.experts)()
         for index, decision in enumerate(decisions):
             self._fill(experts[index], index, decision, start, stop)
-            if combination.weights:
+            if not isinstance(combination, Eager) and combination.weights:
                 experts[index].weight = combination.weights[index]
         if isinstance(combination, Competition):
             _take_part(experts, combination)
@@ -583,6 +598,14 @@ class FusedReader(TensorReader):
             for k, (bound, factor) in enumerate(zip(bounds, decision.factors, strict=True)):
                 expert.lower[k], expert.upper[k], expert.ties[k] = bound
                 expert.factor[k] = factor
+
+
+def _runs(decisions: Sequence[Decision] | None, outcome: Outcome | None = None) -> bool:
+    """True where the loops have every step of a tensor's merge."""
+    steps: list[object] = [*(decisions or ())]
+    if outcome is not None:
+        steps += [outcome.combination, outcome.blend]
+    return not any(isinstance(step, Eager) for step in steps)
 
 
 def _offset(decisions: Sequence[Decision] | None) -> int:
@@ -665,6 +688,7 @@ def _rule(outcome: Outcome) -> kernels.Rule:
     elif isinstance(combination, Sum):
         rule.divisor = sums.divisor(combination.weights, combination.normalize)
     else:
+        assert isinstance(combination, Competition)  # see `_runs`
         rule.competition = _COMPETITIONS[combination.variant]
     return rule
 

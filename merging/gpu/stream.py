@@ -111,7 +111,7 @@ class KernelReader(TensorReader):
 
     def __init__(self, stream: KernelStream, entry: Entry) -> None:
         super().__init__(stream, entry)
-        self.finds_cuts = stream.holds(entry)
+        self.finds_cuts = stream.holds(entry) and stream.cuts_may_wait
         self._held_by = stream.held
 
     @functools.cached_property
@@ -234,7 +234,7 @@ class KernelStream(Stream):
         for entry in batch:
             reader = KernelReader(self, entry)
             decisions, outcome = decide(reader)
-            if not (reader.finds_cuts and table.is_known(decisions, outcome, entry.numel)):
+            if not (self.holds(entry) and table.is_known(decisions, outcome, entry.numel)):
                 others.append((reader, decisions, outcome))
                 continue
             shape, factors = self._known(decisions, outcome, reader.held, dtypes[entry.name])

@@ -10,6 +10,7 @@ from merging.gpu.order import FIRST, MOST, bracket, given
 from merging.instructions import (
     Decision,
     Draw,
+    Eager,
     Election,
     Keep,
     Outcome,
@@ -77,7 +78,8 @@ def is_known(decisions: Sequence[Decision], outcome: Outcome, numel: int) -> boo
     pruned = all(isinstance(one, Keep | Rings | Ranks | Draw) for one in decisions)
     first = _offset(decisions)
     whole = not tied.edges(first, first + numel)  # one bound holds for the whole tensor
-    return pruned and whole and isinstance(outcome.combination, Sum | Election)
+    known = outcome.blend is None and isinstance(outcome.combination, Sum | Election)
+    return pruned and whole and known
 
 
 def shape_of(
@@ -126,6 +128,7 @@ def factors(decisions: Sequence[Decision], outcome: Outcome) -> list[float]:
     divisor = sums.divisor(combination.weights, combination.normalize)
     row = [outcome.strength, outcome.base_weight, divisor, *combination.weights]
     for one in decisions:
+        assert not isinstance(one, Eager)  # see `is_known`
         row += [one.scale] if isinstance(one, Keep | Draw) else one.factors
     return row
 
@@ -137,6 +140,7 @@ def _offset(decisions: Sequence[Decision]) -> int:
 def _rings(decision: Decision) -> int:
     if isinstance(decision, Keep | Draw):
         return -isinstance(decision, Draw)
+    assert not isinstance(decision, Eager)  # see `is_known`
     return len(decision.factors)
 
 

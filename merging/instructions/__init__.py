@@ -1,36 +1,67 @@
 """What engines run, as data, and what it means in torch.
 
-An instruction holds numbers only. Methods emit instructions and know no engine; engines execute
-them and know no method: the torch functions here, the C loops of `merging.kernels` and the GPU
-kernels of `merging.gpu` give the same bits.
+An instruction holds numbers, or for what has no fused form a function (`Eager`). Methods emit
+instructions and know no engine; engines execute them and know no method: the torch functions here,
+the C loops of `merging.kernels` and the GPU kernels of `merging.gpu` give the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from merging.instructions import competitions, elections, sums
 from merging.instructions.competitions import Bounds, Competition
+from merging.instructions.eager import Eager, Needs, widest
 from merging.instructions.elections import Election
 from merging.instructions.pruning import Decision, Draw, Keep, Ranks, Rings, apply
 from merging.instructions.sums import Sum
 from merging.later import torch
 
-Combination = Sum | Election | Competition
+Combination = Sum | Election | Competition | Eager
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a merged delta meets the base: base * base_weight + delta * strength."""
+    """What becomes of a tensor's pruned deltas: base * base_weight + combined delta * strength.
+
+    Attributes:
+        blend: computes the tensor from whole models instead; nothing else counts then.
+    """
 
     combination: Combination
     strength: float = 1.0
     base_weight: float = 1.0
+    blend: Eager | None = None
+
+    @staticmethod
+    def of(function: Callable[..., torch.Tensor], needs: Needs = "chunk") -> Outcome:
+        """A tensor that function(base, models, start) computes, see `Eager`."""
+        return Outcome(Sum(()), blend=Eager(function, needs))
 
 
-def combine(combination: Combination, deltas: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The merged delta of one chunk. deltas: pruned, each (n,) float32. Returns (n,) float32."""
+def needs_of(decisions: Sequence[Decision] | None, outcome: Outcome | None = None) -> Needs:
+    """What must be seen at once where torch runs these."""
+    steps: list[object] = [*(decisions or ())]
+    if outcome is not None:
+        steps += [outcome.combination, outcome.blend]
+    return widest([step.needs for step in steps if isinstance(step, Eager)])
+
+
+def combine(
+    combination: Combination, deltas: Sequence[torch.Tensor], start: int = 0
+) -> torch.Tensor:
+    """The merged delta of one chunk.
+
+    Args:
+        deltas: pruned, float32, each (n,); shaped as it needs them for an Eager combination.
+        start: index of their first element in the tensor.
+
+    Returns:
+        float32 of the same shape.
+    """
+    if isinstance(combination, Eager):
+        return combination.function(deltas, start)
     if isinstance(combination, Sum):
         return sums.weighted_sum(deltas, combination.weights, combination.normalize)
     if isinstance(combination, Election):
@@ -51,6 +82,20 @@ def combine(combination: Combination, deltas: Sequence[torch.Tensor]) -> torch.T
 
 
 __all__ = [
-    "Bounds", "Combination", "Competition", "Decision", "Draw", "Election", "Keep", "Outcome",
-    "Ranks", "Rings", "Sum", "apply", "combine",
-]  # fmt: skip
+    "Bounds",
+    "Combination",
+    "Competition",
+    "Decision",
+    "Draw",
+    "Eager",
+    "Election",
+    "Keep",
+    "Needs",
+    "Outcome",
+    "Ranks",
+    "Rings",
+    "Sum",
+    "apply",
+    "combine",
+    "needs_of",
+]

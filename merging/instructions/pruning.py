@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from merging.instructions import draws
+from merging.instructions.eager import Eager
 from merging.later import torch
 from merging.selection.statistics import split
 from merging.selection.tied import Bound, Cut, upper_places
@@ -64,19 +65,21 @@ class Draw:
     scale: float
 
 
-Decision = Keep | Rings | Ranks | Draw
+Decision = Keep | Rings | Ranks | Draw | Eager
 
 
 def apply(decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
     """The pruned delta of one chunk.
 
     Args:
-        delta: (n,) float32, not changed.
+        delta: (n,) float32, not changed; of the shape that it needs for an Eager decision.
         start: index of its first entry in the tensor.
 
     Returns:
         (n,) float32.
     """
+    if isinstance(decision, Eager):
+        return decision.function(delta, start)
     if isinstance(decision, Keep):
         return delta if decision.scale == 1.0 else delta * decision.scale
     stop = start + delta.numel()

@@ -1,19 +1,85 @@
-"""Pruners, consensus rules and the presets that combine them.
+"""Every method: one file here each, found by being there.
 
-A new method: one file here with an AXIS and its pure functions, one line below, one branch where
-`merging.stages` builds it, one test.
+A file declares METHODS (pruners, consensus rules, blends) and the PRESETS that give them their
+usual names. What lacks a part is refused when it is imported.
 """
 
-from merging.declarations.knobs import Axis, Knob, Preset
-from merging.methods import dynamic, linear, magnitude, nothing, pcb, random, ties
-from merging.methods.presets import PRESETS as _PRESETS
+from __future__ import annotations
 
-PRUNERS: dict[str, Axis] = {
-    axis.id: axis for axis in (nothing.AXIS, random.AXIS, magnitude.AXIS, dynamic.AXIS)
-}
-CONSENSUS: dict[str, Axis] = {
-    axis.id: axis for axis in (linear.SUM, linear.MEAN, ties.AXIS, pcb.AXIS)
-}
-PRESETS: dict[str, Preset] = {preset.id: preset for preset in _PRESETS}
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
 
-__all__ = ["CONSENSUS", "PRESETS", "PRUNERS", "Axis", "Knob", "Preset"]
+from merging.declarations.methods import (
+    GROUPS,
+    Blend,
+    Consensus,
+    Method,
+    Preset,
+    Pruner,
+)
+
+
+def _modules() -> list[ModuleType]:
+    names = sorted(info.name for info in pkgutil.iter_modules(__path__))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return [module for module in modules if hasattr(module, "METHODS")]
+
+
+def collect(
+    modules: Iterable[ModuleType],
+) -> tuple[dict[str, Pruner], dict[str, Consensus], dict[str, Blend], dict[str, Preset]]:
+    """Pruners, consensus rules, blends and presets by id, in the order of screens.
+
+    Raises:
+        TypeError: a module declares none of them.
+        ValueError: an id is given twice, or a preset names what is not there.
+    """
+    methods: dict[str, Method] = {}
+    presets: dict[str, Preset] = {}
+    for module in modules:
+        if not getattr(module, "METHODS", ()):
+            raise TypeError(f"{module.__name__} declares no METHODS")
+        for method in module.METHODS:
+            if methods.setdefault(method.id, method) is not method:
+                raise ValueError(f"{module.__name__}: the method {method.id} is there already")
+        for preset in getattr(module, "PRESETS", ()):
+            if presets.setdefault(preset.id, preset) is not preset:
+                raise ValueError(f"{module.__name__}: the preset {preset.id} is there already")
+    for preset in presets.values():
+        _check(preset, methods)
+    if sum(bool(preset.opening) for preset in presets.values()) > 1:
+        raise ValueError("one preset opens the first screen")
+    groups = list(GROUPS)
+    in_order = sorted(methods.values(), key=lambda method: (method.place, method.title))
+    return (
+        {method.id: method for method in in_order if isinstance(method, Pruner)},
+        {method.id: method for method in in_order if isinstance(method, Consensus)},
+        {method.id: method for method in in_order if isinstance(method, Blend)},
+        {
+            preset.id: preset
+            for preset in sorted(
+                presets.values(), key=lambda one: (groups.index(one.group), one.place, one.title)
+            )
+        },
+    )
+
+
+def _check(preset: Preset, methods: dict[str, Method]) -> None:
+    pruner, rule = methods.get(preset.prune), methods.get(preset.consensus)
+    if not isinstance(pruner, Pruner) or not isinstance(rule, Consensus | Blend):
+        raise ValueError(
+            f"the preset {preset.id} names {preset.prune} and {preset.consensus}: a pruner and a "
+            "rule are needed"
+        )
+    knobs = {knob.name for knob in (*pruner.knobs, *rule.knobs)}
+    if unknown := {*preset.defaults, *preset.shown, *preset.opening} - knobs:
+        raise ValueError(f"the preset {preset.id} sets {sorted(unknown)}, which is no knob")
+
+
+PRUNERS, CONSENSUS, BLENDS, PRESETS = collect(_modules())
+RULES: dict[str, Consensus | Blend] = {**CONSENSUS, **BLENDS}
+"""What combines: consensus rules and blends."""
+
+__all__ = ["BLENDS", "CONSENSUS", "PRESETS", "PRUNERS", "RULES", "collect"]

@@ -26,133 +26,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from merging.declarations.knobs import AMPLIFICATION, DENSITY, PARTITION_MODE, Axis, Knob, Law
+from merging.checkpoints import Entry
+from merging.declarations import shifts
+from merging.declarations.knobs import AMPLIFICATION, DENSITY, PARTITION_MODE, Knob
+from merging.declarations.laws import Law, dense_factor, kept_count, partition_densities
+from merging.declarations.measures import Passes, Reader
+from merging.declarations.methods import Evidence, Preset, Pruned, Pruner
+from merging.declarations.retention import counts_of, inside_rings
+from merging.declarations.values import Recipe, Source, value_at
+from merging.evidence.outliers import measure_outliers
+from merging.instructions import Keep
+from merging.methods import magnitude
+from merging.selection.tied import KEEP_ALL, KEEP_NONE, Cut
 
-_ROUNDING = 1e-12  # shares of entries that differ by less are the same
-
-AXIS = Axis(
-    id="dynamic",
-    kind="prune",
-    title="Dynamic",
-    summary="Keep the largest changes, more of them where a layer or linear has outliers.",
-    formula="density per linear = density + shift * layer offset + shift * linear offset",
-    paper="Zhu et al. 2024, DPPA, step 1 (dynamic pruning)",
-    url="https://arxiv.org/abs/2403.02799",
-    words="Keep about {kept}, more where layers have outliers.",
-    law=Law("largest", linears=True),
-    knobs=(
-        DENSITY,
-        AMPLIFICATION,
-        PARTITION_MODE,
-        Knob(
-            "density_shift", "Density shift", 0.08,
-            "How far the density may move by layer, and again by linear.",
-            low=0.0, high=0.2, step=0.01, unit="share of entries",
-        ),
-        Knob(
-            "layer_outlier", "Layer outlier", 3.0,
-            "A change above this many means counts as an outlier of its layer.",
-            low=1.0, high=10.0, step=0.5, unit="means",
-        ),
-        Knob(
-            "linear_outlier", "Linear outlier", 5.0,
-            "A change above this many means counts as an outlier of its linear.",
-            low=1.0, high=10.0, step=0.5, unit="means",
-        ),
-        Knob(
-            "scale_dense", "Unpruned tensors", "one",
-            "Embeddings, norms and heads: add their change once, times the largest factor, or not.",
-            choices=("one", "max", "none"),
-        ),
-        Knob(
-            "tie_rule", "Equal changes at the cut", "spread",
-            "spread: keep as many as asked for, evenly placed. drop: none of them (authors' code).",
-            choices=("spread", "drop"),
-        ),
-    ),
-)  # fmt: skip
-
-
-def layer_offsets(rates: np.ndarray) -> np.ndarray:
-    """A_l of step 2.
-
-    Args:
-        rates: (n_layers,) layer outlier rates, any common unit.
-
-    Returns:
-        (n_layers,) float64 in [-1, 1]; all 0 where the rates are equal.
-    """
-    centred = rates - rates.mean() if rates.size else rates
-    return _divide_by_largest(centred)
-
-
-def linear_offsets(rates: np.ndarray, numels: np.ndarray) -> np.ndarray:
-    """B_lk of step 4, over all linears of the model.
-
-    Args:
-        rates: (n_linears,) linear outlier rates.
-        numels: (n_linears,) entries of each linear.
-
-    Returns:
-        (n_linears,) float64 in [-1, 1]; all 0 where the rates are equal or all 0.
-    """
-    if not rates.size or rates.mean() == 0:
-        return np.zeros_like(rates)
-    relative = rates / rates.mean()
-    relative = relative - (numels * relative).sum() / numels.sum()
-    return _divide_by_largest(relative)
-
-
-def _divide_by_largest(values: np.ndarray) -> np.ndarray:
-    largest = np.abs(values).max() if values.size else 0.0
-    # equal rates leave rounding noise of order 1e-16, which must not be blown up to +-1
-    return values / largest if largest > 1e-12 else np.zeros_like(values)
-
-
-def densities(
-    density: float | np.ndarray, shift: float, layer: np.ndarray, linear: np.ndarray
-) -> np.ndarray:
-    """rho_lk of step 5, before clipping.
-
-    Args:
-        density: share kept on average, in [0, 1]; one, or (n_linears,).
-        shift: `density_shift`.
-        layer, linear: (n_linears,) the offsets A_l (repeated per linear) and B_lk.
-
-    Returns:
-        (n_linears,) float64.
-    """
-    # 1 - s with s = 1 - density in doubles, as the released code gets it from its sparsity
-    sparsity = np.array([round(1.0 - one, 12) for one in np.atleast_1d(density).tolist()])
-    return (1.0 - sparsity) + shift * layer + shift * linear
-
-
-def fitted(rhos: np.ndarray, numels: np.ndarray, densities: np.ndarray) -> np.ndarray:
-    """Densities in [0, 1] that differ as the rhos do and keep what was asked for as a whole.
-
-    All move by one amount and end at 0 and 1; the amount is such that the mean over all entries is
-    that of `densities`. Nothing moves where the rhos already are so.
-
-    Args:
-        rhos: (n,) float64, densities by step 5.
-        numels: (n,) entries of each linear.
-        densities: (n,) the densities asked for, in [0, 1], before any shift.
-
-    Returns:
-        (n,) float64 in [0, 1].
-    """
-    asked, total = float(numels @ densities), float(numels.sum())
-    values = np.clip(rhos, 0.0, 1.0)
-    if abs(asked - numels @ values) <= _ROUNDING * total:
-        return values
-    # What is kept grows with the amount, in straight pieces between the amounts at which a linear
-    # leaves 0, and grows with all its entries, or reaches 1: find the piece, then the place in it.
-    amounts = np.concatenate([-rhos, 1.0 - rhos])
-    order = np.argsort(amounts, kind="stable")
-    amounts = amounts[order]
-    growth = np.cumsum(np.concatenate([numels, -numels])[order])
-    kept = np.concatenate([[0.0], np.cumsum(growth[:-1] * np.diff(amounts))])
-    return np.clip(rhos + np.interp(asked, kept, amounts), 0.0, 1.0)
+Densities = list[dict[str, list[float]]]
+"""Per expert: of every linear by name, the K nested densities."""
 
 
 def cut_rank(numel: int, rho: float) -> int:
@@ -168,6 +56,166 @@ def cut_rank(numel: int, rho: float) -> int:
     return min(int(numel * (1.0 - rho)), numel)
 
 
-def dense_factor(scale_dense: str, factors: Sequence[float]) -> float:
-    """Factor on the delta of tensors that are not pruned."""
-    return {"one": 1.0, "max": max(factors), "none": 0.0}[scale_dense]
+def measure(recipe: Recipe, passes: Passes) -> Evidence:
+    """Steps 1 to 5: counts outliers, and sets every linear's densities by them."""
+    values = recipe.parameters
+    outliers = measure_outliers(
+        passes, layer_outlier=values["layer_outlier"], linear_outlier=values["linear_outlier"]
+    )
+    names = [entry.name for entry in outliers.linears]
+    nested = [
+        _nested(recipe, source, offsets, outliers.linears)
+        for source, offsets in zip(recipe.sources, outliers.offsets(), strict=True)
+    ]
+    return Evidence([dict(zip(names, rows.tolist(), strict=True)) for rows in nested])
+
+
+def _nested(
+    recipe: Recipe,
+    source: Source,
+    offsets: tuple[np.ndarray, np.ndarray],
+    linears: Sequence[Entry],
+) -> np.ndarray:
+    """(n_linears, K) densities of one expert's nested partitions."""
+    shift, count = recipe.parameters["density_shift"], len(source.amplification)
+    layer, linear = offsets
+    numels = np.array([entry.numel for entry in linears], dtype=np.float64)
+    asked = np.array(
+        [partition_densities(value_at(source.density, entry), count) for entry in linears]
+    ).reshape(len(linears), count)
+    if recipe.parameters["tie_rule"] == "drop":
+        rows = [shifts.densities(one, shift, layer, linear) for one in asked.T]
+        return np.clip(rows, 0.0, 1.0).T
+    moved = shift * (layer + linear)
+    return np.array([shifts.fitted(one + moved, numels, one) for one in asked.T]).T
+
+
+def decide(recipe: Recipe, reader: Reader, densities: Densities) -> Pruned:
+    """Step 6: cuts of a linear; other tensors as `scale_dense` says."""
+    factors = magnitude.factors_of(recipe)
+    if not reader.entry.place.is_linear:
+        scale = recipe.parameters["scale_dense"]
+        return Pruned([Keep(dense_factor(scale, own)) for own in factors])
+    nested = [rows[reader.entry.name] for rows in densities]
+    dense = [row[-1] for row in nested]
+    if recipe.parameters["tie_rule"] == "drop":
+        ranks = [[cut_rank(reader.numel, rho) for rho in row] for row in nested]
+        return _above(recipe, reader, ranks, dense, factors)
+    keeps = [tuple(kept_count(reader.numel, density) for density in row) for row in nested]
+    return magnitude.largest(recipe, reader, keeps, dense, factors)
+
+
+def _above(
+    recipe: Recipe,
+    reader: Reader,
+    ranks: Sequence[Sequence[int]],
+    dense: Sequence[float],
+    factors: magnitude.Factors,
+) -> Pruned:
+    """Rings that hold what is strictly above the entries at some ascending ranks."""
+    inner = [[rank for rank in row if 0 <= rank < reader.numel] for row in ranks]
+    statistics = reader.order_statistics(inner) if any(inner) else [[] for _ in inner]
+    cuts = []
+    for row, wanted, values in zip(ranks, inner, statistics, strict=True):
+        by_rank = {-1: KEEP_ALL, reader.numel: KEEP_NONE}
+        for rank, one in zip(wanted, values, strict=True):
+            by_rank[rank] = Cut(one.value, 0, one.above)  # strictly above: no tie is kept
+        cuts.append([by_rank[rank] for rank in row])
+    counted = [kept_count(reader.numel, one) for one in dense]
+    above = [reader.numel if row[-1].count is None else row[-1].count for row in cuts]
+    nested = [counts_of(row, reader.numel) for row in cuts]
+    inside = list(map(inside_rings, above, nested, factors))
+    return Pruned(
+        [magnitude.rings(recipe, reader, index, row, factors) for index, row in enumerate(cuts)],
+        magnitude.kept(recipe, reader, dense, counted, inside),
+    )
+
+
+METHODS = (
+    Pruner(
+        id="dynamic",
+        place=2,
+        title="Dynamic",
+        summary="Keep the largest changes, more of them where a layer or linear has outliers.",
+        formula="density per linear = density + shift * layer offset + shift * linear offset",
+        paper="Zhu et al. 2024, DPPA, step 1 (dynamic pruning)",
+        url="https://arxiv.org/abs/2403.02799",
+        words="Keep about {kept}, more where layers have outliers.",
+        law=Law("largest", linears=True),
+        passes=lambda recipe: 2,
+        measure=measure,
+        decide=decide,
+        knobs=(
+            DENSITY,
+            AMPLIFICATION,
+            PARTITION_MODE,
+            Knob(
+                "density_shift",
+                "Density shift",
+                0.08,
+                "How far the density may move by layer, and again by linear.",
+                low=0.0,
+                high=0.2,
+                step=0.01,
+                unit="share of entries",
+            ),
+            Knob(
+                "layer_outlier",
+                "Layer outlier",
+                3.0,
+                "A change above this many means counts as an outlier of its layer.",
+                low=1.0,
+                high=10.0,
+                step=0.5,
+                unit="means",
+            ),
+            Knob(
+                "linear_outlier",
+                "Linear outlier",
+                5.0,
+                "A change above this many means counts as an outlier of its linear.",
+                low=1.0,
+                high=10.0,
+                step=0.5,
+                unit="means",
+            ),
+            Knob(
+                "scale_dense",
+                "Unpruned tensors",
+                "one",
+                "Embeddings, norms and heads: add their change once, times the largest factor, "
+                "or not.",
+                choices=("one", "max", "none"),
+            ),
+            Knob(
+                "tie_rule",
+                "Equal changes at the cut",
+                "spread",
+                "spread: keep as many as asked for, evenly placed. drop: none of them (authors' "
+                "code).",
+                choices=("spread", "drop"),
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="dppa",
+        place=0,
+        title="DPPA",
+        group="elect",
+        prune="dynamic",
+        consensus="sum",
+        summary="Prunes by magnitude with densities per layer and linear, amplifies what is left.",
+        use_when="Experts drifted far from the base and must be pruned hard.",
+        defaults={"density": 0.2, "amplification": (1.0, 1.0)},
+        # of the built-in family merged four ways, these settings keep most
+        opening={
+            "density": 0.3,
+            "amplification": (1.7, 1.4, 1.1, 1.0),
+            "lambda": 0.4,
+            "scale_dense": "none",
+        },
+    ),
+)

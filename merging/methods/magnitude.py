@@ -10,61 +10,186 @@ order.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
+from merging.checkpoints import Entry
 from merging.declarations.knobs import (
     AMPLIFICATION,
     DENSITY,
     PARTITION_MODE,
+    RESCALE,
     SCOPE,
-    Axis,
-    Knob,
-    Law,
 )
+from merging.declarations.laws import Law, kept_count, partition_densities, ring_factors
+from merging.declarations.measures import Passes, Reader
+from merging.declarations.methods import Evidence, Preset, Pruned, Pruner
+from merging.declarations.retention import Kept, counts_of, inside_rings, with_changes
+from merging.declarations.values import Recipe
+from merging.errors import RecipeError
+from merging.evidence.norms import l1_ratio
+from merging.evidence.whole_model import model_cuts, model_offsets
+from merging.instructions import Decision, Keep, Ranks, Rings
+from merging.selection.statistics import largest_cuts
+from merging.selection.tied import KEEP_ALL, Cut
 
-AXIS = Axis(
-    id="magnitude",
-    kind="prune",
-    title="Magnitude",
-    summary="Keep the largest changes of every tensor.",
-    formula="keep the int(density * n) entries of largest |delta|, drop the rest",
-    paper="Yadav et al. 2023, TIES-Merging, step 1 (trim)",
-    url="https://arxiv.org/abs/2306.01708",
-    words="Keep the largest {kept}.",
-    law=Law("largest"),
-    knobs=(
-        DENSITY,
-        SCOPE,
-        AMPLIFICATION,
-        PARTITION_MODE,
-        Knob(
-            "rescale", "Rescale", False,
-            "Multiply what is kept of a tensor so that the sum of its magnitudes stays.",
-        ),
-    ),
-)  # fmt: skip
+Keeps = list[tuple[int, ...]]
+"""Per expert, how many entries its nested partitions hold."""
+Factors = tuple[tuple[float, ...], ...]
+"""Per expert, the factor on each of its rings."""
 
 
-def kept_count(numel: int, density: float) -> int:
-    """Number of entries kept of `numel` at `density` in [0, 1], as mergekit: int(density * n), but
-    at least one where the density is above 0."""
-    return min(numel, max(int(density * numel), int(density > 0)))
+def factors_of(recipe: Recipe) -> Factors:
+    """The factor on every ring of every expert."""
+    mode = recipe.parameters["partition_mode"]
+    return tuple(tuple(ring_factors(source.amplification, mode)) for source in recipe.sources)
 
 
-def partition_densities(density: float, partitions: int) -> list[float]:
-    """Nested densities of K partitions, smallest first; the last equals `density`."""
-    inner = [round(density * (k + 1) / partitions, 12) for k in range(partitions - 1)]
-    return [*inner, density]
+def decide(recipe: Recipe, reader: Reader, evidence: Cuts | None) -> Pruned:
+    """Cuts that keep exactly int(density * n) entries of the tensor, or the model's cuts."""
+    factors = factors_of(recipe)
+    if evidence is not None:
+        first, rows = evidence[0][reader.entry.name], enumerate(evidence[1])
+        return Pruned([rings(recipe, reader, i, cuts, factors, first) for i, cuts in rows])
+    dense = tuple(source.at("density", reader.entry) for source in recipe.sources)
+    keeps = _keeps(reader.numel, dense, tuple(map(len, factors)))
+    return largest(recipe, reader, keeps, dense, factors)
 
 
-def ring_factors(amplification: Sequence[float], mode: str) -> list[float]:
-    """Factor that each ring gets, most important ring first.
+@functools.lru_cache(maxsize=1024)
+def _keeps(numel: int, dense: tuple[float, ...], partitions: tuple[int, ...]) -> Keeps:
+    """Tensors of one size share them."""
+    return [
+        tuple(kept_count(numel, one) for one in partition_densities(density, count))
+        for density, count in zip(dense, partitions, strict=True)
+    ]
+
+
+def largest(
+    recipe: Recipe, reader: Reader, keeps: Keeps, dense: Sequence[float], factors: Factors
+) -> Pruned:
+    """Rings that hold exactly so many of the largest entries.
 
     Args:
-        amplification: K factors, most important partition first, each >= 0.
-        mode: "ring": as given. "max": the authors' code, where overlapping partitions are folded
-            by larger magnitude, so that a ring gets the largest factor of itself and later ones.
+        dense: per expert, the density that led to them.
     """
-    if mode == "ring":
-        return list(amplification)
-    return [max(amplification[k:]) for k in range(len(amplification))]
+    if reader.numel == 0:
+        return Pruned([Keep()] * reader.experts)
+    counted = [row[-1] for row in keeps]
+    if reader.finds_cuts and not recipe.parameters.get("rescale"):
+        changed = reader.changed()
+        nested = [with_changes(reader.numel, *row) for row in zip(keeps, changed, strict=True)]
+        inside = list(map(inside_rings, counted, nested, factors))
+        return Pruned(
+            list(map(Ranks, keeps, factors)), kept(recipe, reader, dense, counted, inside)
+        )
+    cuts = largest_cuts(reader.order_statistics, reader.stops, reader.numel, keeps)
+    nested = [counts_of(row, reader.numel) for row in cuts]
+    inside = list(map(inside_rings, counted, nested, factors))
+    return Pruned(
+        [rings(recipe, reader, index, row, factors) for index, row in enumerate(cuts)],
+        kept(recipe, reader, dense, counted, inside),
+    )
+
+
+def rings(
+    recipe: Recipe, reader: Reader, index: int, cuts: Sequence[Cut], factors: Factors,
+    offset: int = 0,
+) -> Decision:  # fmt: skip
+    """One expert's rings between its cuts, rescaled where the recipe says so."""
+    own = factors[index]
+    if all(cut == KEEP_ALL for cut in cuts):
+        return Keep(own[0])
+    decision = Rings(tuple(cuts), own, offset)
+    if not recipe.parameters.get("rescale"):
+        return decision
+    ratio = l1_ratio(reader, index, replace(decision, factors=(1.0,) * len(own)))
+    return replace(decision, factors=tuple(factor * ratio for factor in own))
+
+
+def kept(
+    recipe: Recipe, reader: Reader, dense: Sequence[float], counted: Sequence[int],
+    inside: Sequence[tuple[float, float, float]],
+) -> list[Kept]:  # fmt: skip
+    """What is kept of one tensor; inside: per expert the last three values of `Kept`."""
+    numel = reader.numel
+    rows = zip(recipe.sources, dense, counted, inside, strict=True)
+    return [
+        Kept(numel, source.at("density", reader.entry) * numel, share * numel, count, *last)
+        for source, share, count, last in rows
+    ]
+
+
+Cuts = tuple[dict[str, int], list[list[Cut]]]
+"""With one cut over the model: where each tensor begins in it, and every expert's cuts."""
+
+
+def measure(recipe: Recipe, passes: Passes) -> Evidence:
+    """With `scope: model`, the cuts over the model laid flat, tensors sorted by name."""
+    if recipe.parameters["scope"] != "model":
+        return Evidence()
+    offsets, count = model_offsets(passes.family)
+    densities = [source.density.constant or 0.0 for source in recipe.sources]
+    keeps = [
+        [kept_count(count, one) for one in partition_densities(density, len(source.amplification))]
+        for density, source in zip(densities, recipe.sources, strict=True)
+    ]
+    cuts = model_cuts(passes, keeps)
+    rows = zip(densities, keeps, cuts, factors_of(recipe), strict=True)
+    told = tuple(
+        Kept(
+            count,
+            asked * count,
+            asked * count,
+            row[-1],
+            *inside_rings(row[-1], counts_of(own, count), factors),
+        )
+        for asked, row, own, factors in rows
+    )
+    return Evidence((offsets, cuts), kept=told)
+
+
+def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
+    """One cut over the model needs one density."""
+    for source in recipe.sources:
+        if recipe.parameters["scope"] == "model" and source.density.constant is None:
+            raise RecipeError(
+                f"models: {source.model}: scope: model ranks all tensors together and needs one "
+                "density; give a single number, or scope: tensor"
+            )
+    return ()
+
+
+METHODS = (
+    Pruner(
+        id="magnitude",
+        place=1,
+        title="Magnitude",
+        summary="Keep the largest changes of every tensor.",
+        formula="keep the int(density * n) entries of largest |delta|, drop the rest",
+        paper="Yadav et al. 2023, TIES-Merging, step 1 (trim)",
+        url="https://arxiv.org/abs/2306.01708",
+        words="Keep the largest {kept}.",
+        law=Law("largest"),
+        passes=lambda recipe: 2 if recipe.parameters["scope"] == "model" else 0,
+        measure=measure,
+        decide=decide,
+        check=check,
+        knobs=(DENSITY, SCOPE, AMPLIFICATION, PARTITION_MODE, RESCALE),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="magnitude",
+        place=1,
+        title="Magnitude pruning",
+        group="elect",
+        prune="magnitude",
+        consensus="sum",
+        summary="Keeps each expert's largest changes and adds them.",
+        use_when="You want small edits that do not get in each other's way.",
+        shown={"density": 0.2},
+    ),
+)

@@ -1,15 +1,28 @@
 """No pruning: every change is kept."""
 
-from merging.declarations.knobs import Axis, Law
+from __future__ import annotations
 
-AXIS = Axis(
-    id="none",
-    kind="prune",
-    title="Nothing",
-    summary="Keep every change.",
-    formula="delta",
-    paper="",
-    url="",
-    words="Keep every change.",
-    law=Law("all"),
+from merging.declarations.laws import Law
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Pruned, Pruner
+from merging.declarations.values import Recipe
+from merging.instructions import Keep
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
+    """Every expert keeps every change."""
+    return Pruned([Keep()] * reader.experts)
+
+
+METHODS = (
+    Pruner(
+        id="none",
+        place=0,
+        title="Nothing",
+        summary="Keep every change.",
+        formula="delta",
+        words="Keep every change.",
+        law=Law("all"),
+        decide=decide,
+    ),
 )

@@ -20,33 +20,24 @@ constant row has u = 0, a constant S is 1 at and above the threshold (0 where ex
 out-vote each other everywhere), and rows too short to clip are not clipped.
 """
 
-from merging.declarations.knobs import LAMBDA, SCOPE, WEIGHT, Axis, Knob
+from __future__ import annotations
 
-AXIS = Axis(
-    id="pcb",
-    kind="consensus",
-    title="PCB",
-    summary="Weigh every parameter by how it competes within and between experts.",
-    formula="sum_i w_i C_i S_i / sum_i S_i, S = rescaled top share of exp(n u^2) * agreement",
-    paper="Du et al. 2024, PCB-Merging, section 3",
-    url="https://arxiv.org/abs/2410.02396",
-    words="Let them compete for every parameter: {pcb_density:.0%} of each take part.",
-    knobs=(
-        WEIGHT,
-        LAMBDA,
-        Knob(
-            "pcb_density", "Competing share", 0.1,
-            "Share of each expert's parameters that survives the competition.",
-            low=0.001, high=1.0, step=0.001, unit="share of entries kept",
-        ),
-        Knob(
-            "variant", "Variant", "pairwise", "How agreement between experts is scored.",
-            choices=("pairwise", "reference", "nlp", "vision"),
-        ),
-        SCOPE,
-    ),
-)  # fmt: skip
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import numpy as np
+
+from merging.checkpoints import Entry
+from merging.declarations.knobs import LAMBDA, SCOPE, WEIGHT, Knob
+from merging.declarations.measures import Passes, Reader
+from merging.declarations.methods import Consensus, Evidence, Preset, Pruning
+from merging.declarations.values import Recipe
+from merging.evidence.whole_model import ModelSweep, model_offsets
+from merging.instructions import Bounds, Competition, Decision
+from merging.selection.statistics import Sweep, buckets_near, statistics, upper_histogram
+
+_WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
+_GUESSED = 1 << 20  # entries sampled, about
 CLIP = {"reference": 1e-4, "nlp": 1e-2, "vision": 1e-2, "pairwise": 1e-2}
 
 
@@ -59,3 +50,158 @@ def clip_ranks(count: int, clip: float) -> tuple[int, int]:
 def threshold_rank(count: int, density: float) -> int:
     """Ascending rank of the score that maps to 0, at share `density` in (0, 1]."""
     return min(int(count * (1 - density)), count - 1)
+
+
+def _over_model(recipe: Recipe) -> bool:
+    return recipe.parameters["scope"] == "model"
+
+
+def measure(recipe: Recipe, passes: Passes, pruning: Pruning) -> Evidence:
+    """With scope: model, the bounds over all merged tensors, as a Competition without weights."""
+    if not _over_model(recipe):
+        return Evidence()
+
+    def scores(game: Competition) -> Sweep:
+        return ModelSweep(passes, lambda r, b: r.score_sweep(pruning(r), game, b))
+
+    magnitudes = ModelSweep(passes, lambda r, buckets: r.sweep(buckets, pruning(r)))
+    count = model_offsets(passes.family)[1]
+    experts = len(passes.family.experts)
+    sample = _sample(passes, pruning, count)
+    game = _competition(recipe, magnitudes, scores, count, experts, sample, passes.score_histograms)
+    names = [model.name for i, model in enumerate(passes.family.experts) if i not in game.active]
+    idle = f"{', '.join(names)}: no change against the base; left out of the competition"
+    return Evidence(game, notes=(idle,) if names else ())
+
+
+def _sample(passes: Passes, pruning: Pruning, count: int) -> np.ndarray | None:
+    """(E, s) float32: some of the model's deltas, to guess by; None where there is no cheap one or
+    deltas are pruned, which may depend on where they stand."""
+    if pruning.law.order != "all" or count < _WORTH_GUESSING:
+        return None
+    stride = max(1, count // _GUESSED) | 1
+    rows = passes.map(lambda reader: reader.sample(stride))
+    samples = [sample for sample in rows if sample is not None]
+    return np.concatenate(samples, axis=1) if samples else None
+
+
+def decide(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], whole: Competition | None
+) -> Competition:
+    """The competition of one tensor."""
+    game = whole or _competition(
+        recipe,
+        lambda buckets: reader.sweep(buckets, decisions),
+        lambda game: lambda buckets: reader.score_sweep(decisions, game, buckets),
+        reader.numel,
+        reader.experts,
+    )
+    return replace(game, weights=recipe.weights_at(reader.entry))
+
+
+def _competition(
+    recipe: Recipe,
+    magnitudes: Sweep,
+    scores: Callable[[Competition], Sweep],
+    count: int,
+    experts: int,
+    sample: np.ndarray | None = None,
+    score_histograms: Callable[[np.ndarray, Competition], list[np.ndarray]] | None = None,
+) -> Competition:
+    """Clip bounds from the magnitudes, then thresholds from the scores.
+
+    Args:
+        sample: some of the deltas, (E, s); saves a pass each where guesses by it come true.
+        score_histograms: of such a sample, see `Passes`.
+    """
+    variant = recipe.parameters["variant"]
+    nobody = Competition((), variant, (), ())
+    if count == 0:
+        return nobody
+    low, high = clip_ranks(count, CLIP[variant])
+    guess = None
+    if sample is not None:
+        sizes = [upper_histogram(row) for row in np.abs(sample)]
+        guess = [buckets_near(row, count, (low, high)) for row in sizes]
+    found = statistics(magnitudes, [[low, high, count - 1]] * experts, guess)
+    active = tuple(index for index, row in enumerate(found) if row[2].value > 0)
+    if not active:
+        return nobody
+    bounds = tuple(Bounds(found[i][0].value, found[i][1].value) for i in active)
+    game = Competition((), variant, active, bounds)
+    ranks = [threshold_rank(count, recipe.parameters["pcb_density"]), count - 1]
+    guess = None
+    if sample is not None and score_histograms is not None:
+        sampled = score_histograms(sample, game)
+        guess = [buckets_near(row, count, ranks[:1]) for row in sampled]
+    ends = statistics(scores(game), [ranks] * len(active), guess)
+    complete = tuple(
+        replace(bound, threshold=row[0].value, top=row[1].value)
+        for bound, row in zip(bounds, ends, strict=True)
+    )
+    return replace(game, bounds=complete)
+
+
+def remarks(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
+    """Where everything takes part nobody is out-voted."""
+    if recipe.parameters["pcb_density"] < 1.0:
+        return ()
+    return ("density: 1 lets out-voted changes take part; 0.05 to 0.2 is usual for PCB",)
+
+
+METHODS = (
+    Consensus(
+        id="pcb",
+        place=3,
+        title="PCB",
+        summary="Weigh every parameter by how it competes within and between experts.",
+        formula="sum_i w_i C_i S_i / sum_i S_i, S = rescaled top share of exp(n u^2) * agreement",
+        paper="Du et al. 2024, PCB-Merging, section 3",
+        url="https://arxiv.org/abs/2410.02396",
+        words="Let them compete for every parameter: {pcb_density:.0%} of each take part.",
+        passes=lambda recipe: 4 if _over_model(recipe) else 0,
+        measure=measure,
+        measures=lambda recipe: True,
+        decide=decide,
+        check=remarks,
+        unpredicted="Which of them take part, only the merge can tell.",
+        needs_all=True,
+        implied={"normalize": True},
+        knobs=(
+            WEIGHT,
+            LAMBDA,
+            Knob(
+                "pcb_density",
+                "Competing share",
+                0.1,
+                "Share of each expert's parameters that survives the competition.",
+                low=0.001,
+                high=1.0,
+                step=0.001,
+                unit="share of entries kept",
+                also="density",
+            ),
+            Knob(
+                "variant",
+                "Variant",
+                "pairwise",
+                "How agreement between experts is scored.",
+                choices=("pairwise", "reference", "nlp", "vision"),
+            ),
+            replace(SCOPE, default="model"),  # as the paper
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="pcb",
+        place=5,
+        title="PCB-Merging",
+        group="elect",
+        consensus="pcb",
+        summary="Balances how parameters compete within and between experts.",
+        use_when="Experts of different strength share one model.",
+        defaults={"scope": "model"},
+    ),
+)

@@ -9,30 +9,16 @@ chunking and device change nothing. The model counts by its folder's name, where
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
-from merging.declarations.knobs import DENSITY, Axis, Knob, Law
-
-AXIS = Axis(
-    id="random",
-    kind="prune",
-    title="Random",
-    summary="Drop changes at random and rescale the rest.",
-    formula="keep each entry with probability density; delta / density",
-    paper="Yu et al. 2023, Language Models are Super Mario (DARE), eq. 2-4",
-    url="https://arxiv.org/abs/2311.03099",
-    words="Keep {kept} at random.",
-    law=Law("random"),
-    knobs=(
-        DENSITY,
-        Knob("rescale", "Rescale", True, "Divide what is kept so that its sum is preserved."),
-        Knob(
-            "rescale_by", "Rescale by", "density",
-            "density: divide by the density (paper). l1: match the tensor's L1 norm (mergekit).",
-            choices=("density", "l1"),
-        ),
-        Knob("seed", "Seed", 0, "Same seed, same draw.", low=0, high=2**31 - 1, step=1),
-    ),
-)  # fmt: skip
+from merging.checkpoints import short_names
+from merging.declarations.knobs import DENSITY, SEED, Knob
+from merging.declarations.laws import Law
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Preset, Pruned, Pruner
+from merging.declarations.values import Recipe
+from merging.evidence.norms import l1_ratio
+from merging.instructions import Decision, Draw, Keep
 
 
 def draw_keys(seed: int, model: str, tensor: str) -> tuple[int, int]:
@@ -42,3 +28,77 @@ def draw_keys(seed: int, model: str, tensor: str) -> tuple[int, int]:
         int.from_bytes(digest[:4], "little", signed=True),
         int.from_bytes(digest[4:], "little", signed=True),
     )
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
+    """One draw per expert, keyed by seed, model and tensor."""
+    names = short_names([source.model for source in recipe.sources], recipe.folder)
+    return Pruned([_draw(recipe, reader, index, name) for index, name in enumerate(names)])
+
+
+def _draw(recipe: Recipe, reader: Reader, index: int, name: str) -> Decision:
+    density = recipe.sources[index].at("density", reader.entry)
+    if density >= 1.0:
+        return Keep()
+    values = recipe.parameters
+    draw = Draw(draw_keys(values["seed"], name, reader.entry.name), density, 1.0)
+    if not values["rescale"] or density <= 0.0:
+        return draw
+    if values["rescale_by"] == "density":
+        return replace(draw, scale=1.0 / density)
+    return replace(draw, scale=l1_ratio(reader, index, draw))
+
+
+METHODS = (
+    Pruner(
+        id="random",
+        place=3,
+        title="Random",
+        summary="Drop changes at random and rescale the rest.",
+        formula="keep each entry with probability density; delta / density",
+        paper="Yu et al. 2023, Language Models are Super Mario (DARE), eq. 2-4",
+        url="https://arxiv.org/abs/2311.03099",
+        words="Keep {kept} at random.",
+        law=Law("random"),
+        decide=decide,
+        knobs=(
+            DENSITY,
+            Knob("rescale", "Rescale", True, "Divide what is kept so that its sum is preserved."),
+            Knob(
+                "rescale_by",
+                "Rescale by",
+                "density",
+                "density: divide by the density (paper). l1: match the tensor's L1 norm "
+                "(mergekit).",
+                choices=("density", "l1"),
+            ),
+            SEED,
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="dare_linear",
+        place=3,
+        title="DARE",
+        group="elect",
+        prune="random",
+        consensus="sum",
+        summary="Drops changes at random, rescales the rest, adds them.",
+        use_when="Changes are tiny (mean below 0.002) and many.",
+        shown={"density": 0.5},
+    ),
+    Preset(
+        id="dare_ties",
+        place=4,
+        title="DARE + TIES",
+        group="elect",
+        prune="random",
+        consensus="ties",
+        summary="Drops changes at random, then elects signs.",
+        use_when="As DARE, with several experts that disagree.",
+        defaults={"normalize": False},
+        shown={"density": 0.5},
+    ),
+)

@@ -9,18 +9,66 @@ authors' code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from merging.declarations.knobs import LAMBDA, NORMALIZE, SCOPE, WEIGHT, Axis
+from merging.declarations.knobs import LAMBDA, NORMALIZE, SCOPE, WEIGHT
+from merging.declarations.measures import Passes, Reader
+from merging.declarations.methods import Consensus, Evidence, Preset, Pruning
+from merging.declarations.values import Recipe
+from merging.instructions import Decision, Election
 
-AXIS = Axis(
-    id="ties",
-    kind="consensus",
-    title="TIES",
-    summary="Elect a sign per parameter, then average the experts that agree.",
-    formula="sign = sgn(sum_i w_i delta_i); mean of w_i delta_i with that sign",
-    paper="Yadav et al. 2023, TIES-Merging, steps 2-3",
-    url="https://arxiv.org/abs/2306.01708",
-    words="Elect a sign for every parameter and {join} those that agree.",
-    knobs=(WEIGHT, LAMBDA, replace(NORMALIZE, default=True), SCOPE),
+
+def _over_model(recipe: Recipe) -> bool:
+    return recipe.parameters["scope"] == "model"
+
+
+def measure(recipe: Recipe, passes: Passes, pruning: Pruning) -> Evidence:
+    """The sign that exact cancellations elect: True for +."""
+    if not _over_model(recipe):
+        return Evidence(True)
+    balances = passes.map(
+        lambda reader: reader.vote_balance(pruning(reader), recipe.weights_at(reader.entry))
+    )
+    return Evidence(sum(balances) > 0)
+
+
+def decide(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], zero_is_positive: bool
+) -> Election:
+    """An election with the tensor's weights."""
+    weights = recipe.weights_at(reader.entry)
+    return Election(weights, recipe.parameters["normalize"], zero_is_positive)
+
+
+METHODS = (
+    Consensus(
+        id="ties",
+        place=2,
+        title="TIES",
+        summary="Elect a sign per parameter, then average the experts that agree.",
+        formula="sign = sgn(sum_i w_i delta_i); mean of w_i delta_i with that sign",
+        paper="Yadav et al. 2023, TIES-Merging, steps 2-3",
+        url="https://arxiv.org/abs/2306.01708",
+        words="Elect a sign for every parameter and {join} those that agree.",
+        passes=lambda recipe: int(_over_model(recipe)),
+        measure=measure,
+        measures=_over_model,
+        decide=decide,
+        knobs=(WEIGHT, LAMBDA, replace(NORMALIZE, default=True), SCOPE),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="ties",
+        place=2,
+        title="TIES",
+        group="elect",
+        prune="magnitude",
+        consensus="ties",
+        summary="Keeps the largest changes, elects a sign, averages those that agree.",
+        use_when="Several experts change the same parameters in opposite directions.",
+        shown={"density": 0.2},
+    ),
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 from merging.declarations.schedules import before, is_number
 from merging.errors import RecipeError, shown
+from merging.methods import CONSENSUS, PRESETS
 
 MAX_MODELS = 256
 MAX_SLICES = 256
@@ -142,7 +143,9 @@ def _base(document: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> A
 
 
 def _competes(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
-    return "pcb" in (document.get("merge_method"), parameters.get("consensus"))
+    preset = PRESETS.get(str(document.get("merge_method")))
+    rule = CONSENSUS.get(parameters.get("consensus", preset.consensus if preset else ""))
+    return rule is not None and rule.needs_all
 
 
 def _models(
@@ -173,7 +176,7 @@ def _models(
             if own is None and first.get("model") != base:
                 if competes:
                     raise RecipeError(
-                        f"slices[{index}]: {name} is missing; with pcb every slice lists all models"
+                        f"slices[{index}]: {name} is missing; every slice lists all models"
                     )
                 own = {"weight": 0}
             values.append(own or {})

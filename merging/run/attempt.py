@@ -25,7 +25,8 @@ from merging.recipe import Recipe
 from merging.run import record
 from merging.run.devices import engine_for
 from merging.run.journal import Journal, Written, key_of, resumable
-from merging.run.measuring import Stages, stages_of
+from merging.run.lowering import passes
+from merging.run.measuring import Measured, measure
 from merging.run.readback import ReadBack
 from merging.run.stacks import drift
 from merging.run.tensors import copy_rest, overflow, specs_of
@@ -85,31 +86,30 @@ def attempt(order: Order, device: str, chunk: int | None, resident: bool) -> Fin
         chunk: elements worked on at a time; None for what suits the device.
         resident: the family may stay in the device's memory, where it fits.
     """
-    stages = stages_of(order.recipe)
-    stream = _stream(order, stages, device, chunk, resident)
-    stages.measure(stream)
+    stream = _stream(order, device, chunk, resident)
+    measured = measure(order.recipe, stream)
     _check_unchanged(order.family)
     with _draft(order, stream, device) as draft:
         begun = _how_it_began(draft)
-        written = _write(draft, stages)
-        kept = _kept(stages, written, order.family)
+        written = _write(draft, measured)
+        kept = _kept(measured, written, order.family)
         copied, remarks = _copy(draft)
         digest = _read_back(draft, written, copied)
         _publish(draft, digest)
-    notes = [*([begun] if order.resume else []), *stages.notes, *remarks]
+    notes = [*([begun] if order.resume else []), *measured.lowering.notes, *remarks]
     notes += filter(None, (difference(name, part) for name, part in kept.items()))
     moved = drift(order.family, written)
     return Finished(digest, stream.engine, moved, kept, tuple(dict.fromkeys(notes)))
 
 
-def _stream(order: Order, stages: Stages, device: str, chunk: int | None, resident: bool) -> Stream:
+def _stream(order: Order, device: str, chunk: int | None, resident: bool) -> Stream:
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     engine = order.engine or engine_for(order.family, order.recipe, device)
     return engine(
         order.family,
         device=device,
-        passes=stages.passes + 1,  # the last one reads back
+        passes=passes(order.recipe) + 2,  # the last two merge and read back
         progress=order.progress,
         cancel=order.cancel,
         chunk=chunk,
@@ -172,7 +172,7 @@ def _how_it_began(draft: Draft) -> str:
     return f"{finished} of {len(draft.order.family.merged)} tensors were there already"
 
 
-def _write(draft: Draft, stages: Stages) -> dict[str, Written]:
+def _write(draft: Draft, measured: Measured) -> dict[str, Written]:
     """Merges what is not there yet; what was written of every merged tensor, by its name."""
     stream, finished = draft.stream, dict(draft.journal.finished)
     missing = []
@@ -185,9 +185,9 @@ def _write(draft: Draft, stages: Stages) -> dict[str, Written]:
             draft.back.submit(entry, finished[entry.name].checksum)
 
     def take(reader: TensorReader, chunks: Iterable[MergedChunk]) -> Written:
-        return _take(draft, reader, chunks, stages.kept(reader.entry.name))
+        return _take(draft, reader, chunks, measured.kept.get(reader.entry.name, ()))
 
-    written = stream.merge(missing, stages.decide, draft.dtypes, take)
+    written = stream.merge(missing, measured.decide, draft.dtypes, take)
     return finished | {e.name: parts for e, parts in zip(missing, written, strict=True)}
 
 
@@ -262,7 +262,7 @@ def _check_unchanged(family: Family) -> None:
         model.check_unchanged()
 
 
-def _kept(stages: Stages, written: dict[str, Written], family: Family) -> dict[str, Kept]:
+def _kept(measured: Measured, written: dict[str, Written], family: Family) -> dict[str, Kept]:
     """By the experts' names; empty where nothing is pruned by magnitude."""
-    parts = stages.kept_of_all() or total(tensor.kept for tensor in written.values())
+    parts = measured.lowering.pruning.kept or total(tensor.kept for tensor in written.values())
     return {model.name: part for model, part in zip(family.experts, parts, strict=False)}

@@ -12,11 +12,11 @@ from merging.checkpoints.layout import depths, text_depths
 from merging.checkpoints.output import located
 from merging.errors import FamilyMismatch, MergeError, RecipeError
 from merging.kinship import Problem
+from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 from merging.run import space
 from merging.run.tensors import specs_of
 from merging.sketches.foresight import foresee
-from merging.stages import value_at
 
 _NO_SUM = 1e-8  # weights whose sum is smaller in magnitude have no average
 
@@ -54,7 +54,7 @@ def open_recipe(recipe: Recipe) -> Family:
     family = open_family(base, experts, recipe.keep_base)
     _refuse(kinship.account(recipe, family))
     _check_layers(recipe, family)
-    _check_weights(recipe, family)
+    _check_methods(recipe, family)
     return family
 
 
@@ -92,11 +92,8 @@ def check(
 
 def idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
     """A note for every filter of the recipe that no merged tensor answers to."""
-    schedules = [recipe.strength]
-    for source in recipe.sources:
-        schedules += [source.weight, source.density]
     names = [entry.name for entry in family.merged]
-    filters = dict.fromkeys(text for schedule in schedules for text in schedule.filters)
+    filters = dict.fromkeys(text for schedule in recipe.schedules for text in schedule.filters)
     return tuple(
         f"filter {text!r} is in no merged tensor's name: its values are never used"
         for text in filters
@@ -132,7 +129,7 @@ def _family_and_remarks(
         family = open_family(models[0], models[1:], recipe.keep_base)
         remarks += kinship.account(recipe, family)
         _check_layers(recipe, family)
-        _check_weights(recipe, family)
+        _check_methods(recipe, family)
         remarks += [Problem("warning", "recipe", note) for note in idle_filters(recipe, family)]
         remarks += foresee(recipe, family, sketches) if sketches else []
     except MergeError as error:
@@ -152,14 +149,7 @@ def _check_layers(recipe: Recipe, family: Family) -> None:
     )
 
 
-def _check_weights(recipe: Recipe, family: Family) -> None:
-    """Raises RecipeError where an average's weights, which vary along the model, sum to 0."""
-    if recipe.consensus != "mean" or not recipe.parameters.get("normalize", True):
-        return
-    for entry in family.merged:
-        weights = [value_at(source.weight, entry) for source in recipe.sources]
-        if abs(sum(weights)) < _NO_SUM:
-            raise RecipeError(
-                f"tensor {entry.name}: the weights {', '.join(f'{w:g}' for w in weights)} sum to "
-                "0, so there is no average; change one, or use task_arithmetic"
-            )
+def _check_methods(recipe: Recipe, family: Family) -> None:
+    """Raises RecipeError where the recipe's methods cannot work on these tensors."""
+    for method in (PRUNERS[recipe.prune], RULES[recipe.consensus]):
+        method.check(recipe, family.merged)

@@ -7,8 +7,8 @@ from pathlib import Path
 from merging.checkpoints import Family
 from merging.declarations.retention import CAUSES
 from merging.kinship.problem import Problem
+from merging.methods import PRUNERS
 from merging.recipe import Recipe
-from merging.sketches.laws import LAWS
 from merging.sketches.plan import Plan, plan
 
 _TOLD = 5e-3  # of the entries: predictions are not exact
@@ -21,7 +21,7 @@ def foresee(recipe: Recipe, family: Family, sketches: Path) -> list[Problem]:
         sketches: folder of sketches kept by scans; without the family's only what the recipe says
             by itself is told.
     """
-    if LAWS[recipe.prune].order != "largest":
+    if PRUNERS[recipe.prune].law.order != "largest":
         return []
     planned = _planned(recipe, family, sketches)
     if planned is None:

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from merging.checkpoints.layout import blocks_of
+from merging.declarations import shifts
+from merging.declarations.laws import Law, dense_factor, partition_densities, ring_factors
 from merging.declarations.retention import CAUSES
 from merging.declarations.schedules import Schedule
 from merging.errors import RecipeError
-from merging.methods import dynamic, magnitude
+from merging.evidence.outliers import layer_means
+from merging.methods import PRUNERS
 from merging.recipe import Recipe
 from merging.sketches import tails
-from merging.sketches.laws import LAWS
-from merging.sketches.outliers import expert_offsets, layer_means
 from merging.sketches.sketch import FamilySketch
 
 
@@ -83,7 +84,7 @@ def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
         raise RecipeError(
             f"the recipe has {len(recipe.sources)} experts, the sketch {len(sketch.experts)}"
         )
-    law = LAWS[recipe.prune]
+    law = law_of(recipe)
     pruned = np.array(
         [law.order != "all" and (t.is_linear or not law.linears) for t in sketch.tensors], bool
     )
@@ -107,6 +108,11 @@ def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
         made, summary=summary, causes=_causes(made, sketch, asked, counts),
         worst_layer=_worst_layer(made, sketch),
     )  # fmt: skip
+
+
+def law_of(recipe: Recipe) -> Law:
+    """What a recipe's pruner does to magnitudes."""
+    return PRUNERS[recipe.prune].law
 
 
 def _along(sketch: FamilySketch, schedules: Sequence[Schedule]) -> np.ndarray:
@@ -134,7 +140,7 @@ def _densities(
     shifted = "density_shift" in recipe.parameters
     for row, source in enumerate(recipe.sources):
         count = len(source.amplification)
-        nested = np.array([magnitude.partition_densities(d, count) for d in asked[row].tolist()])
+        nested = np.array([partition_densities(d, count) for d in asked[row].tolist()])
         for k in range(n_partitions):
             values = nested[:, min(k, count - 1)]
             if shifted:
@@ -168,11 +174,11 @@ def _shifted(
     values = recipe.parameters
     layer, linear = offsets(sketch, row, values["layer_outlier"], values["linear_outlier"])
     if drops_ties(recipe):
-        moved = dynamic.densities(asked, values["density_shift"], layer, linear)
+        moved = shifts.densities(asked, values["density_shift"], layer, linear)
         return moved, int(((moved < 0) | (moved > 1))[pruned].sum())
     moved = asked + values["density_shift"] * (layer + linear)
     numel = sketch.numel[pruned].astype(np.float64)
-    moved[pruned] = dynamic.fitted(moved[pruned], numel, asked[pruned])
+    moved[pruned] = shifts.fitted(moved[pruned], numel, asked[pruned])
     return moved, 0
 
 
@@ -200,7 +206,7 @@ def offsets(
         bounds = linear_outlier * norms / np.maximum(numel, 1.0)
         linear_counts = tails.count_above(sketch, row, linear, bounds)
     a, b = np.zeros(len(sketch.tensors)), np.zeros(len(sketch.tensors))
-    a[linear], b[linear] = expert_offsets(layers, numel, layer_counts, linear_counts)
+    a[linear], b[linear] = shifts.offsets(layers, numel, layer_counts, linear_counts)
     return a, b
 
 
@@ -219,7 +225,7 @@ def _counts(
             raise RecipeError("scope: model needs one density for the whole model")
         return _kept_counts(density[:, 0], float(sketch.numel.sum()))
     numel = sketch.numel[None, :, None].astype(np.float64)
-    if LAWS[recipe.prune].order == "random":
+    if law_of(recipe).order == "random":
         return density * numel
     if drops_ties(recipe):
         keep = np.maximum(numel - np.floor(numel * (1.0 - density)) - 1.0, 0.0)
@@ -230,18 +236,18 @@ def _counts(
 
 
 def _kept_counts(density: np.ndarray, numel: np.ndarray | float) -> np.ndarray:
-    """`magnitude.kept_count` of arrays."""
+    """`laws.kept_count` of arrays."""
     return np.minimum(np.maximum(np.floor(density * numel), density > 0), numel)
 
 
 def _whole_model(recipe: Recipe) -> bool:
-    return LAWS[recipe.prune].order == "largest" and recipe.parameters.get("scope") == "model"
+    return law_of(recipe).order == "largest" and recipe.parameters.get("scope") == "model"
 
 
 def _kept(
     recipe: Recipe, sketch: FamilySketch, density: np.ndarray, counts: np.ndarray
 ) -> tails.Kept:
-    if LAWS[recipe.prune].order != "largest":
+    if law_of(recipe).order != "largest":
         return tails.Kept(np.zeros_like(density), np.ones_like(density), density, density, density)
     if _whole_model(recipe):
         return tails.keep_largest_of_model(sketch, counts, strict=drops_ties(recipe))
@@ -251,13 +257,13 @@ def _kept(
 def _gain(recipe: Recipe, pruned: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(E, T, K): the factor on every ring, and on what is not pruned."""
     gain = np.ones(shape)
-    if LAWS[recipe.prune].order != "largest":
+    if law_of(recipe).order != "largest":
         return gain
     for row, source in enumerate(recipe.sources):
-        factors = magnitude.ring_factors(source.amplification, recipe.parameters["partition_mode"])
+        factors = ring_factors(source.amplification, recipe.parameters["partition_mode"])
         gain[row, :, : len(factors)] = factors
         if "scale_dense" in recipe.parameters:
-            dense = dynamic.dense_factor(recipe.parameters["scale_dense"], factors)
+            dense = dense_factor(recipe.parameters["scale_dense"], factors)
             gain[row, ~pruned] = dense
     return gain
 
@@ -302,7 +308,7 @@ def _causes(
         whole = keep >= sketch.numel.sum()
     else:
         keep, changed = counts[..., -1][chosen], changed[chosen]
-        whole = (keep >= numel[chosen]) | (LAWS[made.recipe.prune].order == "random")
+        whole = (keep >= numel[chosen]) | (law_of(made.recipe).order == "random")
     lacking = np.where(whole, 0.0, np.maximum(keep - changed, 0.0)).sum()
     steps = [
         (asked * numel)[chosen].sum(), (density * numel)[chosen].sum(), keep.sum(),
@@ -348,7 +354,7 @@ def _clash(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> dict[str, flo
 def _kept_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.ndarray:
     """(E, S): how likely each sampled change is kept."""
     tensor = sketch.sample_tensor
-    order = LAWS[made.recipe.prune].order
+    order = law_of(made.recipe).order
     if order == "all":
         return np.ones(sketch.sample.shape)
     if order == "random":

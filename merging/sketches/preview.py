@@ -15,8 +15,8 @@ from merging.checkpoints import Family
 from merging.checkpoints.layout import blocks_of
 from merging.engines import fused
 from merging.engines.eager import Profile
+from merging.evidence.outliers import layer_means
 from merging.selection.statistics import HALF
-from merging.sketches.outliers import layer_means
 from merging.sketches.scan import (
     LAYER_OUTLIER,
     LINEAR_OUTLIER,

@@ -21,10 +21,11 @@ import numpy as np
 
 from merging.checkpoints import Entry, Family, fingerprint
 from merging.engines import fused
-from merging.engines.eager import Profile, ProgressCallback, Stream, TensorReader, model_offsets
+from merging.engines.eager import Profile, ProgressCallback, Stream, TensorReader
 from merging.errors import NonFinite
+from merging.evidence.outliers import Nearby, count_outliers, leave_out_others, likely_bounds
+from merging.evidence.whole_model import model_offsets
 from merging.selection.statistics import HALF
-from merging.sketches.outliers import Nearby, count_outliers, leave_out_others, likely_bounds
 from merging.sketches.sketch import (
     FIRST_KEY,
     N_BINS,
@@ -214,7 +215,7 @@ def _measure(stream: Stream, multiples: tuple[float, float]) -> dict[str, np.nda
     """The sketch's arrays: one pass over every tensor, one over the linears for outliers."""
     merged = stream.family.merged
     linears = _linears(merged)
-    leave_out_others(stream, linears, passes=1)
+    leave_out_others(stream, linears, times=1)
     likely = likely_bounds(stream, linears, *multiples)
     nearby = Nearby(linears, len(stream.family.experts), multiples)
     starts, total = model_offsets(stream.family)

@@ -22,12 +22,14 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from merging.checkpoints import Entry, Family, resolve
+from merging.declarations.methods import Consensus
 from merging.declarations.schedules import Rule, Schedule
+from merging.declarations.values import value_at
 from merging.demo.tasks import Task
 from merging.errors import Cancelled, NotEnoughSpace, RecipeError
+from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 from merging.run.preflight import open_recipe
-from merging.stages import value_at
 from merging.trial.likelihood import IGNORED, Row, answer_logits, padded
 from merging.trial.loading import load
 from merging.trial.memory import batch_bytes, free_bytes, gigabytes
@@ -139,7 +141,9 @@ def search(
 
 
 def _check_recipe(recipe: Recipe) -> None:
-    if (recipe.prune, recipe.consensus) != ("none", "sum") or recipe.parameters.get("normalize"):
+    rule = RULES[recipe.consensus]
+    linear = isinstance(rule, Consensus) and rule.linear and not recipe.parameters.get("normalize")
+    if PRUNERS[recipe.prune].law.order != "all" or not linear:
         raise RecipeError(
             "search learns the weights of task_arithmetic (prune: none, consensus: sum); this "
             f"recipe has prune: {recipe.prune} and consensus: {recipe.consensus}"
@@ -390,5 +394,9 @@ def _with_weights(recipe: Recipe, learned: Mapping[Group, torch.Tensor], layers:
             Rule(module, tuple(values.get((module, layer), rest) for layer in range(layers)))
             for module in modules
         ]
-        sources.append(replace(source, weight=Schedule((*rules, Rule("*", (rest,))))))
+        sources.append(
+            replace(
+                source, values={**source.values, "weight": Schedule((*rules, Rule("*", (rest,))))}
+            )
+        )
     return replace(recipe, sources=tuple(sources))

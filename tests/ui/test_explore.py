@@ -13,7 +13,7 @@ import pytest
 from merging import recipe as recipes
 from merging.engines.eager import Progress
 from merging.errors import ModelNotFound, RecipeError
-from merging.methods import CONSENSUS, PRESETS, PRUNERS
+from merging.methods import CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.sketches.plan import plan
 from tests.ui.sketches import sketch
 from ui import controls, explore, explore_view, figures
@@ -99,7 +99,7 @@ def test_every_event_is_private(built) -> None:
 
 
 def test_every_declared_knob_has_a_control(values) -> None:
-    for axis in (*PRUNERS.values(), *CONSENSUS.values()):
+    for axis in (*PRUNERS.values(), *RULES.values()):
         for knob in controls.extra(axis):
             assert f"{axis.id}.{knob.name}" in values
 
@@ -126,7 +126,8 @@ def test_a_preset_sets_every_control(built, values, preset) -> None:
     )  # fmt: skip
     for name, default in controls.settings(preset).items():
         if name in recipe.parameters:
-            assert recipe.parameters[name] == default
+            value = recipe.parameters[name]
+            assert getattr(value, "constant", value) == default
         elif name == "density":
             assert recipe.sources[0].density.constant == default
 

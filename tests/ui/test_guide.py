@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from html import escape
 
-from merging.methods import CONSENSUS, PRESETS, PRUNERS, ties
+from merging.methods import CONSENSUS, PRESETS, PRUNERS, RULES
 from ui import guide
 
 
@@ -13,7 +13,7 @@ def test_every_axis_preset_and_knob_has_its_line() -> None:
     page = guide.page()
     for preset in PRESETS.values():
         assert escape(preset.use_when) in page
-    for axis in (*PRUNERS.values(), *CONSENSUS.values()):
+    for axis in (*PRUNERS.values(), *RULES.values()):
         assert escape(axis.formula) in page
         assert escape(axis.paper) in page
         for knob in axis.knobs:
@@ -28,13 +28,13 @@ def test_bounds_are_written_in_full() -> None:
 
 def test_sources_are_links() -> None:
     page = guide.page()
-    for axis in (*PRUNERS.values(), *CONSENSUS.values()):
+    for axis in (*PRUNERS.values(), *RULES.values()):
         if axis.url:
             assert f"href='{axis.url}'" in page
 
 
 def test_declarations_are_text_not_markup(monkeypatch) -> None:
-    odd = replace(ties.AXIS, id="odd", summary="<script>alert(1)</script>")
+    odd = replace(CONSENSUS["ties"], id="odd", summary="<script>alert(1)</script>")
     monkeypatch.setitem(guide.CONSENSUS, "odd", odd)
     assert "<script>" not in guide.page()
 

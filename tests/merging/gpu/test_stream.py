@@ -11,15 +11,15 @@ import torch
 from merging import recipe as recipes
 from merging.checkpoints import Family
 from merging.engines import eager, sources
-from merging.engines.eager import Stream, TensorReader
+from merging.engines.eager import Stream
 from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
 from merging.gpu import order, triton_kernels
 from merging.gpu import stream as gpu
 from merging.run.devices import engine_for
+from merging.run.lowering import lower
 from merging.run.merge import merge
 from merging.run.preflight import open_recipe
-from merging.stages import decide, make_consensus, make_pruner
 from tests.engines import RECIPES, awkward, cut_exactly, digest, mixed_family, one_tensor
 
 CUDA = torch.cuda.is_available()
@@ -90,13 +90,10 @@ def test_a_kept_family_is_sorted_once_and_merged_again(family: Path, monkeypatch
 
 def _merge_on_device(recipe: recipes.Recipe, family: Family, kept: KeptFamily, entries) -> None:
     """Merges without writing; what lies on the device is what torch makes of it."""
-    pruner, consensus = make_pruner(recipe), make_consensus(recipe)
     here, there = Stream(family), gpu.KernelStream(family, device=DEVICE, source=kept)
     types = {entry.name: "F32" for entry in entries}
 
-    def decided(reader: TensorReader) -> tuple:
-        return decide(recipe, pruner, consensus, reader)
-
+    decided = lower(recipe, here).decide
     for batch in there.batches(entries, types, most=300_000):
         jobs, _ = there.decided(batch, decided, types)
         merged = there.launched(jobs)

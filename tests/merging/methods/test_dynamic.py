@@ -8,14 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merging.methods.dynamic import (
-    cut_rank,
-    dense_factor,
-    densities,
-    fitted,
-    layer_offsets,
-    linear_offsets,
-)
+from merging.declarations.laws import dense_factor
+from merging.declarations.shifts import densities, fitted, layer_offsets, linear_offsets
+from merging.methods.dynamic import cut_rank
 from merging.selection.tied import places
 from tests.families import document, llama, merged, merged_one, tuned, write_family
 

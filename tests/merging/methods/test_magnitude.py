@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from merging.declarations.laws import kept_count, partition_densities, ring_factors
 from merging.instructions.pruning import amplify
-from merging.methods.magnitude import kept_count, partition_densities, ring_factors
 from tests.families import document, llama, merged, merged_one, tuned, write_family
 
 TAU = [0.9, -0.2, 0.5, 0.0, -0.6, 0.1, 0.3, -0.4, 0.05, 0.7]

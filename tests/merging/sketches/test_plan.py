@@ -13,11 +13,12 @@ from merging import recipe as recipes
 from merging.checkpoints import Family, open_checkpoint, open_family, resolve
 from merging.engines.eager import Stream
 from merging.errors import RecipeError
+from merging.evidence.outliers import measure_outliers
 from merging.recipe import Recipe
+from merging.run.lowering import lower
 from merging.sketches.plan import drops_ties, offsets, plan
 from merging.sketches.scan import scan
 from merging.sketches.sketch import FamilySketch
-from merging.stages import make_pruner
 from tests.families import document, llama, small_family, tuned, write_family
 
 LARGE = 4096  # entries from which on one more or less is no matter
@@ -53,11 +54,11 @@ def pruning(prune: str, density: object, partitions: int, **parameters: object) 
 
 def really_kept(recipe: Recipe, family: Family) -> np.ndarray:
     """(3, E, T, K): shares of entries, L1 and L2 that each ring keeps, from pruned deltas."""
-    pruner, stream = make_pruner(recipe), Stream(family)
-    pruner.prepare(stream)
+    stream = Stream(family)
+    lowered = lower(recipe, stream)
     shares = np.zeros((3, len(family.experts), len(family.merged), recipe.partitions))
     for column, reader in enumerate(stream.readers()):
-        decisions = pruner.decide(reader)
+        decisions = lowered.prune(reader).decisions
         deltas = reader.deltas(0, reader.numel)
         for row, after in enumerate(reader.pruned(decisions, 0, reader.numel)):
             before, after = deltas[row].double().numpy(), after.double().numpy()
@@ -179,14 +180,15 @@ def test_linears_alone_are_pruned_dynamically(families) -> None:
 def test_dynamic_densities_are_those_of_the_merge(families) -> None:
     for kind in ("float32", "bfloat16"):
         family, sketch = families[kind]
-        pruner = make_pruner(pruning("dynamic", 0.2, 1))
-        pruner.prepare(Stream(family))
-        for row in range(2):
+        outliers = measure_outliers(Stream(family), layer_outlier=3.0, linear_outlier=5.0)
+        places = {entry.name: index for index, entry in enumerate(outliers.linears)}
+        for row, measured in enumerate(outliers.offsets()):
             layer, linear = offsets(sketch, row)
             for column, tensor in enumerate(sketch.tensors):
                 if tensor.is_linear:
-                    found = pruner._offsets[row][tensor.name]
-                    assert (layer[column], linear[column]) == pytest.approx(found, abs=1e-9)
+                    place = places[tensor.name]
+                    expected = measured[0][place], measured[1][place]
+                    assert (layer[column], linear[column]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_densities_outside_the_range_are_warned_of(families) -> None:
@@ -232,11 +234,11 @@ def test_unchanged_tensors_and_tiny_ones_are_planned(tmp_path) -> None:
 def test_the_clash_is_the_share_of_kept_changes_that_are_opposed(families) -> None:
     family, sketch = families["float32"]
     recipe = pruning("magnitude", 0.3, 1)
-    pruner, stream = make_pruner(recipe), Stream(family)
-    pruner.prepare(stream)
+    stream = Stream(family)
+    lowered = lower(recipe, stream)
     opposed = kept = 0
     for reader in stream.readers():
-        first, second = reader.pruned(pruner.decide(reader), 0, reader.numel)
+        first, second = reader.pruned(lowered.prune(reader).decisions, 0, reader.numel)
         opposed += 2 * int((first * second < 0).sum())
         kept += int((first != 0).sum() + (second != 0).sum())
     assert plan(recipe, sketch).summary["clash"] == pytest.approx(opposed / kept, abs=0.01)
@@ -316,15 +318,17 @@ def random_recipes(random: np.random.Generator, count: int) -> list[Recipe]:
 
 def left_of(recipe: Recipe, family: Family) -> tuple[np.ndarray, np.ndarray]:
     """(E, T) each: entries that the torch engine leaves a change, and the energy they had."""
-    pruner, stream = make_pruner(recipe), Stream(family)
-    pruner.prepare(stream)
+    stream = Stream(family)
+    lowered = lower(recipe, stream)
     counts = np.zeros((len(family.experts), len(family.merged)), dtype=np.int64)
     energy = np.zeros(counts.shape)
     for column, reader in enumerate(stream.readers()):
         if reader.numel == 0:
             continue
         before = reader.deltas(0, reader.numel)
-        for row, after in enumerate(reader.pruned(pruner.decide(reader), 0, reader.numel)):
+        for row, after in enumerate(
+            reader.pruned(lowered.prune(reader).decisions, 0, reader.numel)
+        ):
             counts[row, column] = int((after != 0).sum())
             energy[row, column] = float((before[row].double()[after != 0] ** 2).sum())
     return counts, energy

@@ -15,7 +15,7 @@ from merging import kernels
 from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.engines import fused
 from merging.errors import BadCheckpoint, Cancelled, NonFinite
-from merging.sketches import outliers
+from merging.evidence import outliers
 from merging.sketches import scan as scanning
 from merging.sketches.scan import _ARRAYS as ARRAYS
 from merging.sketches.scan import scan, select_experts, sketch_key

@@ -14,11 +14,11 @@ import numpy as np
 
 from merging.checkpoints import Entry
 from merging.checkpoints.layout import blocks_of
-from merging.engines.eager import Near, Stream, TensorReader
-from merging.methods import dynamic
+from merging.declarations import shifts
+from merging.declarations.measures import Near, Passes, Reader
 
-Offsets = dict[str, tuple[float, float]]
-"""Linear's name -> its layer's and its own offset, each in [-1, 1]."""
+Offsets = tuple[np.ndarray, np.ndarray]
+"""Of every linear, its layer's offset and its own, each in [-1, 1]."""
 
 _WORTH_SAMPLING = 1 << 24  # entries from which guessing by a sample saves more than it costs
 _SAMPLED = 1 << 13  # entries in a sample of one linear: its mean to a percent or two
@@ -42,56 +42,24 @@ class OutlierRates:
         """Per expert."""
         layers = blocks_of([entry.name for entry in self.linears])
         numels = np.array([entry.numel for entry in self.linears], dtype=np.float64)
-        result = []
-        for layer_counts, linear_counts in zip(self.layer_counts, self.linear_counts, strict=True):
-            a, b = expert_offsets(layers, numels, layer_counts, linear_counts)
-            result.append(
-                {entry.name: (float(a[i]), float(b[i])) for i, entry in enumerate(self.linears)}
-            )
-        return result
-
-
-def expert_offsets(
-    layers: np.ndarray, numels: np.ndarray, layer_counts: np.ndarray, linear_counts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Layer and linear offsets of one expert.
-
-    Args:
-        layers: (n,) layer index of each linear.
-        numels: (n,) entries of each linear.
-        layer_counts, linear_counts: (n,) outliers.
-
-    Returns:
-        Two (n,) float64 arrays in [-1, 1].
-    """
-    if not layers.size:
-        return np.zeros(0), np.zeros(0)
-    unique, position = np.unique(layers, return_inverse=True)
-    total = np.bincount(position, weights=numels, minlength=unique.size)
-    above = np.bincount(position, weights=layer_counts, minlength=unique.size)
-    # divided before they become percent, as the authors' code: a rate's last bit can move a cut
-    layer_rates = 100.0 * (above / np.maximum(total, 1))
-    linear_rates = 100.0 * (linear_counts / np.maximum(numels, 1))
-    return (
-        dynamic.layer_offsets(layer_rates)[position],
-        dynamic.linear_offsets(linear_rates, numels),
-    )
+        rows = zip(self.layer_counts, self.linear_counts, strict=True)
+        return [shifts.offsets(layers, numels, *counts) for counts in rows]
 
 
 def measure_outliers(
-    stream: Stream, *, layer_outlier: float, linear_outlier: float
+    passes: Passes, *, layer_outlier: float, linear_outlier: float
 ) -> OutlierRates:
     """Counts the outliers of every linear of every expert, in two passes over the linears."""
-    linears = tuple(entry for entry in stream.family.merged if entry.place.is_linear)
-    leave_out_others(stream, linears, passes=2)
-    norms = stream.map(lambda reader: reader.l1_norms(), entries=linears)
-    sums = np.array(norms).reshape(len(linears), len(stream.family.experts)).T
+    linears = tuple(entry for entry in passes.family.merged if entry.place.is_linear)
+    leave_out_others(passes, linears, times=2)
+    norms = passes.map(lambda reader: reader.l1_norms(), entries=linears)
+    sums = np.array(norms).reshape(len(linears), len(passes.family.experts)).T
     limits = bounds(linears, sums, layer_outlier, linear_outlier)
-    return OutlierRates(linears, *count_outliers(stream, linears, limits, {}))
+    return OutlierRates(linears, *count_outliers(passes, linears, limits, {}))
 
 
 def count_outliers(
-    stream: Stream,
+    passes: Passes,
     linears: Sequence[Entry],
     limits: np.ndarray,
     known: Mapping[int, list[list[int]]],
@@ -107,13 +75,13 @@ def count_outliers(
     """
     places = {entry.name: i for i, entry in enumerate(linears) if i not in known}
     left = [entry for entry in linears if entry.name in places]
-    stream.total -= sum(e.numel for e in linears) - sum(e.numel for e in left)
+    passes.total -= sum(e.numel for e in linears) - sum(e.numel for e in left)
 
-    def count(reader: TensorReader) -> list[list[int]]:
+    def count(reader: Reader) -> list[list[int]]:
         return reader.count_above(limits[places[reader.entry.name]].tolist())
 
-    found = dict(zip(places.values(), stream.map(count, entries=left), strict=True))
-    counts = np.zeros((len(linears), len(stream.family.experts), 2), dtype=np.int64)
+    found = dict(zip(places.values(), passes.map(count, entries=left), strict=True))
+    counts = np.zeros((len(linears), len(passes.family.experts), 2), dtype=np.int64)
     for index, row in (*known.items(), *found.items()):
         counts[index] = row
     return counts[:, :, 0].T, counts[:, :, 1].T
@@ -189,14 +157,14 @@ def bounds(
 
 
 def likely_bounds(
-    stream: Stream, linears: Sequence[Entry], layer_outlier: float, linear_outlier: float
+    passes: Passes, linears: Sequence[Entry], layer_outlier: float, linear_outlier: float
 ) -> dict[str, list[list[float]]]:
     """`bounds` by a sample of every linear, per tensor; none where no sample is cheap."""
     total = sum(entry.numel for entry in linears)
-    if total < _WORTH_SAMPLING or stream.open(linears[0]).sample(linears[0].numel) is None:
+    if total < _WORTH_SAMPLING or passes.open(linears[0]).sample(linears[0].numel) is None:
         return {}
-    stream.total += total  # `map` counts what it passes as read
-    found = stream.map(lambda reader: reader.sample(reader.numel // _SAMPLED | 1), "scan", linears)
+    passes.total += total  # `map` counts what it passes as read
+    found = passes.map(lambda reader: reader.sample(reader.numel // _SAMPLED | 1), "scan", linears)
     samples = [sample for sample in found if sample is not None and sample.size]
     if len(samples) < len(linears):  # an empty linear has no mean
         return {}
@@ -217,10 +185,10 @@ def _counted(near: Sequence[Sequence[Near]], limits: np.ndarray) -> list[list[in
     return counts
 
 
-def leave_out_others(stream: Stream, linears: tuple[Entry, ...], passes: int) -> None:
-    """Takes the tensors that `passes` over the linears leave out from the work expected."""
-    everything = sum(entry.numel for entry in stream.family.merged)
-    stream.total -= passes * (everything - sum(entry.numel for entry in linears))
+def leave_out_others(passes: Passes, linears: tuple[Entry, ...], times: int) -> None:
+    """Takes the tensors that so many passes over the linears leave out from the work expected."""
+    everything = sum(entry.numel for entry in passes.family.merged)
+    passes.total -= times * (everything - sum(entry.numel for entry in linears))
 
 
 def layer_means(layers: np.ndarray, numels: np.ndarray, sums: np.ndarray) -> np.ndarray:

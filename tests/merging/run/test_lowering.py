@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from merging import recipe as recipes
-from merging import stages
 from merging.engines import fused
 from merging.engines.eager import Stream
+from merging.evidence.whole_model import ModelSweep
 from merging.instructions import Bounds, Competition
+from merging.methods import pcb
+from merging.run.lowering import lower
 from merging.run.preflight import open_recipe
 from merging.selection.statistics import UPPER
-from merging.stages import ModelSweep, make_consensus, make_pruner
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +45,13 @@ def prepared(recipe: recipes.Recipe, kind: type[Stream]) -> tuple[object, int]:
     """The whole model's competition, and how many elements were read for it."""
     seen = []
     stream = kind(open_recipe(recipe), passes=6, progress=lambda report: seen.append(report.done))
-    pruner, consensus = make_pruner(recipe), make_consensus(recipe)
-    consensus.prepare(stream, pruner)
-    return consensus._whole, seen[-1]
+    return lower(recipe, stream).evidence.values, seen[-1]
 
 
 @pytest.mark.parametrize("variant", ["pairwise", "reference", "nlp", "vision"])
 def test_a_guess_changes_no_bound_and_saves_passes(variant: str, folder, monkeypatch) -> None:
     plain, read_plainly = prepared(recipe(folder, variant), Stream)
-    monkeypatch.setattr(stages, "_WORTH_GUESSING", 0)
+    monkeypatch.setattr(pcb, "_WORTH_GUESSING", 0)
     guessed, read = prepared(recipe(folder, variant), fused.FusedStream)
     assert guessed == plain
     assert read < read_plainly + 180_000  # the sample counts as a pass

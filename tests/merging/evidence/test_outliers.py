@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from merging.checkpoints import open_family
+from merging.declarations.shifts import offsets as expert_offsets
 from merging.engines import eager as engine
 from merging.engines import fused
 from merging.engines.eager import Stream
-from merging.sketches.outliers import expert_offsets, measure_outliers
+from merging.evidence.outliers import measure_outliers
 from tests.families import load_model, small_family, write_family
 
 

@@ -1,0 +1,153 @@
+"""What a method may ask of a family: the measurements that every engine makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from merging.checkpoints import Entry, Family
+from merging.instructions import Competition, Decision, Needs
+from merging.selection.statistics import OrderStatistic
+from merging.selection.tied import Band, Looked, Parted
+
+if TYPE_CHECKING:
+    from merging.later import torch
+
+T = TypeVar("T")
+Points = Literal["models", "changes"]
+Histograms = list[dict[int, np.ndarray]]
+"""Per expert, histograms by bucket (`selection.statistics.Sweep`)."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """The magnitudes of one expert's tensor that lie near a value.
+
+    Attributes:
+        first: upper 16 bits of the lowest of them.
+        above: how many magnitudes lie above them all.
+        coarse: (n,) int64, those that are `first`, `first` + 1... with no lower bits.
+        fine: (m,) uint32, bits of the others.
+    """
+
+    first: int
+    above: int
+    coarse: np.ndarray
+    fine: np.ndarray
+
+    def count_above(self, bound: float) -> int | None:
+        """How many magnitudes exceed `bound`, as float32; None where it is not near."""
+        bits = int(np.float32(bound).view(np.uint32))
+        bucket = (bits >> 16) - self.first
+        if not 0 <= bucket < self.coarse.size:
+            return None
+        fine = int(np.count_nonzero(self.fine > np.uint32(bits)))
+        return self.above + int(self.coarse[bucket + 1 :].sum()) + fine
+
+
+class Reader(Protocol):
+    """One tensor of a family. `numel` elements; deltas are float32, expert minus base."""
+
+    entry: Entry
+    numel: int
+    experts: int
+
+    @property
+    def finds_cuts(self) -> bool:
+        """True where decisions may be `Ranks`."""
+        ...
+
+    def spans(self, needs: Needs = "chunk") -> Iterator[tuple[int, int]]:
+        """(start, stop) of every chunk of a pass; each holds whole what is needed whole."""
+        ...
+
+    def delta(self, expert: int, start: int, stop: int) -> torch.Tensor:
+        """Expert minus base for [start, stop), (n,) float32. Not to be changed in place."""
+        ...
+
+    def gram(self, points: Points) -> np.ndarray:
+        """Inner products in float64: of the base and all experts, (1 + E, 1 + E), or of the
+        experts' changes, (E, E). Raises NonFinite naming the model."""
+        ...
+
+    def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
+        """Magnitudes of the changes at ascending ranks, per expert."""
+        ...
+
+    def sweep(
+        self, buckets: Sequence[Sequence[int]], decisions: Sequence[Decision] | None = None
+    ) -> Histograms:
+        """Histograms of the magnitudes of the pruned changes."""
+        ...
+
+    def score_sweep(
+        self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
+    ) -> Histograms:
+        """Histograms of the scores of a competition, of the experts that take part."""
+        ...
+
+    def changed(self) -> list[int]:
+        """Entries that differ from the base, per expert; of readers that find cuts."""
+        ...
+
+    def stops(self, parted: Sequence[Parted]) -> list[int]:
+        """Where cuts part the tensor's equal changes (`selection.tied`)."""
+        ...
+
+    def look(self, bands: Sequence[Band], first: int = 0) -> list[Looked]:
+        """One pass over the changes that share a magnitude, for some bands."""
+        ...
+
+    def sample(self, stride: int) -> np.ndarray | None:
+        """(E, s) float32: about every stride-th change; None where there is no cheap one."""
+        ...
+
+    def l1_norms(self) -> list[float]:
+        """Sum of |delta| of every expert, in float64."""
+        ...
+
+    def count_above(self, bounds: Sequence[Sequence[float]]) -> list[list[int]]:
+        """Entries with |delta| above each bound, per expert."""
+        ...
+
+    def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
+        """Entries whose weighted sum of pruned changes is above 0, minus those below."""
+        ...
+
+
+class Passes(Protocol):
+    """All merged tensors of a family.
+
+    Attributes:
+        total: elements that all passes together are expected to read, for the progress.
+        lock: for what several readers add up.
+        cuts_may_wait: False where something is measured by the cuts of pruned changes, so that they
+            must be known before a merge.
+    """
+
+    family: Family
+    total: int
+    lock: Any
+    cuts_may_wait: bool
+
+    def open(self, entry: Entry) -> Any:
+        """The reader of one merged tensor."""
+        ...
+
+    def map(
+        self,
+        function: Callable[[Any], T],
+        phase: str = "measure",
+        entries: Sequence[Entry] | None = None,
+        order: Callable[[Entry], Any] = ...,
+    ) -> list[T]:
+        """Calls `function` on the reader of every merged tensor, several at a time where there are
+        workers; results in the order of names."""
+        ...
+
+    def score_histograms(self, sample: np.ndarray, game: Competition) -> list[np.ndarray]:
+        """Scores of a competition for some changes, (E, s) float32, by upper bits."""
+        ...

@@ -1,0 +1,118 @@
+"""A recipe as a frozen value, every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from merging.checkpoints import Entry
+from merging.declarations.schedules import Schedule, constant
+
+_ONE = constant(1.0)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model of a recipe and its own values.
+
+    Attributes:
+        model: folder, Hub id or demo:NAME, as written.
+        values: its value of every knob that is per model: a Schedule, or a tuple of factors.
+        gives_tokenizer: the result gets its tokenizer, chat templates and generation settings
+            instead of the base's.
+    """
+
+    model: str
+    values: Mapping[str, Any]
+    gives_tokenizer: bool = False
+
+    def at(self, knob: str, entry: Entry) -> float:
+        """A knob's value for one tensor."""
+        return value_at(self.values.get(knob, _ONE), entry)
+
+    @property
+    def weight(self) -> Schedule:
+        """1 where the method has no weights."""
+        return self.values.get("weight", _ONE)
+
+    @property
+    def density(self) -> Schedule:
+        """1 where nothing is pruned."""
+        return self.values.get("density", _ONE)
+
+    @property
+    def amplification(self) -> tuple[float, ...]:
+        """K factors, most important partition first; one of 1 where there are no partitions."""
+        return self.values.get("amplification", (1.0,))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to merge and how, every default filled in.
+
+    Attributes:
+        method: the merge method's name (a preset).
+        base: the base's reference; where none is needed and none is named, the first model's.
+        prune: the pruner's id.
+        consensus: the id of the rule that combines: a consensus, or a blend of whole models.
+        parameters: every other knob of the two by name; a Schedule where it is scheduled.
+        dtype: type of the output ("bfloat16"), None for the base's own types.
+        folder: folder that relative paths are read against.
+        chat_template: "auto" for the one that most models have, a name or a text; None for that
+            of the tokenizer.
+        keep_base: parts of names; tensors that have one stay as the base has them.
+        layers: how many layers the models must have, where the recipe names them in slices.
+        notes: remarks for the user that are not errors.
+        origin: True where changes are counted from the base; False where it is one model of many,
+            or only lends its configuration.
+    """
+
+    method: str
+    base: str
+    sources: tuple[Source, ...]
+    prune: str
+    consensus: str
+    parameters: Mapping[str, Any]
+    dtype: str | None = None
+    folder: Path | None = None
+    chat_template: str | None = None
+    keep_base: tuple[str, ...] = ()
+    layers: int | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    origin: bool = field(default=True, compare=False)
+
+    @property
+    def strength(self) -> Schedule:
+        """lambda; 1 where the method has none."""
+        return self.parameters.get("lambda", _ONE)
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The source whose tokenizer the result gets; None for the base's."""
+        return next((s.model for s in self.sources if s.gives_tokenizer), None)
+
+    @property
+    def partitions(self) -> int:
+        """K, the number of partitions of the kept changes."""
+        return max(len(source.amplification) for source in self.sources)
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """Everything that may change along the model."""
+        given = [*self.parameters.values(), *(v for s in self.sources for v in s.values.values())]
+        return [value for value in given if isinstance(value, Schedule)]
+
+    def at(self, knob: str, entry: Entry) -> float:
+        """A scheduled knob's value for one tensor."""
+        return value_at(self.parameters[knob], entry)
+
+    def weights_at(self, entry: Entry) -> tuple[float, ...]:
+        """The models' weights for one tensor."""
+        return tuple(source.at("weight", entry) for source in self.sources)
+
+
+def value_at(schedule: Schedule, entry: Entry) -> float:
+    """A schedule's value for one tensor, by the depth of the stack that it is in."""
+    return schedule.at(entry.name, entry.place.layer, entry.place.depth)

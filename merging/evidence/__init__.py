@@ -1,0 +1,1 @@
+"""What methods measure over a whole family before they decide tensor by tensor."""

@@ -1,0 +1,173 @@
+"""Values of a recipe's knobs, held to what the methods declare."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from merging.declarations.knobs import SOFT_BOUNDS, Knob
+from merging.declarations.methods import Consensus, Method
+from merging.declarations.schedules import Schedule, chain, is_number
+from merging.errors import RecipeError, shown
+
+MAX_PARTITIONS = 16
+_LONGEST_KEY = 64  # beyond that no valid one is near
+SWITCHES = ("rescale", "normalize")
+"""mergekit names them for every task-vector method."""
+AXES = ("prune", "consensus")
+_HARMLESS = ("weight", "density", "int8_mask")  # without effect where a method has no such knob
+
+
+def knobs_of(pruner: Method, rule: Method, defaults: Mapping[str, Any]) -> dict[str, Knob]:
+    """The knobs of a recipe by name, the pruner's first: one that both have rules both.
+
+    Args:
+        defaults: of the preset.
+    """
+    knobs = {knob.name: knob for knob in (*rule.knobs, *pruner.knobs)}
+    for name, value in defaults.items():
+        if name in knobs:
+            knobs[name] = Knob(**{**vars(knobs[name]), "default": value})
+    return knobs
+
+
+def renamed(parameters: Mapping[str, Any], knobs: Mapping[str, Knob]) -> dict[str, Any]:
+    """A recipe's parameters, every knob by its first name."""
+    result = dict(parameters)
+    for knob in knobs.values():
+        if knob.also is None or knob.also in knobs or knob.also not in result:
+            continue
+        if knob.name in result:
+            raise RecipeError(
+                f"parameters: {knob.also} and {knob.name} are one here; give one of them"
+            )
+        result[knob.name] = result.pop(knob.also)
+    return result
+
+
+def check_names(
+    values: Mapping[str, Any], knobs: Mapping[str, Knob], methods: Sequence[Method],
+    everything: Sequence[Method], where: str,
+) -> None:  # fmt: skip
+    """Raises RecipeError for a parameter that a recipe's methods do not have.
+
+    Args:
+        methods: the recipe's pruner and rule.
+        everything: all methods that there are.
+    """
+    pruner, rule = methods
+    for key in values:
+        if key in knobs or key in (*AXES, *_HARMLESS, *SWITCHES):
+            continue  # switches are checked with their values
+        for method in everything:
+            if any(knob.name == key for knob in method.knobs):
+                raise RecipeError(
+                    f"{where}: {key} belongs to {method.kind}: {method.id}; this recipe has "
+                    f"prune: {pruner.id} and {rule.kind}: {rule.id}"
+                )
+        raise RecipeError(f"{where}: unknown parameter {shown(key)}{nearest(key, [*knobs, *AXES])}")
+
+
+def check_switches(
+    values: Mapping[str, Any], knobs: Mapping[str, Knob], pruner: Method, rule: Method
+) -> None:
+    """Where mergekit's switches would change the result and are no knob here, says so instead of
+    ignoring them."""
+    rescales = switch(values.get("rescale", False), "rescale")
+    if "rescale" not in knobs and rescales and pruner.knobs:
+        raise RecipeError(
+            f"rescale: true is not supported with prune: {pruner.id}; use prune: random"
+        )
+    if "normalize" in knobs or "normalize" not in values:
+        return
+    implied = rule.implied.get("normalize") if isinstance(rule, Consensus) else None
+    if switch(values["normalize"], "normalize") != implied:
+        raise RecipeError(f"normalize: false is not supported with {rule.kind}: {rule.id}")
+
+
+def value_of(knob: Knob, levels: Sequence[Any], where: str) -> Any:
+    """A knob's value: a Schedule where it is scheduled, else a plain one.
+
+    Args:
+        levels: what a recipe says, most specific first; None where it is silent.
+
+    Raises:
+        RecipeError: it is of another kind, or out of bounds.
+    """
+    if knob.scheduled:
+        return _schedule(knob, list(levels), where)
+    given = next((level for level in levels if level is not None), None)
+    if knob.is_factors:
+        return _factors(knob.default if given is None else given, knob.name, where)
+    return _plain(knob, knob.default if given is None else given)
+
+
+def _schedule(knob: Knob, levels: list[Any], where: str) -> Schedule:
+    label = knob.name if where == "parameters" else f"{where}: {knob.name}"
+    schedule = chain(levels, knob.default, label)
+    for value in schedule.values:
+        if not math.isfinite(value):
+            raise RecipeError(f"{label} {value} is not finite; give a number such as 0.5")
+        if knob.name not in SOFT_BOUNDS:
+            _check_range(knob, value, where)
+    return schedule
+
+
+def _factors(value: Any, name: str, where: str) -> tuple[float, ...]:
+    factors = value if isinstance(value, list | tuple) else [value]
+    if not factors or len(factors) > MAX_PARTITIONS:
+        raise RecipeError(f"{where}: {name} has {len(factors)} factors, 1 to 16 are valid")
+    for factor in factors:
+        if not is_number(factor) or not factor >= 0:
+            raise RecipeError(f"{where}: {name} factor {shown(factor)} is not a number >= 0")
+        if not math.isfinite(factor):
+            raise RecipeError(f"{where}: {name} factor {shown(factor)} is not finite")
+    return tuple(float(factor) for factor in factors)
+
+
+def _plain(knob: Knob, value: Any) -> Any:
+    if knob.is_switch:
+        return switch(value, knob.name)
+    if knob.choices:
+        return choice(value, knob.choices, knob.name)
+    if not is_number(value):
+        raise RecipeError(f"{knob.name}: {shown(value)} is not a number")
+    _check_range(knob, value, "parameters")
+    if isinstance(knob.default, int) and value != int(value):
+        raise RecipeError(f"{knob.name}: {shown(value)} is not a whole number")
+    return int(value) if isinstance(knob.default, int) else float(value)
+
+
+def _check_range(knob: Knob, value: float, where: str) -> None:
+    low, high = knob.low, knob.high
+    if low is None or high is None:
+        return
+    if not low <= value <= high:
+        raise RecipeError(f"{where}: {knob.name} {value:g} is outside {low:g} to {high:g}")
+
+
+def switch(value: Any, name: str) -> bool:
+    """True or false, also as mergekit's recipes write them: 1.0, "true"."""
+    word = str(value).lower()
+    if isinstance(value, bool | int | float | str) and word in ("true", "1", "1.0"):
+        return True
+    if isinstance(value, bool | int | float | str) and word in ("false", "0", "0.0"):
+        return False
+    raise RecipeError(f"{name}: {shown(value)} is not true or false")
+
+
+def choice(value: Any, choices: Any, name: str) -> str:
+    """A word that is one of the choices. Raises RecipeError with the nearest."""
+    if not isinstance(value, str) or value not in choices:
+        raise RecipeError(f"{name}: {shown(value)} is not known{nearest(value, choices)}")
+    return value
+
+
+def nearest(value: Any, choices: Any) -> str:
+    """The end of an error: what was meant, or what is valid."""
+    word = value if isinstance(value, str) and len(value) <= _LONGEST_KEY else ""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    valid = ", ".join(str(choice) for choice in choices)
+    return f"; did you mean {close[0]}?" if close else f"; valid: {valid}"

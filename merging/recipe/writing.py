@@ -1,0 +1,43 @@
+"""A recipe as YAML, every default spelled out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from merging.declarations.schedules import Schedule
+from merging.declarations.values import Recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default spelled out; `parse` gives the same recipe back."""
+    models = [
+        {"model": source.model, "parameters": _plain(source.values)} for source in recipe.sources
+    ]
+    document: dict[str, Any] = {"merge_method": recipe.method, "base_model": recipe.base}
+    document["models"] = models
+    document["parameters"] = {
+        "prune": recipe.prune,
+        "consensus": recipe.consensus,
+        **_plain(recipe.parameters),
+    }
+    if recipe.dtype:
+        document["dtype"] = recipe.dtype
+    if recipe.tokenizer is not None:
+        document["tokenizer_source"] = recipe.tokenizer
+    if recipe.chat_template is not None:
+        document["chat_template"] = recipe.chat_template
+    if recipe.keep_base:
+        document["keep_base"] = list(recipe.keep_base)
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    return {name: _yaml(value) for name, value in values.items()}
+
+
+def _yaml(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return value.to_yaml()
+    return list(value) if isinstance(value, tuple) else value

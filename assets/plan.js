@@ -95,15 +95,18 @@
   const cutFor = (sums, keep) => (keep >= sums.n[0] ? 0 : locate(sums, keep).cut);
 
   /* Controls -> what the planner is asked.
-     values: by the names of the controls. laws: per pruner, see `merging.laws`. */
+     values: by the names of the controls. laws: per pruner, see `declarations.laws`. */
   function settings(values, laws) {
     const prune = values.prune ?? "none", law = laws[prune];
     const knob = (name, usual) => values[`${prune}.${name}`] ?? usual;
-    const partitions = law.order === "largest" ? Math.round(values.partitions ?? 1) : 1;
-    const given = rings(partitions, (_, ring) => (law.order === "largest" ? values[`amplification.${ring}`] ?? 1 : 1));
+    const skip = law.skip ? knob(law.skip, 0) : null;
+    const ranked = law.order === "largest" && skip === null;
+    const partitions = skip !== null ? 2 : ranked ? Math.round(values.partitions ?? 1) : 1;
+    const given = skip !== null ? [0, 1]
+      : Array.from({ length: partitions }, (_, ring) => (ranked ? values[`amplification.${ring}`] ?? 1 : 1));
     const factors = knob("partition_mode", "ring") === "max" ? given.map((_, k) => Math.max(...given.slice(k))) : given;
     return {
-      prune, order: law.order, linears: law.linears, partitions, factors,
+      prune, order: law.order, linears: law.linears, partitions, factors, skip,
       density: law.order === "all" ? 1 : Math.round((1 - (values.rate ?? 0)) * 1e6) / 1e6,
       shift: knob("density_shift", 0), scope: knob("scope", "tensor"),
       drops: knob("tie_rule", "spread") === "drop",
@@ -119,7 +122,7 @@
       asked.order !== "all" && (!asked.linears || (family.linear && family.row_of[cell] >= 0)));
     const experts = family.cell.map((cells, expert) => {
       const shared = asked.order === "largest" && asked.scope === "model"
-        ? places(family.whole[expert], asked, rings(asked.partitions, (part) => asked.density * part)) : null;
+        ? places(family.whole[expert], asked, nested(asked)) : null;
       const shares = densities(family, asked, expert, pruned);
       return cells.map((sums, cell) => planCell(sums, asked, {
         shared, pruned: pruned[cell], densities: shares.map((of) => of[cell]),
@@ -128,29 +131,33 @@
     return { settings: asked, partitions: asked.partitions, pruned, experts };
   }
 
-  const rings = (partitions, each) =>
-    Array.from({ length: partitions }, (_, ring) => each((ring + 1) / partitions, ring));
+  /* Nested densities of the rings: as `laws.rings_between`, or as `laws.partition_densities`. */
+  function nested({ density, partitions, skip }) {
+    if (skip === null) return Array.from({ length: partitions }, (_, ring) => density * (ring + 1) / partitions);
+    const skipped = Math.min(skip, 1 - density);
+    return [skipped, skipped + density];
+  }
 
-  /* As `magnitude.kept_count`. */
+  /* As `laws.kept_count`. */
   const keptCount = (numel, density) => Math.min(numel, Math.max(Math.floor(density * numel + 1e-9), density > 0 ? 1 : 0));
 
-  const places = (sums, asked, nested) =>
-    nested.map((density) => locate(sums, keptCount(sums.numel, density), asked.drops));
+  const places = (sums, asked, shares) =>
+    shares.map((density) => locate(sums, keptCount(sums.numel, density), asked.drops));
 
   /* Per partition: the density of every cell of one expert. */
   function densities(family, asked, expert, pruned) {
     const chosen = pruned.map((_, cell) => cell).filter((cell) => pruned[cell]);
-    return rings(asked.partitions, (part) => {
-      const moved = family.numel.map((_, cell) => asked.density * part + asked.shift * family.offsets[expert][cell]);
+    return nested(asked).map((density) => {
+      const moved = family.numel.map((_, cell) => density + asked.shift * family.offsets[expert][cell]);
       if (asked.shift && !asked.drops) {
-        const found = fitted(chosen.map((cell) => moved[cell]), chosen.map((cell) => family.numel[cell]), asked.density * part);
+        const found = fitted(chosen.map((cell) => moved[cell]), chosen.map((cell) => family.numel[cell]), density);
         chosen.forEach((cell, at) => { moved[cell] = found[at]; });
       }
       return moved.map(clip);
     });
   }
 
-  /* As `dynamic.fitted`: densities that end at 0 and 1 and keep what was asked as a whole. */
+  /* As `shifts.fitted`: densities that end at 0 and 1 and keep what was asked as a whole. */
   function fitted(rhos, numels, asked) {
     const total = sum(numels), kept = sum(rhos.map((rho, at) => clip(rho) * numels[at]));
     if (Math.abs(asked * total - kept) <= 1e-12 * total) return rhos;
@@ -165,12 +172,12 @@
     return rhos.map((rho) => rho + amount);
   }
 
-  function planCell(sums, asked, { shared, pruned, densities: nested }) {
+  function planCell(sums, asked, { shared, pruned, densities: shares }) {
     const even = (share, gain) =>
       ({ places: [ALL], share, entries: [share], l1: [share], l2: [share], gains: [gain] });
     if (!pruned) return even(1, asked.order === "all" ? 1 : asked.dense);
     if (asked.order === "random") return even(asked.density, 1);
-    const at = shared ?? places(sums, asked, nested);
+    const at = shared ?? places(sums, asked, shares);
     const result = { places: at, share: 1, entries: [], l1: [], l2: [], gains: asked.factors };
     let before = [0, 0, 0];
     for (const place of at) {
@@ -273,7 +280,7 @@
     if (cells.length === 1) return planned.experts[expert][cells[0]].places.map((place) => place.cut);
     const whole = family.rows.indexOf(cells);
     const sums = whole >= 0 ? family.row[expert][whole] : cumulate(family, expert, cells);
-    return rings(planned.partitions, (_, ring) => {
+    return Array.from({ length: planned.partitions }, (_, ring) => {
       let keep = 0;
       for (const cell of cells) keep += sum(planned.experts[expert][cell].entries.slice(0, ring + 1)) * family.numel[cell];
       return cutFor(sums, keep);

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merging import recipe as recipes
+from merging.declarations.methods import Blend
 from merging.engines.eager import Stream
+from merging.methods import PRESETS, RULES
 from merging.run.merge import merge
 from merging.selection.tied import upper_places
 
@@ -39,6 +41,11 @@ RECIPES = {
     "pcb_of_magnitude": ("magnitude", {"density": 0.3, "consensus": "pcb", "pcb_density": 0.1}),
     "dppa_ties": ("dppa", {"density": 0.2, "consensus": "ties", "scale_dense": "max"}),
 }
+
+RECIPES |= {  # every other merge method, as a screen begins with it
+    preset.id: (preset.id, dict(preset.shown)) for preset in PRESETS.values()
+    if preset.id not in RECIPES
+}  # fmt: skip
 
 
 def mixed_family(folder: Path) -> Path:
@@ -74,12 +81,20 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
+def experts_of(method: str) -> int:
+    """How many of three experts a merge method takes beside the base."""
+    rule = RULES[PRESETS[method].consensus]
+    most = rule.most if isinstance(rule, Blend) and rule.most is not None else 3
+    adds = isinstance(rule, Blend) and rule.base == "point" and rule.adds_base({}, {})
+    return min(3, most - adds)
+
+
 def merged_bytes(
     family: Path, name: str, out: Path, engine: type[Stream], dtype: str | None
 ) -> str:
     """Runs one of RECIPES through one engine; the digest of what it writes."""
     method, parameters = RECIPES[name]
-    models = [(f"expert{i}", {}) for i in range(3)]
+    models = [(f"expert{i}", {}) for i in range(experts_of(method))]
     recipe = recipes.build(
         method=method, base="base", models=models, parameters=parameters, dtype=dtype, folder=family
     )

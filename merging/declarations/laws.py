@@ -44,6 +44,17 @@ def partition_densities(density: float, partitions: int) -> list[float]:
     return [*inner, density]
 
 
+def rings_between(density: float, skip: float) -> list[float]:
+    """Nested densities of two rings: what is skipped, the largest first, and what is kept after it.
+    The density comes first: less is skipped where both together are above 1."""
+    skipped = min(skip, 1.0 - density)
+    return [skipped, skipped + density]
+
+
+SKIPPING = (0.0, 1.0)
+"""The factors of those two."""
+
+
 def ring_factors(amplification: Sequence[float], mode: str) -> list[float]:
     """Factor that each ring gets, most important ring first.
 

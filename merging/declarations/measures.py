@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from merging.later import torch
 
 T = TypeVar("T")
-Points = Literal["models", "changes"]
 Histograms = list[dict[int, np.ndarray]]
 """Per expert, histograms by bucket (`selection.statistics.Sweep`)."""
 
@@ -68,9 +67,9 @@ class Reader(Protocol):
         """Expert minus base for [start, stop), (n,) float32. Not to be changed in place."""
         ...
 
-    def gram(self, points: Points) -> np.ndarray:
-        """Inner products in float64: of the base and all experts, (1 + E, 1 + E), or of the
-        experts' changes, (E, E). Raises NonFinite naming the model."""
+    def gram(self) -> np.ndarray:
+        """Inner products in float64 of the base and the experts' changes, (1 + E, 1 + E), the base
+        first: see `instructions.grams`. Raises NonFinite naming the model."""
         ...
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.checkpoint import torch_dtype
-from merging.declarations.measures import Near, Points
+from merging.declarations.measures import Near
 from merging.engines.sources import Files, Queues, RawTensors
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from merging.instructions import (
@@ -34,6 +34,7 @@ from merging.instructions import (
     competitions,
     elections,
     elementary,
+    grams,
     needs_of,
 )
 from merging.later import torch
@@ -577,16 +578,12 @@ class TensorReader:
         ]
         return blend.function(models[0], models[1:], start).reshape(-1)
 
-    def gram(self, points: Points) -> np.ndarray:
-        """As `declarations.measures.Reader`."""
-        count = self.experts + (points == "models")
-        total = np.zeros((count, count))
+    def gram(self) -> np.ndarray:
+        """Inner products in float64 of the base and the experts' changes, (1 + E, 1 + E), the base
+        first. Raises NonFinite naming the model."""
+        total = np.zeros((1 + self.experts, 1 + self.experts))
         for start, stop in self.spans():
-            if points == "models":
-                rows = [self.read(model, start, stop) for model in self.stream.family.models]
-            else:
-                rows = self.deltas(start, stop)
-            total += elementary.inner_products(rows)
+            total += grams.gram([self.base(start, stop), *self.deltas(start, stop)])
         if not np.isfinite(total).all():
             raise self.culprit(NonFinite("a value is NaN or infinite"))
         return total

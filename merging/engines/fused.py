@@ -433,6 +433,23 @@ class FusedReader(TensorReader):
                 )  # fmt: skip
         return norms.tolist()
 
+    def gram(self) -> np.ndarray:
+        """As TensorReader."""
+        count = 1 + self.experts
+        lower = np.zeros((count, count))
+        types = (ctypes.c_int32 * self.experts)(*self._types[1:])
+        for start, stop in self._pieces():
+            pointers = (ctypes.c_void_p * self.experts)(
+                *(self._pointer(index + 1, start, stop) for index in range(self.experts))
+            )
+            self._call(
+                "amalgam_gram", start, stop, pointers, types, self.experts, stop - start,
+                lower.ctypes.data,
+            )  # fmt: skip
+        if not np.isfinite(lower).all():
+            raise self.culprit(NonFinite("a value is NaN or infinite"))
+        return np.tril(lower) + np.tril(lower, -1).T
+
     def count_above(self, bounds: Sequence[Sequence[float]]) -> list[list[int]]:
         """As TensorReader."""
         rows = [np.array(row, dtype=np.float32) for row in bounds]

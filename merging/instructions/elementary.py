@@ -9,10 +9,6 @@ is the quotient of two polynomials that Eigen uses for float, within 4e-7 of its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from merging.later import torch
 
 NO_FLOAT64 = ("mps",)
@@ -31,17 +27,6 @@ def total(values: torch.Tensor) -> float:
     if values.device.type in NO_FLOAT64:
         values = values.cpu()
     return values.sum(dtype=torch.float64).item()
-
-
-def inner_products(rows: Sequence[torch.Tensor]) -> np.ndarray:
-    """(n, n) float64: the inner products of n flat tensors, each (m,) float32."""
-    table = np.zeros((len(rows), len(rows)))
-    for i, row in enumerate(rows):
-        wide = row.cpu().double() if row.device.type in NO_FLOAT64 else row.double()
-        for j in range(i + 1):
-            other = rows[j].cpu() if rows[j].device.type in NO_FLOAT64 else rows[j]
-            table[i, j] = table[j, i] = (wide * other).sum().item()
-    return table
 
 
 def divide(x: torch.Tensor, number: float) -> torch.Tensor:

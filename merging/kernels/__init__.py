@@ -183,6 +183,7 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "amalgam_look": (None, [p, i, p, i, l64, bands]),
         "amalgam_select": (u, [p, l64, l64, u, u, p, p]),
         "amalgam_norm": (None, [p, i, p, i, l64, p]),
+        "amalgam_gram": (None, [p, i, p, p, i, l64, p]),
         "amalgam_count": (None, [p, i, p, i, l64, i, p, p]),
         "amalgam_profile": (None, [p, i, p, p, i, l64, p, p, p, p, p, i, p, p, p, l64, p]),
         "amalgam_score_histogram": (None, [p, i, expert, i, rule, l64, l64, i, p, p]),

@@ -23,6 +23,34 @@ void amalgam_norm(const void *base, int base_type, const void *expert, int type,
     }
 }
 
+/* The sum of products of a whole block, in double: every product is exact. */
+static double product(const float *restrict u, const float *restrict v) {
+    double lanes[32] = {0};
+    for (int i = 0; i < BLOCK; i += 32)
+        for (int j = 0; j < 32; j++) lanes[j] += (double)u[i + j] * (double)v[i + j];
+    for (int half = 16; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    return lanes[0];
+}
+
+/* Inner products of the base and some experts' deltas, (1 + experts)^2 doubles of which the lower
+ * triangle is added to. */
+void amalgam_gram(const void *base, int base_type, const void *const *experts,
+                  const int32_t *types, int n_experts, int64_t n, double *gram) {
+    float point[1 + n_experts][BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        load(base, base_type, at, m, point[0]);
+        for (int k = 0; k < n_experts; k++)
+            load_delta(point[0], experts[k], types[k], at, m, point[1 + k]);
+        for (int k = 0; k <= n_experts; k++) {
+            for (int i = m; i < BLOCK; i++) point[k][i] = 0;
+            for (int j = 0; j <= k; j++)
+                gram[k * (1 + n_experts) + j] += product(point[k], point[j]);
+        }
+    }
+}
+
 /* The inner product of m floats, m a multiple of 64. */
 static double dot(const float *restrict u, const float *restrict v, int m) {
 #if defined(__AVX512F__)

@@ -20,7 +20,11 @@ import math
 
 import numpy as np
 
-from merging.instructions import grams
+from merging.declarations.knobs import Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Blend, Preset
+from merging.declarations.values import Recipe
+from merging.instructions import Outcome, Sum, grams
 
 PARALLEL = 0.9995  # a |cosine| above this is blended in a straight line
 NOTHING = 1e-8  # a length up to this counts as 1
@@ -43,3 +47,54 @@ def coefficients(gram: np.ndarray, t: float) -> tuple[float, float]:
         return 1.0 - t, t
     angle = math.acos(cosine)
     return math.sin((1.0 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
+    """The two models' sum; the base is the first of them, wherever it is listed."""
+    gram = grams.of_models(reader.gram())[1:, 1:]
+    first = [source.model == recipe.base for source in recipe.sources].index(True)
+    order = [first, 1 - first]
+    pair = coefficients(gram[np.ix_(order, order)], recipe.at("t", reader.entry))
+    weights = (pair[first], pair[1 - first])
+    return Outcome(Sum(weights), base_weight=sum(weights))
+
+
+METHODS = (
+    Blend(
+        id="slerp",
+        title="SLERP",
+        summary="Go from one model to another along the arc between them.",
+        formula="[sin((1 - t) theta) a + sin(t theta) b] / sin(theta)",
+        paper="Shoemake 1985, Animating Rotation with Quaternion Curves",
+        words="Go {t} of the way from the base to the other, along the arc between them.",
+        decide=decide,
+        least=2,
+        most=2,
+        adds_base=lambda parameters, document: True,
+        knobs=(
+            Knob(
+                "t",
+                "Way",
+                0.5,
+                "0 gives the base, 1 the other model.",
+                low=0.0,
+                high=1.0,
+                step=0.05,
+                unit="share of the way",
+                scheduled=True,
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="slerp",
+        title="SLERP",
+        group="spheres",
+        place=0,
+        consensus="slerp",
+        summary="Turns one model towards another and keeps its length.",
+        use_when="Two models of one base, half and half or by layer.",
+    ),
+)

@@ -16,13 +16,20 @@ import numpy as np
 
 from merging.checkpoints.layout import blocks_of
 from merging.declarations import shifts
-from merging.declarations.laws import Law, dense_factor, partition_densities, ring_factors
+from merging.declarations.laws import (
+    SKIPPING,
+    Law,
+    dense_factor,
+    partition_densities,
+    ring_factors,
+    rings_between,
+)
 from merging.declarations.retention import CAUSES
 from merging.declarations.schedules import Schedule
 from merging.errors import RecipeError
 from merging.evidence.outliers import layer_means
 from merging.methods import PRUNERS
-from merging.recipe import Recipe
+from merging.recipe import Recipe, Source
 from merging.sketches import tails
 from merging.sketches.sketch import FamilySketch
 
@@ -134,15 +141,21 @@ def _densities(
     Args:
         asked: (E, T) densities of the recipe.
     """
-    n_partitions = recipe.partitions
-    result = np.ones((*asked.shape, n_partitions))
+    skip = law_of(recipe).skip
+    skipped = _along(sketch, [source.values[skip] for source in recipe.sources]) if skip else asked
+    n_rings = len(SKIPPING) if skip else recipe.partitions
+    result = np.ones((*asked.shape, n_rings))
     clipped = 0
     shifted = "density_shift" in recipe.parameters
     for row, source in enumerate(recipe.sources):
-        count = len(source.amplification)
-        nested = np.array([partition_densities(d, count) for d in asked[row].tolist()])
-        for k in range(n_partitions):
-            values = nested[:, min(k, count - 1)]
+        if skip:
+            pairs = zip(asked[row].tolist(), skipped[row].tolist(), strict=True)
+            nested = np.array([rings_between(density, first) for density, first in pairs])
+        else:
+            count = len(source.amplification)
+            nested = np.array([partition_densities(d, count) for d in asked[row].tolist()])
+        for k in range(n_rings):
+            values = nested[:, min(k, nested.shape[1] - 1)]
             if shifted:
                 values, outside = _shifted(recipe, sketch, row, values, pruned)
                 clipped += outside
@@ -260,12 +273,19 @@ def _gain(recipe: Recipe, pruned: np.ndarray, shape: tuple[int, ...]) -> np.ndar
     if law_of(recipe).order != "largest":
         return gain
     for row, source in enumerate(recipe.sources):
-        factors = ring_factors(source.amplification, recipe.parameters["partition_mode"])
+        factors = _factors(recipe, source)
         gain[row, :, : len(factors)] = factors
         if "scale_dense" in recipe.parameters:
             dense = dense_factor(recipe.parameters["scale_dense"], factors)
             gain[row, ~pruned] = dense
     return gain
+
+
+def _factors(recipe: Recipe, source: Source) -> Sequence[float]:
+    """The factor on every ring of one expert."""
+    if law_of(recipe).skip:
+        return SKIPPING
+    return ring_factors(source.amplification, recipe.parameters["partition_mode"])
 
 
 def _chosen(made: Plan) -> np.ndarray:
@@ -300,8 +320,14 @@ def _causes(
     total = numel[chosen].sum()
     if not total:
         return dict.fromkeys(CAUSES, 0.0)
-    density, inside = made.density[..., -1], made.entries.sum(axis=2) * numel
+    # what is skipped before the first ring that is kept was never asked for
+    first = 1 if law_of(made.recipe).skip else 0
+    density = made.density[..., -1] - (made.density[..., 0] if first else 0.0)
+    inside = made.entries[..., first:].sum(axis=2) * numel
     changed = numel - sketch.zeros
+    if first:
+        counts = counts[..., 1:] - counts[..., :1]
+        changed = np.maximum(changed - made.entries[..., 0] * numel, 0.0)
     if counts.ndim == 2:  # one cut over the model: no tensor is asked for a number of its own
         chosen_experts = chosen.any(axis=1)
         keep, changed = counts[chosen_experts, -1], changed[chosen_experts].sum(axis=1)

@@ -1,0 +1,122 @@
+"""Methods are found by being there, and refused where a part is missing."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from merging.declarations.laws import Law
+from merging.declarations.methods import Consensus, Preset, Pruned, Pruner
+from merging.instructions import Keep, Sum
+from merging.methods import PRESETS, PRUNERS, RULES, collect
+
+ROOT = Path(__file__).parents[3]
+PRUNER = Pruner(
+    id="half",
+    title="Half",
+    summary="Halve every change.",
+    formula="delta / 2",
+    words="Halve every change.",
+    law=Law("all"),
+    decide=lambda recipe, reader, evidence: Pruned([Keep(0.5)] * reader.experts),
+)
+RULE = Consensus(
+    id="first",
+    title="First",
+    summary="Take the first.",
+    formula="delta_1",
+    words="Take the first.",
+    decide=lambda recipe, reader, decisions, evidence: Sum((1.0,)),
+)
+PRESET = Preset(
+    id="half_first",
+    title="Half of the first",
+    group="sums",
+    summary="Halves the first.",
+    use_when="Never.",
+    prune="half",
+    consensus="first",
+)
+
+
+def module(**parts: Any) -> ModuleType:
+    return SimpleNamespace(__name__="odd", **parts)  # type: ignore[return-value]
+
+
+def test_a_file_brings_its_methods_and_their_usual_names() -> None:
+    pruners, consensus, blends, presets = collect(
+        [module(METHODS=(PRUNER, RULE), PRESETS=(PRESET,))]
+    )
+    assert (list(pruners), list(consensus), list(blends)) == (["half"], ["first"], [])
+    assert presets == {"half_first": PRESET}
+
+
+def test_a_file_without_a_method_is_refused() -> None:
+    with pytest.raises(TypeError, match="odd declares no METHODS"):
+        collect([module(PRESETS=(PRESET,))])
+
+
+def test_a_name_is_given_once() -> None:
+    with pytest.raises(ValueError, match="the method half is there already"):
+        collect([module(METHODS=(PRUNER,)), module(METHODS=(replace(PRUNER, title="Other"),))])
+    both = [module(METHODS=(PRUNER, RULE), PRESETS=(PRESET, replace(PRESET, title="Other")))]
+    with pytest.raises(ValueError, match="the preset half_first is there already"):
+        collect(both)
+
+
+def test_a_preset_names_a_pruner_a_rule_and_knobs_that_are_there() -> None:
+    for wrong in ({"prune": "absent"}, {"consensus": "half"}):
+        with pytest.raises(ValueError, match="a pruner and a rule are needed"):
+            collect([module(METHODS=(PRUNER, RULE), PRESETS=(replace(PRESET, **wrong),))])
+    odd = replace(PRESET, shown={"density": 0.5})
+    with pytest.raises(ValueError, match="sets \\['density'\\], which is no knob"):
+        collect([module(METHODS=(PRUNER, RULE), PRESETS=(odd,))])
+    with pytest.raises(ValueError, match="is in no group"):
+        replace(PRESET, group="none")
+
+
+@pytest.mark.parametrize("part", ["id", "title", "summary", "formula", "words"])
+def test_a_method_that_says_nothing_of_a_part_is_refused(part: str) -> None:
+    with pytest.raises(ValueError, match=f"lacks its {part}"):
+        replace(PRUNER, **{part: ""})
+
+
+def test_a_pruner_without_its_law_or_its_decision_is_refused() -> None:
+    words = {"id": "x", "title": "x", "summary": "x", "formula": "x", "words": "x"}
+    with pytest.raises(TypeError, match="law"):
+        Pruner(**words, decide=PRUNER.decide)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="decide"):
+        Pruner(**words, law=Law("all"))  # type: ignore[call-arg]
+
+
+def test_words_name_knobs_that_are_there() -> None:
+    with pytest.raises(ValueError, match="name \\['density'\\], which is no knob"):
+        replace(PRUNER, words="Keep {density}.")
+
+
+NAMES = {*PRUNERS, *RULES, *PRESETS}
+ORDINARY = {"none", "random", "linear", "sum", "mean", "ties", "magnitude", "first", "average"}
+"""Names that are also words of other things: an order, a module, a count of equal values."""
+OUTSIDE = [
+    path
+    for room in ("merging", "ui", "benchmarks")
+    for path in sorted((ROOT / room).rglob("*.py"))
+    if "methods" not in path.parts
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_method_is_named_outside_its_file(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            compared = {side.attr for side in sides if isinstance(side, ast.Attribute)}
+            texts = {side.value for side in sides if isinstance(side, ast.Constant)}
+            assert not (compared & {"prune", "consensus", "method"} and texts & NAMES), path
+        if isinstance(node, ast.Constant) and path.parts[-2:][0] != "benchmarks":
+            assert node.value not in NAMES - ORDINARY, f"{path}: {node.value}"

@@ -12,8 +12,10 @@ As mergekit 0.1.5: the variance is that of the models present (divided by n); wh
 sum to less than 1e-6, all w_i are equal. Changes of 0.001 and less, as fine-tuning leaves them, are
 below that, so it is the usual case. `small: weigh` weighs them by the formula all the same.
 
-The variance is computed in float32 by Welford's steps, so equal changes have a variance of exactly
-0. Of equal variances at the cut some stay, spread over the tensor (`merging.selection.tied`).
+The variance is computed in float64 by Welford's steps and rounded to float32, as torch does on a
+CPU: equal changes have a variance of exactly 0, and the same changes in another order of models the
+same variance. Changes of bfloat16 models have many equal variances; of those at the cut some stay,
+spread over the tensor (`merging.selection.tied`), where mergekit leaves it to its sort.
 """
 
 from __future__ import annotations
@@ -43,13 +45,16 @@ def variance(deltas: Sequence[torch.Tensor]) -> torch.Tensor:
     Returns:
         (m,) float32, 0 or more.
     """
-    mean = torch.zeros_like(deltas[0])
+    device = deltas[0].device
+    if device.type in elementary.NO_FLOAT64:
+        deltas = [delta.cpu() for delta in deltas]
+    mean = torch.zeros_like(deltas[0], dtype=torch.float64)
     squares = torch.zeros_like(mean)
     for index, delta in enumerate(deltas):
         apart = delta - mean
         mean += elementary.divide(apart, index + 1)
         squares += apart * (delta - mean)
-    return elementary.divide(squares.clamp_(min=0.0), len(deltas))
+    return elementary.divide(squares, len(deltas)).to(torch.float32).to(device)
 
 
 def selection(changes: Rows, numel: int, select_topk: float) -> Cut:

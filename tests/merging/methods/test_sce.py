@@ -60,6 +60,18 @@ def test_equal_changes_have_no_variance() -> None:
     assert torch.allclose(merged([tenth] * 3, 1.0), tenth)
 
 
+def test_the_order_of_the_models_makes_no_variance_larger() -> None:
+    row = torch.tensor([0.1, -0.3, 0.7])
+    values = [variance([row[i : i + 1], row[j : j + 1], row[k : k + 1]]).item()
+              for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 1, 0), (2, 0, 1))]  # fmt: skip
+    assert values == [values[0]] * 4
+
+
+def test_the_variance_is_that_of_torch_to_the_bit() -> None:
+    changes = torch.randn(3, 2000, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(variance(changes.unbind()), changes.var(dim=0, correction=0))
+
+
 def test_mean_squares_below_a_millionth_weigh_all_models_alike_unless_told_otherwise() -> None:
     energies = np.array([3e-5, 1e-5])
     assert weights(energies, 100) == (0.5, 0.5)

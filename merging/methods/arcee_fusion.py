@@ -11,7 +11,7 @@ all of the quartiles are 0, and so every entry is at or above the threshold.
 
 Where we differ: quartiles are exact. mergekit takes them from a million entries drawn with
 replacement, unseeded, where a tensor has more, so that two runs differ; and it writes float32
-whatever type was asked for. `quartiles: sample` draws as it does, seeded by model and tensor.
+whatever type was asked for. `quartiles: mergekit` draws as it does, seeded by model and tensor.
 
 The divergence is computed in float32, by torch's softmax and log, as in mergekit. Of small changes
 it is mostly rounding, so that devices may differ in it, and with it in which entries pass.
@@ -63,7 +63,7 @@ def merge(
     Args:
         chunks: starts a pass over the tensor; the same chunks each time.
         numel: entries of the tensor.
-        seed: of `quartiles: sample`; exact without.
+        seed: of `quartiles: mergekit`; exact without.
         sample: entries that it draws, where the tensor has more.
 
     Yields:

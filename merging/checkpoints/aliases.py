@@ -62,6 +62,8 @@ def without_wrapper(model: Checkpoint) -> Checkpoint:
 
 def renamed(model: Checkpoint) -> list[tuple[str, str]]:
     """(its own name, the base's) of every tensor of a model that `named_as` found."""
+    if model.parts:  # a view's names are the result's
+        return []
     tensors = model.tensors
     own = ((info.name, name) for name, info in tensors.items())
     return [(old, new) for old, new in own if old != new and old not in tensors]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from merging.checkpoints.folders import inner_folders, not_a_model
 from merging.checkpoints.header import WIDTHS, TensorInfo, read_header, torch_dtype
@@ -44,6 +44,7 @@ class Checkpoint:
         name: what messages call it: the reference the user wrote.
         tensors: name -> TensorInfo, sorted by name.
         stamps: of every file that was opened, as it was then.
+        parts: of a view (`checkpoints.views`): the layers that it is made of, in order.
     """
 
     name: str
@@ -51,10 +52,28 @@ class Checkpoint:
     config: dict[str, Any] = field(repr=False)
     tensors: dict[str, TensorInfo] = field(repr=False)
     stamps: dict[Path, Stamp | None] = field(repr=False, default_factory=dict)
+    parts: tuple[Part, ...] = field(repr=False, default=())
 
     def check_unchanged(self) -> None:
         """Raises BadCheckpoint where a file is no longer the one that was opened."""
-        check_unchanged(self.name, self.stamps)
+        for part in self.parts:
+            part.model.check_unchanged()
+        if not self.parts:
+            check_unchanged(self.name, self.stamps)
+
+    @property
+    def key(self) -> str:
+        """What tells it from other models that lie where it does: its folder, and its parts."""
+        parts = (f"{part.model.key} {part.start} {part.stop}" for part in self.parts)
+        return "\n".join((str(self.folder), *parts))
+
+    def origin(self, name: str) -> tuple[str, str]:
+        """The model and the tensor that tensor `name` really is: of a view, those that it shows."""
+        info = self.tensors[name]
+        for part in self.parts:
+            if info.file in part.model.stamps:
+                return part.model.name, info.name
+        return self.name, name
 
     @property
     def size_bytes(self) -> int:
@@ -118,6 +137,14 @@ class Checkpoint:
                 block = buffer[shift : shift + stop - start]
                 _read_at(handle.fileno(), info, start, block)
                 yield start, block
+
+
+class Part(NamedTuple):
+    """Layers [start, stop) of one model."""
+
+    model: Checkpoint
+    start: int
+    stop: int
 
 
 def pages(size: int) -> memoryview:
@@ -337,6 +364,6 @@ def _tensors(file: Path, name: str) -> list[TensorInfo]:
 
 
 __all__ = [
-    "CONFIG", "INDEX", "MERGEABLE", "PAGE", "WIDTHS", "Checkpoint", "TensorInfo",
+    "CONFIG", "INDEX", "MERGEABLE", "PAGE", "WIDTHS", "Checkpoint", "Part", "TensorInfo",
     "open_checkpoint", "pages", "torch_dtype",
 ]  # fmt: skip

@@ -129,7 +129,13 @@ def _account(
     where = places({name: info.shape for name, info in base.tensors.items()})
     entries = []
     for name, info in base.tensors.items():
-        others = [(expert.name, expert.tensors.get(name)) for expert in experts]
+        others = [
+            (
+                expert.origin(name)[0] if name in expert.tensors else expert.name,
+                expert.tensors.get(name),
+            )
+            for expert in experts
+        ]
         entry = _entry(info, others)
         if name in heads:
             entry = _line(info, "left_out", f"tied to {heads[name]}, which is merged once")
@@ -147,7 +153,8 @@ def _account(
                 reason = _BUFFER
             if base.ties_embeddings and is_vocabulary(name):
                 reason = f"in {expert.name}; the base ties it to its token embedding"
-            entries.append(_line(info, "left_out", reason))
+            known_as = replace(info, name=name) if expert.parts else info
+            entries.append(_line(known_as, "left_out", reason))
     return tuple(sorted(entries, key=lambda entry: entry.name))
 
 

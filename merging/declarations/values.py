@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from merging.checkpoints import Entry
+from merging.declarations.blueprints import Blueprint
 from merging.declarations.schedules import Schedule, constant
 
 _ONE = constant(1.0)
@@ -64,6 +65,8 @@ class Recipe:
             of the tokenizer.
         keep_base: parts of names; tensors that have one stay as the base has them.
         layers: how many layers the models must have, where the recipe names them in slices.
+        blueprint: where the layers come from, where they are stacked anew; base and sources are
+            then called by its titles.
         notes: remarks for the user that are not errors.
         origin: True where changes are counted from the base; False where it is one model of many,
             or only lends its configuration.
@@ -80,6 +83,7 @@ class Recipe:
     chat_template: str | None = None
     keep_base: tuple[str, ...] = ()
     layers: int | None = field(default=None, compare=False)
+    blueprint: Blueprint | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
     origin: bool = field(default=True, compare=False)
 
@@ -90,7 +94,9 @@ class Recipe:
 
     @property
     def tokenizer(self) -> str | None:
-        """The source whose tokenizer the result gets; None for the base's."""
+        """The model whose tokenizer the result gets; None for the base's."""
+        if self.blueprint is not None:
+            return self.blueprint.tokenizer
         return next((s.model for s in self.sources if s.gives_tokenizer), None)
 
     @property

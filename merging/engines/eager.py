@@ -601,8 +601,9 @@ class TensorReader:
                 bad = torch.nonzero(~torch.isfinite(values))
                 if bad.numel():
                     at = int(bad[0])
+                    owner, tensor = model.origin(self.entry.name)
                     return NonFinite(
-                        f"{model.name}: tensor {self.entry.name} holds {values[at].item()} at "
+                        f"{owner}: tensor {tensor} holds {values[at].item()} at "
                         f"flat index {start + at}; use a sound copy of the model, or leave it out"
                     )
         return error

@@ -144,7 +144,7 @@ class KeptFamily:
         files = Files(device)
         self.device = device
         self.key = family_key(family)
-        self._place = {str(model.folder): index for index, model in enumerate(family.models)}
+        self._place = {model.key: index for index, model in enumerate(family.models)}
         self.tensors: dict[str, KeptTensor] = {}
         for entry in family.merged:
             models = [
@@ -163,13 +163,14 @@ class KeptFamily:
 
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
         """As RawTensors. A view: not to be changed in place."""
-        return self.tensors[name].models[self._place[str(model.folder)]][start:stop]
+        return self.tensors[name].models[self._place[model.key]][start:stop]
 
 
 def family_key(family: Family) -> tuple:
     """What tells one family's contents from another's without reading them."""
     stamps = [(str(file), stamp(file)) for model in family.models for file in model.stamps]
-    return (tuple(stamps), tuple((entry.name, entry.numel) for entry in family.merged))
+    views = tuple(model.key for model in family.models if model.parts)
+    return (tuple(stamps), tuple((entry.name, entry.numel) for entry in family.merged), views)
 
 
 def resident_bytes(family: Family) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from merging.checkpoints import Checkpoint, Family
+from merging.checkpoints import Checkpoint, Family, views
 from merging.checkpoints.aliases import named_as, without_wrapper
 from merging.declarations.schedules import Schedule
 from merging.kinship import chat, configs, tensors, tokenizers
@@ -23,15 +23,21 @@ def compare(recipe: Recipe, base: Checkpoint, experts: Sequence[Checkpoint]) -> 
     Args:
         experts: in the order of the recipe's sources.
     """
-    found = [*tensors.adapters((base, *experts)), *configs.compare(base, experts)]
+    giver = giver_of(recipe, base, experts)
+    originals = list(views.originals((base, *experts)))
+    found = [*tensors.adapters(originals), *configs.compare(base, experts)]
+    if base.parts:  # one by one, whatever is stacked on what
+        base, *experts = views.members((base, *experts))
+        giver = next(one for one in (base, *experts) if one.name == giver.name)
+        found += configs.compare(base, experts)
     if not any(problem.severity == "error" for problem in found):
         root = without_wrapper(base)
         found += tensors.layers(root, [named_as(root, expert) for expert in experts])
     if errors := [problem for problem in found if problem.severity == "error"]:
         return errors  # of what is no family, more need not be said
-    giver = giver_of(recipe, base, experts)
     tuned = [expert for expert in experts if expert.folder != base.folder]
     found += tokenizers.compare(base, tuned, giver)
+    found = list(dict.fromkeys(found))
     return [*found, *chat.compare(base, tuned, giver, recipe.chat_template)]
 
 
@@ -42,6 +48,9 @@ def account(recipe: Recipe, family: Family) -> list[Problem]:
 
 def giver_of(recipe: Recipe, base: Checkpoint, experts: Sequence[Checkpoint]) -> Checkpoint:
     """The model whose tokenizer, templates and generation settings the result gets."""
+    if recipe.blueprint is not None:
+        named = (one for one in views.originals((base, *experts)) if one.name == recipe.tokenizer)
+        return next(named, next(views.originals((base,))))
     pairs = zip(recipe.sources, experts, strict=True)
     return next((expert for source, expert in pairs if source.gives_tokenizer), base)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 from merging.declarations.methods import Blend, Consensus
 from merging.declarations.schedules import MAX_RULES
 from merging.errors import RecipeError, shown
+from merging.recipe.references import place_of, reference
 from merging.recipe.slices import check_count, parameters_in
 from merging.recipe.values import nearest
-
-_MOST_WRAPS = 4  # of a reference: {model: {model: {path: x}}}
 
 Models = list[tuple[str, dict[str, Any]]]
 """References and their own parameters, in order."""
@@ -37,7 +35,7 @@ def listed(value: Any) -> Models:
                     f"{where}: unknown key {shown(key)}{nearest(key, ['model', 'parameters'])}"
                 )
         models.append(
-            (_reference(item["model"], where), parameters_in(item.get("parameters"), where))
+            (reference(item["model"], where), parameters_in(item.get("parameters"), where))
         )
     names: set[str] = set()
     for name, _ in models:
@@ -47,31 +45,10 @@ def listed(value: Any) -> Models:
     return models
 
 
-def _reference(value: Any, where: str) -> str:
-    for _ in range(_MOST_WRAPS):
-        if not isinstance(value, dict) or len({"model", "path"} & set(value)) != 1:
-            break
-        for key, wanted in value.items():
-            if key not in ("model", "path") and wanted is not None:
-                raise RecipeError(
-                    f"{where}: {key} is not supported here; download or merge it, give its folder"
-                )
-        value = value.get("model", value.get("path"))
-    if isinstance(value, bool | int | float):
-        raise RecipeError(f"{where}: {shown(value)} is not text; put a folder's name in quotes")
-    if not isinstance(value, str) or not value:
-        raise RecipeError(f"{where}: model must be a folder, a Hub id or demo:NAME")
-    if not value.isprintable():
-        raise RecipeError(
-            f"{where}: {shown(value)} holds a character that cannot be seen; type the name anew"
-        )
-    return value
-
-
 def base_of(value: Any, method: str, rule: Consensus | Blend, models: Models) -> str:
     """The base's reference: where none is named and none is needed, the first model's."""
     if value is not None:
-        return _reference(value, "base_model")
+        return reference(value, "base_model")
     if isinstance(rule, Blend) and rule.base != "origin":
         return models[0][0]
     raise RecipeError(f"base_model is missing; {method} counts changes from a base")
@@ -83,10 +60,10 @@ def by_one_name(models: Models, base: str, folder: Path | None) -> Models:
     Raises:
         RecipeError: two names are one folder's.
     """
-    places = {_place_of(base, folder): base}
+    places = {place_of(base, folder): base}
     named: Models = []
     for name, values in models:
-        known = places.setdefault(_place_of(name, folder), name)
+        known = places.setdefault(place_of(name, folder), name)
         if known not in (name, base):
             raise RecipeError(f"models: {known} and {name} are one folder; give it once")
         named.append((known, values))
@@ -96,9 +73,10 @@ def by_one_name(models: Models, base: str, folder: Path | None) -> Models:
 
 
 def tokenizer(
-    document: Mapping[str, Any], base: str, models: Sequence[str], folder: Path | None
+    document: Mapping[str, Any], models: Sequence[str], folder: Path | None
 ) -> str | None:
-    """The source whose tokenizer is asked for, as the recipe calls it; None for the base."""
+    """The model whose tokenizer is asked for, as the recipe calls it; None for the base, which is
+    the first."""
     asked, where = document.get("tokenizer_source"), "tokenizer_source"
     if "tokenizer" in document and document["tokenizer"] is not None:
         if asked is not None:
@@ -116,19 +94,13 @@ def tokenizer(
             f"{where}: union is not supported yet: vocabularies are not merged; leave it out (the "
             "base's tokenizer, and the rows that all share), or name an expert whose ids agree"
         )
-    wanted = _place_of(_reference(asked, where), folder)
-    for name in (base, *models):
-        if wanted == _place_of(name, folder):
-            return None if name == base else name
+    wanted = place_of(reference(asked, where), folder)
+    for name in models:
+        if wanted == place_of(name, folder):
+            return None if name == models[0] else name
     raise RecipeError(
         f"{where}: {shown(asked)} is none of this recipe's models; name the base or an expert"
     )
-
-
-def _place_of(reference: str, folder: Path | None) -> str:
-    """What tells a model from others: its folder where it is one, wherever links lead."""
-    path = os.path.normpath((folder or Path.cwd()) / os.path.expanduser(reference))
-    return os.path.realpath(path) if os.path.isdir(path) else os.path.normpath(reference)
 
 
 def keep_base(value: Any) -> tuple[str, ...]:

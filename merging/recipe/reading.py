@@ -18,7 +18,8 @@ from merging.declarations.values import Recipe, Source
 from merging.errors import BadFile, RecipeError, shown
 from merging.methods import PRESETS, PRUNERS, RULES
 from merging.recipe import chat_templates, models, values
-from merging.recipe.slices import parameters_in, unsliced
+from merging.recipe.reslicing import along_slices
+from merging.recipe.slices import check_gaps, parameters_in, unsliced
 from merging.recipe.values import choice, nearest
 from merging.system import bounded_yaml, shipped
 from merging.system.documents import read_text
@@ -95,7 +96,8 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     """Returns the recipe of a parsed document. Raises RecipeError."""
     _check_keys(document)
     method = _method(document.get("merge_method"))
-    document, layers = unsliced(document)
+    sliced = unsliced(document, folder, _SCHEDULED)
+    document = sliced.document
     given = parameters_in(document.get("parameters"), "parameters")
     preset = PRESETS[method]
     pruner = PRUNERS[choice(given.get("prune", preset.prune), PRUNERS, "prune")]
@@ -108,11 +110,13 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     knobs = values.knobs_of(pruner, rule, preset.defaults)
     given = values.renamed(given, knobs)
     named = models.listed(document.get("models"))
+    titles = [title for title, _ in named]
     base = models.base_of(document.get("base_model"), method, rule, named)
     named = models.by_one_name(named, base, folder)
-    if isinstance(rule, Blend) and layers is None and base not in [name for name, _ in named]:
+    if isinstance(rule, Blend) and not sliced.spans and base not in [name for name, _ in named]:
         named += [(base, {})] if rule.adds_base(given, document) else []
-    sources, notes = _sources(named, base, given, knobs, (pruner, rule))
+    origin = document.get("base_model") is not None or not isinstance(rule, Blend)
+    sources, notes = _sources(named, base, given, knobs, (pruner, rule), origin=origin)
     values.check_names(given, knobs, (pruner, rule), _EVERYTHING, "parameters")
     values.check_switches(given, knobs, pruner, rule)
     resolved = {
@@ -120,28 +124,38 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
         for knob in knobs.values()
         if not knob.per_model
     }
-    giver = models.tokenizer(document, base, [source.model for source in sources], folder)
-    sources = [replace(source, gives_tokenizer=source.model == giver) for source in sources]
+    blueprint = sliced.blueprint_of([source.model for source in sources], titles)
+    needs_all = isinstance(rule, Consensus) and rule.needs_all
+    check_gaps(blueprint, method, weighs="weight" in knobs and not needs_all)
+    originals = (base, *(source.model for source in sources))
+    giver = models.tokenizer(document, blueprint.models if blueprint else originals, folder)
+    if blueprint is None:
+        sources = [replace(source, gives_tokenizer=source.model == giver) for source in sources]
+    else:
+        blueprint = replace(blueprint, tokenizer=giver)
     recipe = Recipe(
         method, base, tuple(sources), pruner.id, rule.id, resolved, _dtype(document), folder,
         chat_templates.chosen(document.get("chat_template")),
-        models.keep_base(document.get("keep_base")), layers,
-        origin=document.get("base_model") is not None or not isinstance(rule, Blend),
+        models.keep_base(document.get("keep_base")), sliced.layers, blueprint, origin=origin,
     )  # fmt: skip
+    recipe = along_slices(recipe, sliced.spans)
     notes += [remark for one in (pruner, rule) for remark in one.check(recipe, ())]
-    return replace(recipe, notes=tuple(notes))
+    return replace(recipe, notes=(*sliced.notes, *notes))
 
 
 _EVERYTHING = (*PRUNERS.values(), *RULES.values())
+_SCHEDULED = frozenset(
+    knob.name for method in _EVERYTHING for knob in method.knobs if knob.scheduled
+)
 
 
 def _sources(
     named: models.Models, base: str, given: Mapping[str, Any], knobs: Mapping[str, Knob],
-    methods: tuple[Pruner, Consensus | Blend],
+    methods: tuple[Pruner, Consensus | Blend], *, origin: bool,
 ) -> tuple[list[Source], list[str]]:  # fmt: skip
     """The models that take part with their own values, and remarks."""
     rule = methods[1]
-    counts = isinstance(rule, Blend) and rule.base == "point"
+    counts = isinstance(rule, Blend) and (rule.base == "point" or not origin)
     sources, notes = [], []
     for model, own in named:
         source, remarks = _source(model, own, given, knobs, methods)

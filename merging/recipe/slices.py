@@ -1,67 +1,134 @@
-"""mergekit's long forms of a recipe, as its short form: whole models with values per layer.
+"""mergekit's long forms of a recipe, read as its short form: models with values per layer.
 
-A recipe may hold its models under `modules` (one, named default) and in `slices`. One slice with
-every layer is a list of models. Slices that follow each other and together are every layer restack
-nothing either: what a slice says becomes rules for its layers. Anything else would build another
-stack of layers, which is refused.
+A recipe may hold its models in `slices`, or under `modules`. Slices that follow each other and
+together are whole models restack nothing: what a slice says becomes rules for its layers. Other
+slices make a blueprint (`merging.declarations.blueprints`), whose models are stacked. As in
+mergekit, a gradient runs over the layers of one slice, what comes before the layers takes the
+first slice's models and values, final norm and head the last's.
+
+Where we differ from mergekit: slices may list other numbers of models (what a slice lacks changes
+nothing there; mergekit merges what is there, with the first slice's number for norm and head), one
+model may be listed twice in a slice with other layers (mergekit takes the last in silence), and a
+base that a slice does not list is taken by the layers of its sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from merging.checkpoints.layout import is_tower
+from merging.declarations.blueprints import Blueprint, Column, Piece
 from merging.declarations.schedules import before, is_number
 from merging.errors import RecipeError, shown
-from merging.methods import CONSENSUS, PRESETS
+from merging.recipe.references import place_of, reference
 
 MAX_MODELS = 256
 MAX_SLICES = 256
-_SCHEDULED = ("weight", "density", "lambda")
-_WHOLE = (
-    "slices that follow each other from layer 0 to the last are merged, stacks of other layers "
-    "are not supported yet; list whole models under models:, or restack with mergekit and merge "
-    "the result"
-)
+_WHOLE = ("default", "text_decoder", "language_model", "text_model", "decoder", "model", "llm")
+"""Names of a module that is all of a model of one text stack."""
+_SLICE_KEYS = ("sources", "parameters", "base_model", "residual_weight")
+_SOURCE_KEYS = ("model", "layer_range", "parameters")
+
+Values = dict[str, Any]
 
 
-def unsliced(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], int | None]:
+@dataclass(frozen=True)
+class Unsliced:
     """A recipe's document with its models listed under models.
 
-    Returns:
-        The document, and the number of layers that its slices name (None: it has no slices).
+    Attributes:
+        spans: of its slices, counted in the result's layers; empty where it has none.
+        blueprint: of a stack of layers; its columns are the models listed, by their titles.
+        notes: remarks for the user.
+    """
+
+    document: Mapping[str, Any]
+    spans: tuple[tuple[int, int], ...] = ()
+    blueprint: Blueprint | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> int | None:
+        """How many layers the slices name; None without slices."""
+        return self.spans[-1][1] if self.spans else None
+
+    def blueprint_of(self, sources: Sequence[str], titles: Sequence[str]) -> Blueprint | None:
+        """The blueprint of those models alone that take part.
+
+        Args:
+            sources: their titles.
+            titles: of all models listed.
+        """
+        if self.blueprint is None:
+            return None
+        columns = dict(zip(titles, self.blueprint.sources, strict=True))
+        return replace(self.blueprint, sources=tuple(columns[title] for title in sources))
+
+
+class _Item(NamedTuple):
+    """A source of one slice, and its own values."""
+
+    piece: Piece
+    values: Values
+
+    def called(self, names: Mapping[str, str]) -> _Item:
+        return self._replace(piece=self.piece._replace(model=names[self.piece.model]))
+
+
+def unsliced(
+    document: Mapping[str, Any], folder: Path | None, scheduled: Collection[str]
+) -> Unsliced:
+    """A recipe's document with its models listed under models.
+
+    Args:
+        folder: that relative references are read against.
+        scheduled: parameters that may change along the model.
 
     Raises:
-        RecipeError: layers would be restacked, or a part is malformed.
+        RecipeError: a part is malformed.
     """
     document = _one_module(document)
     if "slices" not in document:
-        return document, None
+        return Unsliced(document)
     slices = document["slices"]
     if "models" in document:
         raise RecipeError("slices: give models or slices, not both")
     if not isinstance(slices, list) or not slices or not all(map(_is_mapping, slices)):
-        raise RecipeError(
-            "slices: list one slice with all layers, or several that follow each other"
-        )
+        raise RecipeError("slices: list one slice with all layers, or several")
     if len(slices) > MAX_SLICES:
         raise RecipeError(f"slices: {len(slices)} are given, at most {MAX_SLICES} are read")
-    spans = [_span(index, one) for index, one in enumerate(slices)]
-    starts = [0, *(stop for _, stop in spans[:-1])]
-    for index, ((start, stop), wanted) in enumerate(zip(spans, starts, strict=True)):
-        if start != wanted:
-            raise RecipeError(
-                f"slices[{index}]: layers cannot be restacked: layer_range [{start}, {stop}] does "
-                f"not begin at layer {wanted}; {_WHOLE}"
-            )
+    rows = [_items(index, one) for index, one in enumerate(slices)]
+    check_count(len({item.piece.model for row in rows for item in row}))
+    bases = [_base(document, one) for one in slices]
+    names = _names(rows, bases, folder)
+    rows = [[item.called(names) for item in row] for row in rows]
+    _check_once(rows)
+    bases = [base and names[base] for base in bases]
+    base = _base_items(rows, bases)
+    columns = _columns(rows, base)
+    check_count(len(columns))
+    blueprint = Blueprint(
+        tuple(piece for piece, _ in base),
+        tuple(tuple(item and item.piece for item in column) for column in columns),
+    )
+    spans = blueprint.spans
+    titles = blueprint.titles(folder)
+    models = [
+        {"model": title, "parameters": _by_layer(_own(column), spans, title, scheduled)}
+        for title, column in zip(titles[1:], columns, strict=True)
+    ]
     parameters = parameters_in(document.get("parameters"), "parameters")
     own = [parameters_in(one.get("parameters"), f"slices[{i}]") for i, one in enumerate(slices)]
-    for key, value in _by_layer(own, spans, "slices").items():
+    for key, value in _by_layer(own, spans, "slices", scheduled).items():
         parameters[key] = before(value, parameters[key]) if key in parameters else value
-    base = _base(document, slices)
     rest = {key: document[key] for key in document if key != "slices"}
-    models = _models(slices, spans, base, _competes(document, parameters))
-    return rest | {"models": models, "parameters": parameters, "base_model": base}, spans[-1][1]
+    rest |= {"models": models, "parameters": parameters}
+    rest["base_model"] = titles[0] if bases[0] is not None else None
+    plain = _restacks_nothing(blueprint)
+    return Unsliced(rest, spans, None if plain else blueprint, _notes(slices))
 
 
 def check_count(models: int) -> None:
@@ -73,150 +140,22 @@ def check_count(models: int) -> None:
         )
 
 
-def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A document whose only module is named default, without it."""
-    if "modules" not in document:
-        return document
-    modules = document["modules"]
-    if not isinstance(modules, dict) or list(modules) != ["default"]:
-        names = ", ".join(map(str, modules)) if isinstance(modules, dict) else shown(modules)
-        raise RecipeError(
-            f"modules: parts of a model are not merged apart (here: {names[:100]}); give one "
-            "module named default, or list whole models under models:"
-        )
-    inside = modules["default"]
-    if not isinstance(inside, dict):
-        raise RecipeError("modules: default: needs models: or slices:")
-    for key in inside:
-        if key not in ("models", "slices", "parameters"):
+def check_gaps(blueprint: Blueprint | None, method: str, *, weighs: bool) -> None:
+    """Raises RecipeError where a slice lacks a model that the others list, and the method cannot
+    do without it.
+
+    Args:
+        weighs: True where a model of weight 0 is as if it were not listed.
+    """
+    if blueprint is None or weighs:
+        return
+    for index, row in enumerate(zip(*blueprint.sources, strict=True)):
+        if None in row:
+            count = sum(piece is not None for piece in row)
             raise RecipeError(
-                f"modules: default: unknown key {shown(key)}; valid: models, slices, parameters"
+                f"slices[{index}]: a model is missing: {count} of {len(row)} are listed, and "
+                f"{method} needs as many in every slice"
             )
-        if key != "parameters" and {"models", "slices"} & set(document):
-            raise RecipeError("modules: give models or slices inside the module or outside it")
-    parameters = parameters_in(document.get("parameters"), "parameters")
-    for key, value in parameters_in(inside.get("parameters"), "modules: default").items():
-        parameters[key] = before(value, parameters[key]) if key in parameters else value
-    rest = {key: document[key] for key in document if key != "modules"}
-    return rest | {k: inside[k] for k in inside if k != "parameters"} | {"parameters": parameters}
-
-
-def _span(index: int, one: Mapping[str, Any]) -> tuple[int, int]:
-    """The layers of a slice: what every model of it names."""
-    where = f"slices[{index}]"
-    for key in one:
-        if key not in ("sources", "parameters", "base_model"):
-            raise RecipeError(f"{where}: unknown key {shown(key)}; valid: sources, parameters")
-    sources = one.get("sources")
-    if not isinstance(sources, list) or not sources or not all(map(_is_mapping, sources)):
-        raise RecipeError(
-            f"{where}: sources: list at least one model and its layer_range, or give one slice "
-            "with all layers"
-        )
-    ranges = [item.get("layer_range") for item in sources]
-    first = ranges[0]
-    if not isinstance(first, list) or [type(side) for side in first] != [int, int]:
-        raise RecipeError(f"{where}: layer_range must be [0, number of layers], not {shown(first)}")
-    for other in ranges:
-        if other != first:
-            raise RecipeError(
-                f"{where}: layer_range {shown(other)} beside {shown(first)}: layers cannot be "
-                f"restacked; {_WHOLE}"
-            )
-    start, stop = first
-    if not 0 <= start < stop:
-        raise RecipeError(f"{where}: layer_range {first} holds no layer; write [0, layers]")
-    return start, stop
-
-
-def _base(document: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> Any:
-    base = document.get("base_model")
-    for index, one in enumerate(slices):
-        own = one.get("base_model", base)
-        if base is None:
-            base = own
-        if own != base:
-            raise RecipeError(
-                f"slices[{index}]: base_model differs from the recipe's; one base is supported"
-            )
-    return base
-
-
-def _competes(document: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
-    preset = PRESETS.get(str(document.get("merge_method")))
-    rule = CONSENSUS.get(parameters.get("consensus", preset.consensus if preset else ""))
-    return rule is not None and rule.needs_all
-
-
-def _models(
-    slices: Sequence[Mapping[str, Any]],
-    spans: Sequence[tuple[int, int]],
-    base: Any,
-    competes: bool,
-) -> list[dict[str, Any]]:
-    """Every model of the slices with its values by layer; one that a slice lacks weighs 0 there."""
-    found: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for index, one in enumerate(slices):
-        for item in one["sources"]:
-            of = found.setdefault(repr(item.get("model"))[:1000], {})
-            if index in of:
-                raise RecipeError(f"slices[{index}]: {shown(item.get('model'))} is listed twice")
-            of[index] = item
-    check_count(len(found))
-    models = []
-    for of in found.values():
-        first = next(iter(of.values()))
-        name = str(first.get("model"))[:100]
-        values = []
-        for index in range(len(slices)):
-            item = of.get(index)
-            own = (
-                parameters_in(item.get("parameters"), f"slices[{index}]: {name}") if item else None
-            )
-            if own is None and first.get("model") != base:
-                if competes:
-                    raise RecipeError(
-                        f"slices[{index}]: {name} is missing; every slice lists all models"
-                    )
-                own = {"weight": 0}
-            values.append(own or {})
-        kept = {key: first[key] for key in first if key not in ("layer_range", "parameters")}
-        models.append({**kept, "parameters": _by_layer(values, spans, name)})
-    return models
-
-
-def _by_layer(
-    values: Sequence[Mapping[str, Any]], spans: Sequence[tuple[int, int]], where: str
-) -> dict[str, Any]:
-    """The parameters of several slices as those of one model, each held to its layers."""
-    if len(values) == 1:
-        return dict(values[0])
-    found: dict[str, Any] = {}
-    for key in dict.fromkeys(key for one in values for key in one):
-        given = [one.get(key) for one in values]
-        if all(value == given[0] for value in given) and (
-            key not in _SCHEDULED or is_number(given[0])
-        ):
-            found[key] = given[0]
-        elif key in _SCHEDULED:
-            pairs = zip(given, spans, strict=True)
-            found[key] = [rule for value, span in pairs for rule in _held(value, span)] or None
-        else:
-            raise RecipeError(
-                f"{where}: {key} differs between slices; it holds for the whole recipe, move it to "
-                "parameters:"
-            )
-    return found
-
-
-def _held(value: Any, span: tuple[int, int]) -> list[dict[str, Any]]:
-    """A parameter's value as rules for the layers of one slice."""
-    if value is None:
-        return []
-    rules = value if isinstance(value, list) and value and all(map(_is_mapping, value)) else [value]
-    return [
-        {**(rule if _is_mapping(rule) else {"value": rule}), "layers": list(span)} for rule in rules
-    ]
 
 
 def parameters_in(value: Any, where: str) -> dict[str, Any]:
@@ -226,6 +165,263 @@ def parameters_in(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RecipeError(f"{where}: parameters must be a mapping of names to values")
     return dict(value)
+
+
+def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A document whose only module is the whole model, without it."""
+    if "modules" not in document:
+        return document
+    modules = document["modules"]
+    if not isinstance(modules, dict) or not modules:
+        raise RecipeError(f"modules: {shown(modules)}: name one, default, with models or slices")
+    if len(modules) > 1:
+        names = ", ".join(map(str, modules))
+        raise RecipeError(
+            f"modules: parts of a model are not merged apart (here: {names[:100]}); give one "
+            "module named default, or list whole models under models:"
+        )
+    ((name, inside),) = modules.items()
+    if name not in _WHOLE:
+        part = "images or sound" if is_tower(name) else "a part of a model"
+        raise RecipeError(
+            f"modules: {shown(name)} is {part}, which is not merged by itself; name the module "
+            "default (the whole model), and list under keep_base: what is to stay"
+        )
+    if not isinstance(inside, dict):
+        raise RecipeError(f"modules: {name}: needs models: or slices:")
+    for key in inside:
+        if key not in ("models", "slices", "parameters"):
+            raise RecipeError(
+                f"modules: {name}: unknown key {shown(key)}; valid: models, slices, parameters"
+            )
+        if key != "parameters" and {"models", "slices"} & set(document):
+            raise RecipeError("modules: give models or slices inside the module or outside it")
+    parameters = parameters_in(document.get("parameters"), "parameters")
+    for key, value in parameters_in(inside.get("parameters"), f"modules: {name}").items():
+        parameters[key] = before(value, parameters[key]) if key in parameters else value
+    rest = {key: document[key] for key in document if key != "modules"}
+    return rest | {k: inside[k] for k in inside if k != "parameters"} | {"parameters": parameters}
+
+
+def _items(index: int, one: Mapping[str, Any]) -> list[_Item]:
+    """The sources of a slice."""
+    where = f"slices[{index}]"
+    for key in one:
+        if key not in _SLICE_KEYS:
+            raise RecipeError(f"{where}: unknown key {shown(key)}; valid: {', '.join(_SLICE_KEYS)}")
+    sources = one.get("sources")
+    if not isinstance(sources, list) or not sources or not all(map(_is_mapping, sources)):
+        raise RecipeError(
+            f"{where}: sources: list at least one model and its layer_range, or give one slice "
+            "with all layers"
+        )
+    items: list[_Item] = []
+    for source in sources:
+        item = _item(source, where)
+        items.append(item)
+        (first, *_), piece = items, item.piece
+        if piece.stop - piece.start != first.piece.stop - first.piece.start:
+            raise RecipeError(
+                f"{where}: layer_range {_range(piece)} of {piece.model} beside "
+                f"{_range(first.piece)} of {first.piece.model}: the sources of a slice are merged "
+                "layer by layer, so they have as many layers; change one, or make two slices"
+            )
+    return items
+
+
+def _item(source: Mapping[str, Any], where: str) -> _Item:
+    for key in source:
+        if key not in _SOURCE_KEYS:
+            raise RecipeError(
+                f"{where}: sources: unknown key {shown(key)}; valid: {', '.join(_SOURCE_KEYS)}"
+            )
+    model = reference(source.get("model"), where)
+    given = source.get("layer_range")
+    if not isinstance(given, list) or [type(side) for side in given] != [int, int]:
+        raise RecipeError(
+            f"{where}: layer_range of {model} must be [first layer, last layer + 1], such as "
+            f"[0, 16], not {shown(given)}"
+        )
+    start, stop = given
+    if not 0 <= start < stop:
+        raise RecipeError(f"{where}: layer_range {given} of {model} holds no layer; write [0, 16]")
+    return _Item(
+        Piece(model, start, stop), parameters_in(source.get("parameters"), f"{where}: {model}")
+    )
+
+
+def _range(piece: Piece) -> str:
+    return f"[{piece.start}, {piece.stop}]"
+
+
+def _names(
+    rows: Sequence[Sequence[_Item]], bases: Sequence[str | None], folder: Path | None
+) -> dict[str, str]:
+    """One name for every model, however it is written: the base's own first."""
+    written = [*filter(None, bases), *(item.piece.model for row in rows for item in row)]
+    places: dict[str, str] = {}
+    return {name: places.setdefault(place_of(name, folder), name) for name in written}
+
+
+def _base(document: Mapping[str, Any], one: Mapping[str, Any]) -> str | None:
+    """The base that a slice names, or the recipe's."""
+    given = one.get("base_model")
+    if given is None:
+        given = document.get("base_model")
+    return None if given is None else reference(given, "base_model")
+
+
+def _check_once(rows: Sequence[Sequence[_Item]]) -> None:
+    for index, row in enumerate(rows):
+        for place, item in enumerate(row):
+            if any(other.piece == item.piece for other in row[:place]):
+                raise RecipeError(
+                    f"slices[{index}]: {item.piece.model} is listed twice; give it once, with its "
+                    "weight"
+                )
+
+
+def _base_items(
+    rows: Sequence[Sequence[_Item]], bases: Sequence[str | None]
+) -> list[tuple[Piece, int | None]]:
+    """Of every slice: the base's layers, and its place among the sources (None: not listed)."""
+    first = rows[0][0].piece.model
+    result: list[tuple[Piece, int | None]] = []
+    for index, (row, base) in enumerate(zip(rows, bases, strict=True)):
+        models = [item.piece.model for item in row]
+        if base is None:
+            base = first if first in models else models[0]
+        if base in models:
+            place = models.index(base)
+            result.append((row[place].piece, place))
+            continue
+        ranges = {_range(item.piece) for item in row}
+        if len(ranges) > 1:
+            raise RecipeError(
+                f"slices[{index}]: its sources have the layers {' and '.join(sorted(ranges))}; "
+                f"list the base {base} among them, with its own layer_range"
+            )
+        result.append((row[0].piece._replace(model=base), None))
+    return result
+
+
+def _columns(
+    rows: Sequence[Sequence[_Item]], base: Sequence[tuple[Piece, int | None]]
+) -> list[list[_Item | None]]:
+    """The models of the merge: for each, its source in every slice. The base is one of them where
+    a slice lists it; of weight 0 where others do not."""
+    others = [
+        [item for at, item in enumerate(row) if at != place]
+        for row, (_, place) in zip(rows, base, strict=True)
+    ]
+    columns = _by_place(others) if len(set(map(len, others))) == 1 else _by_model(others)
+    places = [place for _, place in base]
+    listed = next((place for place in places if place is not None), None)
+    if listed is not None:
+        column: list[_Item | None] = [
+            _Item(piece, {"weight": 0}) if place is None else row[place]
+            for row, (piece, place) in zip(rows, base, strict=True)
+        ]
+        columns.insert(min(listed, len(columns)), column)
+    return columns
+
+
+def _by_place(rows: Sequence[Sequence[_Item]]) -> list[list[_Item | None]]:
+    """As many sources in every slice: each model by itself where all slices list the same ones,
+    else the first of every slice, the second..."""
+    models = [[item.piece.model for item in row] for row in rows]
+    same = len(set(models[0])) == len(models[0]) and all(
+        sorted(row) == sorted(models[0]) for row in models
+    )
+    ordered = [
+        sorted(row, key=lambda item: models[0].index(item.piece.model)) if same else row
+        for row in rows
+    ]
+    return [list(column) for column in zip(*ordered, strict=True)]
+
+
+def _by_model(rows: Sequence[Sequence[_Item]]) -> list[list[_Item | None]]:
+    """Each model by itself, with a gap where a slice does not list it."""
+    columns: list[list[_Item | None]] = []
+    names: list[str] = []
+    for index, row in enumerate(rows):
+        for item in row:
+            free = (
+                column
+                for column, name in zip(columns, names, strict=True)
+                if name == item.piece.model and column[index] is None
+            )
+            column = next(free, None)
+            if column is None:
+                column = [None] * len(rows)
+                columns.append(column)
+                names.append(item.piece.model)
+            column[index] = item
+    return columns
+
+
+def _restacks_nothing(blueprint: Blueprint) -> bool:
+    """True for whole models, slice by slice."""
+    for column in (blueprint.base, *blueprint.sources):
+        if len({piece and piece.model for piece in column}) > 1:
+            return False
+        if any((one.start, one.stop) != span for one, span in _pairs(column, blueprint.spans)):
+            return False
+    return True
+
+
+def _pairs(column: Column, spans: Sequence[tuple[int, int]]) -> list[tuple[Piece, tuple[int, int]]]:
+    return [(one, span) for one, span in zip(column, spans, strict=True) if one is not None]
+
+
+def _own(column: Sequence[_Item | None]) -> list[Values | None]:
+    """A model's values in every slice; None where one does not list it."""
+    return [item and item.values for item in column]
+
+
+def _notes(slices: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    if not any("residual_weight" in one for one in slices):
+        return ()
+    return ("slices: residual_weight has no effect, here as in mergekit",)
+
+
+def _by_layer(
+    values: Sequence[Values | None],
+    spans: Sequence[tuple[int, int]],
+    where: str,
+    scheduled: Collection[str],
+) -> Values:
+    """The parameters of several slices as those of one model, each held to its layers. A model
+    changes nothing where a slice does not list it (None)."""
+    if len(values) == 1:
+        return dict(values[0] or {})
+    result: Values = {}
+    every = [{"weight": 0} if one is None else one for one in values]
+    for key in dict.fromkeys(key for one in every for key in one):
+        listed = every if key in scheduled else [one for one in values if one is not None]
+        given = [one.get(key) for one in listed]
+        if all(value == given[0] for value in given) and (
+            key not in scheduled or is_number(given[0])
+        ):
+            result[key] = given[0]
+        elif key in scheduled:
+            pairs = zip(given, spans, strict=True)
+            result[key] = [rule for value, span in pairs for rule in _held(value, span)] or None
+        else:
+            raise RecipeError(
+                f"{where}: {key} differs between slices; it holds for the whole recipe, move it to "
+                "parameters:"
+            )
+    return result
+
+
+def _held(value: Any, span: tuple[int, int]) -> list[Values]:
+    """A parameter's value as rules for the layers of one slice."""
+    if value is None:
+        return []
+    rules = value if isinstance(value, list) and value and all(map(_is_mapping, value)) else [value]
+    held = [dict(rule) if _is_mapping(rule) else {"value": rule} for rule in rules]
+    return [rule if rule.get("layers") else {**rule, "layers": list(span)} for rule in held]
 
 
 def _is_mapping(value: Any) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from merging.checkpoints.names import short_names
 from merging.declarations.methods import Blend, Consensus
 from merging.declarations.schedules import Schedule
 from merging.declarations.values import Recipe, Source
 from merging.methods import PRUNERS, RULES
+from merging.recipe.references import models_of, with_models
 
 
 def describe(recipe: Recipe, called: Mapping[str, str] | None = None) -> str:
@@ -28,6 +28,8 @@ def describe(recipe: Recipe, called: Mapping[str, str] | None = None) -> str:
         parts = [f"Take {listed}."]
     else:
         parts = [f"Start from {recipe.base} and take the changes of {listed}.", *_pruning(recipe)]
+    if recipe.blueprint is not None:
+        parts.insert(0, recipe.blueprint.words)
     averaged = recipe.parameters.get("normalize", _implied(rule))
     join, combine = ("average", "Average them") if averaged else ("add up", "Add them up")
     parts.append(rule.words.format(**_values(recipe), join=join, combine=combine))
@@ -75,10 +77,9 @@ def _factor_of(knob: str, source: Source) -> str:
 
 
 def _by_names(recipe: Recipe, called: Mapping[str, str] | None) -> Recipe:
-    references = list(dict.fromkeys([recipe.base, *(source.model for source in recipe.sources)]))
+    references = models_of(recipe)
     names = called or dict(zip(references, short_names(references, recipe.folder), strict=True))
-    sources = tuple(replace(source, model=names[source.model]) for source in recipe.sources)
-    return replace(recipe, base=names[recipe.base], sources=sources)
+    return with_models(recipe, names)
 
 
 def _each(recipe: Recipe, tell: Callable[[Source], str]) -> str:

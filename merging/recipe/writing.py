@@ -8,6 +8,7 @@ import yaml
 
 from merging.declarations.schedules import Schedule
 from merging.declarations.values import Recipe
+from merging.recipe.reslicing import resliced
 
 
 def dump(recipe: Recipe) -> str:
@@ -15,7 +16,9 @@ def dump(recipe: Recipe) -> str:
     models = [
         {"model": source.model, "parameters": _plain(source.values)} for source in recipe.sources
     ]
-    document: dict[str, Any] = {"merge_method": recipe.method, "base_model": recipe.base}
+    document: dict[str, Any] = {"merge_method": recipe.method}
+    if recipe.origin:
+        document["base_model"] = recipe.base
     document["models"] = models
     document["parameters"] = {
         "prune": recipe.prune,
@@ -30,6 +33,7 @@ def dump(recipe: Recipe) -> str:
         document["chat_template"] = recipe.chat_template
     if recipe.keep_base:
         document["keep_base"] = list(recipe.keep_base)
+    document = resliced(document, recipe.blueprint, recipe.layers)
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from merging.checkpoints import Checkpoint, Family
+from merging.checkpoints import Checkpoint, Family, views
 from merging.checkpoints.folders import MORE_TEMPLATES, inner_folders
 from merging.errors import BadCheckpoint, BadFile
 from merging.kinship import chat, giver_of
@@ -69,7 +69,7 @@ def write(folder: Path, recipe: Recipe, family: Family) -> None:
         for name in names(giver.folder):
             if _is_tokenizer_s(name):
                 _copy(giver, name, folder)
-    template = chat.chosen(recipe.chat_template, family.models)
+    template = chat.chosen(recipe.chat_template, list(views.originals(family.models)))
     if template is not None:
         _write_template(folder, template)
 

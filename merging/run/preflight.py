@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from merging import kinship
-from merging.checkpoints import Checkpoint, Entry, Family, open_checkpoint, open_family, resolve
-from merging.checkpoints.layout import depths, text_depths
+from merging.checkpoints import Checkpoint, Entry, Family, open_family
 from merging.checkpoints.output import located
-from merging.errors import FamilyMismatch, MergeError, RecipeError
+from merging.errors import FamilyMismatch, MergeError
 from merging.kinship import Problem
 from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 from merging.run import space
+from merging.run.opening import check_layers, open_models
 from merging.run.tensors import specs_of
 from merging.sketches.foresight import foresee
 
@@ -49,11 +49,11 @@ def open_recipe(recipe: Recipe) -> Family:
         FamilyMismatch: they do not belong together (see `merging.kinship`).
         BadCheckpoint, UnsafeFile, ModelNotFound, RecipeError: as `check` says them.
     """
-    base, *experts = (_opened(recipe, reference) for reference in _references(recipe))
+    base, *experts = open_models(recipe)
     _refuse(kinship.compare(recipe, base, experts))
     family = open_family(base, experts, recipe.keep_base)
     _refuse(kinship.account(recipe, family))
-    _check_layers(recipe, family)
+    check_layers(recipe, family.base)
     _check_methods(recipe, family)
     return family
 
@@ -72,14 +72,17 @@ def check(
         sketches: folder of what scans kept, to foresee what is kept; None to skip that.
     """
     problems = [Problem("warning", "recipe", note) for note in recipe.notes]
+
+    def refuse(reference: str, error: MergeError) -> None:
+        problems.append(Problem("error", reference, str(error), "models"))
+
     models: list[Checkpoint] = []
-    for reference in _references(recipe):
-        try:
-            models.append(_opened(recipe, reference))
-        except MergeError as error:
-            problems.append(Problem("error", reference, str(error), "models"))
+    try:
+        models = open_models(recipe, refuse=refuse)
+    except MergeError as error:
+        refuse("models", error)
     family = None
-    if len(models) == 1 + len(recipe.sources):
+    if models:
         family, remarks = _family_and_remarks(recipe, models, sketches)
         problems += remarks
     disk = space.disk_bytes(specs_of(family, recipe)) if family else 0
@@ -101,15 +104,6 @@ def idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
     )
 
 
-def _references(recipe: Recipe) -> list[str]:
-    """The models that a recipe names, the base first."""
-    return [recipe.base, *(source.model for source in recipe.sources)]
-
-
-def _opened(recipe: Recipe, reference: str) -> Checkpoint:
-    return open_checkpoint(resolve(reference, recipe.folder), reference)
-
-
 def _refuse(problems: Iterable[Problem]) -> None:
     """Raises FamilyMismatch for the first error."""
     for problem in problems:
@@ -128,25 +122,13 @@ def _family_and_remarks(
             return None, remarks
         family = open_family(models[0], models[1:], recipe.keep_base)
         remarks += kinship.account(recipe, family)
-        _check_layers(recipe, family)
+        check_layers(recipe, family.base)
         _check_methods(recipe, family)
         remarks += [Problem("warning", "recipe", note) for note in idle_filters(recipe, family)]
         remarks += foresee(recipe, family, sketches) if sketches else []
     except MergeError as error:
         return None, [*remarks, Problem("error", "models", str(error), "models")]
     return family, remarks
-
-
-def _check_layers(recipe: Recipe, family: Family) -> None:
-    """Raises RecipeError where a slice names fewer or more layers than the models have."""
-    counts = text_depths(depths(family.base.tensors)) or [0]
-    if recipe.layers is None or recipe.layers in counts:
-        return
-    layers = " and ".join(map(str, sorted(set(counts))))
-    raise RecipeError(
-        f"slices: layer_range [0, {recipe.layers}] is not all of {family.base.name}, which has "
-        f"{layers} layers; layers cannot be left out, write [0, {max(counts)}]"
-    )
 
 
 def _check_methods(recipe: Recipe, family: Family) -> None:

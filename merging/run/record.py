@@ -8,7 +8,6 @@ the same inputs writes the same bytes.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,12 @@ from merging.checkpoints import (
     open_checkpoint,
     resolve,
     short_names,
+    views,
 )
 from merging.checkpoints.names import DEMO_PREFIX
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, dump
+from merging.recipe.references import models_of, with_models
 from merging.run import companions
 
 RECIPE_FILE = "amalgam.yaml"
@@ -56,7 +57,7 @@ def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
         "torch": version("torch").split("+")[0],
         "inputs": {  # opened anew: a family may know an expert's tensors by the base's names
             model.name: fingerprint(open_checkpoint(model.folder, model.name))
-            for model in family.models
+            for model in views.originals(family.models)
         },
         "result": digest,
         "tensors": _counts(family),
@@ -66,10 +67,9 @@ def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
 
 def portable(recipe: Recipe) -> Recipe:
     """The recipe with absolute folders: it names the same models wherever it is written."""
-    sources = tuple(
-        replace(source, model=_portable(source.model, recipe.folder)) for source in recipe.sources
+    return with_models(
+        recipe, {model: _portable(model, recipe.folder) for model in models_of(recipe)}
     )
-    return replace(recipe, base=_portable(recipe.base, recipe.folder), sources=sources)
 
 
 def _portable(reference: str, folder: Path | None) -> str:
@@ -85,8 +85,7 @@ def _is_folder(reference: str, folder: Path | None) -> bool:
 
 def _without_paths(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe with local folders by their names alone, fit to be published; its Hub models."""
-    references = [recipe.base, *(source.model for source in recipe.sources)]
-    unique = list(dict.fromkeys(references))
+    unique = models_of(recipe)
     names = dict(zip(unique, short_names(unique, recipe.folder), strict=True))
     hub = []
     for reference in unique:
@@ -94,8 +93,7 @@ def _without_paths(recipe: Recipe) -> tuple[Recipe, list[str]]:
             names[reference] = reference
             if not reference.startswith(DEMO_PREFIX):
                 hub.append(reference)
-    sources = tuple(replace(source, model=names[source.model]) for source in recipe.sources)
-    return replace(recipe, base=names[recipe.base], sources=sources), hub
+    return with_models(recipe, names), hub
 
 
 def _counts(family: Family) -> dict[str, Any]:
@@ -110,8 +108,7 @@ def _counts(family: Family) -> dict[str, Any]:
 
 def _card(recipe: Recipe, digest: str) -> str:
     recipe, hub = _without_paths(recipe)
-    names = dict.fromkeys((recipe.base, *(source.model for source in recipe.sources)))
-    sources = "\n".join(f"- {name}" for name in names)
+    sources = "\n".join(f"- {name}" for name in models_of(recipe))
     front = {
         "library_name": "transformers",
         "tags": ["merge", "amalgam", recipe.method],

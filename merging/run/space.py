@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from merging.checkpoints import Checkpoint, Family, TensorSpec
+from merging.checkpoints import Checkpoint, Family, TensorSpec, views
 from merging.checkpoints.output import check_output
 from merging.engines import fused
 from merging.engines.eager import CHUNK, RESIDENT
@@ -47,7 +47,7 @@ def output_problems(
 
 def check_no_input(out: Path, models: Sequence[Checkpoint]) -> None:
     """Raises OutputExists where `out` is or holds one of the models that are read."""
-    for model in models:
+    for model in views.originals(models):
         if not out.exists() or not model.folder.resolve().is_relative_to(out.resolve()):
             continue
         where = "is" if out.samefile(model.folder) else "holds"

@@ -62,7 +62,8 @@ def copy_rest(
             copied, has_nan = _copy_values(family, entry.name, span, dtypes[entry.name], writer)
             sums[entry.name] = sums.get(entry.name, 0) + copied
             if has_nan:
-                notes.append(f"{family.base.name}: tensor {entry.name}, which is copied, holds NaN")
+                owner, tensor = family.base.origin(entry.name)
+                notes.append(f"{owner}: tensor {tensor}, which is copied, holds NaN")
     return sums, notes
 
 

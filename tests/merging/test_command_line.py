@@ -304,7 +304,7 @@ MISTAKES = {
     "an absent base": (edited(base_model="nowhere"), ["nowhere"]),
     "an unknown built-in model": (edited(models=["demo:nope"]), ["demo:nope", "demo:base"]),
     "slices": (edited(slices=[]), ["slices"]),
-    "a slice of some layers": (sliced(3), ["[0, 3]", "demo:base", "4 layers"]),
+    "a slice of too many layers": (sliced(5), ["[0, 5]", "demo:base", "4 layers"]),
     "no yaml": ("a: [", ["YAML", "line 1"]),
     "an alias that holds itself": (
         "merge_method: ties\nbase_model: &a {model: *a}\nmodels: [expert0]", ["line 2", "'*a'"]),

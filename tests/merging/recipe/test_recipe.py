@@ -143,14 +143,16 @@ def test_a_slice_of_all_layers_is_the_long_form_of_whole_models() -> None:
         }
     )
     assert recipe.layers == 12
-    assert parse(dump(recipe)).layers is None
+    assert parse(dump(recipe)) == recipe
+    assert parse(dump(recipe)).layers == 12  # models may have more, of which these are taken
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[0, 12]}", "[0, 11]}", ["[0, 11]", "restacked"]),  # one of the two
-        ("layer_range: [0, 12]", "layer_range: [4, 12]", ["[4, 12]", "restacked"]),
+        ("[0, 12]}", "[0, 11]}", ["slices[0]", "[0, 11] of y", "[0, 12] of x"]),
+        ("layer_range: [0, 12]", "layer_range: [4, 12, 1]", ["slices[0]", "[4, 12, 1]"]),
+        ("layer_range: [0, 12]", "layr_range: [0, 12]", ["slices[0]", "layr_range"]),
         ("layer_range: [0, 12]", "layer_range: 12", ["layer_range"]),
         (", layer_range: [0, 12]", "", ["layer_range", "None"]),
         ("  - sources:", "  - {sources: []}\n  - sources:", ["one slice"]),
@@ -159,7 +161,7 @@ def test_a_slice_of_all_layers_is_the_long_form_of_whole_models() -> None:
         ("slices:", "models: [x]\nslices:", ["not both"]),
     ],
 )
-def test_slices_that_restack_layers_are_refused(old: str, new: str, words: list[str]) -> None:
+def test_slices_with_a_mistake_are_refused(old: str, new: str, words: list[str]) -> None:
     text = refused(SLICED.replace(old, new))
     assert all(word in text for word in words), text
 
@@ -231,16 +233,13 @@ def test_other_modules_are_refused(modules: object, words: list[str]) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("[4, 12]", "[3, 12]", ["slices[1]", "[3, 12]", "layer 4", "restacked"]),
-        ("[4, 12]", "[5, 12]", ["slices[1]", "layer 4", "restacked"]),
-        ("[0, 4]", "[1, 4]", ["slices[0]", "layer 0", "restacked"]),
         ("[4, 12]", "[4, 4]", ["[4, 4]", "no layer"]),
         ("{lambda: 0.1}", "{normalize: true}", ["normalize", "whole recipe"]),
-        ("task_arithmetic", "pcb", ["slices[1]", "y is missing"]),
+        ("task_arithmetic", "pcb", ["slices[1]", "missing"]),
         ("{model: x, layer_range: [4, 12]", "{model: b, layer_range: [4, 12]", ["listed twice"]),
     ],
 )
-def test_slices_that_do_not_join_up_are_refused(old: str, new: str, words: list[str]) -> None:
+def test_several_slices_with_a_mistake_are_refused(old: str, new: str, words: list[str]) -> None:
     text = refused(SEVERAL.replace(old, new))
     assert all(word in text for word in words), text
 

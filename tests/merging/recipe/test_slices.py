@@ -1,0 +1,138 @@
+"""Slices read as models with values by layer or as a blueprint, and written again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from merging.declarations.blueprints import Piece
+from merging.errors import RecipeError
+from merging.recipe import describe, dump, from_mapping, parse
+from merging.recipe.slices import check_gaps
+
+
+def source(model: str, start: int, stop: int, **values: Any) -> dict:
+    one = {"model": model, "layer_range": [start, stop]}
+    return {**one, "parameters": values} if values else one
+
+
+def sliced(method: str, *slices: Any, **keys: Any) -> dict:
+    listed = [one if isinstance(one, dict) else {"sources": one} for one in slices]
+    return {"merge_method": method, "slices": listed, **keys}
+
+
+FILTERED = [{"filter": "mlp", "value": [0, 1]}, {"value": 0.5}]
+FORMS = {
+    "one stack of one model": sliced("linear", [source("a", 0, 24)], [source("a", 8, 32)]),
+    "a stack of several models": sliced(
+        "linear", [source("a", 0, 24)], [source("b", 8, 24)], [source("a", 16, 32)]
+    ),
+    "one slice of other layers": sliced("linear", [source("a", 0, 8), source("b", 8, 16)]),
+    "one model's own layers": sliced(
+        "linear", [source("a", 8 * i, 8 * i + 8, weight=0.25) for i in range(4)]
+    ),
+    "a slice of whole models": sliced(
+        "ties", [source("a", 0, 8, weight=FILTERED), source("base", 0, 8)], base_model="base"
+    ),
+    "slices of whole models": sliced(
+        "ties", [source("a", 0, 8, weight=[0, 1])], [source("a", 8, 12, weight=2)],
+        base_model="base", parameters={"density": [0.1, 0.9], "lambda": 0.7},
+    ),
+    "values on every level": sliced(
+        "dare_ties",
+        {"sources": [source("a", 0, 4, weight=FILTERED), source("b", 0, 4)],
+         "parameters": {"density": [{"filter": "attn", "value": 0.3}], "lambda": 2}},
+        [source("a", 2, 6), source("b", 2, 6, weight=[1, 2, 3], density=0.2)],
+        base_model="base", parameters={"density": [0.5, 0.7], "weight": 0.4, "lambda": [0, 1]},
+    ),
+    "a slice that lacks a model": sliced(
+        "ties", [source("a", 0, 4), source("b", 0, 4, weight=[0, 1])], [source("b", 2, 6)],
+        base_model="base", parameters={"density": [0.3, 0.6]},
+    ),
+    "bases of their own": sliced(
+        "task_arithmetic",
+        [source("a", 0, 4), source("base", 2, 6)],
+        {"sources": [source("a", 6, 8)], "base_model": "b"},
+        base_model="base", tokenizer_source="a",
+    ),
+    "a base that one slice lists": sliced(
+        "linear", [source("base", 0, 4, weight=3), source("a", 0, 4)], [source("a", 2, 6)],
+        base_model="base",
+    ),
+    "rules with layers of their own": sliced(
+        "ties", [source("a", 0, 4, weight=[{"layers": [1, 3], "value": 2}, {"value": 1}])],
+        [source("a", 0, 4)], base_model="base",
+    ),
+    "a module": {
+        "merge_method": "ties", "base_model": "base",
+        "modules": {"text_decoder": {"slices": [{"sources": [source("a", 0, 4)]}]}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_recipe_written_and_read_again_is_the_same(form: str) -> None:
+    recipe = from_mapping(FORMS[form])
+    again = parse(dump(recipe))
+    assert again == recipe
+    assert again.layers == recipe.layers
+    assert dump(again) == dump(recipe)
+    assert parse(yaml.safe_dump(FORMS[form])) == recipe
+    assert describe(recipe) == describe(again)
+
+
+def test_the_models_at_one_place_of_the_slices_are_one_of_the_merge() -> None:
+    recipe = from_mapping(FORMS["bases of their own"])
+    blueprint = recipe.blueprint
+    assert blueprint is not None
+    assert blueprint.base == (Piece("base", 2, 6), Piece("b", 6, 8))
+    assert blueprint.sources == ((Piece("a", 0, 4), Piece("a", 6, 8)),)
+    assert (recipe.base, [one.model for one in recipe.sources]) == ("base, b", ["a"])
+    assert (blueprint.layers, recipe.tokenizer) == (6, "a")
+
+
+def test_models_in_another_order_are_the_same_models() -> None:
+    one = sliced("linear", [source("a", 0, 2, weight=1), source("b", 0, 2, weight=3)],
+                 [source("b", 1, 3, weight=3), source("a", 1, 3, weight=1)])  # fmt: skip
+    recipe = from_mapping(one)
+    assert [source.model for source in recipe.sources] == ["a", "b"]
+    assert [source.weight.constant for source in recipe.sources] == [1, 3]
+
+
+def test_slices_of_other_lengths_are_columns_of_their_models() -> None:
+    blueprint = from_mapping(FORMS["a slice that lacks a model"]).blueprint
+    assert blueprint is not None
+    assert blueprint.sources == ((Piece("a", 0, 4), None), (Piece("b", 0, 4), Piece("b", 2, 6)))
+    check_gaps(blueprint, "ties", weighs=True)
+    with pytest.raises(
+        RecipeError, match=r"slices\[1\]: a model is missing: .* 1 of 2 are listed, and slerp"
+    ):
+        check_gaps(blueprint, "slerp", weighs=False)
+
+
+def test_what_mergekit_never_uses_is_noted() -> None:
+    one = {"sources": [source("a", 0, 4)], "residual_weight": 0.5}
+    assert any("residual_weight" in note for note in from_mapping(sliced("linear", one)).notes)
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (sliced("ties", [source("a", 0, 4), source("b", 2, 6)], base_model="c"),
+         ["slices[0]", "[0, 4] and [2, 6]", "list the base c"]),
+        (sliced("ties", [source("a", 0, 4), source("./a", 0, 4)], base_model="c"),
+         ["slices[0]", "a is listed twice"]),
+        (sliced("ties", *[[source("a", 0, 1)]] * 257, base_model="c"), ["257", "256"]),
+        (sliced("ties", [source("a", 0, 4)], [source("a", 0, 4, normalize=True)], base_model="c"),
+         ["a", "normalize", "whole recipe"]),
+        (sliced("ties", [source("a", 0, 4)]), ["base_model"]),
+        ({"merge_method": "ties", "base_model": "b", "modules": {"vision_tower": {}}},
+         ["vision_tower", "images", "default"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_slices_is_one_line(document: dict, words: list[str]) -> None:
+    with pytest.raises(RecipeError) as error:
+        from_mapping(document)
+    assert all(word in str(error.value) for word in words), str(error.value)

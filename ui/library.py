@@ -24,6 +24,7 @@ from merging.checkpoints.stamp import Stamp
 from merging.checkpoints.stamp import stamp as file_stamp
 from merging.errors import BadFile, MergeError, ModelNotFound, OutputExists
 from merging.recipe import Recipe
+from merging.recipe.references import models_of, with_models
 from merging.sketches.sketch import FamilySketch
 from merging.system.documents import read_object
 from merging.system.freed import handed_back
@@ -241,18 +242,16 @@ class Library:
         Raises:
             ModelNotFound: the recipe names something that is not on offer.
         """
-        models = [self._known(name) for name in (recipe.base, *(s.model for s in recipe.sources))]
+        references = models_of(recipe)
+        models = [self._known(name) for name in references]
         roots = {root.parent for root in map(self._root_of, models) if root is not None}
         if len(roots) <= 1 and all(self._reads_as_written(model) for model in models):
             names, folder = [model.id for model in models], next(iter(roots), None)
         else:
             names = [m.id if m.kind == "demo" else str(m.folder) for m in models]
             folder = None
-        sources = tuple(
-            replace(source, model=name)
-            for source, name in zip(recipe.sources, names[1:], strict=True)
-        )
-        return replace(recipe, base=names[0], sources=sources, folder=folder)
+        recipe = replace(recipe, folder=folder)
+        return with_models(recipe, dict(zip(references, names, strict=True)))
 
     def folder_of(self, name: str) -> Path:
         """The folder that a new model of this name gets.
@@ -306,8 +305,7 @@ class Library:
 
     def labels(self, recipe: Recipe) -> dict[str, str]:
         """What lists call the models of a recipe whose models are all on offer, by reference."""
-        references = (recipe.base, *(source.model for source in recipe.sources))
-        return {reference: self._known(reference).label for reference in references}
+        return {reference: self._known(reference).label for reference in models_of(recipe)}
 
     def _known(self, reference: str) -> Model:
         model_id = self.id_of(Path(reference)) if Path(reference).is_absolute() else ""

@@ -18,6 +18,7 @@ from merging.engines.eager import Progress
 from merging.errors import MergeError, NotEnoughSpace, OutputExists
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, parse
+from merging.recipe.references import models_of
 from merging.run.merge import merge
 from merging.run.preflight import check
 from merging.run.stacks import layers_of
@@ -330,7 +331,7 @@ class MergeTab:
         return job.id, {"job": job.id, "text": text, "name": job.title}, ""
 
     def _submit(self, recipe: Recipe, text: str, folder: Path) -> Job:
-        sources = (recipe.base, *(source.model for source in recipe.sources))
+        sources = models_of(recipe)
         report = check(recipe)
         self._hold_room(report.disk_bytes, folder)
         details = view.MergeDetails(recipe, text, layers_of(report.account), sources)

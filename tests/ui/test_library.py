@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from merging.errors import MergeError, ModelNotFound, OutputExists
-from merging.recipe import parse
+from merging.recipe import Recipe, from_mapping, parse
 from merging.run.preflight import open_recipe
 from ui.library import BadName, Library
 
@@ -124,6 +124,20 @@ def test_resolved_recipe_opens_from_anywhere(library: Library, monkeypatch, tmp_
     resolved = library.resolved(recipe("models/base", "models/one"))
     assert open_recipe(resolved).experts[0].name == "models/one"
     assert resolved.sources[0].model == "models/one"
+
+
+def test_every_model_of_a_stack_must_be_on_offer(library: Library, tmp_path) -> None:
+    def stack(model: str) -> Recipe:
+        slices = [
+            {"sources": [{"model": name, "layer_range": [0, 1]}]} for name in ("models/one", model)
+        ]
+        return from_mapping({"merge_method": "linear", "slices": slices})
+
+    resolved = library.resolved(stack("models/two"))
+    assert resolved.blueprint is not None
+    assert resolved.blueprint.models == ("models/one", "models/two")
+    with pytest.raises(MergeError, match="not one of the models on offer"):
+        library.resolved(stack(str(tmp_path)))
 
 
 def test_resolved_recipe_over_two_folders(family: Path, tmp_path: Path, make_model) -> None:

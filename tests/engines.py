@@ -85,7 +85,11 @@ def experts_of(method: str) -> int:
     """How many of three experts a merge method takes beside the base."""
     rule = RULES[PRESETS[method].consensus]
     most = rule.most if isinstance(rule, Blend) and rule.most is not None else 3
-    adds = isinstance(rule, Blend) and rule.base == "point" and rule.adds_base({}, {})
+    adds = (
+        isinstance(rule, Blend)
+        and rule.base == "point"
+        and rule.adds_base({"base_model": "base"}, ["expert0"])
+    )
     return min(3, most - adds)
 
 

@@ -59,12 +59,32 @@ class Reader(Protocol):
         """True where decisions may be `Ranks`."""
         ...
 
+    @property
+    def columns(self) -> int:
+        """Elements of a row: the last dimension."""
+        ...
+
     def spans(self, needs: Needs = "chunk") -> Iterator[tuple[int, int]]:
         """(start, stop) of every chunk of a pass; each holds whole what is needed whole."""
         ...
 
     def delta(self, expert: int, start: int, stop: int) -> torch.Tensor:
         """Expert minus base for [start, stop), (n,) float32. Not to be changed in place."""
+        ...
+
+    def base(self, start: int, stop: int) -> torch.Tensor:
+        """The base's elements [start, stop), (n,) float32. Not to be changed in place."""
+        ...
+
+    def model(self, expert: int, start: int, stop: int) -> torch.Tensor:
+        """The expert's own elements [start, stop), (n,) float32."""
+        ...
+
+    def pruned(
+        self, decisions: Sequence[Decision] | None, start: int, stop: int
+    ) -> list[torch.Tensor]:
+        """Every expert's pruned delta for [start, stop), which holds whole what decisions need
+        whole (`needs_of`)."""
         ...
 
     def gram(self) -> np.ndarray:

@@ -85,7 +85,7 @@ def _no(recipe: Recipe) -> bool:
     return False
 
 
-def _not_added(parameters: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+def _not_added(document: Mapping[str, Any], models: Sequence[str]) -> bool:
     return False
 
 
@@ -179,8 +179,8 @@ class Blend(Method):
         base: "point": one of the models that are blended, where it is listed or `adds_base` says
             so; "origin": changes are counted from it, and it must be named; "either": it is an
             origin where it is named (`Recipe.origin`), and no base is needed.
-        adds_base: (parameters, recipe's document) -> True where a base that is not listed among
-            the models is one of them all the same.
+        adds_base: (the recipe's document, names of models) -> True where a base that is not listed
+            among the models is one of them all the same.
         least, most: how many models it takes, a listed base counted where it is a point.
     """
 
@@ -188,7 +188,7 @@ class Blend(Method):
     decide: Callable[[Recipe, Any, Any], Outcome]
     measure: Callable[[Recipe, Any], Evidence] = _nothing
     base: Literal["point", "origin", "either"] = "point"
-    adds_base: Callable[[Mapping[str, Any], Mapping[str, Any]], bool] = _not_added
+    adds_base: Callable[[Mapping[str, Any], Sequence[str]], bool] = _not_added
     least: int = 1
     most: int | None = None
 

@@ -379,6 +379,10 @@ class TensorReader:
             self._kept[-1] = chunk
         return self._kept[-1]
 
+    def model(self, expert: int, start: int, stop: int) -> torch.Tensor:
+        """The expert's own elements [start, stop), (n,) float32."""
+        return self.read(self.stream.family.experts[expert], start, stop)
+
     def delta(self, expert: int, start: int, stop: int) -> torch.Tensor:
         """Expert minus base for [start, stop), (n,) float32. Not to be changed in place."""
         return self._delta(expert, start, stop, None)

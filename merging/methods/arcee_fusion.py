@@ -19,15 +19,18 @@ it is mostly rounding, so that devices may differ in it, and with it in which en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from merging.declarations.knobs import Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Blend, Preset
+from merging.declarations.values import Recipe
+from merging.instructions import Outcome
 from merging.later import torch
-from merging.selection.statistics import order_statistics
-
-Chunks = Callable[[], Iterable[tuple["torch.Tensor", "torch.Tensor"]]]
-"""Starts a pass: yields base and model chunk by chunk, each whole rows, (rows, columns) float32."""
+from merging.methods.random import draw_keys
+from merging.selection.statistics import Rows, order_statistics
 
 LEAST = 1e-8  # added to every probability
 SAMPLE = 1_000_000
@@ -55,41 +58,37 @@ def threshold(quartiles: Sequence[float]) -> float:
     return float(median + np.float32(1.5) * (third - first))
 
 
-def merge(
-    chunks: Chunks, numel: int, seed: int | None = None, sample: int = SAMPLE
-) -> Iterator[torch.Tensor]:
-    """The change that is added to the base, in up to four passes that hold one chunk each.
+def least_importance(
+    importances: Rows, numel: int, seed: int | None = None, sample: int = SAMPLE
+) -> float:
+    """The importance from which on changes are taken over, in up to three passes.
 
     Args:
-        chunks: starts a pass over the tensor; the same chunks each time.
+        importances: starts a pass over the tensor; yields a list of one chunk's, (n,) float32.
         numel: entries of the tensor.
         seed: of `quartiles: mergekit`; exact without.
         sample: entries that it draws, where the tensor has more.
 
-    Yields:
-        (rows, columns) float32, chunk by chunk.
-
     Raises:
         NonFinite: a value is NaN or infinite.
     """
-    divergences = [divergence(base, model) for base, model in chunks()]
-
-    def importances() -> Iterator[list[torch.Tensor]]:
-        for (base, model), of_rows in zip(chunks(), divergences, strict=True):
-            yield [((model - base).abs() * of_rows).flatten()]
-
+    if not numel:
+        return 0.0
     rows_of, count = importances, numel
     if seed is not None and numel > sample:
-        drawn = _drawn(importances(), np.random.default_rng(seed).integers(0, numel, sample))
+        indices = np.random.default_rng(seed).integers(0, numel, sample)
+        drawn = _drawn(importances(), indices)
         rows_of, count = (lambda: iter([[drawn]])), sample
     quartiles = order_statistics(rows_of, [quartile_ranks(count)])[0]
-    least = threshold([one.value for one in quartiles])
-    for (base, model), (importance,) in zip(chunks(), importances(), strict=True):
-        change = model - base
-        yield change * (importance.view_as(change) >= least)
+    return threshold([quartile.value for quartile in quartiles])
 
 
-def _drawn(chunks: Iterable[list[torch.Tensor]], indices: np.ndarray) -> torch.Tensor:
+def importance(base: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+    """Of every entry of some rows. base, model and the result: (rows, columns) float32."""
+    return (model - base).abs() * divergence(base, model)
+
+
+def _drawn(chunks: Iterable[Sequence[torch.Tensor]], indices: np.ndarray) -> torch.Tensor:
     """The entries at some indices of a tensor that comes in chunks, (n,) float32, in any order."""
     ordered = np.sort(indices)
     parts, start = [], 0
@@ -100,3 +99,65 @@ def _drawn(chunks: Iterable[list[torch.Tensor]], indices: np.ndarray) -> torch.T
         parts.append(values[inside.to(values.device)].cpu())
         start = stop
     return torch.cat(parts)
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
+    """Row by row, once the tensor's quartiles are there."""
+    least = _least(recipe, reader)
+
+    def blend(base: torch.Tensor, models: Sequence[torch.Tensor], start: int) -> torch.Tensor:
+        return base + (models[0] - base) * (importance(base, models[0]) >= least)
+
+    return Outcome.of(blend, "rows")
+
+
+def _least(recipe: Recipe, reader: Reader) -> float:
+    def importances() -> Iterator[list[torch.Tensor]]:
+        for start, stop in reader.spans("rows"):
+            pair = reader.base(start, stop), reader.model(0, start, stop)
+            base, model = (values.reshape(-1, reader.columns) for values in pair)
+            yield [importance(base, model).flatten()]
+
+    seed = None
+    if recipe.parameters["quartiles"] == "sample":
+        seed = draw_keys(0, recipe.sources[0].model, reader.entry.name)[0] & 0xFFFFFFFF
+    return least_importance(importances, reader.numel, seed)
+
+
+METHODS = (
+    Blend(
+        id="arcee_fusion",
+        title="Arcee Fusion",
+        summary="Take over the changes that matter most to each row's distribution.",
+        formula="x where |x - base| * KL(row) >= median + 1.5 (Q3 - Q1), else base",
+        paper="Arcee AI 2025, mergekit's arcee_fusion",
+        url="https://github.com/arcee-ai/mergekit",
+        words="Take over the changes of outstanding importance, and leave the rest.",
+        decide=decide,
+        base="origin",
+        least=1,
+        most=1,
+        unpredicted="Which changes are of importance, only the merge can tell.",
+        knobs=(
+            Knob(
+                "quartiles",
+                "Quartiles",
+                "exact",
+                "exact: over the tensor. sample: of a million entries, as mergekit, but seeded.",
+                choices=("exact", "sample"),
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="arcee_fusion",
+        title="Arcee Fusion",
+        group="elect",
+        place=21,
+        consensus="arcee_fusion",
+        summary="Takes over what stands out of one model's changes.",
+        use_when="One expert, of which you want the decisive changes only.",
+    ),
+)

@@ -12,6 +12,18 @@ mergekit, as here, within tensors. Which of equal changes stay: `merging.selecti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from merging.declarations.knobs import DENSITY, RESCALE, Knob
+from merging.declarations.laws import SKIPPING, Law
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Preset, Pruned, Pruner
+from merging.declarations.retention import Kept, counts_of
+from merging.declarations.values import Recipe
+from merging.instructions import Keep, Ranks
+from merging.methods import magnitude
+from merging.selection.statistics import largest_cuts
+
 
 def counts(numel: int, density: float, gamma: float) -> tuple[int, int]:
     """How many of the largest entries are dropped, and how many of the next are kept.
@@ -25,3 +37,103 @@ def counts(numel: int, density: float, gamma: float) -> tuple[int, int]:
         return 0, numel
     kept = int(density * numel)
     return min(int(gamma * numel), numel - kept), kept
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
+    """Two rings of every expert's changes, the first with factor 0."""
+    if reader.numel == 0:
+        return Pruned([Keep()] * reader.experts)
+    entry, numel = reader.entry, reader.numel
+    pairs = [
+        counts(numel, source.at("density", entry), source.at("gamma", entry))
+        for source in recipe.sources
+    ]
+    keeps = [(dropped, dropped + kept) for dropped, kept in pairs]
+    factors = (SKIPPING,) * reader.experts
+    if reader.finds_cuts and not recipe.parameters["rescale"]:
+        nested = [
+            [min(count, changed) for count in row]
+            for row, changed in zip(keeps, reader.changed(), strict=True)
+        ]
+        return Pruned(list(map(Ranks, keeps, factors)), _kept(recipe, reader, pairs, nested))
+    cuts = largest_cuts(reader.order_statistics, reader.stops, numel, keeps)
+    nested = [counts_of(row, numel) for row in cuts]
+    rings = [
+        magnitude.rings(recipe, reader, index, row, factors)
+        if keeps[index][0]
+        else magnitude.rings(recipe, reader, index, row[1:], ((1.0,),) * reader.experts)
+        for index, row in enumerate(cuts)
+    ]
+    return Pruned(rings, _kept(recipe, reader, pairs, nested))
+
+
+def _kept(
+    recipe: Recipe,
+    reader: Reader,
+    pairs: Sequence[tuple[int, int]],
+    nested: Sequence[Sequence[int]],
+) -> list[Kept]:
+    rows = []
+    for source, (_, count), (first, last) in zip(recipe.sources, pairs, nested, strict=True):
+        asked = source.at("density", reader.entry) * reader.numel
+        changed = max(last - first, 0)
+        rows.append(Kept(reader.numel, asked, asked, count, count, changed, changed))
+    return rows
+
+
+METHODS = (
+    Pruner(
+        id="breadcrumbs",
+        title="Breadcrumbs",
+        summary="Drop the largest changes as outliers, and the small ones.",
+        formula="drop the int(gamma n) largest |delta|, keep the next int(density n)",
+        paper="Davari and Belilovsky 2023, Model Breadcrumbs",
+        url="https://arxiv.org/abs/2312.06795",
+        words="Drop the largest changes, a share of {gamma}; of the rest keep the largest {kept}.",
+        law=Law("largest", skip="gamma"),
+        place=4,
+        decide=decide,
+        knobs=(
+            DENSITY,
+            Knob(
+                "gamma",
+                "Outliers",
+                0.01,
+                "Share of each expert's changes, largest first, that is dropped.",
+                low=0.0,
+                high=1.0,
+                step=0.005,
+                unit="share of entries",
+                per_model=True,
+                scheduled=True,
+            ),
+            RESCALE,
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="breadcrumbs",
+        title="Breadcrumbs",
+        group="elect",
+        place=6,
+        prune="breadcrumbs",
+        consensus="sum",
+        summary="Drops outliers and small changes, adds the rest.",
+        use_when="Single huge changes spoil a sum.",
+        shown={"density": 0.5},
+    ),
+    Preset(
+        id="breadcrumbs_ties",
+        title="Breadcrumbs + TIES",
+        group="elect",
+        place=7,
+        prune="breadcrumbs",
+        consensus="ties",
+        summary="Drops outliers and small changes, then elects signs.",
+        use_when="As Breadcrumbs, with several experts that disagree.",
+        defaults={"normalize": False},
+        shown={"density": 0.5},
+    ),
+)

@@ -21,8 +21,17 @@ tensors with three axes and more mergekit ranks along the second.
 
 from __future__ import annotations
 
-from merging.instructions import draws
+from functools import partial
+
+from merging.checkpoints import short_names
+from merging.declarations.knobs import DENSITY, SEED, Knob
+from merging.declarations.laws import Law
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Preset, Pruned, Pruner
+from merging.declarations.values import Recipe
+from merging.instructions import Decision, Eager, Keep, draws, elementary
 from merging.later import torch
+from merging.methods.random import draw_keys
 
 SMALLEST = 1e-7  # sums of magnitudes below this are not rescaled by
 
@@ -98,3 +107,99 @@ def l1_scale(before: float, after: float) -> float:
         before, after: sums of magnitudes of the tensor's change and of what is left of it.
     """
     return 1.0 if before < SMALLEST or after < SMALLEST else before / after
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
+    """A draw per expert, keyed by seed, model and tensor, over whole rows."""
+    names = short_names([source.model for source in recipe.sources], recipe.folder)
+    return Pruned([_draw(recipe, reader, index, name) for index, name in enumerate(names)])
+
+
+def _draw(recipe: Recipe, reader: Reader, index: int, name: str) -> Decision:
+    source, values = recipe.sources[index], recipe.parameters
+    density = source.at("density", reader.entry)
+    if density >= 1.0:
+        return Keep()
+    rows = partial(
+        prune,
+        keys=draw_keys(values["seed"], name, reader.entry.name),
+        density=density,
+        epsilon=source.at("epsilon", reader.entry),
+        by_probability=values["rescale"] and values["rescale_by"] == "probability",
+    )
+    if not values["rescale"] or values["rescale_by"] == "probability":
+        return Eager(rows, "rows")
+    before = after = 0.0
+    for start, stop in reader.spans("rows"):
+        delta = reader.delta(index, start, stop).reshape(-1, reader.columns)
+        before += elementary.total(delta.abs())
+        after += elementary.total(rows(delta, start).abs())
+    scale = l1_scale(before, after)
+    return Eager(lambda delta, start: rows(delta, start) * scale, "rows")
+
+
+METHODS = (
+    Pruner(
+        id="della",
+        title="DELLA",
+        summary="Drop changes at random, small ones of a row more often than large ones.",
+        formula="keep with p = density - epsilon + 2 epsilon rank / (n - 1) within a row",
+        paper="Deep et al. 2024, DELLA-Merging (MagPrune)",
+        url="https://arxiv.org/abs/2406.11617",
+        words="Keep {kept} at random, large ones of a row more often.",
+        law=Law("random"),
+        place=5,
+        decide=decide,
+        unpredicted="Large changes stay more often than the map shows.",
+        knobs=(
+            DENSITY,
+            Knob(
+                "epsilon",
+                "Spread",
+                0.15,
+                "How much more often the largest change of a row stays, and the smallest goes.",
+                low=0.0,
+                high=0.5,
+                step=0.01,
+                unit="share of entries",
+                per_model=True,
+                scheduled=True,
+            ),
+            Knob("rescale", "Rescale", True, "Multiply what is kept so that its sum is preserved."),
+            Knob(
+                "rescale_by",
+                "Rescale by",
+                "l1",
+                "l1: match the tensor's L1 norm (mergekit). probability: divide every change by "
+                "its own probability (paper).",
+                choices=("l1", "probability"),
+            ),
+            SEED,
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="della",
+        title="DELLA",
+        group="elect",
+        place=8,
+        prune="della",
+        consensus="ties",
+        summary="Drops changes at random, small ones first, then elects signs.",
+        use_when="As DARE, where the largest changes matter most.",
+        shown={"density": 0.5},
+    ),
+    Preset(
+        id="della_linear",
+        title="DELLA + sum",
+        group="elect",
+        place=9,
+        prune="della",
+        consensus="sum",
+        summary="Drops changes at random, small ones first, and adds the rest.",
+        use_when="As DELLA, with experts that do not disagree.",
+        shown={"density": 0.5},
+    ),
+)

@@ -22,7 +22,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from merging.instructions import grams
+from merging.declarations.knobs import Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Blend, Preset
+from merging.declarations.values import Recipe
+from merging.evidence.points import combined, gram_of
+from merging.instructions import Outcome, grams
 
 FINEST = 1e-8  # steps below this are rounding: the root of what float64 tells of a cosine
 
@@ -79,3 +84,50 @@ def direction(cosines: np.ndarray, max_iter: int, tol: float) -> np.ndarray:
 
 def _size(combination: np.ndarray, cosines: np.ndarray) -> float:
     return float(np.sqrt(max(combination @ cosines @ combination, 0.0)))
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
+    """The models' sum."""
+    values = recipe.parameters
+    gram = gram_of(recipe, reader)
+    return combined(recipe, coefficients(gram, values["max_iter"], values["tol"]))
+
+
+METHODS = (
+    Blend(
+        id="karcher",
+        title="Karcher mean",
+        summary="Take the point of the sphere that is nearest to all models.",
+        formula="argmin_m sum_i angle(m, x_i)^2, at the mean length",
+        paper="Karcher 1977, Riemannian Center of Mass and Mollifier Smoothing",
+        url="https://doi.org/10.1002/cpa.3160300502",
+        words="Take the point of the sphere that is nearest to all of them, all alike.",
+        decide=decide,
+        adds_base=lambda document, models: document.get("base_model") is not None,
+        unpredicted="What a blend of directions leaves, only the merge can tell.",
+        knobs=(
+            Knob("max_iter", "Most steps", 10, "Steps towards the mean.", low=0, high=1000, step=1),
+            Knob(
+                "tol",
+                "Smallest step",
+                1e-5,
+                "Smaller steps, angles and lengths do not count.",
+                low=0.0,
+                high=1.0,
+                step=1e-5,
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="karcher",
+        title="Karcher mean",
+        group="spheres",
+        place=3,
+        consensus="karcher",
+        summary="Averages directions on the sphere, all models alike.",
+        use_when="Several models that are all worth the same; it has no weights.",
+    ),
+)

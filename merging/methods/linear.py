@@ -63,9 +63,9 @@ def check_weights(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
     return ()
 
 
-def _adds_base(parameters: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
+def _adds_base(document: Mapping[str, Any], models: Sequence[str]) -> bool:
     """mergekit averages the base too, where it is named and every model has a weight."""
-    return "weight" in parameters
+    return "weight" in (document.get("parameters") or {})
 
 
 METHODS = (

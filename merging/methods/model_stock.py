@@ -22,7 +22,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from merging.instructions import grams
+from merging.declarations.knobs import Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Blend, Preset
+from merging.declarations.values import Recipe
+from merging.evidence.points import combined, gram_of
+from merging.instructions import Outcome, grams
 from merging.later import torch
 
 SMALLEST = 1e-6  # a product of two lengths below this counts as this
@@ -77,3 +82,55 @@ def rows(changes: Sequence[torch.Tensor], opposed: str = "bounded") -> torch.Ten
     return grams.combine(
         changes, np.broadcast_to(shares[:, None], (len(changes), *shares.shape, 1))
     )
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
+    """The base and a share of the mean change."""
+    opposed = recipe.parameters["opposed"]
+    if not recipe.parameters["filter_wise"]:
+        return combined(recipe, coefficients(gram_of(recipe, reader), opposed))
+
+    def blend(base: torch.Tensor, models: Sequence[torch.Tensor], start: int) -> torch.Tensor:
+        return base + rows([model - base for model in models], opposed)
+
+    return Outcome.of(blend, "rows")
+
+
+METHODS = (
+    Blend(
+        id="model_stock",
+        title="Model Stock",
+        summary="Go from the base to the models' mean as far as their changes agree.",
+        formula="base + t * mean_i delta_i, t = n c / (1 + (n - 1) c), c the mean cosine",
+        paper="Jang et al. 2024, Model Stock",
+        url="https://arxiv.org/abs/2403.19522",
+        words="Go from the base towards their mean, as far as their changes agree.",
+        decide=decide,
+        base="origin",
+        least=2,
+        unpredicted="How far each tensor goes, only the merge can tell.",
+        knobs=(
+            Knob("filter_wise", "Row by row", False, "A share for every row, not every tensor."),
+            Knob(
+                "opposed",
+                "Opposed changes",
+                "bounded",
+                "bounded: the formula down to a share of -1. base: the base stays where changes "
+                "oppose each other. mergekit: its formula, without end.",
+                choices=("bounded", "base", "mergekit"),
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="model_stock",
+        title="Model Stock",
+        group="spheres",
+        place=4,
+        consensus="model_stock",
+        summary="Averages changes and takes as much of the mean as they agree on.",
+        use_when="Several fine-tunes of one base for the same thing.",
+    ),
+)

@@ -24,7 +24,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from merging.instructions import grams
+from merging.declarations.knobs import WEIGHT, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Blend, Preset
+from merging.declarations.values import Recipe
+from merging.evidence.points import combined, gram_of
+from merging.instructions import Outcome, grams
 
 VANISHING = 1e-6  # |m| up to this share of the weights is rounding
 CANCELLED = 1e-8  # weights that sum to less cannot be normalised
@@ -53,3 +58,55 @@ def coefficients(
     if size <= max(eps, VANISHING * np.abs(shares).sum()):
         return tuple(shares.tolist())
     return tuple((units / size * (shares @ length)).tolist())
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
+    """All points' sum, with weights by tensor."""
+    weights = recipe.weights_at(reader.entry)
+    if len(weights) == 1:
+        return combined(recipe, (1.0,))
+    values = recipe.parameters
+    shares = coefficients(
+        gram_of(recipe, reader), weights, normalize=values["normalize_weights"], eps=values["eps"]
+    )
+    return combined(recipe, shares)
+
+
+METHODS = (
+    Blend(
+        id="multislerp",
+        title="Multi-SLERP",
+        summary="Take the weighted mean direction of all models, at their mean length.",
+        formula="m / |m| * sum_i w_i |x_i|, m = sum_i w_i x_i / |x_i|",
+        paper="Goddard 2025, multislerp",
+        url="https://goddard.blog/posts/multislerp-wow-what-a-cool-idea",
+        words="Take the mean of their directions, at the mean of their lengths.",
+        decide=decide,
+        base="either",
+        unpredicted="What a blend of directions leaves, only the merge can tell.",
+        knobs=(
+            WEIGHT,
+            Knob(
+                "normalize_weights",
+                "Divide by the weights",
+                True,
+                "Divide the weights by their sum.",
+            ),
+            Knob(
+                "eps", "Smallest length", 1e-8, "Added to lengths.", low=0.0, high=1e-3, step=1e-8
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="multislerp",
+        title="Multi-SLERP",
+        group="spheres",
+        place=2,
+        consensus="multislerp",
+        summary="Averages directions and lengths apart.",
+        use_when="Three models or more that point apart.",
+    ),
+)

@@ -26,7 +26,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from merging.instructions import grams
+from merging.declarations.knobs import WEIGHT, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Blend, Preset
+from merging.declarations.values import Recipe
+from merging.evidence.points import combined, gram_of
+from merging.instructions import Outcome, grams
+from merging.instructions.eager import Needs
 from merging.later import torch
 
 SHORTEST = 1e-7  # a length below this counts as this
@@ -104,3 +110,79 @@ def columns(
     blend = arcs(np.asarray(total), t, antipodes)[:, None, :]
     for points in chunks():
         yield grams.combine(points, blend)
+
+
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
+    """The two points' sum; along rows or columns, a function of whole tensors."""
+    values = recipe.parameters
+    t = fraction(recipe.weights_at(reader.entry))
+    if values["nuslerp_flatten"]:
+        return combined(recipe, coefficients(gram_of(recipe, reader), t, values["antipodes"]))
+    along_columns = values["nuslerp_row_wise"] and len(reader.entry.shape) > 1
+
+    def blend(base: torch.Tensor, models: Sequence[torch.Tensor], start: int) -> torch.Tensor:
+        points = [model - base for model in models] if recipe.origin else list(models)
+        shape = points[0].shape
+        if along_columns:
+            flat = [point.reshape(shape[0], -1) for point in points]
+            (merged,) = columns(lambda: [flat], t, values["antipodes"])
+        else:
+            merged = rows(
+                [point.reshape(-1, shape[-1]) for point in points], t, values["antipodes"]
+            )
+        return base + merged.reshape(shape) if recipe.origin else merged.reshape(shape)
+
+    needs: Needs = "tensor" if along_columns else "rows"
+    return Outcome.of(blend, needs)
+
+
+METHODS = (
+    Blend(
+        id="nuslerp",
+        title="NuSLERP",
+        summary="Go from one model to another along the arc between them, by their weights.",
+        formula="SLERP of the models, or of their changes, at t = w_2 / (w_1 + w_2)",
+        paper="Goddard 2024, mergekit's nuslerp",
+        url="https://github.com/arcee-ai/mergekit",
+        words="Turn one into the other along the arc between them, by their weights.",
+        decide=decide,
+        base="either",
+        least=2,
+        most=2,
+        unpredicted="What a blend along an arc leaves, only the merge can tell.",
+        knobs=(
+            WEIGHT,
+            Knob(
+                "nuslerp_flatten",
+                "Whole tensors",
+                True,
+                "Take every tensor as one vector; off, every row.",
+            ),
+            Knob(
+                "nuslerp_row_wise",
+                "Columns",
+                False,
+                "Where tensors are not taken whole: every column instead of every row.",
+            ),
+            Knob(
+                "antipodes",
+                "Opposite points",
+                "line",
+                "line: a straight line where they point apart. mergekit: its narrower limit.",
+                choices=("line", "mergekit"),
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="nuslerp",
+        title="NuSLERP",
+        group="spheres",
+        place=1,
+        consensus="nuslerp",
+        summary="Turns one model, or its change, towards another by weights.",
+        use_when="As SLERP, of changes against a base, or row by row.",
+    ),
+)

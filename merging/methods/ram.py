@@ -18,6 +18,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from merging.declarations.knobs import LAMBDA, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Consensus, Preset
+from merging.declarations.values import Recipe
+from merging.instructions import Decision, Eager, needs_of
 from merging.later import torch
 
 
@@ -76,3 +81,110 @@ def _active(
     for one in active:
         together += one
     return active, together
+
+
+EPSILON = Knob(
+    "epsilon",
+    "Smallest change",
+    1e-5,
+    "Smaller changes count as none.",
+    low=0.0,
+    high=1.0,
+    step=1e-5,
+)
+
+
+def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Eager:
+    """Element by element."""
+    epsilon = recipe.parameters["epsilon"]
+    return Eager(lambda deltas, start: merge(deltas, epsilon))
+
+
+def decide_plus(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None
+) -> Eager:
+    """Element by element, once shared and unique entries are counted."""
+    values = recipe.parameters
+    epsilon = values["epsilon"]
+    total = np.zeros((2, reader.experts), dtype=np.int64)
+    for start, stop in reader.spans(needs_of(decisions)):
+        total += counts(reader.pruned(decisions, start, stop), epsilon)
+    shares = factors(total, values["r"], values["alpha"], epsilon)
+    return Eager(lambda deltas, start: merge(deltas, epsilon, shares))
+
+
+_FORMULA = "sum of changes where one model is active, their mean where several are"
+_PAPER = "Reinforced Agent Merging, 2026"
+_URL = "https://arxiv.org/abs/2601.13572"
+METHODS = (
+    Consensus(
+        id="ram",
+        title="RAM",
+        summary="Keep what one model alone changed, average what several did.",
+        formula=_FORMULA,
+        paper=_PAPER,
+        url=_URL,
+        words="Keep what one of them alone changed, and average what several did.",
+        decide=decide,
+        measures=lambda recipe: False,
+        needs_all=True,
+        unpredicted="Which changes are shared, only the merge can tell.",
+        knobs=(EPSILON, LAMBDA),
+    ),
+    Consensus(
+        id="ramplus_tl",
+        title="RAM+",
+        summary="As RAM, with what averaging takes made up for.",
+        formula=f"{_FORMULA}; unique ones times 1 + r min(shared / unique, alpha)",
+        paper=_PAPER,
+        url=_URL,
+        words="Keep what one of them alone changed, a little more of it, and average the rest.",
+        decide=decide_plus,
+        measures=lambda recipe: True,
+        needs_all=True,
+        unpredicted="Which changes are shared, only the merge can tell.",
+        knobs=(
+            EPSILON,
+            Knob(
+                "r",
+                "Reinforcement",
+                0.1,
+                "How much unique changes gain.",
+                low=0.0,
+                high=10.0,
+                step=0.05,
+            ),
+            Knob(
+                "alpha",
+                "Largest gain",
+                0.2,
+                "Bound of shared over unique.",
+                low=0.0,
+                high=10.0,
+                step=0.05,
+            ),
+            LAMBDA,
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="ram",
+        title="RAM",
+        group="elect",
+        place=22,
+        consensus="ram",
+        summary="Adds what is unique to a model, averages what is shared.",
+        use_when="Experts tuned by reinforcement, whose changes are few.",
+    ),
+    Preset(
+        id="ramplus_tl",
+        title="RAM+",
+        group="elect",
+        place=23,
+        consensus="ramplus_tl",
+        summary="As RAM, with unique changes reinforced.",
+        use_when="RAM forgets what single experts know.",
+    ),
+)

@@ -24,8 +24,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from merging.declarations.knobs import LAMBDA, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Consensus, Preset
+from merging.declarations.values import Recipe
 from merging.errors import NonFinite
-from merging.instructions import elementary
+from merging.instructions import Decision, Eager, elementary, needs_of
 from merging.instructions.pruning import nested
 from merging.later import torch
 from merging.selection.statistics import Rows, largest, split
@@ -173,3 +177,71 @@ def _placed(changes: Rows) -> Iterator[tuple[int, Sequence[torch.Tensor]]]:
     for chunk in changes():
         yield start, chunk
         start += chunk[0].numel()
+
+
+def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Eager:
+    """Steps 1 and 2 in passes over the tensor; step 3 element by element."""
+    needs = needs_of(decisions)
+
+    def changes() -> Iterator[list[torch.Tensor]]:
+        for start, stop in reader.spans(needs):
+            yield reader.pruned(decisions, start, stop)
+
+    cut = selection(changes, reader.numel, recipe.at("select_topk", reader.entry))
+    sums = np.zeros(reader.experts)
+    for start, chunk in _placed(changes):
+        sums += energies(selected(chunk, cut, start))
+    shares = weights(sums, reader.numel, recipe.parameters["small"])
+    return Eager(lambda deltas, start: erase(selected(deltas, cut, start), shares))
+
+
+METHODS = (
+    Consensus(
+        id="sce",
+        title="SCE",
+        summary="Select what varies most, weigh models by what is left, erase minority signs.",
+        formula="top select_topk by variance; w_i = mean d_i^2; mean of w_i d_i of the elected sign",
+        paper="Wan et al. 2024, FuseChat, section 3.3",
+        url="https://arxiv.org/abs/2408.07990",
+        words="Of what they change differently take {select_topk}, weigh each by what is left and "
+        "average those that agree.",
+        decide=decide,
+        measures=lambda recipe: True,
+        needs_all=True,
+        unpredicted="Which changes vary most, only the merge can tell.",
+        knobs=(
+            Knob(
+                "select_topk",
+                "Selected share",
+                1.0,
+                "Share of the entries in which models differ that is kept.",
+                low=0.0,
+                high=1.0,
+                step=0.01,
+                unit="share of entries that differ",
+                scheduled=True,
+            ),
+            Knob(
+                "small",
+                "Small changes",
+                "equal",
+                "equal: changes of 0.001 and less weigh all models alike (mergekit). weigh: they "
+                "are weighed by the formula.",
+                choices=("equal", "weigh"),
+            ),
+            LAMBDA,
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="sce",
+        title="SCE",
+        group="elect",
+        place=12,
+        consensus="sce",
+        summary="Keeps what models change differently, weighed by its size.",
+        use_when="Experts of different strength, fused into one.",
+    ),
+)

@@ -24,7 +24,8 @@ from merging.declarations.knobs import Knob
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Blend, Preset
 from merging.declarations.values import Recipe
-from merging.instructions import Outcome, Sum, grams
+from merging.evidence.points import combined, gram_of
+from merging.instructions import Outcome, grams
 
 PARALLEL = 0.9995  # a |cosine| above this is blended in a straight line
 NOTHING = 1e-8  # a length up to this counts as 1
@@ -50,13 +51,12 @@ def coefficients(gram: np.ndarray, t: float) -> tuple[float, float]:
 
 
 def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
-    """The two models' sum; the base is the first of them, wherever it is listed."""
-    gram = grams.of_models(reader.gram())[1:, 1:]
-    first = [source.model == recipe.base for source in recipe.sources].index(True)
+    """The two models' sum; a base among them is the first, wherever it is listed."""
+    gram = gram_of(recipe, reader)
+    first = next((i for i, one in enumerate(recipe.sources) if one.model == recipe.base), 0)
     order = [first, 1 - first]
     pair = coefficients(gram[np.ix_(order, order)], recipe.at("t", reader.entry))
-    weights = (pair[first], pair[1 - first])
-    return Outcome(Sum(weights), base_weight=sum(weights))
+    return combined(recipe, (pair[first], pair[1 - first]))
 
 
 METHODS = (
@@ -66,11 +66,12 @@ METHODS = (
         summary="Go from one model to another along the arc between them.",
         formula="[sin((1 - t) theta) a + sin(t theta) b] / sin(theta)",
         paper="Shoemake 1985, Animating Rotation with Quaternion Curves",
+        url="https://doi.org/10.1145/325334.325242",
         words="Go {t} of the way from the base to the other, along the arc between them.",
         decide=decide,
         least=2,
         most=2,
-        adds_base=lambda parameters, document: True,
+        adds_base=lambda document, models: len(models) < 2,
         knobs=(
             Knob(
                 "t",

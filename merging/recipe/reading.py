@@ -113,10 +113,11 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     titles = [title for title, _ in named]
     base = models.base_of(document.get("base_model"), method, rule, named)
     named = models.by_one_name(named, base, folder)
+    origin = _is_origin(rule, document)
     if isinstance(rule, Blend) and not sliced.spans and base not in [name for name, _ in named]:
-        named += [(base, {})] if rule.adds_base(given, document) else []
-    origin = document.get("base_model") is not None or not isinstance(rule, Blend)
-    sources, notes = _sources(named, base, given, knobs, (pruner, rule), origin=origin)
+        adds = rule.adds_base(document, [name for name, _ in named])
+        named += [(base, {})] if adds else []
+    sources, notes = _sources(named, base if origin else None, given, knobs, (pruner, rule))
     values.check_names(given, knobs, (pruner, rule), _EVERYTHING, "parameters")
     values.check_switches(given, knobs, pruner, rule)
     resolved = {
@@ -143,6 +144,13 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     return replace(recipe, notes=(*sliced.notes, *notes))
 
 
+def _is_origin(rule: Consensus | Blend, document: Mapping[str, Any]) -> bool:
+    """True where changes are counted from the base, which is no model among others then."""
+    if not isinstance(rule, Blend) or rule.base == "origin":
+        return True
+    return rule.base == "either" and document.get("base_model") is not None
+
+
 _EVERYTHING = (*PRUNERS.values(), *RULES.values())
 _SCHEDULED = frozenset(
     knob.name for method in _EVERYTHING for knob in method.knobs if knob.scheduled
@@ -150,19 +158,22 @@ _SCHEDULED = frozenset(
 
 
 def _sources(
-    named: models.Models, base: str, given: Mapping[str, Any], knobs: Mapping[str, Knob],
-    methods: tuple[Pruner, Consensus | Blend], *, origin: bool,
+    named: models.Models, origin: str | None, given: Mapping[str, Any], knobs: Mapping[str, Knob],
+    methods: tuple[Pruner, Consensus | Blend],
 ) -> tuple[list[Source], list[str]]:  # fmt: skip
-    """The models that take part with their own values, and remarks."""
+    """The models that take part with their own values, and remarks.
+
+    Args:
+        origin: the base, where it is no model among others.
+    """
     rule = methods[1]
-    counts = isinstance(rule, Blend) and (rule.base == "point" or not origin)
     sources, notes = [], []
     for model, own in named:
         source, remarks = _source(model, own, given, knobs, methods)
-        if counts or model != base or len(named) == 1:
+        if model != origin or len(named) == 1:
             sources.append(source)  # else its values must be valid, but it has no change
             notes += remarks
-    if [name for name, _ in named] == [base] and not counts:
+    if [name for name, _ in named] == [origin]:
         notes.append("models: only the base is listed, so the result is the base")
     if isinstance(rule, Blend):
         _check_count(rule, len(sources))

@@ -15,6 +15,7 @@ from merging.engines.eager import Progress
 from merging.errors import ModelNotFound, RecipeError
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.sketches.plan import plan
+from tests.engines import experts_of
 from tests.ui.sketches import sketch
 from ui import controls, explore, explore_view, figures
 from ui.readings import Reading
@@ -120,6 +121,7 @@ def test_a_preset_sets_every_control(built, values, preset) -> None:
     names = {part: name for name, part in parts.named().items()}
     for part, value in zip(outputs, explore._preset(preset.id), strict=True):
         values[names[part]] = value
+    values["experts"] = values["experts"][: experts_of(preset.id)]
     recipe = controls.to_recipe(values)
     assert (recipe.method, recipe.prune, recipe.consensus) == (
         preset.id, preset.prune, preset.consensus,

@@ -9,18 +9,33 @@ import pytest
 import torch
 
 from merging.errors import NonFinite
-from merging.methods.arcee_fusion import divergence, merge, quartile_ranks, threshold
+from merging.methods.arcee_fusion import (
+    divergence,
+    importance,
+    least_importance,
+    quartile_ranks,
+    threshold,
+)
 from tests.shelf import Case, cases
+
+
+def change_of(
+    base: torch.Tensor, model: torch.Tensor, size: int, seed: int | None = None, sample: int = 1000
+) -> torch.Tensor:
+    """The change of a matrix, its threshold from chunks of so many rows."""
+
+    def importances() -> Iterator[list[torch.Tensor]]:
+        for pair in zip(base.split(size), model.split(size), strict=True):
+            yield [importance(*pair).flatten()]
+
+    least = least_importance(importances, base.numel(), seed, sample)
+    return (model - base) * (importance(base, model) >= least)
 
 
 def merged(base: torch.Tensor, model: torch.Tensor, size: int = 2) -> torch.Tensor:
     """The change, from chunks of so many rows."""
     pair = [one.reshape(-1, one.shape[-1]) for one in (base, model)]
-
-    def chunks() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return zip(*(one.split(size) for one in pair), strict=True)
-
-    return torch.cat(list(merge(chunks, base.numel()))).view_as(base)
+    return change_of(*pair, size).view_as(base)
 
 
 @pytest.mark.parametrize("case", cases("arcee_fusion"))
@@ -77,8 +92,7 @@ def test_a_sample_is_drawn_by_its_seed_and_close_to_exact() -> None:
     model = base + 0.1 * change
 
     def sampled(seed: int) -> torch.Tensor:
-        halves = [(base[:50], model[:50]), (base[50:], model[50:])]
-        return torch.cat(list(merge(lambda: halves, base.numel(), seed, sample=1000)))
+        return change_of(base, model, 50, seed)
 
     first, exact = sampled(1), merged(base, model, size=50)
     assert torch.equal(first, sampled(1)) and not torch.equal(first, sampled(2))

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merging.errors import RecipeError
-from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS
+from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.recipe import Recipe, build, describe, dump, from_mapping, load, parse
+from tests.engines import experts_of
 from tests.families import document
 
 TESTS = Path(__file__).parents[1]
@@ -27,19 +28,18 @@ def refused(text: str | dict) -> str:
 # what is declared
 
 
-@pytest.mark.parametrize("axis", [*PRUNERS.values(), *CONSENSUS.values()], ids=lambda a: a.id)
+@pytest.mark.parametrize("axis", [*PRUNERS.values(), *RULES.values()], ids=lambda a: a.id)
 def test_every_axis_names_its_source_and_has_a_test(axis) -> None:
     assert axis.title
     assert axis.summary.endswith(".")
     assert axis.formula
-    if axis.id != "none":
-        assert axis.paper
+    if axis.paper:
         assert axis.url.startswith("https://")
-    module = {"none": "nothing", "sum": "linear", "mean": "linear"}.get(axis.id, axis.id)
+    module = axis.decide.__module__.rpartition(".")[2]
     assert (TESTS / "methods" / f"test_{module}.py").exists()
 
 
-@pytest.mark.parametrize("axis", [*PRUNERS.values(), *CONSENSUS.values()], ids=lambda a: a.id)
+@pytest.mark.parametrize("axis", [*PRUNERS.values(), *RULES.values()], ids=lambda a: a.id)
 def test_every_knob_has_a_default_inside_its_bounds(axis) -> None:
     for knob in axis.knobs:
         assert knob.label
@@ -56,9 +56,9 @@ def test_every_knob_has_a_default_inside_its_bounds(axis) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.id)
 def test_every_preset_is_a_valid_recipe_and_can_be_described(preset) -> None:
-    recipe = from_mapping(document(preset.id, 2))
+    recipe = from_mapping(document(preset.id, min(2, experts_of(preset.id))))
     assert (recipe.prune, recipe.consensus) == (preset.prune, preset.consensus)
-    start = "Take expert0 and" if preset.consensus in BLENDS else "Start from base"
+    start = "Take " if preset.consensus in BLENDS else "Start from base"
     assert describe(recipe).startswith(start)
 
 
@@ -552,7 +552,9 @@ def recipes(draw) -> Recipe:
     if method == "pcb" and prune == "magnitude":
         parameters["scope"] = "tensor"  # over the model, the density may not vary
     models = []
-    for index in range(draw(st.integers(1, 4))):
+    rule = BLENDS.get(PRESETS[method].consensus)
+    least = rule.least if rule and rule.base != "point" else 1
+    for index in range(draw(st.integers(least, max(least, experts_of(method))))):
         values = {"weight": draw(scheduled(NUMBER.filter(lambda x: x > 0)))}
         if prune != "none":
             values["density"] = draw(scheduled(SHARE))

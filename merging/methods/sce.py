@@ -200,7 +200,7 @@ METHODS = (
         id="sce",
         title="SCE",
         summary="Select what varies most, weigh models by what is left, erase minority signs.",
-        formula="top select_topk by variance; w_i = mean d_i^2; mean of w_i d_i of the elected sign",
+        formula="top select_topk by variance; w_i = mean d_i^2; mean of w_i d_i that agree",
         paper="Wan et al. 2024, FuseChat, section 3.3",
         url="https://arxiv.org/abs/2408.07990",
         words="Of what they change differently take {select_topk}, weigh each by what is left and "

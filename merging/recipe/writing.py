@@ -6,8 +6,10 @@ from typing import Any
 
 import yaml
 
+from merging.declarations.methods import Blend
 from merging.declarations.schedules import Schedule
 from merging.declarations.values import Recipe
+from merging.methods import RULES
 from merging.recipe.reslicing import resliced
 
 
@@ -17,8 +19,9 @@ def dump(recipe: Recipe) -> str:
         {"model": source.model, "parameters": _plain(source.values)} for source in recipe.sources
     ]
     document: dict[str, Any] = {"merge_method": recipe.method}
-    if recipe.origin:
-        document["base_model"] = recipe.base
+    rule = RULES[recipe.consensus]
+    if recipe.origin or not (isinstance(rule, Blend) and rule.base == "either"):
+        document["base_model"] = recipe.base  # else naming it would make it the origin
     document["models"] = models
     document["parameters"] = {
         "prune": recipe.prune,

@@ -49,15 +49,15 @@ def build(settings: Settings) -> App:
         draft = merge.draft()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
             with gr.Tab("Explore", id="explore"):
-                explore_refs = explore.layout(kept, library)
+                explore_refs = explore.build(kept, library)
             with gr.Tab("Merge", id="merge") as merge_tab:
-                merge_refs = merge.layout(remembered, draft, library, explore_refs.recipe.value)
+                merge_refs = merge.build(remembered, draft, library, explore_refs.recipe.value)
             with gr.Tab("Chat", id="chat") as chat_tab:
                 chat_refs = chat.layout(library)
             with gr.Tab("Guide", id="guide"):
                 guide.layout()
         explore.wire(demo, explore_refs, library)
-        merge.MergeTab(merge_refs, library, jobs, settings.device).wire(demo)
+        merge.wire(demo, merge_refs, merge.MergeTab(library, jobs, settings.device))
         talking = chat.ChatTab(chat_refs, library, store, Talks())
         talking.wire(demo, chat_tab)
         _join(library, rooms, merge_tab, explore_refs, merge_refs, talking)

@@ -21,9 +21,9 @@ from ui import chat_view as view
 from ui.aside import aside
 from ui.events import CHEAP, PRIVATE, PROMPT
 from ui.library import RECORD, Library, Model
-from ui.merge_view import amount
 from ui.store import ModelStore
 from ui.talks import Talk, Talks, Turn
+from ui.units import amount
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from merging.demo.tasks import suggested_prompts
 from merging.trial.turns import Chunk
 from ui.figures import COLOURS
 from ui.library import Library
-from ui.merge_view import span
 from ui.talks import Talk
+from ui.units import span
 
 COLUMNS = 4
 _TEMPLATE = """<article class="talk"><header><i class="dot"></i><h3 class="name"></h3>

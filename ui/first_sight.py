@@ -12,7 +12,7 @@ from html import escape
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui import theme
-from ui.explore_view import MAP_TITLE
+from ui.explore.view import MAP_TITLE
 
 _TABS = ("Explore", "Merge", "Chat", "Guide")
 

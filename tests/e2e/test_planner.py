@@ -18,7 +18,8 @@ from merging.sketches.plan import plan
 from merging.sketches.scan import scan
 from merging.sketches.sketch import FamilySketch
 from tests.families import small_family
-from ui import bins, controls, explore_view, figures
+from ui import bins, controls, figures
+from ui.explore import view
 
 SCRIPT = Path(__file__).parents[2] / "assets" / "plan.js"
 CASES = 12  # of each way to prune, on each family
@@ -98,12 +99,12 @@ def test_the_browser_plans_what_the_engine_plans(page, tmp_path) -> None:
             for _ in range(1 if prune == "none" else CASES):
                 values = random_values(random, prune, len(sketch.experts))
                 recipe = controls.to_recipe(values)
-                offsets = explore_view.moves(sketch, recipe)
+                offsets = view.moves(sketch, recipe)
                 values["offsets"] = bins.pooled_offsets(sketch, table, offsets)
                 cases.append(values)
                 planned.append((plan(recipe, sketch), sketch, table, values))
         packed = bins.pack(sketch, table, np.zeros(sketch.zeros.shape))
-        asked.append({"packed": packed, "laws": explore_view.laws(), "cases": cases})
+        asked.append({"packed": packed, "laws": view.laws(), "cases": cases})
     found = [one for family in page.evaluate(RUN, asked) for one in family]
     assert len(found) == len(planned) > 100
     for browser, (engine, sketch, table, values) in zip(found, planned, strict=True):

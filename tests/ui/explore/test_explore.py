@@ -17,8 +17,9 @@ from merging.methods import CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.sketches.plan import plan
 from tests.engines import experts_of
 from tests.ui.sketches import sketch
-from ui import controls, explore, explore_view, figures
-from ui.readings import Reading
+from ui import controls, explore, figures
+from ui.explore import answers, scanning, shape, view
+from ui.explore.readings import Reading
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def library() -> FakeLibrary:
 @pytest.fixture(scope="module")
 def built(library: FakeLibrary) -> tuple[gr.Blocks, explore.ExploreRefs]:
     with gr.Blocks() as page:
-        refs = explore.layout(explore.memory(), library)  # type: ignore[arg-type]
+        refs = explore.build(explore.memory(), library)  # type: ignore[arg-type]
         explore.wire(page, refs, library)  # type: ignore[arg-type]
     return page, refs
 
@@ -117,9 +118,9 @@ def test_every_point_of_the_two_axes_is_a_recipe(values, prune: str, consensus: 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
 def test_a_preset_sets_every_control(built, values, preset) -> None:
     parts = built[1].controls
-    outputs = explore._preset_outputs(parts)
+    outputs = shape.preset_outputs(parts)
     names = {part: name for name, part in parts.named().items()}
-    for part, value in zip(outputs, explore._preset(preset.id), strict=True):
+    for part, value in zip(outputs, shape.preset(preset.id), strict=True):
         values[names[part]] = value
     values["experts"] = values["experts"][: experts_of(preset.id)]
     recipe = controls.to_recipe(values)
@@ -153,7 +154,7 @@ def test_partition_labels_name_their_share() -> None:
 
 
 def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> None:
-    answer = explore._settled(library, values, values["experts"])
+    answer = answers.settled(library, values, values["experts"])
     assert answer[0]["asked"]["rate"] == 0.7
     assert set(answer[0]["exact"]) == {"entries", "l1", "l2", "whole"}
     assert recipes.parse(answer[1]).partitions == 4
@@ -161,14 +162,14 @@ def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> Non
 
 
 def test_settings_that_cannot_be_planned_say_so_in_the_headline(library, values) -> None:
-    told = explore._settled(library, {**values, "rate": 1.5}, values["experts"])
+    told = answers.settled(library, {**values, "rate": 1.5}, values["experts"])
     assert told[0]["sentence"].startswith("These settings cannot be planned. ")
     assert "density" in told[0]["reason"]
     assert told[1] == gr.skip() and len(told) == 3 + controls.MAX_PARTITIONS
 
 
 def test_nothing_is_settled_for_a_family_that_is_not_shown(library, values) -> None:
-    answer = explore._settled(library, values, values["experts"][:2])
+    answer = answers.settled(library, values, values["experts"][:2])
     assert answer == [gr.skip()] * len(answer)
 
 
@@ -181,15 +182,15 @@ def test_the_recipe_is_spelled_from_the_controls_as_they_stand(library, values) 
 
 def test_experts_come_in_the_order_on_offer(library, values) -> None:
     shuffled = {**values, "experts": ["demo:c", "demo:a"]}
-    assert explore_view.ordered(library, shuffled)["experts"] == ["demo:a", "demo:c"]
+    assert view.ordered(library, shuffled)["experts"] == ["demo:a", "demo:c"]
 
 
 @pytest.mark.parametrize("wanted", ["../../etc", "/etc/passwd", "org/model"])
 def test_a_model_that_is_not_on_offer_is_refused(library, values, wanted: str) -> None:
     with pytest.raises(ModelNotFound):
-        explore_view.ordered(library, {**values, "experts": [wanted]})
+        view.ordered(library, {**values, "experts": [wanted]})
     with pytest.raises(ModelNotFound):
-        explore_view.ordered(library, {**values, "base": wanted})
+        view.ordered(library, {**values, "base": wanted})
 
 
 def test_no_expert_and_too_many_are_said_in_words(values) -> None:
@@ -202,7 +203,7 @@ def test_no_expert_and_too_many_are_said_in_words(values) -> None:
 def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, library, values) -> None:
     named = built[1].controls.named()
     chosen = {**values, "experts": ["demo:b", "demo:d"], "weight.0": 0.3}
-    reading, *_, filled = explore._changed(library, named, chosen)
+    reading, *_, filled = scanning.changed(library, named, chosen)
     assert "Reading" in reading[0]["parts"][0][0]
     family = filled[3]["family"]
     assert [look["name"] for look in family["looks"]] == ["b", "d"]
@@ -216,7 +217,7 @@ def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, librar
 def test_an_expert_that_stays_keeps_its_weight(built, library, values) -> None:
     named = built[1].controls.named()
     chosen = {**values, "experts": ["demo:b", "demo:d"], "weight.0": 0.3, "weight.1": 0.7}
-    *_, filled = explore._changed(library, named, chosen, ["demo:a", "demo:b"])
+    *_, filled = scanning.changed(library, named, chosen, ["demo:a", "demo:b"])
     weights = filled[-controls.MAX_EXPERTS - 2 : -2]
     assert [update["value"] for update in weights[:3]] == [0.7, 1.0, 1.0]
     assert "weight: 0.7" in filled[1]
@@ -233,8 +234,8 @@ def test_a_long_scan_says_how_far_it_is_and_for_how_long(
         return sketch(4)
 
     monkeypatch.setattr(library, "sketch", slow)
-    monkeypatch.setattr(explore, "_TELL_S", 0.01)
-    changing = explore._changed(library, built[1].controls.named(), values)
+    monkeypatch.setattr(scanning, "_TELL_S", 0.01)
+    changing = scanning.changed(library, built[1].controls.named(), values)
     next(changing)
     told = next(changing)[0]
     assert "75%" in told["parts"][0][0]
@@ -246,7 +247,7 @@ def test_a_long_scan_says_how_far_it_is_and_for_how_long(
 
 def test_a_first_look_is_drawn_and_says_what_it_is(built, library, values, monkeypatch) -> None:
     monkeypatch.setattr(library, "preview", lambda *_: sketch(4))
-    reading, *rest, filled = explore._changed(library, built[1].controls.named(), values)
+    reading, *rest, filled = scanning.changed(library, built[1].controls.named(), values)
     assert "Reading the changes" in reading[0]["parts"][0][0]
     first = "A first look, from some of the entries"
     look = next(row for row in rest if row[0]["reason"].startswith(first))
@@ -265,10 +266,10 @@ def test_a_first_look_is_drawn_and_says_what_it_is(built, library, values, monke
 )
 def test_what_is_read_is_put_together_before_it_is_shown(done, eta_s, title, reason) -> None:
     progress = Progress("scan", done, 2000, "tensor", 0, 6.0, 1e9, eta_s)
-    told = explore._reading(2, progress, None)
+    told = scanning.progress_headline(2, progress, None)
     assert told["parts"] == [(title, "")]
     assert told["reason"].endswith(reason)
-    beside = explore._reading(2, progress, {"parts": [("Keeps", "")]})
+    beside = scanning.progress_headline(2, progress, {"parts": [("Keeps", "")]})
     assert ("put together" in beside["reason"]) is (done == 2000)
     assert "0 s" not in beside["reason"].replace("10 s", "")
 
@@ -285,9 +286,9 @@ def test_a_reading_that_was_stopped_says_so_unless_a_newer_one_took_its_place(
         assert over.wait(30)
 
     monkeypatch.setattr(library, slow, deaf)
-    monkeypatch.setattr(explore, "_TELL_S", 0.01)
+    monkeypatch.setattr(scanning, "_TELL_S", 0.01)
     reading = Reading()
-    changing = explore._changed(library, built[1].controls.named(), values, (), reading)
+    changing = scanning.changed(library, built[1].controls.named(), values, (), reading)
     next(changing)
     reading.replaced = replaced
     reading.over.set()
@@ -299,32 +300,32 @@ def test_a_reading_that_was_stopped_says_so_unless_a_newer_one_took_its_place(
 
 def test_a_model_that_was_deleted_leaves_the_choice(values) -> None:
     library = FakeLibrary(("base", "a", "b"))
-    lists, changed = explore._refreshed(library, values := {**values, "experts": ["demo:a"]})
+    lists, changed = answers.refreshed(library, values := {**values, "experts": ["demo:a"]})
     assert not changed
     library.now = ("base", "b", "new")
-    lists, changed = explore._refreshed(library, values)
+    lists, changed = answers.refreshed(library, values)
     assert changed
     assert lists[1]["value"] == values["experts"] == []
     assert ("new", "demo:new") in lists[1]["choices"]
     library.now = ("b",)
-    assert explore._refreshed(library, values)[0][0]["value"] == values["base"] == "demo:b"
+    assert answers.refreshed(library, values)[0][0]["value"] == values["base"] == "demo:b"
 
 
 def test_without_experts_the_panels_are_emptied(built, library, values) -> None:
     named = built[1].controls.named()
-    (emptied,) = explore._changed(library, named, {**values, "experts": []})
+    (emptied,) = scanning.changed(library, named, {**values, "experts": []})
     assert emptied[1] == "" and emptied[3] is None
 
 
 def test_another_base_offers_the_others_and_keeps_what_fits(library) -> None:
-    update = explore._rebased(library, "demo:a", ["demo:a", "demo:b"])
+    update = answers.rebased(library, "demo:a", ["demo:a", "demo:b"])
     assert ("base", "demo:base") in update["choices"]
     assert update["value"] == ["demo:b"]
 
 
 def test_an_empty_library_builds_a_page_that_says_so() -> None:
     with gr.Blocks():
-        refs = explore.layout(explore.memory(), FakeLibrary(()))  # type: ignore[arg-type]
+        refs = explore.build(explore.memory(), FakeLibrary(()))  # type: ignore[arg-type]
     assert "Nothing to explore yet" in refs.headline.value
     assert refs.recipe.value == ""
 
@@ -332,7 +333,7 @@ def test_an_empty_library_builds_a_page_that_says_so() -> None:
 def test_words_escape_what_they_quote(values) -> None:
     recipe = controls.to_recipe({**values, "base": "<img src=x>"})
     called = {name: name for name in ("<img src=x>", *values["experts"])}
-    told = explore_view.words(recipe, called)
+    told = view.words(recipe, called)
     assert "&lt;img" in told and "<img" not in told
 
 
@@ -343,14 +344,14 @@ def kept_by(values: dict[str, Any], **changed: Any) -> dict[str, Any]:
 def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> None:
     named = built[1].controls.named()
     kept = kept_by(values, rate=0.95, experts=["demo:b"], weighed=["demo:b"])
-    *parts, weighed, due = explore._restored(library, named, kept, values)
+    *parts, weighed, due = answers.restored(library, named, kept, values)
     back = dict(zip(named, parts, strict=True))
     assert back["rate"] == 0.95
     assert back["experts"]["value"] == weighed == ["demo:b"]
     assert due, "other experts than the page shows at first"
-    *_, due = explore._restored(library, named, kept_by(values, rate=0.95), values)
+    *_, due = answers.restored(library, named, kept_by(values, rate=0.95), values)
     assert not due
-    *_, due = explore._restored(library, named, kept_by(values, weighed=["demo:b"]), values)
+    *_, due = answers.restored(library, named, kept_by(values, weighed=["demo:b"]), values)
     assert due, "left before the experts that were chosen last were shown"
 
 
@@ -366,9 +367,9 @@ def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> N
 )  # fmt: skip
 def test_what_was_kept_and_does_not_hold_any_more_is_left(built, library, values, change) -> None:
     named = built[1].controls.named()
-    base, experts, *rest = explore._restored(library, named, kept_by(values, **change), values)
+    base, experts, *rest = answers.restored(library, named, kept_by(values, **change), values)
     assert base["value"] == "demo:base"
     assert "value" not in experts
     assert rest == [*[gr.skip()] * (len(named) - 1), False]
     for nothing in ({}, None, [], "x", {"rate": 1}):
-        assert explore._restored(library, named, nothing, values)[-1] is False
+        assert answers.restored(library, named, nothing, values)[-1] is False

@@ -14,11 +14,11 @@ import torch
 
 from merging.engines.eager import Progress
 from tests.mutated_recipes import expensive
-from ui import merge_view as view
 from ui.jobs import Job, Jobs
 from ui.library import Library
-from ui.merge import MergeTab, shipped_recipes, suggest_name
-from ui.merge_view import MergeDetails
+from ui.merge import MergeTab, view
+from ui.merge.texts import FIRST, shipped_recipes, suggest_name
+from ui.merge.view import MergeDetails
 
 RECIPE = "merge_method: ties\nbase_model: models/base\nmodels:\n- model: models/one\n"
 
@@ -30,7 +30,7 @@ def tab(make_model, tmp_path: Path) -> Iterator[MergeTab]:
     for name in ("base", "one"):
         make_model(f"models/{name}", {"model.layers.0.mlp.up_proj.weight": torch.randn(8, 8)})
     jobs = Jobs()
-    yield MergeTab(None, Library([tmp_path / "models"]), jobs, "cpu")  # type: ignore[arg-type]
+    yield MergeTab(Library([tmp_path / "models"]), jobs, "cpu")
     jobs.close()
 
 
@@ -233,20 +233,6 @@ def test_names_are_escaped_everywhere() -> None:
     assert not re.search("<[twmr]>", html)
 
 
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**45, "32.0 TiB")]
-)
-def test_amounts(size: int, text: str) -> None:
-    assert view.amount(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.25, "0.25 s"), (42.4, "42 s"), (75, "1 min 15 s")]
-)
-def test_spans(seconds: float, text: str) -> None:
-    assert view.span(seconds) == text
-
-
 def test_drift_draws_every_layer_and_says_the_largest() -> None:
     drift = {0: 0.1, 1: 0.3, None: 0.2}
     value = view.drift_value(drift)
@@ -258,8 +244,6 @@ def test_drift_draws_every_layer_and_says_the_largest() -> None:
 
 
 def test_every_shipped_recipe_is_offered_and_nothing_else_is_read() -> None:
-    from ui.merge import FIRST, shipped_recipes
-
     names = list(shipped_recipes())
     assert names[0] == FIRST
     assert len(names) >= 2

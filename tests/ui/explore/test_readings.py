@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ui.readings import Readings
+from ui.explore.readings import Readings
 
 
 def test_a_newer_choice_ends_the_older_one_of_its_page_only() -> None:

@@ -1,0 +1,104 @@
+"""The Explore tab's components."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from merging.errors import MergeError
+from ui import controls
+from ui.controls import MAX_EXPERTS, Controls
+from ui.explore import view
+from ui.library import Library
+from ui.panel import PlotPanel
+
+
+@dataclass(frozen=True)
+class ExploreRefs:
+    """The tab's components.
+
+    Attributes:
+        recipe: the current recipe, a YAML string.
+        go_merge: opens the Merge tab.
+        weighed: ids of the experts that the weights belong to, in order.
+        stop: ends the reading of a family.
+        kept: what the browser keeps of the controls, so that a reload loses nothing.
+    """
+
+    recipe: gr.State
+    weighed: gr.State
+    stop: gr.Button
+    kept: gr.BrowserState
+    go_merge: gr.Button
+    controls: Controls
+    headline: PlotPanel
+    map: PlotPanel
+    retention: PlotPanel
+    energy: PlotPanel
+    cosine: PlotPanel
+    words: gr.HTML
+
+
+def memory() -> gr.BrowserState:
+    """Where the browser keeps the controls. Outside the tabs: it is read on load."""
+    return gr.BrowserState({}, storage_key="amalgam-explore", secret="amalgam-explore")
+
+
+def build(kept: gr.BrowserState, library: Library) -> ExploreRefs:
+    """Builds the tab's components inside the open gr.Tab, with the first family's numbers."""
+    base, experts = library.default_selection()
+    experts = experts[:MAX_EXPERTS]
+    models = view.choices(library)
+    with gr.Row(elem_classes="explore"):
+        with gr.Column(scale=1, min_width=300, elem_classes="controls"):
+            parts, go_merge = controls.layout(models, base, experts)
+        with gr.Column(scale=3, min_width=320, elem_classes="plots"):
+            stop = gr.Button("Stop reading", size="sm", visible=False, elem_id="stop-reading")
+            panels = _panels()
+    named = parts.named()
+    values = {name: component.value for name, component in named.items()}
+    refs = ExploreRefs(gr.State(""), gr.State(list(experts)), stop, kept, go_merge, parts, **panels)
+    try:
+        filled = view.family_values(library, named, values)
+    except MergeError as error:
+        filled = view.nothing(str(error))
+    for component, value in zip(outputs(refs), filled, strict=True):
+        if component is refs.recipe or not isinstance(component, PlotPanel):
+            component.value = value
+        else:
+            component.value = component.postprocess(value)
+    return refs
+
+
+def _panels() -> dict[str, Any]:
+    built: dict[str, Any] = {
+        "headline": PlotPanel(kind="headline", title="Finding", elem_id="headline"),
+        "map": PlotPanel(
+            kind="map", title=view.MAP_TITLE, elem_id="map",
+        ),
+    }  # fmt: skip
+    with gr.Row(elem_classes="pair"):
+        built["retention"] = PlotPanel(
+            kind="retention", title="What survives where", elem_id="retention",
+            min_width=300,
+        )  # fmt: skip
+        built["energy"] = PlotPanel(
+            kind="energy", title="Energy kept against pruning rate", elem_id="energy",
+            min_width=300,
+        )  # fmt: skip
+    with gr.Row(elem_classes="pair"):
+        built["cosine"] = PlotPanel(
+            kind="static", title="Which way the experts pull", elem_id="cosine",
+            min_width=300,
+        )  # fmt: skip
+        built["words"] = gr.HTML(elem_id="words", min_width=300, apply_default_css=False)
+    return built
+
+
+def outputs(refs: ExploreRefs) -> list[Any]:
+    """What a new family fills, in the order of `view.family_values`."""
+    return [
+        refs.headline, refs.recipe, refs.words, refs.map, refs.retention, refs.energy, refs.cosine,
+    ]  # fmt: skip

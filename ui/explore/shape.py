@@ -1,0 +1,65 @@
+"""A preset sets the controls, and the two axes decide which of them show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from merging.methods import PRESETS, PRUNERS, RULES
+from ui import controls
+from ui.controls import MAX_PARTITIONS, Controls
+
+
+def shape(prune: str, consensus: str, partitions: float, rate: float) -> list[Any]:
+    """Which controls show: those that the two axes declare."""
+    ranked = controls.has(PRUNERS[prune], "amplification")
+    count = int(min(max(partitions, 1), MAX_PARTITIONS)) if ranked else 0
+    labels = controls.amplification_labels(min(max(rate, 0.0), 1.0), count) if count else []
+    return [
+        controls.preset_of(prune, consensus),
+        gr.update(visible=controls.has(PRUNERS[prune], "density")),
+        gr.update(visible=ranked),
+        *(gr.update(visible=True, label=label) for label in labels),
+        *[gr.update(visible=False)] * (MAX_PARTITIONS - count),
+        *(gr.update(visible=axis in (prune, consensus)) for axis in _grouped()),
+        *[gr.update(visible=not controls.has(PRUNERS[prune], "scope"))] * len(_scopes()),
+    ]
+
+
+def shaped(parts: Controls) -> list[Any]:
+    """Components of `shape`, after the preset."""
+    return [
+        parts.rate, parts.partitions, *parts.amplification,
+        *(parts.groups[axis] for axis in _grouped()),
+        *(parts.knobs[axis, "scope"] for axis in _scopes()),
+    ]  # fmt: skip
+
+
+def _grouped() -> list[str]:
+    axes = (*PRUNERS.values(), *RULES.values())
+    return [axis.id for axis in axes if controls.extra(axis)]
+
+
+def _scopes() -> list[str]:
+    """Consensus rules with a scope; a pruner's own scope takes its place."""
+    return [axis.id for axis in RULES.values() if controls.has(axis, "scope")]
+
+
+def preset_outputs(parts: Controls) -> list[Any]:
+    return [
+        parts.prune, parts.consensus, parts.rate, parts.partitions, *parts.amplification,
+        parts.strength, *parts.knobs.values(),
+    ]  # fmt: skip
+
+
+def preset(chosen: str) -> list[Any]:
+    """Every control at a preset's values."""
+    preset = PRESETS[chosen]
+    values = controls.settings(preset)
+    factors = list(values.get("amplification", (1.0,)))
+    return [
+        preset.prune, preset.consensus, round(1 - values.get("density", 1.0), 6),
+        len(factors), *factors, *[1.0] * (MAX_PARTITIONS - len(factors)),
+        values.get("lambda", 1.0), *controls.knob_values(preset),
+    ]  # fmt: skip

@@ -1,0 +1,175 @@
+"""Which control of Explore asks for what, and what the answer fills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import gradio as gr
+
+from ui.controls import Controls
+from ui.explore import answers, scanning, shape
+from ui.explore.layout import ExploreRefs, outputs
+from ui.explore.readings import Readings
+from ui.library import Library
+
+_WITHIN = """(prune, consensus, partitions, rate) => [prune, consensus,
+  window.amalgam.within(partitions, "partitions"), window.amalgam.within(rate, "rate")]"""
+_QUIET: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "concurrency_limit": None,
+    "trigger_mode": "always_last",
+    "queue": False,
+}
+# a newer choice ends the reading of an older one, see Readings
+_READING: dict[str, Any] = {**_QUIET, "queue": True, "trigger_mode": "multiple"}
+
+
+@dataclass(frozen=True)
+class ExploreTab:
+    """The tab's handlers. `values` are those of the controls, in the order of `named`."""
+
+    refs: ExploreRefs
+    library: Library
+    readings: Readings
+
+    @cached_property
+    def named(self) -> dict[str, Any]:
+        """The controls by name."""
+        return self.refs.controls.named()
+
+    @cached_property
+    def filled(self) -> list[Any]:
+        """What a new family fills."""
+        refs = self.refs
+        return [*outputs(refs), *refs.controls.weights, refs.weighed, refs.stop]
+
+    def settled(self, weighed: list[str], *values: Any) -> list[Any]:
+        """The exact numbers of the plan, and what the browser keeps."""
+        numbers = answers.settled(self.library, self._by_name(values), weighed)
+        return [*numbers, self.remembered(weighed, *values)]
+
+    def remembered(self, weighed: list[str], *values: Any) -> dict[str, Any]:
+        """What the browser keeps of the controls."""
+        return {**self._by_name(values), "weighed": weighed}
+
+    def loaded(self, kept: Any, *values: Any) -> list[Any]:
+        """The controls of a page that was just loaded."""
+        return answers.restored(self.library, self.named, kept, self._by_name(values))
+
+    def restored(
+        self, request: gr.Request, due: bool, weighed: list[str], *values: Any
+    ) -> Iterator[list[Any]]:
+        """The family of a page that was just loaded, where it is another than the usual one."""
+        if due:
+            yield from self.family(request, weighed, *values)
+        else:
+            yield [gr.skip()] * len(self.filled)
+
+    def family(self, request: gr.Request, weighed: list[str], *values: Any) -> Iterator[list[Any]]:
+        """Reads the family that was chosen and fills every panel."""
+        page = _page(request)
+        reading = self.readings.begin(page)
+        try:
+            yield from scanning.changed(
+                self.library, self.named, self._by_name(values), weighed, reading
+            )
+        finally:
+            self.readings.end(page, reading)
+
+    def stopped(self, request: gr.Request) -> None:
+        """Ends the page's reading."""
+        self.readings.stop(_page(request))
+
+    def refreshed(
+        self, request: gr.Request, weighed: list[str], *values: Any
+    ) -> Iterator[list[Any]]:
+        """The models read again; a new family where one that was chosen is gone."""
+        chosen = self._by_name(values)
+        lists, is_changed = answers.refreshed(self.library, chosen)
+        if not is_changed:
+            yield [*lists, *[gr.skip()] * len(self.filled)]
+            return
+        for panels in self.family(request, weighed, *chosen.values()):
+            yield [*lists, *panels]
+
+    def rebased(self, base: str, chosen: list[str]) -> Any:
+        """The experts to choose from under another base."""
+        return answers.rebased(self.library, base, chosen)
+
+    def _by_name(self, values: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(self.named, values, strict=True))
+
+
+def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> None:
+    """Attaches the tab's events."""
+    tab = ExploreTab(refs, library, Readings())
+    _wire_sliders(tab)
+    _wire_family(tab)
+    _wire_load(demo, tab)
+    _wire_shape(refs.controls)
+
+
+def _wire_sliders(tab: ExploreTab) -> None:
+    """The browser draws while they move, and asks for exact numbers when they rest."""
+    refs, inputs = tab.refs, list(tab.named.values())
+    moving = [tab.named[name].change for name in tab.named if name not in ("base", "experts")]
+    gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
+    refs.map.settle(
+        tab.settled,
+        [refs.weighed, *inputs],
+        [refs.headline, refs.recipe, refs.words, *refs.controls.amplification, refs.kept],
+        js="(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]",
+        **_QUIET,
+    )
+
+
+def _wire_family(tab: ExploreTab) -> None:
+    """Another base, other experts, models read again: a family to read, unless it is stopped."""
+    refs, parts, filled = tab.refs, tab.refs.controls, tab.filled
+    asked = [refs.weighed, *tab.named.values()]
+    lists = [parts.base, parts.experts]
+    refs.stop.click(tab.stopped, **_QUIET)
+    read = parts.experts.input(tab.family, asked, filled, **_READING)
+    read.then(tab.remembered, asked, refs.kept, **_QUIET)
+    rebased = parts.base.input(tab.rebased, lists, parts.experts, **_QUIET)
+    read = rebased.then(tab.family, asked, filled, **_READING)
+    read.then(tab.remembered, asked, refs.kept, **_QUIET)
+    parts.refresh.click(tab.refreshed, asked, [*lists, *filled], **_READING)
+
+
+def _wire_load(demo: gr.Blocks, tab: ExploreTab) -> None:
+    """A page that is loaded gets the models of now and the values that its browser kept."""
+    refs, inputs = tab.refs, list(tab.named.values())
+    due = gr.State(False)
+    loaded = demo.load(
+        tab.loaded, [refs.kept, *inputs], [*inputs, refs.weighed, due], **{**_QUIET, "queue": True}
+    )
+    loaded.then(
+        tab.restored,
+        [due, refs.weighed, *inputs],
+        tab.filled,
+        js="(due, weighed, ...v) => [due, weighed, ...window.amalgam.clamp(v)]",
+        **_READING,
+    )
+
+
+def _wire_shape(parts: Controls) -> None:
+    """A preset sets the controls, and the two axes decide which of them show."""
+    parts.preset.input(shape.preset, parts.preset, shape.preset_outputs(parts), **_QUIET)
+    axes: list[Any] = [parts.prune, parts.consensus, parts.partitions]
+    gr.on(
+        [component.change for component in axes],
+        shape.shape,
+        [*axes, parts.rate],
+        [parts.preset, *shape.shaped(parts)],
+        js=_WITHIN,
+        **_QUIET,
+    )
+
+
+def _page(request: gr.Request) -> str:
+    return str(request.session_hash)

@@ -1,0 +1,109 @@
+"""Merges in line: put there, watched until they are over, stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from merging.engines.eager import Progress
+from merging.errors import NotEnoughSpace
+from merging.recipe import Recipe
+from merging.recipe.references import models_of
+from merging.run.merge import merge
+from merging.run.preflight import check
+from merging.run.stacks import layers_of
+from ui.jobs import Job, Jobs
+from ui.library import Library
+from ui.merge import view
+from ui.units import amount
+
+_POLL_S = 0.2
+
+
+def submit(
+    jobs: Jobs, library: Library, device: str, recipe: Recipe, text: str, folder: Path
+) -> Job:
+    """Puts a merge in line.
+
+    Args:
+        text: the recipe as it was written.
+        folder: where its result goes.
+
+    Raises:
+        MergeError: the line is as long as it may get, or the disk does not hold all of it.
+    """
+    sources = models_of(recipe)
+    report = check(recipe)
+    _hold_room(jobs, report.disk_bytes, folder)
+    details = view.MergeDetails(recipe, text, layers_of(report.account), sources)
+
+    def work(job: Job) -> Any:
+        def note(progress: Progress) -> None:
+            details.note(progress)
+            left = 1 - min(1.0, progress.done / max(1, progress.total))
+            job.disk_bytes = round(report.disk_bytes * left)
+            job.report(progress)
+
+        result = merge(recipe, folder, device=device, progress=note, cancel=job.cancel)
+        library.refresh()
+        return result
+
+    return jobs.submit(str(folder), folder.name, work, details, report.disk_bytes)
+
+
+def watched(jobs: Jobs, library: Library, job_id: str) -> Iterator[tuple[Any, ...]]:
+    """Draws a job until it is over. Leaving the page ends the drawing, not the job."""
+    job = jobs.get(job_id)
+    if job is None:
+        yield tuple([gr.skip()] * 10)
+        return
+    hidden, closed = gr.update(visible=False), gr.update(interactive=False)
+    nothing = [gr.skip()] * 4  # of a result
+    while not job.is_over:
+        can_stop = gr.update(interactive=not job.cancel.is_set())
+        status = view.status(job, jobs.position(job))
+        yield status, view.progress(job), closed, can_stop, hidden, *nothing, gr.skip()
+        jobs.wait(job, _POLL_S)
+    # a stopped merge may be started again; a finished one has used up its name
+    again = gr.update(interactive=job.state != "done")
+    over = (view.status(job, 0), "", again, closed)
+    if job.state != "done":
+        yield *over, hidden, *nothing, job.id
+        return
+    result = job.result
+    card = (view.result(job), view.drift_value(result.drift), view.loading_code(str(result.out)))
+    model = (library.id_of(result.out), job.details.sources)
+    yield *over, gr.update(visible=True), *card, model, job.id
+
+
+def busy(jobs: Jobs, name: str, job_id: str) -> str:
+    """Why no other merge can be started from a page yet; "" where it can.
+
+    Args:
+        job_id: the job that the page shows: one page shows one merge at a time.
+    """
+    shown = jobs.get(job_id)
+    if shown is None or shown.is_over or shown.title == (name or "").strip():
+        return ""
+    return f"{shown.title} is not over yet: stop it, or wait, before {name} is started."
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk that a folder, which need not exist yet, will be on."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _hold_room(jobs: Jobs, need: int, folder: Path) -> None:
+    """Refuses what does not fit beside the merges that wait: they were promised their room."""
+    claimed, free = jobs.claimed_bytes(), free_bytes(folder)
+    if claimed and need + claimed > free:
+        raise NotEnoughSpace(
+            f"{folder.name} needs {amount(need)}, and the merges in line before it "
+            f"{amount(claimed)}, but {amount(free)} are free; wait, or free some."
+        )

@@ -19,7 +19,7 @@ a full decomposition gives it a random vector and then the mean strength; so is 
 the base. For matrices of full rank the two are the same. The mean runs over the directions used.
 Exact at every size: singular values and vectors come from float64 Gram matrices
 (`merging.instructions.spectra`). Memory: besides the changes, four float32 copies of the matrix
-and three float64 squares of its smaller side; for Iso-CTS seven.
+and three float64 squares of its smaller side; for Iso-CTS nine.
 """
 
 from __future__ import annotations

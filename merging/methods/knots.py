@@ -20,7 +20,7 @@ column are 0, not rounding that votes and counts. Where entries cancel exactly n
 elected; the code takes the sign of the majority of all entries, which depends on the arbitrary sign
 of each direction. Entries are pruned per matrix; the code prunes all matrices of a model together
 (its configurations for language models keep all, and then the two are the same).
-Memory: besides the changes, T + 4 float32 copies of the matrix and three float64 squares of its
+Memory: besides the changes, T + 8 float32 copies of the matrix and three float64 squares of its
 rows.
 """
 

@@ -18,7 +18,8 @@ There is no lambda in the paper. Tensors that are not matrices are averaged.
 Where we differ: the gradient is written out, which needs G and N once and one product a step. An
 expert equal to the base divides 0 by 0 in the released code; here it is left out. One released
 script divides by |tau_t|, not its square; this is the paper's form.
-Memory: besides the changes, seven float32 copies of the matrix and three (n, n) float64.
+Memory: besides the changes, seven float32 copies of the matrix and four (n, n) float64, six where
+closed.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def normal_equations(changes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, tor
     for change in changes:
         square = change.square().sum(dtype=torch.float64)
         if bool(square != 0):
-            own = spectra.gram([change.T]) / square
+            own = spectra.gram([change.T]).div_(square)
             curvature += own
             target += change.double() @ own
     return curvature, target

@@ -39,6 +39,36 @@ def test_knobs_by_hand() -> None:
     assert merged.diagonal().tolist() == pytest.approx([7 * size, 2 * size, 0.25], abs=2e-6)
 
 
+def by_full_decomposition(tasks: list[torch.Tensor]) -> torch.Tensor:
+    """The released code's steps in float64, for experts that agree."""
+    heads, rests = [], []
+    for task in tasks:
+        u, s, v = torch.linalg.svd(task.double(), full_matrices=False)
+        heads.append(s[0] * torch.outer(u[:, 0], v[0]))
+        rests.append(task.double() - heads[-1])
+
+    def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float((one * other).sum() / one.norm() / other.norm())
+
+    def pairs(some: list[torch.Tensor]) -> list[float]:
+        return [cosine(some[i], some[j]) for i in range(len(some)) for j in range(i)]
+
+    mean = sum(rest / rest.norm() for rest in rests)
+    coherence = sum(cosine(rest, mean) for rest in rests) / len(rests)
+    similarity = sum(pairs(rests)) / len(pairs(rests))
+    beta = 1 - 0.3 * 0.5 * ((similarity + 1) / 2 + (coherence + 1) / 2)
+    size = coherence**beta * sum(float(rest.norm()) for rest in rests) / len(rests)
+    agreement = sum(max(0.0, one) for one in pairs(heads)) / len(pairs(heads))
+    head = sum(heads)
+    return mean / mean.norm() * size + head / head.norm() * 0.2 * agreement * size
+
+
+def test_merges_follow_the_steps() -> None:
+    (shared,) = changes(1, 14, 20, seed=7)
+    tasks = [(i + 1) * shared + one for i, one in enumerate(changes(3, 14, 20))]
+    assert distance(resmerge.merge(tasks)[0], by_full_decomposition(tasks)) < 1e-5
+
+
 def test_rests_that_do_not_agree_are_averaged() -> None:
     one, other = diagonal(0, 1, 0), diagonal(0, 0, 3)
     # cosine 0, so that c = 1 / sqrt 2 at most

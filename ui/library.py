@@ -242,6 +242,11 @@ class Library:
         Raises:
             ModelNotFound: the recipe names something that is not on offer.
         """
+        if recipe.stages:
+            raise ModelNotFound(
+                "the recipe uses the results of others in its file, which is done on the command "
+                "line alone: amalgam merge FILE OUT"
+            )
         references = models_of(recipe)
         models = [self._known(name) for name in references]
         roots = {root.parent for root in map(self._root_of, models) if root is not None}

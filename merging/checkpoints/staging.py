@@ -77,11 +77,11 @@ class Staging:
         self.let_go()
 
 
-def new(out: Path) -> Staging:
+def new(out: Path, kind: str = "partial") -> Staging:
     """A new hidden folder beside `out`, whose parents are made where absent. Raises OSError."""
     made = [parent for parent in out.parents if not parent.exists()]
     while True:
-        folder = unused(out)
+        folder = unused(out, kind)
         folder.mkdir(parents=True)
         found = _taken(folder, os.O_CREAT)
         if found is not None:

@@ -43,6 +43,10 @@ def declare(commands: Any) -> None:
         f"({', '.join(KINDS)})",
     )  # fmt: skip
     parser.add_argument(
+        "--intermediate-dir", type=Path, default=None, metavar="DIR",
+        help="of a recipe in several stages: keep the earlier results here",
+    )  # fmt: skip
+    parser.add_argument(
         "--shard-size", type=size, default=None, metavar="SIZE", help="upper bound of a file: 5GB"
     )
 
@@ -69,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         resume=args.resume,
         progress=Bar(),
         cancel=cancelled_by_signals(),
+        stages=args.intermediate_dir,
     )
     known = {problem.message for problem in problems}
     for note in map(one_line, result.notes):

@@ -67,6 +67,8 @@ class Recipe:
         layers: how many layers the models must have, where the recipe names them in slices.
         blueprint: where the layers come from, where they are stacked anew; base and sources are
             then called by its titles.
+        stages: recipes whose results this one names, and theirs, by the names that they have: in
+            the order in which they are merged.
         notes: remarks for the user that are not errors.
         origin: True where changes are counted from the base; False where it is one model of many,
             or only lends its configuration.
@@ -84,6 +86,7 @@ class Recipe:
     keep_base: tuple[str, ...] = ()
     layers: int | None = field(default=None, compare=False)
     blueprint: Blueprint | None = None
+    stages: tuple[tuple[str, Recipe], ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
     origin: bool = field(default=True, compare=False)
 

@@ -20,6 +20,7 @@ from merging.methods import PRESETS, PRUNERS, RULES
 from merging.recipe import chat_templates, models, values
 from merging.recipe.reslicing import along_slices
 from merging.recipe.slices import check_gaps, parameters_in, unsliced
+from merging.recipe.stages import MAX_STAGES, staged
 from merging.recipe.values import choice, nearest
 from merging.system import bounded_yaml, shipped
 from merging.system.documents import read_text
@@ -57,18 +58,23 @@ def _shipped(name: str) -> Path:
 
 
 def parse(text: str, folder: Path | None = None) -> Recipe:
-    """Returns the recipe that YAML `text` holds. Raises RecipeError with one line."""
+    """Returns the recipe that YAML `text` holds: of several documents the last, with those that it
+    needs as its stages. Raises RecipeError with one line."""
     try:
-        document = bounded_yaml.load(text)
+        documents = bounded_yaml.load_all(text, MAX_STAGES)
     except BadFile as error:
         raise RecipeError(f"the recipe is not valid YAML: {error}") from None
     needs = "it needs merge_method, base_model and models"
-    if document is None:
+    if not documents:
         raise RecipeError(f"the recipe is empty: {needs}")
-    if not isinstance(document, dict):
-        kind = "a list" if isinstance(document, list) else "a single value"
-        raise RecipeError(f"the recipe is {kind}, not a mapping of keys to values: {needs}")
-    return from_mapping(document, folder)
+    for document in documents:
+        if not isinstance(document, dict):
+            kind = "a list" if isinstance(document, list) else "a single value"
+            raise RecipeError(f"the recipe is {kind}, not a mapping of keys to values: {needs}")
+    if len(documents) == 1:
+        return from_mapping(documents[0], folder)
+    recipes = [(one.get("name"), from_mapping(one, folder)) for one in documents]
+    return staged(recipes, folder)
 
 
 def build(

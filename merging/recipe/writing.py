@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -14,7 +15,23 @@ from merging.recipe.reslicing import resliced
 
 
 def dump(recipe: Recipe) -> str:
-    """The recipe as YAML with every default spelled out; `parse` gives the same recipe back."""
+    """The recipe as YAML with every default spelled out; `parse` gives the same recipe back. Its
+    stages are documents of their own, before it."""
+    return to_yaml(documents_of(recipe))
+
+
+def to_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Documents of one file."""
+    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+
+
+def documents_of(recipe: Recipe) -> list[dict[str, Any]]:
+    """The recipe's document, after those of its stages."""
+    stages = [{"name": name, **_document(stage)} for name, stage in recipe.stages]
+    return [*stages, _document(recipe)]
+
+
+def _document(recipe: Recipe) -> dict[str, Any]:
     models = [
         {"model": source.model, "parameters": _plain(source.values)} for source in recipe.sources
     ]
@@ -36,8 +53,7 @@ def dump(recipe: Recipe) -> str:
         document["chat_template"] = recipe.chat_template
     if recipe.keep_base:
         document["keep_base"] = list(recipe.keep_base)
-    document = resliced(document, recipe.blueprint, recipe.layers)
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return resliced(document, recipe.blueprint, recipe.layers)
 
 
 def _plain(values: Any) -> dict[str, Any]:

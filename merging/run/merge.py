@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from merging.engines.eager import ProgressCallback, Stream
 from merging.recipe import Recipe
 from merging.run import space
 from merging.run.attempt import Order, attempt
+from merging.run.chain import Results, in_stages
 from merging.run.devices import device_for, peak_bytes, with_memory
 from merging.run.preflight import idle_filters, open_recipe
 from merging.run.tensors import specs_of
@@ -64,6 +65,7 @@ def merge(
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
     engine: type[Stream] | None = None,
+    stages: Path | None = None,
 ) -> Result:
     """Runs a recipe and writes the merged model to `out`, complete or not at all.
 
@@ -81,14 +83,60 @@ def merge(
         cancel: set it to stop within a chunk.
         engine: what runs the arithmetic; None for what is predicted to be fastest. All write the
             same bytes.
+        stages: where the results of a recipe's stages go, and stay; None for a hidden folder,
+            which is removed in the end.
 
     Raises:
         MergeError: see `merging.errors`; nothing is left behind (with `resume`, a hidden folder).
     """
     started = time.perf_counter()
     out = located(out)
+    results: list[tuple[str, Result]] = []
+
+    def merge_one(
+        one: Recipe, target: Path, given: Results, replaces: bool, tell: ProgressCallback | None
+    ) -> None:
+        order = partial(
+            _merged, one, target, given, overwrite=replaces, shard_bytes=shard_bytes,
+            resume=resume, progress=tell, cancel=cancel, engine=engine,
+        )  # fmt: skip
+        results.append((target.name, order(device=device, chunk=chunk)))
+
+    if recipe.stages:
+        in_stages(
+            recipe, out, merge_one, folder=None if stages is None else located(stages),
+            overwrite=overwrite, resume=resume, shard_bytes=shard_bytes, progress=progress,
+        )  # fmt: skip
+    else:
+        merge_one(recipe, out, {}, overwrite, progress)
+    *earlier, (_, last) = results
+    notes = [f"{name}: {note}" for name, one in earlier for note in one.notes]
+    return replace(
+        last,
+        seconds=time.perf_counter() - started,
+        peak_bytes=max(one.peak_bytes for _, one in results),
+        notes=(*notes, *last.notes),
+    )
+
+
+def _merged(
+    recipe: Recipe,
+    out: Path,
+    given: Results,
+    *,
+    device: str,
+    overwrite: bool,
+    shard_bytes: int,
+    chunk: int | None,
+    resume: bool,
+    progress: ProgressCallback | None,
+    cancel: threading.Event | None,
+    engine: type[Stream] | None,
+) -> Result:
+    """As `merge`, one recipe over models that are there."""
+    started = time.perf_counter()
     check_output(out, overwrite)
-    family = open_recipe(recipe)
+    family = open_recipe(recipe, given)
     space.check_no_input(out, family.models)
     space.check_space(out, specs_of(family, recipe))
     order = Order(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from merging import kinship
 from merging.checkpoints import Checkpoint, Entry, Family, open_family
 from merging.checkpoints.output import located
-from merging.errors import FamilyMismatch, MergeError
+from merging.errors import FamilyMismatch, MergeError, RecipeError
 from merging.kinship import Problem
 from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 from merging.run import space
 from merging.run.opening import check_layers, open_models
+from merging.run.promises import promise
 from merging.run.tensors import specs_of
 from merging.sketches.foresight import foresee
 
@@ -42,14 +43,22 @@ class Report:
         return not any(problem.severity == "error" for problem in self.problems)
 
 
-def open_recipe(recipe: Recipe) -> Family:
+def open_recipe(recipe: Recipe, given: Mapping[str, Checkpoint] | None = None) -> Family:
     """Opens the base and the experts that a recipe names.
+
+    Args:
+        given: models that are open already, by reference.
 
     Raises:
         FamilyMismatch: they do not belong together (see `merging.kinship`).
         BadCheckpoint, UnsafeFile, ModelNotFound, RecipeError: as `check` says them.
     """
-    base, *experts = open_models(recipe)
+    if recipe.stages and not given:
+        named = ", ".join(name for name, _ in recipe.stages)
+        raise RecipeError(
+            f"the recipe uses the results of others ({named}): merge it first (amalgam merge)"
+        )
+    base, *experts = open_models(recipe, given)
     _refuse(kinship.compare(recipe, base, experts))
     family = open_family(base, experts, recipe.keep_base)
     _refuse(kinship.account(recipe, family))
@@ -71,6 +80,32 @@ def check(
         out: where the merge would go, to check its disk; None to skip that.
         sketches: folder of what scans kept, to foresee what is kept; None to skip that.
     """
+    problems: list[Problem] = []
+    given: dict[str, Checkpoint] = {}
+    disk = memory = 0
+    for name, stage in recipe.stages:
+        found, _, family = _looked_at(stage, given, None)
+        problems += [replace(one, where=f"{name}: {one.where}") for one in found]
+        if family is None:
+            return Report(tuple(dict.fromkeys(problems)), (), disk, memory)
+        disk += space.disk_bytes(specs_of(family, stage))
+        memory = max(memory, space.memory_bytes(family, stage))
+        given[name] = promise(name, stage, family)
+    found, models, family = _looked_at(recipe, given, None if given else sketches)
+    problems += found
+    if family is not None:
+        disk += space.disk_bytes(specs_of(family, recipe))
+        memory = max(memory, space.memory_bytes(family, recipe))
+    if out is not None:
+        problems += space.output_problems(located(out), models, disk, overwrite)
+    account = family.account if family else ()
+    return Report(tuple(dict.fromkeys(problems)), account, disk, memory)
+
+
+def _looked_at(
+    recipe: Recipe, given: Mapping[str, Checkpoint], sketches: Path | None
+) -> tuple[list[Problem], list[Checkpoint], Family | None]:
+    """What there is to say of one recipe, its models, and its family; None where it has none."""
     problems = [Problem("warning", "recipe", note) for note in recipe.notes]
 
     def refuse(reference: str, error: MergeError) -> None:
@@ -78,19 +113,13 @@ def check(
 
     models: list[Checkpoint] = []
     try:
-        models = open_models(recipe, refuse=refuse)
+        models = open_models(recipe, given, refuse)
     except MergeError as error:
         refuse("models", error)
-    family = None
-    if models:
-        family, remarks = _family_and_remarks(recipe, models, sketches)
-        problems += remarks
-    disk = space.disk_bytes(specs_of(family, recipe)) if family else 0
-    memory = space.memory_bytes(family, recipe) if family else 0
-    if out is not None:
-        problems += space.output_problems(located(out), models, disk, overwrite)
-    account = family.account if family else ()
-    return Report(tuple(dict.fromkeys(problems)), account, disk, memory)
+    if not models:
+        return problems, models, None
+    family, remarks = _family_and_remarks(recipe, models, sketches)
+    return [*problems, *remarks], models, family
 
 
 def idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ the same inputs writes the same bytes.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from merging.checkpoints.names import DEMO_PREFIX
 from merging.methods import PRESETS
 from merging.recipe import Recipe, describe, dump
 from merging.recipe.references import models_of, with_models
+from merging.recipe.writing import documents_of, to_yaml
 from merging.run import companions
 
 RECIPE_FILE = "amalgam.yaml"
@@ -51,7 +53,8 @@ def write_companions(folder: Path, recipe: Recipe, family: Family, digest: str) 
 
 def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
     """amalgam.yaml's text: a recipe that can be run again, and its record."""
-    document = yaml.safe_load(dump(portable(recipe)))
+    documents = documents_of(portable(recipe))
+    document = documents[-1]
     document["record"] = {
         "amalgam": __version__,
         "torch": version("torch").split("+")[0],
@@ -62,14 +65,15 @@ def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
         "result": digest,
         "tensors": _counts(family),
     }
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    return to_yaml(documents)
 
 
 def portable(recipe: Recipe) -> Recipe:
     """The recipe with absolute folders: it names the same models wherever it is written."""
-    return with_models(
-        recipe, {model: _portable(model, recipe.folder) for model in models_of(recipe)}
-    )
+    stages = tuple((name, portable(stage)) for name, stage in recipe.stages)
+    names = {model: _portable(model, recipe.folder) for model in models_of(recipe)}
+    names |= {name: name for name, _ in stages}
+    return replace(with_models(recipe, names), stages=stages)
 
 
 def _portable(reference: str, folder: Path | None) -> str:
@@ -87,13 +91,17 @@ def _without_paths(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe with local folders by their names alone, fit to be published; its Hub models."""
     unique = models_of(recipe)
     names = dict(zip(unique, short_names(unique, recipe.folder), strict=True))
+    stages = tuple((name, _without_paths(stage)[0]) for name, stage in recipe.stages)
+    names |= {name: name for name, _ in stages}
     hub = []
     for reference in unique:
+        if reference in dict(stages):
+            continue
         if not _is_folder(reference, recipe.folder):
             names[reference] = reference
             if not reference.startswith(DEMO_PREFIX):
                 hub.append(reference)
-    return with_models(recipe, names), hub
+    return replace(with_models(recipe, names), stages=stages), hub
 
 
 def _counts(family: Family) -> dict[str, Any]:

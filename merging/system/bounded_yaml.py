@@ -60,11 +60,21 @@ def load(text: str) -> Any:
     Raises:
         BadFile: it is no YAML, means nothing for a recipe, or is too large; the line is named.
     """
+    return next(iter(_documents(text, 1)), None)
+
+
+def load_all(text: str, most: int) -> list[Any]:
+    """The values of all documents in `text`, of which there are at most `most`, empty ones left
+    out. Raises as `load`."""
+    return [value for value in _documents(text, most) if value is not None]
+
+
+def _documents(text: str, most: int) -> list[Any]:
     if len(text) > MOST_CHARACTERS:
         raise BadFile(f"it has more than {MOST_CHARACTERS:,} characters")
     if text.count("\n%") >= _MOST_DIRECTIVES:
         raise BadFile(f"it has {_MOST_DIRECTIVES} directives (lines that begin with %) or more")
-    builder = _Builder()
+    builder = _Builder(most)
     try:
         for event in yaml.parse(text.removeprefix("\ufeff"), Loader=_PARSER):
             builder.take(event)
@@ -74,7 +84,7 @@ def load(text: str) -> Any:
         raise BadFile(f"{error.reason} (character {error.position + 1})") from None
     except (yaml.YAMLError, UnicodeError):
         raise BadFile("it holds a character that is none") from None
-    return builder.value
+    return builder.values
 
 
 @dataclass
@@ -97,10 +107,11 @@ class _Open:
 
 
 class _Builder:
-    """Takes events in order; `value` is the document's once all are taken."""
+    """Takes events in order; `values` are the documents' once all are taken."""
 
-    def __init__(self) -> None:
-        self.value: Any = None
+    def __init__(self, most: int) -> None:
+        self.values: list[Any] = []
+        self._most = most
         self._open: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._count = 0
@@ -111,8 +122,11 @@ class _Builder:
         match event:
             case yaml.DocumentStartEvent():
                 self._documents += 1
-                if self._documents > 1:
-                    raise _bad("a second document (---) begins; give one recipe", event.start_mark)
+                self._anchors = {}
+                if self._documents > self._most:
+                    what = "a second document" if self._most == 1 else f"document {self._documents}"
+                    most = "one recipe" if self._most == 1 else f"at most {self._most} recipes"
+                    raise _bad(f"{what} (---) begins; give {most}", event.start_mark)
             case yaml.ScalarEvent():
                 self._scalar(event)
             case yaml.AliasEvent():
@@ -178,7 +192,7 @@ class _Builder:
 
     def _place(self, value: Any, event: yaml.Event) -> None:
         if not self._open:
-            self.value = value
+            self.values.append(value)
             return
         inside = self._open[-1]
         if isinstance(inside.value, list):

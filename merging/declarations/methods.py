@@ -85,6 +85,10 @@ def _no(recipe: Recipe) -> bool:
     return False
 
 
+def _no_remarks(values: Any) -> Sequence[str]:
+    return ()
+
+
 def _not_added(document: Mapping[str, Any], models: Sequence[str]) -> bool:
     return False
 
@@ -105,6 +109,7 @@ class Method:
         check: raises RecipeError where a recipe cannot work, and returns remarks. Called with no
             entries when a recipe is read, and with the tensors to be merged once they are there.
         place: where screens list it among its kind, small first.
+        afterwards: (evidence's values) -> remarks, once all tensors are merged.
         unpredicted: what the plan, which sees sketches and no weights, cannot foresee; a sentence.
     """
 
@@ -119,6 +124,7 @@ class Method:
     knobs: tuple[Knob, ...] = ()
     passes: Callable[[Recipe], int] = _no_passes
     check: Callable[[Recipe, Sequence[Entry]], Sequence[str]] = _no_doubt
+    afterwards: Callable[[Any], Sequence[str]] = _no_remarks
     place: int = 100
     unpredicted: str = ""
 

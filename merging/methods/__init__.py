@@ -23,8 +23,7 @@ from merging.declarations.methods import (
 
 def _modules() -> list[ModuleType]:
     names = sorted(info.name for info in pkgutil.iter_modules(__path__))
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
-    return [module for module in modules if hasattr(module, "METHODS")]
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]
 
 
 def collect(

@@ -25,7 +25,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from merging.declarations.knobs import WEIGHT, Knob
+from merging.declarations.measures import Passes, Reader
+from merging.declarations.methods import Consensus, Evidence, Preset, Pruning
+from merging.declarations.values import Recipe
+from merging.instructions import Decision, Eager, needs_of
 from merging.later import torch
+from merging.methods.tall import TASK, check_task
 
 RESCALES = ("element", "tensor_mean", "none")
 ZERO_SIGNS = ("none", "negative")
@@ -140,3 +146,89 @@ def unpacked(data: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     places = torch.arange(8, dtype=torch.uint8, device=data.device)
     whole = (data.reshape(-1, 1) >> places) & 1
     return whole.flatten()[: torch.Size(shape).numel()].reshape(*shape).bool()
+
+
+def _weighted(recipe: Recipe, reader: Reader, deltas: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    weights = recipe.weights_at(reader.entry)
+    return [
+        delta if weight == 1.0 else delta * weight
+        for delta, weight in zip(deltas, weights, strict=True)
+    ]
+
+
+def measure(recipe: Recipe, passes: Passes, pruning: Pruning) -> Evidence:
+    """The task's rescaler, over the whole model."""
+    values, index = recipe.parameters, recipe.parameters["task"] - 1
+    if values["rescaler"] == "none":
+        return Evidence(1.0)
+
+    def sums_of(reader: Reader) -> Sums:
+        decisions, total = pruning(reader), Sums(0.0, 0.0, 0)
+        for start, stop in reader.spans(needs_of(decisions)):
+            deltas = _weighted(recipe, reader, reader.pruned(decisions, start, stop))
+            total += sums(deltas[index], unified(deltas, values["zero_sign"]))
+        return total
+
+    return Evidence(rescaler(passes.map(sums_of), values["rescaler"]))
+
+
+def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], scale: float) -> Eager:
+    """The task's share of the unified change, rescaled, element by element."""
+    index, zero_sign = recipe.parameters["task"] - 1, recipe.parameters["zero_sign"]
+
+    def chosen(deltas: Sequence[torch.Tensor], start: int) -> torch.Tensor:
+        weighted = _weighted(recipe, reader, deltas)
+        union = unified(weighted, zero_sign)
+        return mask(weighted[index], union) * union * scale
+
+    return Eager(chosen)
+
+
+METHODS = (
+    Consensus(
+        id="emr",
+        title="EMR-Merging",
+        summary="One unified change; each task takes its share of it, rescaled.",
+        formula="lambda_t * [delta_t u > 0] * u, u the largest change with the elected sign",
+        paper="Huang et al. 2024, EMR-Merging",
+        url="https://arxiv.org/abs/2405.17461",
+        words="Elect one unified change, and take task {task}'s share of it.",
+        passes=lambda recipe: int(recipe.parameters["rescaler"] != "none"),
+        measure=measure,
+        measures=lambda recipe: True,
+        decide=decide,
+        check=check_task,
+        needs_all=True,
+        unpredicted="What a task takes of the unified change, only the merge can tell.",
+        knobs=(
+            WEIGHT,
+            TASK,
+            Knob(
+                "rescaler",
+                "Rescale",
+                "element",
+                "element: all parameters alike (paper). tensor_mean: all tensors alike. none.",
+                choices=RESCALES,
+            ),
+            Knob(
+                "zero_sign",
+                "Exact opposites",
+                "none",
+                "none: nobody is elected. negative: the negative change is (authors' code).",
+                choices=ZERO_SIGNS,
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="emr",
+        title="EMR-Merging",
+        group="apart",
+        place=0,
+        consensus="emr",
+        summary="Keeps one unified change, a mask and a number per task.",
+        use_when="Every task should stay as good as its expert.",
+    ),
+)

@@ -26,7 +26,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from merging.instructions import spectra
+from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Consensus, Preset
+from merging.declarations.values import Recipe
+from merging.evidence.matrices import layout, of_matrices
+from merging.instructions import Combination, Decision, spectra
 from merging.instructions.sums import add_up
 from merging.later import torch
 
@@ -97,3 +102,88 @@ def _specific(
     size = change.norm(dtype=torch.float64).reshape(1)
     k = spectra.rank(torch.cat([size, values])) - 1
     return vectors[:, :k], values[:k], others[:, :k]
+
+
+def decide(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], transposed: bool
+) -> Combination:
+    """Iso-C of matrices, the mean of other tensors."""
+    return of_matrices(recipe, reader, transposed, common)
+
+
+def decide_specific(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], transposed: bool
+) -> Combination:
+    """Iso-CTS of matrices, the mean of other tensors."""
+    fraction = recipe.parameters["fraction"]
+    return of_matrices(
+        recipe, reader, transposed, lambda changes: common_and_specific(changes, fraction)
+    )
+
+
+_PAPER = "Marczak et al. 2025, No Task Left Behind"
+_URL = "https://arxiv.org/abs/2502.04959"
+METHODS = (
+    Consensus(
+        id="iso_c",
+        title="Iso-C",
+        summary="Make all directions of the summed changes equally strong.",
+        formula="sum_t delta_t = U S V'; mean(S) U V'",
+        paper=_PAPER,
+        url=_URL,
+        words="Add them up, and make all directions of every matrix equally strong.",
+        measure=layout,
+        decide=decide,
+        needs_all=True,
+        unpredicted="What is left of each change in a sum of directions, only the merge can tell.",
+        knobs=(WEIGHT, LAMBDA),
+    ),
+    Consensus(
+        id="iso_cts",
+        title="Iso-CTS",
+        summary="As Iso-C, with room for each expert's own directions.",
+        formula="U, V of the sum's strongest and each expert's own directions; mean(S) U V'",
+        paper=_PAPER,
+        url=_URL,
+        words="Take their common directions and some of each one's own, equally strong.",
+        measure=layout,
+        decide=decide_specific,
+        needs_all=True,
+        unpredicted="What is left of each change in a sum of directions, only the merge can tell.",
+        knobs=(
+            WEIGHT,
+            LAMBDA,
+            Knob(
+                "fraction",
+                "Common directions",
+                FRACTION,
+                "Share of the directions that are taken from the sum of all changes.",
+                low=0.0,
+                high=1.0,
+                step=0.05,
+                unit="share of directions",
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="iso_c",
+        title="Iso-C",
+        group="subspaces",
+        place=0,
+        consensus="iso_c",
+        summary="Adds changes and evens out the strength of their directions.",
+        use_when="One expert's strongest directions drown the others'.",
+    ),
+    Preset(
+        id="iso_cts",
+        title="Iso-CTS",
+        group="subspaces",
+        place=1,
+        consensus="iso_cts",
+        summary="As Iso-C, and keeps some directions of every expert.",
+        use_when="Many experts that share little.",
+    ),
+)

@@ -27,8 +27,14 @@ rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from merging.instructions import spectra
+from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Consensus, Preset
+from merging.declarations.values import Recipe
+from merging.evidence.matrices import each_matrix, layout
+from merging.instructions import Combination, Decision, Eager, spectra
 from merging.instructions.elections import elect_and_merge, vote
 from merging.later import torch
 from merging.methods.magnitude import kept_count
@@ -91,3 +97,64 @@ def _largest(part: torch.Tensor, density: float) -> torch.Tensor:
     pruned = torch.zeros_like(flat)
     pruned[places] = flat[places]
     return pruned.reshape(part.shape)
+
+
+def decide(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], transposed: bool
+) -> Combination:
+    """Matrices in their shared directions; of other tensors the entries, as TIES."""
+    density, weights = recipe.parameters["directions_density"], recipe.weights_at(reader.entry)
+    if reader.entry.place.is_linear:
+        return each_matrix(reader, transposed, lambda changes: merge(changes, weights, density))
+    if density >= 1.0:
+        return Eager(lambda deltas, start: agreeing(deltas, weights))
+
+    def entries(deltas: Sequence[torch.Tensor], start: int) -> torch.Tensor:
+        flat = [delta.flatten() for delta in deltas]
+        return merge(flat, weights, density).reshape(deltas[0].shape)
+
+    return Eager(entries, "tensor")
+
+
+METHODS = (
+    Consensus(
+        id="knots",
+        title="KnOTS",
+        summary="Merge changes in the directions they share, by TIES.",
+        formula="[delta_1 | ... | delta_T] = U R; U * TIES(R_1, ..., R_T)",
+        paper="Stoica et al. 2024, Model Merging with SVD to Tie the Knots",
+        url="https://arxiv.org/abs/2410.19735",
+        words="Turn them into the directions they share, and average those that agree there.",
+        measure=layout,
+        decide=decide,
+        needs_all=True,
+        unpredicted="What is left of each change in a sum of directions, only the merge can tell.",
+        knobs=(
+            WEIGHT,
+            replace(LAMBDA, default=0.5),
+            Knob(
+                "directions_density",
+                "Density in directions",
+                1.0,
+                "Share of each expert's entries, in the shared directions, that takes part.",
+                low=0.0,
+                high=1.0,
+                step=0.01,
+                unit="share of entries kept",
+                also="density",
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="knots",
+        title="KnOTS",
+        group="subspaces",
+        place=3,
+        consensus="knots",
+        summary="Aligns changes before signs are elected.",
+        use_when="Experts tuned by adapters, whose changes hardly overlap.",
+    ),
+)

@@ -17,6 +17,14 @@ the last. m = 0 gives alpha 0.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Consensus, Preset
+from merging.declarations.values import Recipe
+from merging.instructions import Decision, Sum
+
 
 def factor(layer: int | None, layers: int, alpha: float, beta: float) -> float:
     """What the change of a tensor is multiplied by.
@@ -41,3 +49,67 @@ def average_strength(total: float, merged: float, experts: int) -> float:
         experts: T, at least 1.
     """
     return total / merged / experts if merged != 0 else 0.0
+
+
+def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Sum:
+    """The weighted sum times the tensor's factor."""
+    values, entry = recipe.parameters, reader.entry
+    alpha = 1.0 / reader.experts if values["average"] else values["alpha"]
+    share = factor(entry.place.layer, entry.place.depth, alpha, values["beta"])
+    return Sum(tuple(weight * share for weight in recipe.weights_at(entry)))
+
+
+METHODS = (
+    Consensus(
+        id="lines",
+        title="LiNeS",
+        summary="Add changes, less of them in shallow layers and more in deep ones.",
+        formula="(alpha + beta * l / (L - 1)) * sum_i w_i delta_i in block l of L",
+        paper="Wang et al. 2024, LiNeS",
+        url="https://arxiv.org/abs/2410.17146",
+        words="Add them up, times a factor that grows by {beta:g} from first to last block.",
+        decide=decide,
+        knobs=(
+            WEIGHT,
+            LAMBDA,
+            Knob(
+                "beta",
+                "Growth",
+                0.5,
+                "How much larger the last block's factor is than the first's.",
+                low=-2.0,
+                high=2.0,
+                step=0.05,
+                unit="factor",
+            ),
+            Knob(
+                "average",
+                "Start at an average",
+                True,
+                "The first block's factor is 1 / number of experts (paper, for merges).",
+            ),
+            Knob(
+                "alpha",
+                "First block",
+                0.3,
+                "Its factor where it does not start at an average; also outside the blocks.",
+                low=0.0,
+                high=2.0,
+                step=0.05,
+                unit="factor",
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="lines",
+        title="LiNeS",
+        group="sums",
+        place=3,
+        consensus="lines",
+        summary="Adds changes, shallow layers less than deep ones.",
+        use_when="A sum forgets what the base can do.",
+    ),
+)

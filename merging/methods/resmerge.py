@@ -28,7 +28,12 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from merging.instructions import spectra
+from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
+from merging.declarations.measures import Passes, Reader
+from merging.declarations.methods import Consensus, Evidence, Preset, Pruning
+from merging.declarations.values import Recipe
+from merging.evidence.matrices import layout, of_matrices
+from merging.instructions import Combination, Decision, spectra
 from merging.instructions.sums import add_up
 from merging.later import torch
 
@@ -116,3 +121,108 @@ def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
 def _share(value: float) -> float:
     """The value, inside [0, 1]; NaN stays."""
     return value if math.isnan(value) else min(1.0, max(0.0, value))
+
+
+def decide(
+    recipe: Recipe,
+    reader: Reader,
+    decisions: Sequence[Decision],
+    evidence: tuple[bool, list[float]],
+) -> Combination:
+    """Matrices with their strongest directions apart, the mean of other tensors."""
+    transposed, errors = evidence
+    values = recipe.parameters
+    settings = Settings(
+        values["directions"], values["low"], max(values["low"], values["high"]), values["budget"]
+    )
+
+    def merged(changes: Sequence[torch.Tensor]) -> torch.Tensor:
+        change, error = merge(changes, settings)
+        errors.append(error)
+        return change
+
+    return of_matrices(recipe, reader, transposed, merged)
+
+
+def measure(recipe: Recipe, passes: Passes, pruning: Pruning) -> Evidence:
+    """The matrices' layout, and a list that takes the errors of directions found by iteration."""
+    return Evidence((layout(recipe, passes).values, []))
+
+
+def errors_of(evidence: tuple[bool, list[float]]) -> Sequence[str]:
+    """How exact the directions were, once all tensors are merged."""
+    largest = max(evidence[1], default=0.0)
+    return (
+        (f"strongest directions are exact to {largest:.1e} (sine of the angle)",) if largest else ()
+    )
+
+
+METHODS = (
+    Consensus(
+        id="resmerge",
+        title="ResMerge",
+        summary="Merge changes without their strongest directions, and add those sparingly.",
+        formula="A(rests) + budget * agreement * |A| * sum_i H_i / |sum_i H_i|",
+        paper="ResMerge, 2026",
+        url="https://arxiv.org/abs/2606.02252",
+        words="Merge what is left without their strongest directions, and add those sparingly.",
+        measure=measure,
+        decide=decide,
+        afterwards=errors_of,
+        needs_all=True,
+        unpredicted="What is left of each change in a sum of directions, only the merge can tell.",
+        knobs=(
+            WEIGHT,
+            LAMBDA,
+            Knob(
+                "directions",
+                "Strongest directions",
+                1,
+                "Split off each change.",
+                low=1,
+                high=16,
+                step=1,
+            ),
+            Knob(
+                "low",
+                "Exponent in agreement",
+                0.7,
+                "Of the coherence where all experts agree.",
+                low=0.0,
+                high=2.0,
+                step=0.05,
+            ),
+            Knob(
+                "high",
+                "Exponent in discord",
+                1.0,
+                "Of the coherence where none agree; at least the other.",
+                low=0.0,
+                high=2.0,
+                step=0.05,
+            ),
+            Knob(
+                "budget",
+                "Strongest directions' size",
+                0.2,
+                "As a share of the rest.",
+                low=0.0,
+                high=1.0,
+                step=0.05,
+                unit="share",
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="resmerge",
+        title="ResMerge",
+        group="subspaces",
+        place=5,
+        consensus="resmerge",
+        summary="Keeps single strong directions from ruling the merge.",
+        use_when="Experts tuned by reinforcement learning.",
+    ),
+)

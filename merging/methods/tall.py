@@ -21,6 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from merging.checkpoints import Entry
+from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Consensus, Preset
+from merging.declarations.values import Recipe
+from merging.errors import RecipeError
+from merging.instructions import Decision, Eager
 from merging.instructions.sums import add_up
 from merging.later import torch
 
@@ -70,3 +77,127 @@ def consensus(
     for change, threshold in zip(changes, thresholds, strict=True):
         votes += mask(change, merged, threshold)
     return merged * (votes >= agreement)
+
+
+THRESHOLD = Knob(
+    "threshold",
+    "Threshold",
+    0.4,
+    "The higher, the fewer parameters a task relies on; the paper tries 0.2 to 0.6.",
+    low=0.0,
+    high=2.0,
+    step=0.05,
+    per_model=True,
+    scheduled=True,
+)
+TASK = Knob(
+    "task",
+    "Task",
+    1,
+    "Which expert's task the result is for, counted from 1.",
+    low=1,
+    high=256,
+    step=1,
+)
+
+
+def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Eager:
+    """Consensus merging, element by element; the sum is weighted."""
+    weights = recipe.weights_at(reader.entry)
+    thresholds = [source.at("threshold", reader.entry) for source in recipe.sources]
+    agreement = recipe.parameters["agreement"]
+    return Eager(
+        lambda deltas, start: consensus(deltas, thresholds, agreement, add_up(deltas, weights))
+    )
+
+
+def decide_task(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None
+) -> Eager:
+    """One task's share of the sum, element by element."""
+    index = recipe.parameters["task"] - 1
+    weights = recipe.weights_at(reader.entry)
+    threshold = recipe.sources[index].at("threshold", reader.entry)
+
+    def chosen(deltas: Sequence[torch.Tensor], start: int) -> torch.Tensor:
+        merged = add_up(deltas, weights)
+        return mask(deltas[index], merged, threshold) * merged
+
+    return Eager(chosen)
+
+
+def check_task(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
+    """The task is one of the recipe's models."""
+    asked, count = recipe.parameters["task"], len(recipe.sources)
+    if asked > count:
+        raise RecipeError(
+            f"task: {asked} is asked for, the recipe has {count} models; count from 1"
+        )
+    return ()
+
+
+_PAPER = "Wang et al. 2024, Localizing Task Information (TALL-masks)"
+_URL = "https://arxiv.org/abs/2405.07813"
+METHODS = (
+    Consensus(
+        id="consensus_ta",
+        title="Consensus",
+        summary="Add changes, but only where enough experts rely on the sum.",
+        formula="[sum_t M_t >= agreement] * m, M_t = |delta_t| > threshold |m - delta_t|",
+        paper=_PAPER,
+        url=_URL,
+        words="Add them up where at least {agreement} of them rely on the sum.",
+        decide=decide,
+        needs_all=True,
+        unpredicted="Who relies on what, only the merge can tell.",
+        knobs=(
+            WEIGHT,
+            LAMBDA,
+            THRESHOLD,
+            Knob(
+                "agreement",
+                "Agreement",
+                2,
+                "How many experts must rely on a parameter: 0 keeps everything.",
+                low=0,
+                high=256,
+                step=1,
+            ),
+        ),
+    ),
+    Consensus(
+        id="tall_masks",
+        title="TALL-masks",
+        summary="Take from the sum what one task relies on.",
+        formula="M_t * sum_t delta_t, M_t = |delta_t| > threshold |m - delta_t|",
+        paper=_PAPER,
+        url=_URL,
+        words="Add them up, and keep what task {task} relies on.",
+        decide=decide_task,
+        check=check_task,
+        needs_all=True,
+        unpredicted="What a task relies on, only the merge can tell.",
+        knobs=(WEIGHT, LAMBDA, THRESHOLD, TASK),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="consensus_ta",
+        title="Consensus merging",
+        group="apart",
+        place=2,
+        consensus="consensus_ta",
+        summary="Drops what only one expert relies on, adds the rest.",
+        use_when="Many experts in one model.",
+    ),
+    Preset(
+        id="tall_masks",
+        title="TALL-masks",
+        group="apart",
+        place=1,
+        consensus="tall_masks",
+        summary="Takes one task's share out of the sum of all.",
+        use_when="One model per task, all from one merged change.",
+    ),
+)

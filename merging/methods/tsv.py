@@ -23,7 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from merging.instructions import spectra
+from merging.declarations.knobs import LAMBDA, WEIGHT
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Consensus, Preset
+from merging.declarations.values import Recipe
+from merging.evidence.matrices import layout, of_matrices
+from merging.instructions import Combination, Decision, spectra
 from merging.later import torch
 
 
@@ -44,3 +49,40 @@ def merge(changes: Sequence[torch.Tensor]) -> torch.Tensor:
     lefts, values, rights = (torch.cat(list(group), dim=-1) for group in zip(*parts, strict=True))
     left, right = spectra.isometry(lefts)[0], spectra.isometry(rights)[0]
     return (left * values.float()) @ right.T
+
+
+def decide(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], transposed: bool
+) -> Combination:
+    """Matrices by their directions, the mean of other tensors."""
+    return of_matrices(recipe, reader, transposed, merge)
+
+
+METHODS = (
+    Consensus(
+        id="tsv_m",
+        title="TSV-Merge",
+        summary="Take every expert's strongest directions, made orthogonal to the others'.",
+        formula="P_U diag(S) P_V', of the r / T strongest singular directions of each expert",
+        paper="Gargiulo et al. 2024, Task Singular Vectors",
+        url="https://arxiv.org/abs/2412.00081",
+        words="Take the strongest directions of each, made orthogonal to the others'.",
+        measure=layout,
+        decide=decide,
+        needs_all=True,
+        unpredicted="What is left of each change in a sum of directions, only the merge can tell.",
+        knobs=(WEIGHT, LAMBDA),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="tsv_m",
+        title="TSV-Merge",
+        group="subspaces",
+        place=2,
+        consensus="tsv_m",
+        summary="Keeps each expert's strongest directions out of the others' way.",
+        use_when="Experts for different tasks that interfere.",
+    ),
+)

@@ -26,7 +26,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from merging.instructions import spectra
+from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
+from merging.declarations.measures import Reader
+from merging.declarations.methods import Consensus, Preset
+from merging.declarations.values import Recipe
+from merging.evidence.matrices import layout, of_matrices
+from merging.instructions import Combination, Decision, spectra
 from merging.instructions.sums import add_up
 from merging.later import torch
 
@@ -107,3 +112,64 @@ def normal_equations(changes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, tor
             curvature += own
             target += change.double() @ own
     return curvature, target
+
+
+def decide(
+    recipe: Recipe, reader: Reader, decisions: Sequence[Decision], transposed: bool
+) -> Combination:
+    """Matrices by Adam or in closed form, the mean of other tensors."""
+    values = recipe.parameters
+    if values["solver"] == "closed":
+        return of_matrices(recipe, reader, transposed, solve)
+    steps, rate = values["steps"], values["rate"]
+    return of_matrices(recipe, reader, transposed, lambda changes: descend(changes, steps, rate))
+
+
+METHODS = (
+    Consensus(
+        id="wudi",
+        title="WUDI-Merging",
+        summary="Find the change that disturbs every expert least where it changed something.",
+        formula="argmin sum_t |(m - delta_t) delta_t'|^2 / |delta_t|^2",
+        paper="Cheng et al. 2025, Whoever Started the Interference Should End It",
+        url="https://arxiv.org/abs/2503.08099",
+        words="Find the change that disturbs each of them least.",
+        measure=layout,
+        decide=decide,
+        needs_all=True,
+        unpredicted="What is left of each change in a sum of directions, only the merge can tell.",
+        knobs=(
+            WEIGHT,
+            LAMBDA,
+            Knob(
+                "solver",
+                "Solver",
+                "adam",
+                "adam: so many steps from the sum (paper). closed: the minimiser itself.",
+                choices=("adam", "closed"),
+            ),
+            Knob("steps", "Steps", STEPS, "Of Adam.", low=0, high=10000, step=1),
+            Knob(
+                "rate",
+                "Step size",
+                RATE,
+                "Of Adam, in units of the weights.",
+                low=0.0,
+                high=0.01,
+                step=1e-6,
+            ),
+        ),
+    ),
+)
+
+PRESETS = (
+    Preset(
+        id="wudi",
+        title="WUDI-Merging",
+        group="subspaces",
+        place=4,
+        consensus="wudi",
+        summary="Searches the change that interferes least with every expert.",
+        use_when="Quality matters more than minutes.",
+    ),
+)

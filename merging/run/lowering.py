@@ -32,7 +32,11 @@ class Lowering:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of this family."""
-        return (*self.pruning.notes, *self.evidence.notes)
+        methods = PRUNERS[self.recipe.prune], RULES[self.recipe.consensus]
+        both = zip(methods, (self.pruning, self.evidence), strict=True)
+        return tuple(
+            note for method, one in both for note in (*one.notes, *method.afterwards(one.values))
+        )
 
     def prune(self, reader: Reader) -> Pruned:
         """What becomes of every expert's changes of one tensor."""

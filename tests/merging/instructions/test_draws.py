@@ -28,3 +28,11 @@ def test_every_entry_may_have_a_limit_of_its_own() -> None:
 def test_one_limit_for_all_keeps_what_the_mask_keeps() -> None:
     whole = draws.keep_mask(0, 1000, 0.3, KEYS, "cpu")
     assert torch.equal(whole, draws.draw_at(torch.arange(1000), *KEYS) < draws.limit(0.3))
+
+
+def test_what_is_not_finite_is_seen_whether_it_is_kept_or_dropped() -> None:
+    delta = torch.tensor([torch.nan, torch.inf, 2.0, torch.nan, torch.inf, 2.0])
+    keep = torch.tensor([True, True, True, False, False, False])
+    pruned = draws.drop(delta, keep, 3.0)
+    assert pruned.isnan().tolist() == [True, False, False, True, True, False]
+    assert pruned[[1, 2, 5]].tolist() == [float("inf"), 6.0, 0.0]

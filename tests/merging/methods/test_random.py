@@ -7,6 +7,9 @@ import math
 import pytest
 import torch
 
+from merging.engines.eager import Stream
+from merging.engines.fused import FusedStream
+from merging.errors import NonFinite
 from merging.instructions.draws import drop, keep_mask
 from merging.methods.random import draw_keys
 from tests.families import document, llama, merged, merged_one, tuned, write_family
@@ -126,3 +129,18 @@ def test_dropped_entries_are_zero_even_beside_large_ones() -> None:
 
 def test_an_empty_range_draws_nothing() -> None:
     assert keep_mask(5, 5, 0.5, KEYS, CPU).shape == (0,)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("engine", [Stream, FusedStream])
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
+def test_a_nan_is_named_whether_it_is_kept_or_dropped(method, engine, kept, tmp_path) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    mask = keep_mask(0, 400, 0.5, draw_keys(0, "expert0", name), CPU)
+    place = int((mask == kept).nonzero()[0])
+    tensors = torch.ones(20, 20)
+    tensors.view(-1)[place] = torch.nan
+    parent = write_family(tmp_path, {name: torch.zeros(20, 20)}, [{name: tensors}])
+    recipe = document(method, 1, {"density": 0.5})
+    with pytest.raises(NonFinite, match=f"expert0: tensor {name} holds nan at flat index {place}"):
+        merged(recipe, parent, tmp_path / "out", engine=engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -393,3 +394,22 @@ def test_what_a_ring_of_factor_0_holds_is_not_kept(tmp_path) -> None:
     assert planned.summary["amplified"] == pytest.approx(1.5**2 * 113 / 385, rel=0.01)
     assert planned.causes["amplification"] == pytest.approx(-0.2)
     assert planned.worst_layer == (0, pytest.approx(113 / 385, rel=0.01))
+
+
+def test_clashes_of_a_random_draw_are_weighed_by_how_likely_both_are_kept(tmp_path) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    base = {name: torch.zeros(8, 8)}
+    parent = write_family(tmp_path, base, [{name: torch.ones(8, 8)}] * 3)
+    signs = np.array([[1, 1, 1, -1], [1, -1, 1, 0], [-1, 0, 1, 0]], dtype=np.float32)
+    sketch = replace(
+        scan(family_of(parent, experts=3)), sample=signs, sample_tensor=np.zeros(4, dtype=np.int64)
+    )
+    densities = [{"density": share} for share in (0.5, 0.25, 1.0)]
+    summary = plan(recipes.from_mapping(document("dare_ties", densities)), sketch).summary
+    # kept: 0.5 + 0.25 + 1, 0.5 + 0.25, 0.5 + 0.25 + 1, 0.5
+    assert summary["sampled"] == pytest.approx(4.75)
+    # place 0: 0.5 + 0.25 (the third is always kept), and 1 - 0.5 * 0.75; place 1: 0.5 * 0.25 twice
+    assert summary["clash"] == pytest.approx((0.5 + 0.25 + 0.625 + 2 * 0.125) / 4.75)
+    # another that is kept has the other sign half the time: places 0 and 2 alike, and place 1
+    alike = 0.5 * (1 - 0.875 * 0.5) + 0.25 * (1 - 0.75 * 0.5) + (1 - 0.75 * 0.875)
+    assert summary["chance"] == pytest.approx((2 * alike + 0.5 * 0.125 + 0.25 * 0.25) / 4.75)

@@ -81,6 +81,32 @@ def test_statistics_are_those_of_the_deltas(dtype, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("engine")
+def test_a_change_falls_into_the_bin_of_its_exponent_and_three_bits(tmp_path) -> None:
+    bins = {  # 8 * (exponent + 40) + the eighth of the octave
+        2.0**-40: 0, 1e-13: 0, 1e-45: 0,
+        1e-9: 80,  # 1.07 * 2**-30
+        3.3e-4: 226,  # 1.35 * 2**-12: the third eighth
+        0.001: 240,  # 1.02 * 2**-10
+        0.4999: 311, 0.5: 312, -0.53125: 312, 0.5625: 313, 1.0: 320, 1.1249999: 320, -1.125: 321,
+        7.7: 343,  # 1.925 * 2**2: the last eighth
+        65535.0: 447, 65536.0: 447, 1e15: 447,
+    }  # fmt: skip
+    name = "model.layers.0.mlp.up_proj.weight"
+    changes = torch.tensor([[*bins, 0.0]])
+    parent = write_family(tmp_path, {name: torch.zeros_like(changes)}, [{name: changes}])
+    sketch = scan(family_of(parent, experts=1))
+    counts = sketch.counts[0, 0]
+    assert {int(index): int(counts[index]) for index in counts.nonzero()[0]} == {
+        0: 3, 80: 1, 226: 1, 240: 1, 311: 1, 312: 2, 313: 1, 320: 2, 321: 1, 343: 1, 447: 3
+    }  # fmt: skip
+    assert sketch.zeros[0, 0] == 1
+    fine = sketch.fine[0, 0, 312].nonzero()[0].tolist()
+    assert fine == [0, 8]  # 0.5, and 0.53125 = 0.5 + 8/16 of the bin's width
+    ties = sketch.ties[0, 0]
+    assert (ties[312, 0], ties[312, 8], ties[311].sum()) == (1, 1, 0)
+
+
 def test_layer_outliers_pool_the_linears_of_a_layer(tmp_path) -> None:
     parent = small_family(tmp_path, **SIZES)
     sketch = scan(family_of(parent), layer_outlier=2.0, linear_outlier=4.0)

@@ -142,10 +142,10 @@ class Jobs:
                 self._finish(job, "stopped")
 
     def wait(self, job: Job, timeout: float) -> None:
-        """Returns when the job changes state, or after `timeout` seconds."""
+        """Returns when the job changes state, or after `timeout` seconds; at once if it is over."""
         with self._changed:
             state = job.state
-            self._changed.wait_for(lambda: job.state != state, timeout)
+            self._changed.wait_for(lambda: job.is_over or job.state != state, timeout)
 
     def close(self, timeout: float = 10.0) -> None:
         """Stops everything and waits for the worker, so that nothing half-made is left behind."""

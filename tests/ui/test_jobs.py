@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -24,10 +23,22 @@ def until_stopped(job: Job) -> None:
         raise Cancelled("stopped")
 
 
-def finish(jobs: Jobs, job: Job, seconds: float = 5.0) -> Job:
-    deadline = time.monotonic() + seconds
-    while not job.is_over and time.monotonic() < deadline:
-        jobs.wait(job, 0.1)
+def begun(jobs: Jobs, key: str, work: Callable[[Job], None] = until_stopped) -> Job:
+    """A job that its worker is at."""
+    running = threading.Event()
+
+    def noted(job: Job) -> None:
+        running.set()
+        work(job)
+
+    job = jobs.submit(key, key, noted)
+    assert running.wait(20)
+    return job
+
+
+def finish(jobs: Jobs, job: Job) -> Job:
+    for _ in ("waiting", "running"):
+        jobs.wait(job, 20)
     assert job.is_over
     return job
 
@@ -40,7 +51,11 @@ def test_result_and_progress_are_kept(jobs: Jobs) -> None:
     job = finish(jobs, jobs.submit("a", "a", work))
     assert (job.state, job.result, job.progress) == ("done", 7, "half")
     assert jobs.get(job.id) is job
-    assert job.seconds >= 0
+
+
+def test_a_job_s_time_is_that_of_its_work() -> None:
+    assert Job("id", "a", "a").seconds == 0.0
+    assert Job("id", "a", "a", started_s=2.0, finished_s=5.5).seconds == 3.5
 
 
 def test_one_job_per_key(jobs: Jobs) -> None:
@@ -76,9 +91,7 @@ def test_stopping_a_waiting_job_never_runs_it(jobs: Jobs) -> None:
 
 
 def test_stop_ends_a_job_that_would_go_on(jobs: Jobs) -> None:
-    job = jobs.submit("a", "a", until_stopped)
-    while job.state != "running":
-        time.sleep(0.01)
+    job = begun(jobs, "a")
     jobs.stop(job.id)
     assert finish(jobs, job).state == "stopped"
 
@@ -121,9 +134,7 @@ def test_close_stops_what_runs_and_what_waits() -> None:
         finally:
             cleaned.set()
 
-    first, second = jobs.submit("a", "a", work), jobs.submit("b", "b", work)
-    while first.state != "running":
-        time.sleep(0.01)
+    first, second = begun(jobs, "a", work), jobs.submit("b", "b", work)
     jobs.close()
     assert cleaned.is_set()
     assert (first.state, second.state) == ("stopped", "stopped")
@@ -137,8 +148,7 @@ def test_old_jobs_are_forgotten(jobs: Jobs) -> None:
 
 
 def test_line_has_an_end(jobs: Jobs) -> None:
-    first = jobs.submit("a", "a", until_stopped)
-    jobs.wait(first, 5)
+    begun(jobs, "a")
     waiting = [jobs.submit(f"{n}", f"{n}", until_stopped) for n in range(MOST_WAITING)]
     with pytest.raises(MergeError, match="start late when one of them is over"):
         jobs.submit("late", "late", until_stopped)

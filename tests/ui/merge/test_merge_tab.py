@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,9 +87,14 @@ def test_second_start_finds_the_first_job(tab: MergeTab) -> None:
 
 
 def test_waiting_says_how_many_are_before(tab: MergeTab) -> None:
-    other = tab.jobs.submit("other", "other", lambda job: job.cancel.wait(10))
-    while other.state != "running":
-        time.sleep(0.01)
+    running = threading.Event()
+
+    def other(job: Job) -> None:
+        running.set()
+        job.cancel.wait(10)
+
+    tab.jobs.submit("other", "other", other)
+    assert running.wait(20)
     job_id = tab.started(RECIPE, "new")[0]
     drawing = tab.watched(job_id)
     assert "new waits: 1 merge before it" in next(drawing)[0]

@@ -106,7 +106,7 @@ METHODS = (
         adds_base=lambda document, models: document.get("base_model") is not None,
         unpredicted="What a blend of directions leaves, only the merge can tell.",
         knobs=(
-            Knob("max_iter", "Most steps", 10, "Steps towards the mean.", low=0, high=1000, step=1),
+            Knob("max_iter", "Most steps", 10, "Steps to the mean.", low=0, high=100_000, step=1),
             Knob(
                 "tol",
                 "Smallest step",

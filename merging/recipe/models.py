@@ -11,7 +11,7 @@ from merging.declarations.schedules import MAX_RULES
 from merging.errors import RecipeError, shown
 from merging.recipe.references import place_of, reference
 from merging.recipe.slices import check_count, parameters_in
-from merging.recipe.values import nearest
+from merging.recipe.stray import unknown
 
 Models = list[tuple[str, dict[str, Any]]]
 """References and their own parameters, in order."""
@@ -31,9 +31,7 @@ def listed(value: Any) -> Models:
             raise RecipeError(f"{where}: needs model: and its parameters:")
         for key in item:
             if key not in ("model", "parameters"):
-                raise RecipeError(
-                    f"{where}: unknown key {shown(key)}{nearest(key, ['model', 'parameters'])}"
-                )
+                raise unknown(key, where, ("model", "parameters"))
         models.append(
             (reference(item["model"], where), parameters_in(item.get("parameters"), where))
         )

@@ -21,15 +21,12 @@ from merging.recipe import chat_templates, models, values
 from merging.recipe.reslicing import along_slices
 from merging.recipe.slices import check_gaps, parameters_in, unsliced
 from merging.recipe.stages import MAX_STAGES, staged
+from merging.recipe.stray import TOP_KEYS, check_home, unknown
 from merging.recipe.values import choice, nearest
 from merging.system import bounded_yaml, shipped
 from merging.system.documents import read_text
 
 DTYPES = ("float32", "bfloat16", "float16")
-_TOP_KEYS = (
-    "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype",
-    "modules", "tokenizer_source", "tokenizer", "chat_template", "keep_base", "record", "name",
-)  # fmt: skip
 
 
 def load(path: Path) -> Recipe:
@@ -114,6 +111,7 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
             "prune out, or choose a consensus: sum, for instance"
         )
     knobs = values.knobs_of(pruner, rule, preset.defaults)
+    check_home(given, "parameters", knobs)
     given = values.renamed(given, knobs)
     named = models.listed(document.get("models"))
     titles = [title for title, _ in named]
@@ -126,6 +124,7 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     sources, notes = _sources(named, base if origin else None, given, knobs, (pruner, rule))
     values.check_names(given, knobs, (pruner, rule), _EVERYTHING, "parameters")
     values.check_switches(given, knobs, pruner, rule)
+    notes += values.idle(given, knobs, rule)
     resolved = {
         knob.name: values.value_of(knob, [given.get(knob.name)], "parameters")
         for knob in knobs.values()
@@ -206,10 +205,11 @@ def _source(
             raise RecipeError(
                 f"{where}: {knob.also} is one for all models here; move it to parameters:"
             )
+    check_home(own, f"{where}: parameters", knobs)
     values.check_names(own, knobs, methods, _EVERYTHING, where)
     remarks = []
     for key in own:
-        if key in knobs and not knobs[key].per_model:
+        if key in knobs and not knobs[key].per_model and own[key] != given.get(key):
             raise RecipeError(f"{where}: {key} holds for the whole recipe; move it to parameters:")
     for key in ("density", "weight"):
         if key not in knobs and (own.get(key) is not None or given.get(key) is not None):
@@ -225,8 +225,8 @@ def _source(
 
 def _check_keys(document: Mapping[str, Any]) -> None:
     for key in document:
-        if key not in _TOP_KEYS:
-            raise RecipeError(f"unknown key {shown(key)}{nearest(key, _TOP_KEYS)}")
+        if key not in TOP_KEYS:
+            raise unknown(key, "", TOP_KEYS)
 
 
 def _method(value: Any) -> str:

@@ -24,12 +24,14 @@ from merging.declarations.blueprints import Blueprint, Column, Piece
 from merging.declarations.schedules import before, is_number
 from merging.errors import RecipeError, shown
 from merging.recipe.references import place_of, reference
+from merging.recipe.stray import unknown
 
 MAX_MODELS = 256
 MAX_SLICES = 256
 _WHOLE = ("default", "text_decoder", "language_model", "text_model", "decoder", "model", "llm")
 """Names of a module that is all of a model of one text stack."""
 _SLICE_KEYS = ("sources", "parameters", "base_model", "residual_weight")
+_MODULE_KEYS = ("models", "slices", "parameters")
 _SOURCE_KEYS = ("model", "layer_range", "parameters")
 
 Values = dict[str, Any]
@@ -190,10 +192,8 @@ def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(inside, dict):
         raise RecipeError(f"modules: {name}: needs models: or slices:")
     for key in inside:
-        if key not in ("models", "slices", "parameters"):
-            raise RecipeError(
-                f"modules: {name}: unknown key {shown(key)}; valid: models, slices, parameters"
-            )
+        if key not in _MODULE_KEYS:
+            raise unknown(key, f"modules: {name}", _MODULE_KEYS, short=False)
         if key != "parameters" and {"models", "slices"} & set(document):
             raise RecipeError("modules: give models or slices inside the module or outside it")
     parameters = parameters_in(document.get("parameters"), "parameters")
@@ -208,7 +208,7 @@ def _items(index: int, one: Mapping[str, Any]) -> list[_Item]:
     where = f"slices[{index}]"
     for key in one:
         if key not in _SLICE_KEYS:
-            raise RecipeError(f"{where}: unknown key {shown(key)}; valid: {', '.join(_SLICE_KEYS)}")
+            raise unknown(key, where, _SLICE_KEYS, short=False)
     sources = one.get("sources")
     if not isinstance(sources, list) or not sources or not all(map(_is_mapping, sources)):
         raise RecipeError(
@@ -232,9 +232,7 @@ def _items(index: int, one: Mapping[str, Any]) -> list[_Item]:
 def _item(source: Mapping[str, Any], where: str) -> _Item:
     for key in source:
         if key not in _SOURCE_KEYS:
-            raise RecipeError(
-                f"{where}: sources: unknown key {shown(key)}; valid: {', '.join(_SOURCE_KEYS)}"
-            )
+            raise unknown(key, f"{where}: sources", _SOURCE_KEYS, short=False)
     model = reference(source.get("model"), where)
     given = source.get("layer_range")
     if not isinstance(given, list) or [type(side) for side in given] != [int, int]:

@@ -17,7 +17,7 @@ _LONGEST_KEY = 64  # beyond that no valid one is near
 SWITCHES = ("rescale", "normalize")
 """mergekit names them for every task-vector method."""
 AXES = ("prune", "consensus")
-_HARMLESS = ("weight", "density", "int8_mask")  # without effect where a method has no such knob
+HARMLESS = ("weight", "density", "int8_mask")  # without effect where a method has no such knob
 
 
 def knobs_of(pruner: Method, rule: Method, defaults: Mapping[str, Any]) -> dict[str, Knob]:
@@ -59,7 +59,7 @@ def check_names(
     """
     pruner, rule = methods
     for key in values:
-        if key in knobs or key in (*AXES, *_HARMLESS, *SWITCHES):
+        if key in knobs or key in (*AXES, *HARMLESS, *SWITCHES):
             continue  # switches are checked with their values
         for method in everything:
             if any(knob.name == key for knob in method.knobs):
@@ -82,9 +82,20 @@ def check_switches(
         )
     if "normalize" in knobs or "normalize" not in values:
         return
-    implied = rule.implied.get("normalize") if isinstance(rule, Consensus) else None
-    if switch(values["normalize"], "normalize") != implied:
+    normalizes = switch(values["normalize"], "normalize")
+    if isinstance(rule, Consensus) and normalizes != rule.implied.get("normalize"):
         raise RecipeError(f"normalize: false is not supported with {rule.kind}: {rule.id}")
+
+
+def idle(values: Mapping[str, Any], knobs: Mapping[str, Knob], rule: Method) -> list[str]:
+    """Remarks on parameters that change nothing, in mergekit or here."""
+    remarks = []
+    if "int8_mask" in values:
+        remarks.append("int8_mask has no effect: it saves mergekit memory that is not taken here")
+    for key in SWITCHES:
+        if key in values and key not in knobs and not isinstance(rule, Consensus):
+            remarks.append(f"{key} has no effect with {rule.id}")
+    return remarks
 
 
 def value_of(knob: Knob, levels: Sequence[Any], where: str) -> Any:

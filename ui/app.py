@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from merging.engines.eager import pick_device
+from merging.engines.residents import Residents
 from merging.errors import MergeError
 from ui import chat, explore, guide, merge, theme
 from ui.events import PROMPT
@@ -39,7 +40,8 @@ def build(settings: Settings) -> App:
     """Builds the page over the models that the settings name."""
     library = Library(settings.models, settings.cache)
     jobs = Jobs()
-    store = ModelStore(settings.chat_bytes, settings.device)
+    residents = Residents()
+    store = ModelStore(settings.chat_bytes, settings.device, residents.release)
     with gr.Blocks(
         title="Amalgam", fill_width=True, analytics_enabled=False, delete_cache=(3600, 3600)
     ) as demo:
@@ -57,7 +59,8 @@ def build(settings: Settings) -> App:
             with gr.Tab("Guide", id="guide"):
                 guide.layout()
         explore.wire(demo, explore_refs, library)
-        merge.wire(demo, merge_refs, merge.MergeTab(library, jobs, settings.device))
+        tab = merge.MergeTab(library, jobs, settings.device, residents)
+        merge.wire(demo, merge_refs, tab)
         talking = chat.ChatTab(chat_refs, library, store, Talks())
         talking.wire(demo, chat_tab)
         _join(library, rooms, merge_tab, explore_refs, merge_refs, talking)

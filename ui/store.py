@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
@@ -24,11 +25,21 @@ class ModelStore:
 
     Every model is loaded by a thread of its own, so that who waits for it can leave, and one that
     loads slowly or never keeps nobody from another.
+
+    Args:
+        budget_bytes: memory that they may hold together.
+        make_room: lets go of what else lies in a device's memory, where that is short.
     """
 
-    def __init__(self, budget_bytes: int, device: str = "auto") -> None:
+    def __init__(
+        self,
+        budget_bytes: int,
+        device: str = "auto",
+        make_room: Callable[[str], object] | None = None,
+    ) -> None:
         self._budget = budget_bytes
         self._device = device
+        self._make_room = make_room
         self._loaded: OrderedDict[tuple, ChatModel] = OrderedDict()
         self._loading: dict[tuple, Future[ChatModel]] = {}
         self._reserved: dict[tuple, int] = {}  # bytes of models that are being read
@@ -121,9 +132,9 @@ class ModelStore:
         prepared = _loader().prepare(model.folder, self._device, name=model.id)
         self._reserve(key, min(need, self._budget))
         if need <= self._budget:
-            return prepared.load()
+            return prepared.load(make_room=self._make_room)
         try:
-            return prepared.load(self._budget)
+            return prepared.load(self._budget, self._make_room)
         except NotEnoughSpace as error:
             raise NotEnoughSpace(f"{error} (a larger --chat-gib)") from None
 

@@ -190,34 +190,6 @@ def fits(family: Family, device: str) -> bool:
     return resident_bytes(family) <= free - HEADROOM * total
 
 
-_kept: list[KeptFamily] = []
-_lock = threading.Lock()
-
-
-def source_for(family: Family, device: str) -> RawTensors:
-    """The family in the device's memory where it fits (kept for the next merge), else files."""
-    with _lock:
-        if _kept and _kept[0].device == device and _kept[0].key == family_key(family):
-            return _kept[0]
-        _let_go(device)
-        if not fits(family, device):
-            return Files(device)
-        _kept.append(KeptFamily(family, device))
-        return _kept[0]
-
-
-def release(device: str) -> None:
-    """Lets go of the family kept in a device's memory, and of what torch holds in reserve."""
-    with _lock:
-        _let_go(device)
-
-
-def _let_go(device: str) -> None:
-    _kept.clear()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()  # else the driver counts it as taken
-
-
 class Queues:
     """One queue of GPU work (CUDA stream) per worker thread; on other devices nothing.
 
@@ -238,5 +210,5 @@ class Queues:
 
 __all__ = [
     "Files", "KeptFamily", "KeptTensor", "Queues", "RawTensors", "Staging", "family_key", "fits",
-    "release", "resident_bytes", "source_for",
+    "resident_bytes",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ goes wrong before that, it is removed, or left for a merge that goes on there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from merging.checkpoints.checksum import checksum
 from merging.checkpoints.output import in_words
 from merging.declarations.retention import Kept, difference, total
 from merging.engines.eager import MergedChunk, ProgressCallback, Stream, TensorReader
-from merging.engines.sources import RawTensors, source_for
+from merging.engines.residents import Residents
 from merging.errors import MergeError, VerificationFailed
 from merging.later import torch
 from merging.recipe import Recipe
@@ -47,7 +47,7 @@ class Order:
     progress: ProgressCallback | None = None
     cancel: threading.Event | None = None
     engine: type[Stream] | None = None
-    source: Callable[[Family, str], RawTensors] = source_for
+    residents: Residents = field(default_factory=Residents)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _stream(order: Order, device: str, chunk: int | None, resident: bool) -> Str
         progress=order.progress,
         cancel=order.cancel,
         chunk=chunk,
-        source=order.source(order.family, device) if resident else None,
+        source=order.residents.source(order.family, device) if resident else None,
     )
 
 

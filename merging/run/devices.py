@@ -10,7 +10,6 @@ from typing import TypeVar
 from merging.checkpoints import Family
 from merging.engines import fused
 from merging.engines.eager import GPU_CHUNK, Stream, pick_device
-from merging.engines.sources import release
 from merging.gpu import stream as gpu
 from merging.later import is_loaded, torch
 from merging.recipe import Recipe
@@ -40,7 +39,7 @@ def with_memory(
     attempt: Callable[[str, int | None, bool], T],
     device: str,
     chunk: int | None,
-    release: Callable[[str], object] = release,
+    release: Callable[[str], object],
 ) -> tuple[T, str, list[str]]:
     """Runs on a device; where its memory is short, in smaller chunks, then on the CPU.
 

@@ -17,6 +17,7 @@ from merging.checkpoints.output import check_output, located
 from merging.checkpoints.writer import SHARD_BYTES
 from merging.declarations.retention import Kept
 from merging.engines.eager import ProgressCallback, Stream
+from merging.engines.residents import Residents
 from merging.recipe import Recipe
 from merging.run import space
 from merging.run.attempt import Order, attempt
@@ -65,6 +66,7 @@ def merge(
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
     engine: type[Stream] | None = None,
+    residents: Residents | None = None,
     stages: Path | None = None,
 ) -> Result:
     """Runs a recipe and writes the merged model to `out`, complete or not at all.
@@ -83,6 +85,8 @@ def merge(
         cancel: set it to stop within a chunk.
         engine: what runs the arithmetic; None for what is predicted to be fastest. All write the
             same bytes.
+        residents: keeps the family in a GPU's memory for the next merge; None: it is let go of when
+            this one is over.
         stages: where the results of a recipe's stages go, and stay; None for a hidden folder,
             which is removed in the end.
 
@@ -99,6 +103,7 @@ def merge(
         order = partial(
             _merged, one, target, given, overwrite=replaces, shard_bytes=shard_bytes,
             resume=resume, progress=tell, cancel=cancel, engine=engine,
+            residents=residents or Residents(),
         )  # fmt: skip
         results.append((target.name, order(device=device, chunk=chunk)))
 
@@ -132,6 +137,7 @@ def _merged(
     progress: ProgressCallback | None,
     cancel: threading.Event | None,
     engine: type[Stream] | None,
+    residents: Residents,
 ) -> Result:
     """As `merge`, one recipe over models that are there."""
     started = time.perf_counter()
@@ -140,10 +146,12 @@ def _merged(
     space.check_no_input(out, family.models)
     space.check_space(out, specs_of(family, recipe))
     order = Order(
-        recipe, family, out, overwrite, shard_bytes, resume, progress, cancel, engine=engine
+        recipe, family, out, overwrite, shard_bytes, resume, progress, cancel, engine, residents
     )
     wanted = device_for(device, family, recipe)
-    finished, used, steps_down = with_memory(partial(attempt, order), wanted, chunk)
+    finished, used, steps_down = with_memory(
+        partial(attempt, order), wanted, chunk, residents.release
+    )
     return Result(
         out=out.resolve(),
         fingerprint=finished.fingerprint,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -212,13 +212,18 @@ class PreparedChat:
     prepared: Prepared
     device: str
 
-    def load(self, most_bytes: int | None = None) -> ChatModel:
+    def load(
+        self,
+        most_bytes: int | None = None,
+        make_room: Callable[[str], object] | None = None,
+    ) -> ChatModel:
         """Reads the tensors. Raises as `ChatModel.load`.
 
         Args:
             most_bytes: of memory that the model may take, all devices together: what does not fit
                 stays on disk. Most of what is free if None.
+            make_room: lets go of what else lies in a device's memory, where that is short.
         """
-        model = self.prepared.load("auto", self.device, most_bytes=most_bytes)
+        model = self.prepared.load("auto", self.device, most_bytes=most_bytes, make_room=make_room)
         assert model.placement is not None
         return ChatModel(model, model.placement.memory_bytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from merging.checkpoints import Checkpoint, open_checkpoint
-from merging.engines.sources import release
 from merging.errors import BadCheckpoint, BadFile, NotEnoughSpace
 from merging.system.documents import read_object
 from merging.system.locks import held
@@ -50,17 +50,20 @@ class Prepared:
         *,
         memory: Memory | None = None,
         most_bytes: int | None = None,
+        make_room: Callable[[str], object] | None = None,
         stop: threading.Event | None = None,
     ) -> Model:
         """Reads the tensors: the model, ready to answer. Raises as `load`.
 
         Args:
             most_bytes: of memory that it may take, all devices together; the rest lies on disk.
+            make_room: lets go of what else lies in a device's memory; called where a GPU's is
+                short.
         """
         checkpoint, main = self.checkpoint, main_device(device)
         with held(_BUILDING, stop):
             config, outline = described(checkpoint, stop)
-            memory = memory or _room(outline, main)
+            memory = memory or _room(outline, main, make_room)
             memory = memory if most_bytes is None else at_most(memory, most_bytes)
             check_largest(checkpoint.name, outline, memory)
             try:
@@ -80,11 +83,14 @@ class Prepared:
         return model
 
 
-def _room(outline: PreTrainedModel, main: torch.device) -> Memory:
+def _room(
+    outline: PreTrainedModel, main: torch.device, make_room: Callable[[str], object] | None
+) -> Memory:
     """What a model may take; a family that is kept on the device for merging makes room for it."""
     memory = usable_memory(main)
-    if main.type == "cuda" and weight_bytes(outline) > memory[main.index or 0]:
-        release(str(main))
+    is_short = main.type == "cuda" and weight_bytes(outline) > memory[main.index or 0]
+    if make_room is not None and is_short:
+        make_room(str(main))
         memory = usable_memory(main)
     return memory
 

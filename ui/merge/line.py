@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from merging.engines.eager import Progress
 from merging.errors import NotEnoughSpace
 from merging.recipe import Recipe
 from merging.recipe.references import models_of
-from merging.run.merge import merge
+from merging.run.merge import Result
 from merging.run.preflight import check
 from merging.run.stacks import layers_of
 from ui.jobs import Job, Jobs
@@ -25,11 +25,17 @@ _POLL_S = 0.2
 
 
 def submit(
-    jobs: Jobs, library: Library, device: str, recipe: Recipe, text: str, folder: Path
+    jobs: Jobs,
+    library: Library,
+    run: Callable[..., Result],
+    recipe: Recipe,
+    text: str,
+    folder: Path,
 ) -> Job:
     """Puts a merge in line.
 
     Args:
+        run: as `merging.run.merge.merge`, its device given.
         text: the recipe as it was written.
         folder: where its result goes.
 
@@ -48,7 +54,7 @@ def submit(
             job.disk_bytes = round(report.disk_bytes * left)
             job.report(progress)
 
-        result = merge(recipe, folder, device=device, progress=note, cancel=job.cancel)
+        result = run(recipe, folder, progress=note, cancel=job.cancel)
         library.refresh()
         return result
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
+from merging.engines.residents import Residents
 from merging.errors import MergeError, OutputExists
 from merging.recipe import describe
+from merging.run.merge import merge
 from merging.run.preflight import check
 from ui.jobs import Jobs
 from ui.library import Library
@@ -18,11 +21,17 @@ from ui.merge import line, texts, view
 
 @dataclass(frozen=True)
 class MergeTab:
-    """The tab's handlers, over the library and the jobs."""
+    """The tab's handlers, over the library and the jobs.
+
+    Attributes:
+        device: where it merges.
+        residents: the family that stays in its memory.
+    """
 
     library: Library
     jobs: Jobs
     device: str
+    residents: Residents = field(default_factory=Residents)
 
     def checked(self, text: str, name: str, job_id: str = "") -> tuple[Any, ...]:
         """Words, preflight, whether Start may be pressed, and why not.
@@ -79,7 +88,8 @@ class MergeTab:
             job = self.jobs.active(str(self.library.folder_of(name)))
             if job is None:
                 folder = self.library.new_folder(name)
-                job = line.submit(self.jobs, self.library, self.device, recipe, text, folder)
+                run = partial(merge, device=self.device, residents=self.residents)
+                job = line.submit(self.jobs, self.library, run, recipe, text, folder)
             elif job.details.recipe != recipe:
                 raise OutputExists(f"{job.title} is being made by another merge; change the name")
         except MergeError as error:

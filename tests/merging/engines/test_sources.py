@@ -15,6 +15,7 @@ from merging import recipe as recipes
 from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.engines import sources
 from merging.engines.eager import Stream
+from merging.engines.residents import Residents
 from merging.instructions import elementary
 from merging.run.attempt import Order, attempt
 from merging.run.merge import merge
@@ -74,34 +75,17 @@ def test_bytes_of_the_merged_tensors_of_all_models(family: Family) -> None:
     assert sources.resident_bytes(family) == 3 * (350 * 4 + 301 * 2)
 
 
-def test_on_the_cpu_files_are_the_source(family: Family) -> None:
-    assert isinstance(sources.source_for(family, "cpu"), sources.Files)
-
-
-def test_a_family_kept_in_memory_is_loaded_once(family: Family, monkeypatch) -> None:
-    monkeypatch.setattr(sources, "fits", lambda family, device: True)
-    monkeypatch.setattr(sources, "_kept", [])
-    first = sources.source_for(family, "cpu")
-    assert isinstance(first, sources.KeptFamily)
-    assert sources.source_for(family, "cpu") is first
-    file = family.base.tensors["x"].file
-    file.write_bytes(file.read_bytes())  # another content: another family
-    second = sources.source_for(family, "cpu")
-    assert second is not first
-    sources.release("cpu")
-    assert sources.source_for(family, "cpu") is not second
-
-
 def test_merging_from_memory_writes_the_same_bytes(family: Family, tmp_path: Path) -> None:
     models = [(name, {"density": 0.3}) for name in ("a", "b")]
     recipe = recipes.build(method="ties", base="base", models=models, folder=tmp_path)
     merge(recipe, tmp_path / "files", device="cpu", engine=Stream)
-    resident = sources.KeptFamily(family, "cpu")
+    residents = Residents(fits=lambda family, device: True)
     order = Order(
         recipe, family, tmp_path / "kept", overwrite=False, shard_bytes=1 << 30, engine=Stream,
-        source=lambda family, device: resident,
+        residents=residents,
     )  # fmt: skip
     attempt(order, "cpu", None, True)
+    assert isinstance(residents.source(family, "cpu"), sources.KeptFamily)
     assert (tmp_path / "files/model.safetensors").read_bytes() == (
         tmp_path / "kept/model.safetensors"
     ).read_bytes()

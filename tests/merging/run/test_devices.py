@@ -61,7 +61,7 @@ def test_no_other_error_starts_again(kind: type[Exception]) -> None:
         raise kind("other")
 
     with pytest.raises(kind, match="other"):
-        with_memory(attempted, "cuda", None)
+        with_memory(attempted, "cuda", None, lambda device: None)
 
 
 def test_auto_starts_no_gpu_for_what_the_cpu_does_sooner(tmp_path, monkeypatch) -> None:

@@ -120,7 +120,7 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--cache", type=Path, default=cache_folder() / "sketches",
-        help="where sketches are kept between runs",
+        help="where sketches are kept between runs (default: sketches/ in AMALGAM_CACHE)",
     )  # fmt: skip
     parser.add_argument(
         "--chat-gib", type=_gib, default=env.get("AMALGAM_CHAT_GIB", "8"),

@@ -123,16 +123,24 @@ def _join(
 def _launch(settings: Settings) -> dict[str, Any]:
     gr.set_static_paths(theme.static_paths())
     return {
-        "server_name": _bracketed(settings.host), "server_port": settings.port, "quiet": True,
-        "theme": theme.theme(), "head": theme.late(),
+        "server_name": _bracketed(settings.host),
+        "server_port": settings.port,
+        "quiet": True,
+        "theme": theme.theme(),
+        "head": theme.late(),
         "app_kwargs": {"middleware": [Middleware(FirstSight)], "lifespan": _guarded(settings)},
         "auth": list(settings.auth) or None,
         "css_paths": [*theme.css_paths(), theme.ASSETS / "tabs.css"],
-        "favicon_path": theme.LOGO, "footer_links": [], "run_history": False,
-        "show_error": False, "max_file_size": "1mb", "enable_monitoring": False,
-        "state_session_capacity": 1024, "prevent_thread_lock": True,
+        "favicon_path": theme.LOGO,
+        "footer_links": [],
+        "run_history": False,
+        "show_error": False,
+        "max_file_size": "1mb",
+        "enable_monitoring": False,
+        "state_session_capacity": 1024,
+        "prevent_thread_lock": True,
         "blocked_paths": [str(Path(folder).absolute()) for folder in settings.models],
-    }  # fmt: skip
+    }
 
 
 def _guarded(settings: Settings) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:

@@ -62,9 +62,14 @@ def layout(library: Library) -> ChatRefs:
     ids = [model.id for model in library.models()]
     chosen = first_models(library)
     models = gr.CheckboxGroup(
-        ids, value=chosen, label="Models", interactive=True, elem_classes="chips",
-        info=f"Up to {view.COLUMNS} answer side by side.", elem_id="chat-models",
-    )  # fmt: skip
+        ids,
+        value=chosen,
+        label="Models",
+        interactive=True,
+        elem_classes="chips",
+        info=f"Up to {view.COLUMNS} answer side by side.",
+        elem_id="chat-models",
+    )
     boxes, columns = [], []
     with gr.Row(elem_classes="columns"):
         for number in range(view.COLUMNS):
@@ -77,18 +82,34 @@ def layout(library: Library) -> ChatRefs:
         html_template='<div role="alert">${value}</div>', value="", elem_id="chat-problem"
     )
     prompt = gr.Textbox(
-        show_label=False, label="Question", placeholder="Ask all of them the same thing…", lines=1,
-        max_lines=6, submit_btn="Send", interactive=True, elem_id="chat-prompt", autofocus=False,
-    )  # fmt: skip
+        show_label=False,
+        label="Question",
+        placeholder="Ask all of them the same thing…",
+        lines=1,
+        max_lines=6,
+        submit_btn="Send",
+        interactive=True,
+        elem_id="chat-prompt",
+        autofocus=False,
+    )
     suggestions = view.suggestions()
     with gr.Row(elem_classes="chat-options"):
         differences = gr.Checkbox(False, label="Show differences from the first", interactive=True)
         clear = gr.Button("Clear the conversation", size="sm")
     how, sampling = view.sampling()
     return ChatRefs(
-        models, tuple(boxes), tuple(columns), prompt, suggestions, problem, clear, differences,
-        sampling, how, gr.State(Asked()),
-    )  # fmt: skip
+        models,
+        tuple(boxes),
+        tuple(columns),
+        prompt,
+        suggestions,
+        problem,
+        clear,
+        differences,
+        sampling,
+        how,
+        gr.State(Asked()),
+    )
 
 
 def first_models(library: Library) -> list[str]:
@@ -137,14 +158,19 @@ class ChatTab:
                 )
             column.stop(self._stop(number), refs.chosen, column, **PROMPT)
         refs.sampling[0].change(
-            lambda temperature: gr.update(label=view.how(temperature)), refs.sampling[0], refs.how,
-            js=view.within_bounds(), **PROMPT,
-        )  # fmt: skip
+            lambda temperature: gr.update(label=view.how(temperature)),
+            refs.sampling[0],
+            refs.how,
+            js=view.within_bounds(),
+            **PROMPT,
+        )
         refs.clear.click(self.cleared, refs.chosen, [refs.problem, *refs.columns], **PROMPT)
         refs.differences.change(
-            None, refs.differences, js="(on) => { window.amalgamChat?.differences(on); }",
+            None,
+            refs.differences,
+            js="(on) => { window.amalgamChat?.differences(on); }",
             **PRIVATE,
-        )  # fmt: skip
+        )
         demo.unload(self.left)
 
     def beside(self, model_id: str, sources: Sequence[str]) -> Any:
@@ -161,9 +187,13 @@ class ChatTab:
 
     def _stream(self, number: int) -> Callable[..., Any]:
         def stream(
-            temperature: float, top_p: float, longest: float, seed: float, asked: Asked,
+            temperature: float,
+            top_p: float,
+            longest: float,
+            seed: float,
+            asked: Asked,
             request: gr.Request,
-        ) -> Iterator[Any]:  # fmt: skip
+        ) -> Iterator[Any]:
             knobs = (temperature, top_p, longest, seed)
             yield from self.streamed(number, asked, knobs, request)
 

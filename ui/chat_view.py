@@ -29,9 +29,11 @@ def chat_column(number: int, value: dict[str, Any]) -> gr.HTML:
         number: 0..3, the place of the column.
     """
     return gr.HTML(
-        value, html_template=_TEMPLATE, apply_default_css=False,
+        value,
+        html_template=_TEMPLATE,
+        apply_default_css=False,
         js_on_load=f"amalgamChat.mount(element, {number}, props, watch, () => trigger('stop'))",
-    )  # fmt: skip
+    )
 
 
 def suggestions() -> tuple[gr.Button, ...]:
@@ -76,11 +78,16 @@ def sampling() -> tuple[gr.Accordion, tuple[Any, ...]]:
             return group, (
                 gr.Slider(*heat, step=0.05, label="Temperature", interactive=True),
                 gr.Slider(*top_p, step=0.05, label="Top-p", interactive=True),
-                gr.Slider(*longest, step=1, label="Longest answer, in tokens",
-                          interactive=True),
-                gr.Number(seed[2], label="Seed", precision=0, minimum=seed[0], maximum=seed[1],
-                          interactive=True),
-            )  # fmt: skip
+                gr.Slider(*longest, step=1, label="Longest answer, in tokens", interactive=True),
+                gr.Number(
+                    seed[2],
+                    label="Seed",
+                    precision=0,
+                    minimum=seed[0],
+                    maximum=seed[1],
+                    interactive=True,
+                ),
+            )
 
 
 def note(chunk: Chunk, has_template: bool) -> str:
@@ -107,8 +114,12 @@ def drawn(library: Library, model_id: str, talk: Talk, rate: str = "") -> dict[s
     model = library.get(model_id)
     place = list(library.models()).index(model)
     return {
-        "name": model.id, "label": model.label, "tag": _TAGS[model.kind], "rate": rate,
-        "kind": model.kind, "hint": "No question yet.",
+        "name": model.id,
+        "label": model.label,
+        "tag": _TAGS[model.kind],
+        "rate": rate,
+        "kind": model.kind,
+        "hint": "No question yet.",
         "tone": (place - 1) % len(COLOURS) + 1 if place else 0,
         "turns": talk.drawn(),
-    }  # fmt: skip
+    }

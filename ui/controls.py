@@ -81,17 +81,23 @@ def layout(
             models, value=base or None, label="Base", interactive=True, filterable=False
         )
         parts["experts"] = gr.CheckboxGroup(
-            offered(models, base), value=list(experts), label="Experts", interactive=True,
+            offered(models, base),
+            value=list(experts),
+            label="Experts",
+            interactive=True,
             elem_classes=["chips", "experts"],
-        )  # fmt: skip
+        )
         parts["refresh"] = gr.Button("Look for new models", size="sm", elem_classes="link")
         with gr.Accordion("Weights", open=False):
             parts["weights"] = _weights(models, base, experts)
     with gr.Column(elem_classes="card"):
         parts["preset"] = gr.Radio(
-            [(one.title, one.id) for one in PRESETS.values()], value=preset.id, label="Preset",
-            interactive=True, elem_classes="chips",
-        )  # fmt: skip
+            [(one.title, one.id) for one in PRESETS.values()],
+            value=preset.id,
+            label="Preset",
+            interactive=True,
+            elem_classes="chips",
+        )
     with gr.Column(elem_classes="card"):
         _pruning(parts, preset.prune)
     with gr.Column(elem_classes="card"):
@@ -118,34 +124,50 @@ def _pruning(parts: dict[str, Any], chosen: str) -> None:
     factors = _FIRST.opening["amplification"]
     parts["prune"] = _axis(PRUNERS, "Prune by", chosen)
     parts["rate"] = gr.Slider(
-        0.0, 0.99, value=_FIRST_RATE, step=0.01, label="Pruning rate", interactive=True,
+        0.0,
+        0.99,
+        value=_FIRST_RATE,
+        step=0.01,
+        label="Pruning rate",
+        interactive=True,
         info="Share of each expert's changes that is dropped.",
-    )  # fmt: skip
+    )
     parts["partitions"] = gr.Slider(
-        1, MAX_PARTITIONS, value=len(factors), step=1, label="Partitions", interactive=True,
+        1,
+        MAX_PARTITIONS,
+        value=len(factors),
+        step=1,
+        label="Partitions",
+        interactive=True,
         info="What is kept, from its most important part on; amplification \N{MULTIPLICATION SIGN} "
         "for each.",
-    )  # fmt: skip
+    )
     labels = amplification_labels(_FIRST_RATE, len(factors))
     parts["amplification"] = tuple(
         gr.Slider(
-            AMPLIFICATION.low or 0.0, AMPLIFICATION.high or 4.0, step=AMPLIFICATION.step,
-            interactive=True, elem_classes="row-slider",
+            AMPLIFICATION.low or 0.0,
+            AMPLIFICATION.high or 4.0,
+            step=AMPLIFICATION.step,
+            interactive=True,
+            elem_classes="row-slider",
             value=factors[k] if k < len(factors) else 1.0,
             label=labels[k] if k < len(factors) else f"Partition {k + 1}",
             visible=k < len(factors),
         )
         for k in range(MAX_PARTITIONS)
-    )  # fmt: skip
+    )
     for axis in PRUNERS.values():
         _more(parts, axis, axis.id == chosen)
 
 
 def _axis(axes: Mapping[str, Any], label: str, chosen: str) -> gr.Radio:
     return gr.Radio(
-        [(axis.title, axis.id) for axis in axes.values()], value=chosen, label=label,
-        interactive=True, elem_classes="segmented",
-    )  # fmt: skip
+        [(axis.title, axis.id) for axis in axes.values()],
+        value=chosen,
+        label=label,
+        interactive=True,
+        elem_classes="segmented",
+    )
 
 
 def _more(parts: dict[str, Any], axis: Method, visible: bool) -> None:

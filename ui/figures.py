@@ -71,18 +71,25 @@ def map_figure(experts: Sequence[Look]) -> dict[str, Any]:
         axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
         data.append(
             {
-                "type": "heatmap", **axes, "meta": {"role": "heat", "expert": index},
-                "showscale": False, "hoverongaps": False,
+                "type": "heatmap",
+                **axes,
+                "meta": {"role": "heat", "expert": index},
+                "showscale": False,
+                "hoverongaps": False,
                 "hovertemplate": "%{customdata}<extra></extra>",
             }
-        )  # fmt: skip
+        )
         for role, width in (("rings", 1.2), ("cut", 2.6)):
             data.append(
                 {
-                    "type": "scatter", "mode": "lines", **axes, "hoverinfo": "skip",
-                    "meta": {"role": role, "expert": index}, "line": {"width": width},
+                    "type": "scatter",
+                    "mode": "lines",
+                    **axes,
+                    "hoverinfo": "skip",
+                    "meta": {"role": role, "expert": index},
+                    "line": {"width": width},
                 }
-            )  # fmt: skip
+            )
         layout[f"xaxis{suffix}"] = {
             **_FIXED, "type": "log", "anchor": f"y{suffix}", "showgrid": False, "ticks": "outside",
             "ticklen": 4,
@@ -116,13 +123,15 @@ def energy_figure(experts: Sequence[Look]) -> dict[str, Any]:
     """Live: energy kept against pruning rate, one line an expert, a cursor at the slider."""
     data = [
         {
-            "type": "scatter", "mode": "lines", "name": f"{expert.glyph} {expert.name}",
+            "type": "scatter",
+            "mode": "lines",
+            "name": f"{expert.glyph} {expert.name}",
             "meta": {"role": "curve", "expert": index},
             "line": {"color": expert.colour, "dash": expert.dash, "width": 2},
             "hovertemplate": f"{expert.name}: rate %{{x:.2f}} keeps %{{y:.1%}}<extra></extra>",
         }
         for index, expert in enumerate(experts)
-    ]  # fmt: skip
+    ]
     layout = _layout(
         margin={"l": 48, "r": 14, "t": 8, "b": 44},
         showlegend=True,
@@ -154,9 +163,11 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
     }  # fmt: skip
     axis = {**_FIXED, "showgrid": False}
     layout = _layout(
-        margin={"l": _beside(names), "r": 8, "t": 8, "b": 30}, xaxis={**axis, "tickangle": 0},
-        yaxis={**axis, "autorange": "reversed"}, height=max(180, 54 * len(names) + 40),
-    )  # fmt: skip
+        margin={"l": _beside(names), "r": 8, "t": 8, "b": 30},
+        xaxis={**axis, "tickangle": 0},
+        yaxis={**axis, "autorange": "reversed"},
+        height=max(180, 54 * len(names) + 40),
+    )
     rows = [
         [name, *("" if v is None else f"{v:.3f}" for v in row)]
         for name, row in zip(names, shown, strict=True)

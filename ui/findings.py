@@ -118,16 +118,20 @@ def _kept(plan: Plan) -> Parts:
     competing = plan.recipe.parameters.get("pcb_density") if law.order == "all" else None
     if competing:
         return [
-            ("Each expert competes with ", ""), (percent(competing), "competing"),
+            ("Each expert competes with ", ""),
+            (percent(competing), "competing"),
             (" of the entries", ""),
-        ]  # fmt: skip
+        ]
     if law.order == "all":
         return [("Keeps ", ""), ("every", "all"), (" change", "")]
     return [
-        ("Keeps ", ""), (percent(found["entries"]), "entries"), (" of the entries and ", ""),
-        (percent(found["l2"]), "l2"), (" of the energy", ""),
+        ("Keeps ", ""),
+        (percent(found["entries"]), "entries"),
+        (" of the entries and ", ""),
+        (percent(found["l2"]), "l2"),
+        (" of the energy", ""),
         (" of linear layers" if law.linears else "", ""),
-    ]  # fmt: skip
+    ]
 
 
 def _clash(plan: Plan) -> Parts:
@@ -137,9 +141,13 @@ def _clash(plan: Plan) -> Parts:
         return []
     of, verb = ("all changes", "clash") if law.order == "all" else ("what is kept", "clashes")
     return [
-        ("; about ", ""), (percent(found["clash"]), "clash"), (f" of {of} {verb} in sign", ""),
-        (" (by chance: ", ""), (percent(found["chance"]), "chance"), (")", ""),
-    ]  # fmt: skip
+        ("; about ", ""),
+        (percent(found["clash"]), "clash"),
+        (f" of {of} {verb} in sign", ""),
+        (" (by chance: ", ""),
+        (percent(found["chance"]), "chance"),
+        (")", ""),
+    ]
 
 
 def _difference(plan: Plan) -> str:

@@ -61,15 +61,17 @@ class Guard:
         if not self.hosts.knows(host):
             name = host.name[:_LONGEST]
             return Refusal(
-                403, f"This server is not called {name}. If it should be, start it with "
+                403,
+                f"This server is not called {name}. If it should be, start it with "
                 f"--allow-host {name}.",
-            )  # fmt: skip
+            )
         if not self._is_own(scope, headers, host):
             site = headers.get("origin", "another site")[:_LONGEST]
             return Refusal(
-                403, f"Refused: a page of {site} asked for this. If that is this server behind a "
+                403,
+                f"Refused: a page of {site} asked for this. If that is this server behind a "
                 "proxy, start it with --allow-host and the name.",
-            )  # fmt: skip
+            )
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
             return Refusal(413, f"A request may have at most {MOST_BYTES} bytes.")
@@ -104,10 +106,13 @@ class Guard:
     def _answering(self, send: Send) -> Send:
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(raw=[
-                    (name, value) for name, value in message.get("headers", [])
-                    if not name.lower().startswith(b"access-control-")
-                ])  # fmt: skip
+                headers = MutableHeaders(
+                    raw=[
+                        (name, value)
+                        for name, value in message.get("headers", [])
+                        if not name.lower().startswith(b"access-control-")
+                    ]
+                )
                 headers.update(self.headers)
                 message = {**message, "headers": headers.raw}
             await send(message)

@@ -75,9 +75,16 @@ def from_arguments(
         parser.error(f"AMALGAM_AUTH: {error}")
     _hold_door(parser, given, auth, bool(space))
     return Settings(
-        models, given.host, given.port, given.device, given.cache, int(given.chat_gib * _GIB),
-        auth, names, bool(space),
-    )  # fmt: skip
+        models,
+        given.host,
+        given.port,
+        given.device,
+        given.cache,
+        int(given.chat_gib * _GIB),
+        auth,
+        names,
+        bool(space),
+    )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,41 +99,54 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         prog="python app.py", description="Amalgam: explore, merge and try fine-tuned models."
     )
     parser.add_argument(
-        "--models", action="append", type=Path, metavar="DIR",
+        "--models",
+        action="append",
+        type=Path,
+        metavar="DIR",
         help="a folder whose subfolders are models; may be repeated (default: models/)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--host", default=env.get("AMALGAM_HOST") or env.get("GRADIO_SERVER_NAME") or Settings.host,
+        "--host",
+        default=env.get("AMALGAM_HOST") or env.get("GRADIO_SERVER_NAME") or Settings.host,
         help="address to listen on (default: this machine only); others need --auth or --no-auth",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--port", type=_port, default=env.get("AMALGAM_PORT"), help="0: any free port"
     )
     parser.add_argument(
-        "--auth", action="append", type=_login, metavar="USER:PASSWORD",
+        "--auth",
+        action="append",
+        type=_login,
+        metavar="USER:PASSWORD",
         help="who may come in; may be repeated (or AMALGAM_AUTH, which no list of processes shows)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--no-auth", action="store_true", help="let in everybody who reaches the server"
     )
     parser.add_argument(
-        "--allow-host", action="append", metavar="NAME[:PORT]",
+        "--allow-host",
+        action="append",
+        metavar="NAME[:PORT]",
         help="what the server is called behind a proxy; may be repeated",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--device",
         choices=DEVICES,
         default=env.get("AMALGAM_DEVICE", "auto"),
     )
     parser.add_argument(
-        "--cache", type=Path, default=cache_folder() / "sketches",
+        "--cache",
+        type=Path,
+        default=cache_folder() / "sketches",
         help="where sketches are kept between runs (default: sketches/ in AMALGAM_CACHE)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--chat-gib", type=_gib, default=env.get("AMALGAM_CHAT_GIB", "8"),
+        "--chat-gib",
+        type=_gib,
+        default=env.get("AMALGAM_CHAT_GIB", "8"),
         help="memory for loaded chat models, in GiB (default: 8); of larger ones the rest stays "
         "on disk",
-    )  # fmt: skip
+    )
     return parser
 
 

@@ -23,17 +23,29 @@ _SYSTEM = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue",
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 _ACCENT = colors.Color(
     name="accent",
-    c50="#eaf2fb", c100="#d6e6f7", c200="#aecdef", c300="#84b4e6", c400="#559adf", c500="#2379cc",
-    c600="#0b5cad", c700="#094d92", c800="#083f77", c900="#07335f", c950="#052343",
-)  # fmt: skip
+    c50="#eaf2fb",
+    c100="#d6e6f7",
+    c200="#aecdef",
+    c300="#84b4e6",
+    c400="#559adf",
+    c500="#2379cc",
+    c600="#0b5cad",
+    c700="#094d92",
+    c800="#083f77",
+    c900="#07335f",
+    c950="#052343",
+)
 
 
 def theme() -> gr.themes.Base:
     """White cards on a pale ground, one blue accent, system fonts, readable secondary text."""
     base = gr.themes.Default(
-        primary_hue=_ACCENT, secondary_hue=_ACCENT, neutral_hue=colors.slate, font=_SYSTEM,
+        primary_hue=_ACCENT,
+        secondary_hue=_ACCENT,
+        neutral_hue=colors.slate,
+        font=_SYSTEM,
         font_mono=_MONO,
-    )  # fmt: skip
+    )
     return base.set(
         body_background_fill="#f7f8fb",
         body_background_fill_dark="#0b1120",

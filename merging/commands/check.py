@@ -16,9 +16,11 @@ def declare(commands: Any) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file")
     parser.add_argument("--out", type=Path, default=None, help="also check this output folder")
     parser.add_argument(
-        "--cache", type=Path, default=cache_folder() / "sketches",
+        "--cache",
+        type=Path,
+        default=cache_folder() / "sketches",
         help="what the workbench's scans kept: tells how much will be kept of what is asked for",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -29,23 +29,33 @@ def declare(commands: Any) -> None:
     parser.add_argument("recipe", type=Path, help="a YAML file")
     parser.add_argument("out", type=Path, help="folder to write; appears complete or not at all")
     parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"),
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda", "mps"),
         help="auto: the CPU's loops where they run, else a GPU that is there",
-    )  # fmt: skip
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
     parser.add_argument(
-        "--resume", action="store_true",
+        "--resume",
+        action="store_true",
         help="go on where a merge of the same recipe was interrupted; keep what is done",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--strict", type=_kinds, default=(), nargs="?", metavar="KINDS",
+        "--strict",
+        type=_kinds,
+        default=(),
+        nargs="?",
+        metavar="KINDS",
         help="refuse what check warns of; --strict=tokenizer,config: only that of these kinds "
         f"({', '.join(KINDS)})",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--intermediate-dir", type=Path, default=None, metavar="DIR",
+        "--intermediate-dir",
+        type=Path,
+        default=None,
+        metavar="DIR",
         help="of a recipe in several stages: keep the earlier results here",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--shard-size", type=size, default=None, metavar="SIZE", help="upper bound of a file: 5GB"
     )

@@ -146,8 +146,10 @@ def _target() -> Path | None:
 
 def _compiler() -> str | None:
     wanted = os.environ.get("CC")
-    return next((path for name in (wanted, "cc", "gcc", "clang") if name
-                 and (path := shutil.which(name))), None)  # fmt: skip
+    return next(
+        (path for name in (wanted, "cc", "gcc", "clang") if name and (path := shutil.which(name))),
+        None,
+    )
 
 
 def _processor() -> bytes:

@@ -40,10 +40,15 @@ class Looks:
             self._limits[k] = upper_half(band.low, run), upper_half(band.high, run)
         self._inside[:] = 0
         return kernels.Bands(
-            len(self.bands), first % RUN, self._values.ctypes.data, self._limits.ctypes.data,
-            self._below.ctypes.data, self._inside.ctypes.data, self._room,
+            len(self.bands),
+            first % RUN,
+            self._values.ctypes.data,
+            self._limits.ctypes.data,
+            self._below.ctypes.data,
+            self._inside.ctypes.data,
+            self._room,
             self._places.ctypes.data,
-        )  # fmt: skip
+        )
 
     def end(self, first: int) -> None:
         """Takes what the loop found in that piece."""

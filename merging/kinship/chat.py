@@ -126,16 +126,26 @@ def _templates(
         text = f"{who} {have(list(differing))} another chat template than {root}"
     if result is None:
         ask = "the result has none" if not mine else "the result keeps that of " + root
-        return [Problem("warning", who, f"{text}; {ask}; chat_template: auto takes what most have",
-                        "template")]  # fmt: skip
+        return [
+            Problem(
+                "warning",
+                who,
+                f"{text}; {ask}; chat_template: auto takes what most have",
+                "template",
+            )
+        ]
     taken = [name for name, one in differing.items() if one == result.strip()]
     whose = f"that of {listed(taken)}" if taken else "the recipe's"
     whose = f"that of {root}" if result.strip() == mine else whose
     unsure = choice == chat_templates.AUTO and (several or bool(mine))
     return [
-        Problem("warning" if unsure else "note", who, f"{text}; the result gets {whose}, as "
-                f"chat_template asks", "template")
-    ]  # fmt: skip
+        Problem(
+            "warning" if unsure else "note",
+            who,
+            f"{text}; the result gets {whose}, as chat_template asks",
+            "template",
+        )
+    ]
 
 
 def _named(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem]:
@@ -144,11 +154,15 @@ def _named(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem]:
     for other in others:
         more = [name for name in other.templates if name not in (_DEFAULT, *giver.templates)]
         if more:
-            found.append(Problem(
-                "note", other.name,
-                f"{root} has no chat template called {listed(more)}, {other.name} has; the result "
-                "has none", "template",
-            ))  # fmt: skip
+            found.append(
+                Problem(
+                    "note",
+                    other.name,
+                    f"{root} has no chat template called {listed(more)}, {other.name} has; the "
+                    "result has none",
+                    "template",
+                )
+            )
     return found
 
 
@@ -165,11 +179,15 @@ def _unknown(giver: _Tuned, others: Sequence[_Tuned], template: str | None) -> l
         unknown = [token for token in unknown if token in theirs]
     if not unknown:
         return []
-    return [Problem(
-        "warning", giver.name,
-        f"the result's chat template writes {listed(unknown)}, which its tokenizer does not know; "
-        "take another template, or tokenizer_source: an expert that knows it", "template",
-    )]  # fmt: skip
+    return [
+        Problem(
+            "warning",
+            giver.name,
+            f"the result's chat template writes {listed(unknown)}, which its tokenizer does not "
+            "know; take another template, or tokenizer_source: an expert that knows it",
+            "template",
+        )
+    ]
 
 
 def settings(model: Checkpoint) -> dict[str, Any]:
@@ -203,11 +221,15 @@ def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str, *, is_base: boo
         ends = key == "eos_token_id"
         why = ": it may not stop where they do"
         why += "; tokenizer_source: an expert takes its settings" if is_base else ""
-        found.append(Problem(
-            "warning" if ends else "note", listed(differing),
-            f"generation settings: {key} is {mine} in {root}, {', '.join(parts)}; the result keeps "
-            f"{mine}{why if ends else ''}", "generation",
-        ))  # fmt: skip
+        found.append(
+            Problem(
+                "warning" if ends else "note",
+                listed(differing),
+                f"generation settings: {key} is {mine} in {root}, {', '.join(parts)}; the result "
+                f"keeps {mine}{why if ends else ''}",
+                "generation",
+            )
+        )
     return [*found, *_own_ending(giver.model, own.get("eos_token_id"))]
 
 
@@ -218,11 +240,15 @@ def _own_ending(giver: Checkpoint, ends: Any) -> list[Problem]:
     index = known.ids.get(token) if token is not None else None
     if index is None or ends is None or str(index) in _ids(ends):
         return []
-    return [Problem(
-        "warning", giver.name,
-        f"its tokenizer ends a text with {token!r} ({index}), its generation settings stop at "
-        f"{told(ends)}: answers may not stop", "generation",
-    )]  # fmt: skip
+    return [
+        Problem(
+            "warning",
+            giver.name,
+            f"its tokenizer ends a text with {token!r} ({index}), its generation settings stop at "
+            f"{told(ends)}: answers may not stop",
+            "generation",
+        )
+    ]
 
 
 def _ids(value: Any) -> set[str]:

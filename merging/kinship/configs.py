@@ -145,16 +145,19 @@ def _problem(base: str, names: list[str], key: str, ours: Any, theirs: Any) -> P
         if "." in key:  # a text model and the text part of another: its name is not decisive
             return Problem("warning", who, f"{text}; see that they are one architecture", "config")
         return Problem(
-            "error", who, f"{text}: another architecture; choose experts fine-tuned from this base",
+            "error",
+            who,
+            f"{text}: another architecture; choose experts fine-tuned from this base",
             "config",
-        )  # fmt: skip
+        )
     if last in _COUNTS and _ABSENT not in (ours, theirs):
         return Problem(
-            "error", who,
+            "error",
+            who,
             f"{who} {have(names)} {told(theirs)} {_COUNTS[last]}, {called(base)} {told(ours)} "
             f"({key}): not fine-tuned from this base; choose experts that were",
             "layers" if "layers" in _COUNTS[last] else "config",
-        )  # fmt: skip
+        )
     if _ABSENT in (ours, theirs) and last not in _FUNCTION:
         where = called(base) if theirs is _ABSENT else who
         value = told(ours if theirs is _ABSENT else theirs)
@@ -165,10 +168,12 @@ def _problem(base: str, names: list[str], key: str, ours: Any, theirs: Any) -> P
     does = "changes" if sure else "may change"
     why = _WHY.get(last, f"it {does} what the weights compute")
     return Problem(
-        "warning", who,
+        "warning",
+        who,
         f"config.json {have(names)} {value}, {called(base)} {mine}; {why}; the result keeps the "
-        "base's", "config",
-    )  # fmt: skip
+        "base's",
+        "config",
+    )
 
 
 def settings_of(base: Mapping[str, Any], expert: Mapping[str, Any]) -> tuple[Settings, Settings]:

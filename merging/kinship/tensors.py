@@ -22,11 +22,15 @@ def adapters(models: Sequence[Checkpoint]) -> list[Problem]:
     for model in models:
         parts = [name for name in model.tensors if _ADAPTER.search(name)]
         if parts:
-            found.append(Problem(
-                "error", model.name,
-                f"holds an adapter beside its own tensors ({listed(parts, 1)}); merge it into the "
-                "model first (peft: merge_and_unload), save that and give its folder", "names",
-            ))  # fmt: skip
+            found.append(
+                Problem(
+                    "error",
+                    model.name,
+                    f"holds an adapter beside its own tensors ({listed(parts, 1)}); merge it into "
+                    "the model first (peft: merge_and_unload), save that and give its folder",
+                    "names",
+                )
+            )
     return found
 
 
@@ -48,17 +52,25 @@ def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
             if asked is not None and asked == base.config.get("num_hidden_layers"):
                 if other >= asked and not is_tower(stack):
                     continue  # further layers that predict tokens ahead, which some files lack
-                found.append(Problem(
-                    "error", expert.name,
-                    f"{expert.name} holds {other} layers of {stack}, {called(base.name)} {count}; "
-                    "copy or download it again", "layers",
-                ))  # fmt: skip
+                found.append(
+                    Problem(
+                        "error",
+                        expert.name,
+                        f"{expert.name} holds {other} layers of {stack}, "
+                        f"{called(base.name)} {count}; copy or download it again",
+                        "layers",
+                    )
+                )
                 continue
-            found.append(Problem(
-                "error", expert.name,
-                f"{expert.name} has {other} layers, {called(base.name)} {count} ({stack}): not "
-                "fine-tuned from this base; choose experts that were", "layers",
-            ))  # fmt: skip
+            found.append(
+                Problem(
+                    "error",
+                    expert.name,
+                    f"{expert.name} has {other} layers, {called(base.name)} {count} ({stack}): not "
+                    "fine-tuned from this base; choose experts that were",
+                    "layers",
+                )
+            )
     return found
 
 
@@ -82,9 +94,9 @@ def account(family: Family) -> list[Problem]:
             found += [Problem(severity, e.name, f"{fate}: {reason}", kind) for e in entries]
         else:
             names = listed(entry.name for entry in entries)
-            found.append(Problem(
-                severity, "tensors", f"{len(entries)} {fate}: {reason}: {names}", kind
-            ))  # fmt: skip
+            found.append(
+                Problem(severity, "tensors", f"{len(entries)} {fate}: {reason}: {names}", kind)
+            )
     return [*found, *_renamed(family)]
 
 
@@ -113,10 +125,11 @@ def _in_any_layer(name: str) -> tuple[str, str]:
 def _incomplete(family: Family, holes: Sequence[Entry]) -> Problem:
     names = listed(entry.name for entry in holes)
     return Problem(
-        "error", family.base.name,
+        "error",
+        family.base.name,
         f"lacks {names}, which its other layers and all experts have; copy or download it again",
         "tensors",
-    )  # fmt: skip
+    )
 
 
 def _is_harmless(reason: str, entries: Sequence[Entry]) -> bool:
@@ -140,10 +153,12 @@ def _has_wrong_shape(family: Family, entry: Entry) -> bool:
 def _wrong_shapes(wrong: Sequence[Entry]) -> Problem:
     more = f"; so have {listed(entry.name for entry in wrong[1:])}" if len(wrong) > 1 else ""
     return Problem(
-        "error", wrong[0].name,
+        "error",
+        wrong[0].name,
         f"{wrong[0].reason}: it cannot be merged; choose experts fine-tuned from this base, or "
-        f"list part of its name under keep_base: to leave it as the base has it{more}", "shape",
-    )  # fmt: skip
+        f"list part of its name under keep_base: to leave it as the base has it{more}",
+        "shape",
+    )
 
 
 def _renamed(family: Family) -> list[Problem]:
@@ -151,8 +166,12 @@ def _renamed(family: Family) -> list[Problem]:
     for expert in family.experts:
         if pairs := renamed(expert):
             old, new = pairs[0]
-            found.append(Problem(
-                "note", expert.name,
-                f"{len(pairs)} tensors have other names in the base: {old} is {new} there", "names",
-            ))  # fmt: skip
+            found.append(
+                Problem(
+                    "note",
+                    expert.name,
+                    f"{len(pairs)} tensors have other names in the base: {old} is {new} there",
+                    "names",
+                )
+            )
     return found

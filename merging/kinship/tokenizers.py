@@ -66,20 +66,29 @@ def _against(
     found = []
     if meant:
         at = min(meant)
-        found.append(Problem(
-            "warning", expert.name,
-            f"{len(moved)} of {len(common)} token ids mean another token than {root} (id {at} is "
-            f"{_quoted(other.tokens[at])}, there {_quoted(own.tokens[at])}); the embeddings' rows "
-            "do not belong together; choose experts with the base's tokenizer", "tokenizer",
-        ))  # fmt: skip
+        found.append(
+            Problem(
+                "warning",
+                expert.name,
+                f"{len(moved)} of {len(common)} token ids mean another token than {root} "
+                f"(id {at} is {_quoted(other.tokens[at])}, there {_quoted(own.tokens[at])}); "
+                "the embeddings' rows do not belong together; choose experts with the base's "
+                "tokenizer",
+                "tokenizer",
+            )
+        )
     if unknown:
         shown = listed((f"{_quoted(other.tokens[i])} ({i})" for i in sorted(unknown)), 3)
         tokens = "token" if len(unknown) == 1 else "tokens"
-        found.append(Problem(
-            "warning", expert.name,
-            f"{len(unknown)} {tokens} of its tokenizer will be unknown to the result: {shown}; a "
-            "prompt that holds them is read in pieces", "tokenizer",
-        ))  # fmt: skip
+        found.append(
+            Problem(
+                "warning",
+                expert.name,
+                f"{len(unknown)} {tokens} of its tokenizer will be unknown to the result: {shown}; "
+                "a prompt that holds them is read in pieces",
+                "tokenizer",
+            )
+        )
     return found
 
 
@@ -90,11 +99,15 @@ def _absent(own: Vocabulary, experts: Sequence[Checkpoint]) -> list[Problem]:
     having = [expert.name for expert in experts if vocabulary.has_tokens(expert.folder)]
     if not having:
         return []
-    return [Problem(
-        "warning", listed(having),
-        f"the base has no tokenizer that can be read, {listed(having)} {have(having)} one; "
-        f"tokenizer_source: {having[0]} gives it to the result", "tokenizer",
-    )]  # fmt: skip
+    return [
+        Problem(
+            "warning",
+            listed(having),
+            f"the base has no tokenizer that can be read, {listed(having)} {have(having)} one; "
+            f"tokenizer_source: {having[0]} gives it to the result",
+            "tokenizer",
+        )
+    ]
 
 
 def _taken(base: Checkpoint, giver: Checkpoint, own: Vocabulary) -> list[Problem]:
@@ -115,11 +128,15 @@ def _taken(base: Checkpoint, giver: Checkpoint, own: Vocabulary) -> list[Problem
         reason = f"it has ids up to {max(beyond)}, the base's embedding {rows} rows"
     else:
         return []
-    return [Problem(
-        "error", "tokenizer_source",
-        f"{giver.name}: {reason}; vocabularies are not merged: leave tokenizer_source out for the "
-        "base's tokenizer, or choose an expert whose ids agree", "tokenizer",
-    )]  # fmt: skip
+    return [
+        Problem(
+            "error",
+            "tokenizer_source",
+            f"{giver.name}: {reason}; vocabularies are not merged: leave tokenizer_source out for "
+            "the base's tokenizer, or choose an expert whose ids agree",
+            "tokenizer",
+        )
+    ]
 
 
 def _beyond(base: Checkpoint, giver: Checkpoint, own: Vocabulary) -> list[Problem]:
@@ -129,11 +146,15 @@ def _beyond(base: Checkpoint, giver: Checkpoint, own: Vocabulary) -> list[Proble
     if not beyond or giver is not base:
         return []
     shown = listed((own.tokens[index] for index in beyond), 2).replace(" and ", " or ")
-    return [Problem(
-        "warning", giver.name,
-        f"the tokenizer has ids up to {beyond[-1]}, the embedding {rows} rows: a prompt with "
-        f"{shown} cannot be read", "tokenizer",
-    )]  # fmt: skip
+    return [
+        Problem(
+            "warning",
+            giver.name,
+            f"the tokenizer has ids up to {beyond[-1]}, the embedding {rows} rows: a prompt with "
+            f"{shown} cannot be read",
+            "tokenizer",
+        )
+    ]
 
 
 def _rows(base: Checkpoint) -> int | None:
@@ -157,11 +178,15 @@ def _specials(
         if not specials[giver.name] or not others:
             continue
         parts = [f"{_quoted(value)} in {listed(names)}" for names, value in grouped(others)]
-        found.append(Problem(
-            severity, listed(others),
-            f"tokenizer_config.json: {key} is {_quoted(mine)} in {root}, {', '.join(parts)}; the "
-            f"result keeps {_quoted(mine)}", "tokenizer",
-        ))  # fmt: skip
+        found.append(
+            Problem(
+                severity,
+                listed(others),
+                f"tokenizer_config.json: {key} is {_quoted(mine)} in {root}, {', '.join(parts)}; "
+                f"the result keeps {_quoted(mine)}",
+                "tokenizer",
+            )
+        )
     return found
 
 

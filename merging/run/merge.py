@@ -101,17 +101,31 @@ def merge(
         one: Recipe, target: Path, given: Results, replaces: bool, tell: ProgressCallback | None
     ) -> None:
         order = partial(
-            _merged, one, target, given, overwrite=replaces, shard_bytes=shard_bytes,
-            resume=resume, progress=tell, cancel=cancel, engine=engine,
+            _merged,
+            one,
+            target,
+            given,
+            overwrite=replaces,
+            shard_bytes=shard_bytes,
+            resume=resume,
+            progress=tell,
+            cancel=cancel,
+            engine=engine,
             residents=residents or Residents(),
-        )  # fmt: skip
+        )
         results.append((target.name, order(device=device, chunk=chunk)))
 
     if recipe.stages:
         in_stages(
-            recipe, out, merge_one, folder=None if stages is None else located(stages),
-            overwrite=overwrite, resume=resume, shard_bytes=shard_bytes, progress=progress,
-        )  # fmt: skip
+            recipe,
+            out,
+            merge_one,
+            folder=None if stages is None else located(stages),
+            overwrite=overwrite,
+            resume=resume,
+            shard_bytes=shard_bytes,
+            progress=progress,
+        )
     else:
         merge_one(recipe, out, {}, overwrite, progress)
     *earlier, (_, last) = results

@@ -58,10 +58,17 @@ class Collected:
     def arguments(self) -> tuple[int, ...]:
         """What the loop is given after the size of a piece."""
         return (
-            self._low.size, self._low.ctypes.data, self._high.ctypes.data, self._above.ctypes.data,
-            self._size.ctypes.data, self._room, self._keys.ctypes.data,
-            self._indices.ctypes.data, self._stripes.shape[1], self._stripes.ctypes.data,
-        )  # fmt: skip
+            self._low.size,
+            self._low.ctypes.data,
+            self._high.ctypes.data,
+            self._above.ctypes.data,
+            self._size.ctypes.data,
+            self._room,
+            self._keys.ctypes.data,
+            self._indices.ctypes.data,
+            self._stripes.shape[1],
+            self._stripes.ctypes.data,
+        )
 
     def inside(self) -> list[Inside] | None:
         """What lies in each bracket; None where one was too wide."""

@@ -30,22 +30,29 @@ def evaluate_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--split", default="test", choices=("test", "validation"))
     command.add_argument(
-        "--batch", type=positive, default=256,
+        "--batch",
+        type=positive,
+        default=256,
         help="prompts at a time (256); fewer where memory is short",
-    )  # fmt: skip
+    )
     command.add_argument(
-        "--longest", type=positive, default=None, metavar="TOKENS",
+        "--longest",
+        type=positive,
+        default=None,
+        metavar="TOKENS",
         help="where a reply is cut off (the longest answer and 8; 256 where replies are searched)",
-    )  # fmt: skip
+    )
 
     _device_option(command)
 
 
 def _device_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"),
+        "--device",
+        default="auto",
+        choices=("auto", "cpu", "cuda", "mps"),
         help="auto: a GPU where there is one, else the CPU",
-    )  # fmt: skip
+    )
 
 
 def search_options(command: argparse.ArgumentParser) -> None:
@@ -58,9 +65,11 @@ def search_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--n", type=positive, default=800, help="prompts per domain (800)")
     command.add_argument("--steps", type=positive, default=200, help="steps (200)")
     command.add_argument(
-        "--batch", type=positive, default=96,
+        "--batch",
+        type=positive,
+        default=96,
         help="prompts per step (96); where memory is short they are taken in parts",
-    )  # fmt: skip
+    )
     _device_option(command)
 
 
@@ -84,10 +93,13 @@ def evaluate(args: argparse.Namespace) -> int:
     wide = 2 + max(22, *map(len, models))
     try:
         for name, domain, score in scored(
-            models, tasks, Limits(args.longest, args.batch, args.device), cancel=cancel,
+            models,
+            tasks,
+            Limits(args.longest, args.batch, args.device),
+            cancel=cancel,
             placed=_tell_place,
             progress=lambda name, share: clock(share, name),
-        ):  # fmt: skip
+        ):
             found.setdefault(name, {})[domain] = score
             status("")
             if not args.json:

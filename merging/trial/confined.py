@@ -120,8 +120,9 @@ class ConfinedTokenizer:
 
     def _refused(self, method: str, answer: dict[str, str]) -> MergeError:
         kinds: dict[str, type[MergeError]] = {
-            "PromptError": PromptError, "BadCheckpoint": BadCheckpoint,
-        }  # fmt: skip
+            "PromptError": PromptError,
+            "BadCheckpoint": BadCheckpoint,
+        }
         kind, message = answer["error"], answer["message"]
         if kind in kinds:
             return kinds[kind](message)
@@ -243,10 +244,13 @@ class _Nursery:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "merging.trial.nursery", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt at the keyboard is for us
-            )  # fmt: skip
+            )
 
 
 _NURSERY = _Nursery()

@@ -102,10 +102,16 @@ def _read(
     loader: Any = AutoModelForCausalLM  # its types know no report of what was loaded
     place: Any = {"": str(main)} if main.type == "mps" else "sequential"
     return loader.from_pretrained(
-        folder, config=config, dtype=dtype, use_safetensors=True, local_files_only=True,
-        trust_remote_code=False, output_loading_info=True, device_map=place,
+        folder,
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        device_map=place,
         max_memory=dict(memory),
-    )  # fmt: skip
+    )
 
 
 def prepare(

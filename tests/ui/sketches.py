@@ -53,9 +53,25 @@ def sketch(
     energy = l2.sum(axis=2)
     dots = np.einsum("et,ef->eft", energy, np.eye(experts))
     return FamilySketch(
-        "base", tuple(f"expert{i}" for i in range(experts)), tuple(tensors), counts, l1, l2,
-        fine, np.zeros_like(fine), np.zeros(shape, dtype=np.int64), largest, outliers, outliers,
-        3.0, 5.0, dots,
-        np.full(len(tensors), 10.0), random.normal(size=(experts, 256)).astype(np.float32) * 0.01,
-        np.arange(256) % len(tensors), True, 0.1, "made-up",
-    )  # fmt: skip
+        "base",
+        tuple(f"expert{i}" for i in range(experts)),
+        tuple(tensors),
+        counts,
+        l1,
+        l2,
+        fine,
+        np.zeros_like(fine),
+        np.zeros(shape, dtype=np.int64),
+        largest,
+        outliers,
+        outliers,
+        3.0,
+        5.0,
+        dots,
+        np.full(len(tensors), 10.0),
+        random.normal(size=(experts, 256)).astype(np.float32) * 0.01,
+        np.arange(256) % len(tensors),
+        True,
+        0.1,
+        "made-up",
+    )

@@ -91,8 +91,9 @@ def test_a_proxy_is_named_by_argument_or_environment() -> None:
         from_arguments([], {"AMALGAM_ALLOW_HOST": "lab.example:8443, desk"}),
     ):
         assert [(one.name, one.port) for one in settings.names.named] == [
-            ("lab.example", 8443), ("desk", None),
-        ]  # fmt: skip
+            ("lab.example", 8443),
+            ("desk", None),
+        ]
 
 
 def test_a_port_in_use_is_told_in_one_line(capsys) -> None:

@@ -18,9 +18,11 @@ from ui import bins, figures
 def recipe(method: str, experts: int, **parameters: object) -> recipes.Recipe:
     values = {} if method == "task_arithmetic" else {"density": 0.2}
     return recipes.build(
-        method=method, base="base", models=[(f"expert{i}", values) for i in range(experts)],
+        method=method,
+        base="base",
+        models=[(f"expert{i}", values) for i in range(experts)],
         parameters=parameters,
-    )  # fmt: skip
+    )
 
 
 def unpacked(packed: dict, experts: int) -> np.ndarray:
@@ -75,9 +77,11 @@ def test_every_figure_is_plain_json() -> None:
     made = sketch()
     looks = figures.looks(list(made.experts), range(4))
     for figure in (
-        figures.map_figure(looks), figures.retention_figure(), figures.energy_figure(looks),
+        figures.map_figure(looks),
+        figures.retention_figure(),
+        figures.energy_figure(looks),
         figures.cosine_figure(made, looks),
-    ):  # fmt: skip
+    ):
         json.dumps(figure, allow_nan=False)
 
 

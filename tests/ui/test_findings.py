@@ -19,10 +19,11 @@ NAMES = ("json", "words", "caps", "code")
 def recipe(method: str, experts: int, model: dict | None = None, **parameters: object):
     values = {} if method in ("task_arithmetic", "pcb") else {"density": 0.2}
     return recipes.build(
-        method=method, base="base",
+        method=method,
+        base="base",
         models=[(f"expert{i}", {**values, **(model or {})}) for i in range(experts)],
         parameters=parameters,
-    )  # fmt: skip
+    )
 
 
 def told(given: recipes.Recipe, made: FamilySketch) -> tuple[str, str]:
@@ -67,9 +68,10 @@ def test_a_negative_weight_turns_signs() -> None:
     made = sketch(experts=2)
     same = replace(made, sample=abs(made.sample))
     given = recipes.build(
-        method="task_arithmetic", base="base",
+        method="task_arithmetic",
+        base="base",
         models=[("expert0", {"weight": 1.0}), ("expert1", {"weight": -0.5})],
-    )  # fmt: skip
+    )
     assert "about 100 % of all changes clash" in told(given, same)[0]
 
 
@@ -103,9 +105,10 @@ def test_nothing_kept_is_told_without_a_clash() -> None:
 
 def test_an_expert_of_weight_0_takes_no_part() -> None:
     given = recipes.build(
-        method="task_arithmetic", base="base",
+        method="task_arithmetic",
+        base="base",
         models=[("expert0", {"weight": 0.0}), ("expert1", {"weight": 1.0})],
-    )  # fmt: skip
+    )
     sentence, reason = told(given, sketch(2))
     assert sentence == "Keeps every change."
     assert "json has weight 0 and takes no part." in reason
@@ -121,9 +124,12 @@ def test_strength_0_leaves_the_base() -> None:
 
 @pytest.mark.parametrize(
     ("scale", "says"),
-    [("one", "keep their whole change."), ("none", "stay as the base has them."),
-     ("max", "keep their whole change, times the largest factor.")],
-)  # fmt: skip
+    [
+        ("one", "keep their whole change."),
+        ("none", "stay as the base has them."),
+        ("max", "keep their whole change, times the largest factor."),
+    ],
+)
 def test_what_becomes_of_tensors_that_are_not_pruned_is_told(scale: str, says: str) -> None:
     made = sketch(2)
     outside = made.l2.sum(axis=2)[:, [not t.is_linear for t in made.tensors]].sum() / made.l2.sum()
@@ -146,10 +152,14 @@ def test_one_expert_cannot_clash() -> None:
 
 @pytest.mark.parametrize(
     ("cosine", "says"),
-    [(0.15, "pull partly the same way (cosine 0.15)"), (0.9, "pull much the same way"),
-     (0.01, "are nearly unrelated (cosine 0.01)"), (-0.3, "pull against each other"),
-     (-0.001, "are nearly unrelated (cosine 0.00)")],
-)  # fmt: skip
+    [
+        (0.15, "pull partly the same way (cosine 0.15)"),
+        (0.9, "pull much the same way"),
+        (0.01, "are nearly unrelated (cosine 0.01)"),
+        (-0.3, "pull against each other"),
+        (-0.001, "are nearly unrelated (cosine 0.00)"),
+    ],
+)
 def test_two_experts_are_named_with_their_cosine(cosine: float, says: str) -> None:
     made = with_cosines(sketch(2), np.array([[1.0, cosine], [cosine, 1.0]]))
     assert says in told(recipe("ties", 2), made)[1]
@@ -177,10 +187,15 @@ def test_an_expert_that_equals_the_base_has_no_direction() -> None:
     dots = made.dots.copy()
     dots[1, 1] = 0
     same = replace(
-        made, dots=dots, counts=counts, zeros=zeros, fine=made.fine * (counts[..., None] > 0),
-        l1=made.l1 * (counts > 0), l2=made.l2 * (counts > 0),
+        made,
+        dots=dots,
+        counts=counts,
+        zeros=zeros,
+        fine=made.fine * (counts[..., None] > 0),
+        l1=made.l1 * (counts > 0),
+        l2=made.l2 * (counts > 0),
         sample=made.sample * np.array([[1], [0]], dtype=np.float32),
-    )  # fmt: skip
+    )
     values = findings.cosines(same)
     assert np.isnan(values[0, 1])
     assert values[1, 1] == 1
@@ -192,8 +207,14 @@ def test_an_expert_that_equals_the_base_has_no_direction() -> None:
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.2, "20 %"), (0.0, "0 %"), (0.034, "3.4 %"), (1, "100 %"), (0.0006, "0.06 %"),
-     (0.00001, "under 0.01 %")],
-)  # fmt: skip
+    [
+        (0.2, "20 %"),
+        (0.0, "0 %"),
+        (0.034, "3.4 %"),
+        (1, "100 %"),
+        (0.0006, "0.06 %"),
+        (0.00001, "under 0.01 %"),
+    ],
+)
 def test_percent(share: float, text: str) -> None:
     assert findings.percent(share).replace(findings.THIN, " ") == text

@@ -35,9 +35,11 @@ async def socket(websocket: WebSocket) -> None:
 
 
 APP = Starlette(
-    routes=[Route("/{path:path}", seen, methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"]),
-            WebSocketRoute("/{path:path}", socket)]
-)  # fmt: skip
+    routes=[
+        Route("/{path:path}", seen, methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"]),
+        WebSocketRoute("/{path:path}", socket),
+    ]
+)
 
 
 def client(*named: str, is_space: bool = False) -> TestClient:
@@ -97,8 +99,12 @@ def test_own_pages_and_programs_come_in(method: str, headers: dict) -> None:
 
 
 def arriving(where: str) -> dict[str, str]:
-    return {**HERE, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate",
-            "sec-fetch-dest": where}  # fmt: skip
+    return {
+        **HERE,
+        "sec-fetch-site": "cross-site",
+        "sec-fetch-mode": "navigate",
+        "sec-fetch-dest": where,
+    }
 
 
 def test_a_link_leads_to_the_page_and_nowhere_else() -> None:

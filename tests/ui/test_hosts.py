@@ -25,11 +25,26 @@ def test_addresses_are_read_in_their_usual_form(text: str, read: Address) -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        "", ".", "a b", "user@localhost", "localhost/", "localhost:", "localhost:x", "localhost:0",
-        "localhost:65536", "::1", "[::1", "[lab]", "[fe80::1%eth0]", "http://localhost", "a,b",
-        "localhost\\@evil.example", "localhost#", "\uff4cocalhost",
+        "",
+        ".",
+        "a b",
+        "user@localhost",
+        "localhost/",
+        "localhost:",
+        "localhost:x",
+        "localhost:0",
+        "localhost:65536",
+        "::1",
+        "[::1",
+        "[lab]",
+        "[fe80::1%eth0]",
+        "http://localhost",
+        "a,b",
+        "localhost\\@evil.example",
+        "localhost#",
+        "\uff4cocalhost",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_address_is_none(text: str) -> None:
     assert address(text) is None
 

@@ -105,8 +105,12 @@ def test_free_names_count_on(library: Library) -> None:
     (root / "dppa-2").symlink_to("absent")
     wishes = ("new", "dppa", "dppa-2", "run-7", "v-0")
     assert [library.free_name(wish) for wish in wishes] == [
-        "new", "dppa-3", "dppa-3", "run-8", "v-0-2",
-    ]  # fmt: skip
+        "new",
+        "dppa-3",
+        "dppa-3",
+        "run-8",
+        "v-0-2",
+    ]
 
 
 def test_free_name_is_always_valid(library: Library) -> None:

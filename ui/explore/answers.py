@@ -114,5 +114,7 @@ def restored(
     return [
         gr.update(choices=models, value=values["base"]),
         gr.update(choices=offered, value=values["experts"]),
-        *(values[name] for name in list(named)[2:]), weighed, due,
-    ]  # fmt: skip
+        *(values[name] for name in list(named)[2:]),
+        weighed,
+        due,
+    ]

@@ -76,23 +76,31 @@ def _panels() -> dict[str, Any]:
     built: dict[str, Any] = {
         "headline": PlotPanel(kind="headline", title="Finding", elem_id="headline"),
         "map": PlotPanel(
-            kind="map", title=view.MAP_TITLE, elem_id="map",
+            kind="map",
+            title=view.MAP_TITLE,
+            elem_id="map",
         ),
-    }  # fmt: skip
+    }
     with gr.Row(elem_classes="pair"):
         built["retention"] = PlotPanel(
-            kind="retention", title="What survives where", elem_id="retention",
+            kind="retention",
+            title="What survives where",
+            elem_id="retention",
             min_width=300,
-        )  # fmt: skip
+        )
         built["energy"] = PlotPanel(
-            kind="energy", title="Energy kept against pruning rate", elem_id="energy",
+            kind="energy",
+            title="Energy kept against pruning rate",
+            elem_id="energy",
             min_width=300,
-        )  # fmt: skip
+        )
     with gr.Row(elem_classes="pair"):
         built["cosine"] = PlotPanel(
-            kind="static", title="Which way the experts pull", elem_id="cosine",
+            kind="static",
+            title="Which way the experts pull",
+            elem_id="cosine",
             min_width=300,
-        )  # fmt: skip
+        )
         built["words"] = gr.HTML(elem_id="words", min_width=300, apply_default_css=False)
     return built
 
@@ -100,5 +108,11 @@ def _panels() -> dict[str, Any]:
 def outputs(refs: ExploreRefs) -> list[Any]:
     """What a new family fills, in the order of `view.family_values`."""
     return [
-        refs.headline, refs.recipe, refs.words, refs.map, refs.retention, refs.energy, refs.cosine,
-    ]  # fmt: skip
+        refs.headline,
+        refs.recipe,
+        refs.words,
+        refs.map,
+        refs.retention,
+        refs.energy,
+        refs.cosine,
+    ]

@@ -145,9 +145,10 @@ def progress_headline(
     elif progress is None and kernels.can_build() and not kernels.is_built():
         now += " The code that reads it is compiled first: once on this machine."
     return {
-        "parts": [(f"Reading the changes\N{HORIZONTAL ELLIPSIS}{share}", "")], "sentence": "",
+        "parts": [(f"Reading the changes\N{HORIZONTAL ELLIPSIS}{share}", "")],
+        "sentence": "",
         "reason": now,
-    }  # fmt: skip
+    }
 
 
 def _time_left(progress: Progress | None) -> str:

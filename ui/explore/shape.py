@@ -30,10 +30,12 @@ def shape(prune: str, consensus: str, partitions: float, rate: float) -> list[An
 def shaped(parts: Controls) -> list[Any]:
     """Components of `shape`, after the preset."""
     return [
-        parts.rate, parts.partitions, *parts.amplification,
+        parts.rate,
+        parts.partitions,
+        *parts.amplification,
         *(parts.groups[axis] for axis in _grouped()),
         *(parts.knobs[axis, "scope"] for axis in _scopes()),
-    ]  # fmt: skip
+    ]
 
 
 def _grouped() -> list[str]:
@@ -47,10 +49,16 @@ def _scopes() -> list[str]:
 
 
 def preset_outputs(parts: Controls) -> list[Any]:
+    """Components of `preset`."""
     return [
-        parts.prune, parts.consensus, parts.rate, parts.partitions, *parts.amplification,
-        parts.strength, *parts.knobs.values(),
-    ]  # fmt: skip
+        parts.prune,
+        parts.consensus,
+        parts.rate,
+        parts.partitions,
+        *parts.amplification,
+        parts.strength,
+        *parts.knobs.values(),
+    ]
 
 
 def preset(chosen: str) -> list[Any]:
@@ -59,7 +67,12 @@ def preset(chosen: str) -> list[Any]:
     values = controls.settings(preset)
     factors = list(values.get("amplification", (1.0,)))
     return [
-        preset.prune, preset.consensus, round(1 - values.get("density", 1.0), 6),
-        len(factors), *factors, *[1.0] * (MAX_PARTITIONS - len(factors)),
-        values.get("lambda", 1.0), *controls.knob_values(preset),
-    ]  # fmt: skip
+        preset.prune,
+        preset.consensus,
+        round(1 - values.get("density", 1.0), 6),
+        len(factors),
+        *factors,
+        *[1.0] * (MAX_PARTITIONS - len(factors)),
+        values.get("lambda", 1.0),
+        *controls.knob_values(preset),
+    ]

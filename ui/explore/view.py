@@ -144,7 +144,9 @@ def drawn(
     return [
         *numbers(library, recipe, sketch, values),
         {
-            "figure": figures.map_figure(looks), "notes": _notes(_map_note), "family": family,
+            "figure": figures.map_figure(looks),
+            "notes": _notes(_map_note),
+            "family": family,
             "controls": _told(named, values),
             "summary": f"Magnitude of the changes of {told} by layer, and the cuts. {where}.",
         },
@@ -154,14 +156,15 @@ def drawn(
             "summary": f"Share kept by layer and module of {told}. {where}.",
         },
         {
-            "figure": figures.energy_figure(looks), "notes": _notes(_energy_note),
+            "figure": figures.energy_figure(looks),
+            "notes": _notes(_energy_note),
             "summary": f"Energy kept against pruning rate, one line each for {told}.",
         },
         {
             **figures.cosine_figure(sketch, looks),
             "summary": f"Cosine between the changes of {told}.",
         },
-    ]  # fmt: skip
+    ]
 
 
 def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

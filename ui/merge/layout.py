@@ -75,25 +75,38 @@ def build(
             with gr.Column(elem_classes="card", visible=False) as result:
                 result_part = _result_part()
     return MergeRefs(
-        **recipe_part, **run_part, result=result, **result_part,
-        job_id=gr.State(""), over=gr.State(""), finished=gr.State(("", ())),
-        remembered=remembered, draft=draft,
-    )  # fmt: skip
+        **recipe_part,
+        **run_part,
+        result=result,
+        **result_part,
+        job_id=gr.State(""),
+        over=gr.State(""),
+        finished=gr.State(("", ())),
+        remembered=remembered,
+        draft=draft,
+    )
 
 
 def _recipe_part(recipe: str) -> dict[str, Any]:
     gr.HTML("<h2>Recipe</h2>")
     parts: dict[str, Any] = {"words": gr.HTML(elem_id="recipe-words")}
     parts["shipped"] = gr.Dropdown(
-        [(spoken(name), name) for name in shipped_recipes()], value=None, interactive=True,
+        [(spoken(name), name) for name in shipped_recipes()],
+        value=None,
+        interactive=True,
         label="Try a recipe that ships",
         info="For the built-in family, tuned on prompts apart from those it is scored on.",
-    )  # fmt: skip
+    )
     parts["recipe"] = gr.Textbox(
-        recipe, label="Recipe (YAML)", lines=16, max_lines=30, interactive=True,
-        elem_classes="mono", elem_id="recipe-text",
+        recipe,
+        label="Recipe (YAML)",
+        lines=16,
+        max_lines=30,
+        interactive=True,
+        elem_classes="mono",
+        elem_id="recipe-text",
         info="From Explore. Edit it, paste another, or open a file.",
-    )  # fmt: skip
+    )
     parts["replaced"] = gr.State("")
     parts["bring_back"] = gr.Button("Bring back the recipe that was here", size="md", visible=False)
     with gr.Row(elem_classes="verbs"):
@@ -108,9 +121,13 @@ def _run_part(name: str) -> dict[str, Any]:
     gr.HTML("<h2>Merge</h2>")
     parts: dict[str, Any] = {"checks": gr.HTML(elem_id="merge-checks")}
     parts["name"] = gr.Textbox(
-        name, label="Name of the new model", max_lines=1, interactive=True, max_length=64,
+        name,
+        label="Name of the new model",
+        max_lines=1,
+        interactive=True,
+        max_length=64,
         info="Letters, digits, dots, dashes and underscores.",
-    )  # fmt: skip
+    )
     parts["fresh"] = gr.Textbox(name, visible="hidden", label="A name for the recipe")
     parts["suggested"] = gr.Textbox(name, visible="hidden", label="The name last suggested")
     with gr.Row(elem_classes="verbs"):

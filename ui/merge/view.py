@@ -234,25 +234,37 @@ def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any
     return {
         "data": [
             {
-                "type": "bar", "x": list(names), "y": list(values),
+                "type": "bar",
+                "x": list(names),
+                "y": list(values),
                 "marker": {"color": _BARS},
                 "hovertemplate": "layer %{x}: %{y:.2%}<extra></extra>",
             }
         ],
         "layout": {
-            "height": 220, "margin": {"l": 52, "r": 8, "t": 8, "b": 40}, "bargap": 0.35,
-            "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+            "height": 220,
+            "margin": {"l": 52, "r": 8, "t": 8, "b": 40},
+            "bargap": 0.35,
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
             "xaxis": {
-                "title": {"text": "layer"}, "type": "category", "fixedrange": True,
+                "title": {"text": "layer"},
+                "type": "category",
+                "fixedrange": True,
                 "automargin": True,
             },
             "yaxis": {
-                "tickformat": ".0%" if max(values, default=0) >= 0.05 else ".2%", "nticks": 5,
-                "rangemode": "tozero", "fixedrange": True, "gridcolor": "rgba(125,139,161,.25)",
+                "tickformat": ".0%" if max(values, default=0) >= 0.05 else ".2%",
+                "nticks": 5,
+                "rangemode": "tozero",
+                "fixedrange": True,
+                "gridcolor": "rgba(125,139,161,.25)",
             },
-            "showlegend": False, "dragmode": False, "font": {"family": FONT, "size": 12},
+            "showlegend": False,
+            "dragmode": False,
+            "font": {"family": FONT, "size": 12},
         },
-    }  # fmt: skip
+    }
 
 
 def drift_words(drift: Mapping[int | str | None, float]) -> str:

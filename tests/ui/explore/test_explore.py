@@ -125,8 +125,10 @@ def test_a_preset_sets_every_control(built, values, preset) -> None:
     values["experts"] = values["experts"][: experts_of(preset.id)]
     recipe = controls.to_recipe(values)
     assert (recipe.method, recipe.prune, recipe.consensus) == (
-        preset.id, preset.prune, preset.consensus,
-    )  # fmt: skip
+        preset.id,
+        preset.prune,
+        preset.consensus,
+    )
     for name, default in controls.settings(preset).items():
         if name in recipe.parameters:
             value = recipe.parameters[name]
@@ -149,8 +151,10 @@ def test_partition_labels_name_their_share() -> None:
     labels = controls.amplification_labels(0.8, 4)
     assert labels[0] == "top 5 %"
     assert [label.split("\N{EN DASH}") for label in labels[1:]] == [
-        ["5", "10 %"], ["10", "15 %"], ["15", "20 %"],
-    ]  # fmt: skip
+        ["5", "10 %"],
+        ["10", "15 %"],
+        ["15", "20 %"],
+    ]
 
 
 def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> None:
@@ -358,13 +362,22 @@ def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> N
 @pytest.mark.parametrize(
     "change",
     [
-        {"rate": 7}, {"rate": "x"}, {"rate": None}, {"prune": "no such"}, {"experts": []},
-        {"experts": ["demo:gone"]}, {"base": "demo:gone"}, {"experts": ["demo:base"]},
-        {"weighed": None}, {"weighed": [["x"]]}, {"weighed": ["demo:b"] * 9},
-        {"lambda": float("nan")}, {"partitions": True},
+        {"rate": 7},
+        {"rate": "x"},
+        {"rate": None},
+        {"prune": "no such"},
+        {"experts": []},
+        {"experts": ["demo:gone"]},
+        {"base": "demo:gone"},
+        {"experts": ["demo:base"]},
+        {"weighed": None},
+        {"weighed": [["x"]]},
+        {"weighed": ["demo:b"] * 9},
+        {"lambda": float("nan")},
+        {"partitions": True},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_was_kept_and_does_not_hold_any_more_is_left(built, library, values, change) -> None:
     named = built[1].controls.named()
     base, experts, *rest = answers.restored(library, named, kept_by(values, **change), values)

@@ -232,8 +232,10 @@ def test_names_are_escaped_everywhere() -> None:
     entry = SimpleNamespace(name="<t>", status="copied", reason="<r>")
     report = SimpleNamespace(
         problems=(SimpleNamespace(severity="error", where="<w>", message="<m>"),),
-        account=(entry,), disk_bytes=1, memory_bytes=1,
-    )  # fmt: skip
+        account=(entry,),
+        disk_bytes=1,
+        memory_bytes=1,
+    )
     html = view.checks(report, 10)
     assert not re.search("<[twmr]>", html)
 

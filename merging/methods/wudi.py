@@ -11,19 +11,35 @@ For the changes tau_t of T experts to one (m, n) matrix this minimises
 adam: from sum_t tau_t, `steps` steps of Adam (betas 0.9 and 0.999, epsilon 1e-8) of size `rate`;
 300 of 1e-5 in the paper's code for images, of 2e-5 for RoBERTa. Where it stops is part of the
 method, and the size of a step does not follow that of the changes: an entry moves by steps * rate
-at most. closed: the minimiser itself, N G^+, of smallest norm where there are several; it keeps
-what only one expert does in a direction and averages what they do in common.
+at most, which should be a few times the entries' root mean square. (1e-3 is usual for supervised
+tuning. Reinforcement learning moves weights by 1e-5: there the paper's rate undoes it in a step.)
+
+closed: the minimum, held to the sum by a ridge, in one solution of linear equations:
+
+    argmin F(tau) + mu |tau - S|^2 = S + (N - S G) (G + mu I)^(-1),   S = sum_t tau_t
+    mu = ridge * tr(G) / n
+
+The minimiser itself (mu = 0) is of no use. It is that of tau X = Y with T m columns in X, the
+scaled rows of all changes, and n rows. Where T m is near n, as in keys and values of grouped
+attention, X is square: F reaches 0, the least eigenvalue of G is 1e-9 of their mean, and what is
+divided by it is rounding (192 x 576, three experts: 195 times the norm of the sum; other matrices 2
+to 4 times). The ridge leaves such directions as the sum has them. Every G_t has trace 1, so mu does
+not follow the scale of the changes, and ridge 1 draws the line at the mean eigenvalue. With it F
+and the way from S come out as after the paper's 300 steps (F / F(S) 0.08, 0.02, 0.03 and 0.12 on
+four matrices, Adam 0.10, 0.03, 0.07 and 0.13; ways within 15 %).
+
 There is no lambda in the paper. Tensors that are not matrices are averaged.
 
 Where we differ: the gradient is written out, which needs G and N once and one product a step. An
-expert equal to the base divides 0 by 0 in the released code; here it is left out. One released
-script divides by |tau_t|, not its square; this is the paper's form.
-Memory: besides the changes, seven float32 copies of the matrix and four (n, n) float64, six where
-closed.
+expert equal to the base divides 0 by 0 in the released code; here it is left out. The closed
+form and its ridge are ours. One released script divides by |tau_t|, not its square; this is the
+paper's form.
+Memory: besides the changes, seven float32 copies of the matrix and four (n, n) float64, for both.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
@@ -37,9 +53,9 @@ from merging.later import torch
 
 STEPS = 300
 RATE = 1e-5
+RIDGE = 1.0
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
-_CUT = 1e-10  # eigenvalues of G up to this share of the largest count as 0: N is rounded at 1e-16
 
 
 def descend(
@@ -71,22 +87,28 @@ def descend(
     return total.add_(moved)
 
 
-def solve(changes: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The merged change N G^+, the minimiser of smallest norm.
+def solve(changes: Sequence[torch.Tensor], ridge: float = RIDGE) -> torch.Tensor:
+    """The merged change of least F, held to the sum by a ridge.
 
     Args:
         changes: T changes to one matrix, each (m, n) float32, not changed.
+        ridge: above 0, as a share of the mean eigenvalue of G; large values give the sum.
 
     Returns:
         (m, n) float32; all NaN where a change has a NaN.
     """
+    total = add_up(changes, [1.0] * len(changes))
     curvature, target = normal_equations(changes)
-    if not bool(torch.isfinite(curvature).all()):
-        return torch.full_like(changes[0], torch.nan)
-    values, vectors = torch.linalg.eigh(curvature)
-    present = values > _CUT * values[-1:]
-    used = vectors[:, present]
-    return ((target @ (used / values[present])) @ used.T).float()
+    diagonal = curvature.diagonal()
+    mean = float(diagonal.mean()) if len(diagonal) else 0.0
+    if mean == 0.0:
+        return total
+    if not math.isfinite(mean):
+        return torch.full_like(total, torch.nan)
+    gap = target.sub_(total.double() @ curvature)
+    diagonal += ridge * mean
+    moved = torch.cholesky_solve(gap.T, torch.linalg.cholesky(curvature)).T
+    return total.add_(moved.float())
 
 
 def objective(merged: torch.Tensor, changes: Sequence[torch.Tensor]) -> float:
@@ -120,7 +142,8 @@ def decide(
     """Matrices by Adam or in closed form, the mean of other tensors."""
     values = recipe.parameters
     if values["solver"] == "closed":
-        return of_matrices(recipe, reader, transposed, solve)
+        ridge = values["ridge"]
+        return of_matrices(recipe, reader, transposed, lambda changes: solve(changes, ridge))
     steps, rate = values["steps"], values["rate"]
     return of_matrices(recipe, reader, transposed, lambda changes: descend(changes, steps, rate))
 
@@ -145,7 +168,7 @@ METHODS = (
                 "solver",
                 "Solver",
                 "adam",
-                "adam: so many steps from the sum (paper). closed: the minimiser itself.",
+                "adam: steps from the sum (paper). closed: as good, in a fraction of the time.",
                 choices=("adam", "closed"),
             ),
             Knob("steps", "Steps", STEPS, "Of Adam.", low=0, high=10000, step=1),
@@ -157,6 +180,15 @@ METHODS = (
                 low=0.0,
                 high=0.01,
                 step=1e-6,
+            ),
+            Knob(
+                "ridge",
+                "Hold to the sum",
+                RIDGE,
+                "Of the closed form: the larger, the closer the result stays to the sum.",
+                low=0.01,
+                high=100.0,
+                step=0.01,
             ),
         ),
     ),

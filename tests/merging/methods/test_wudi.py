@@ -30,12 +30,15 @@ def test_single_numbers_by_hand() -> None:
     assert wudi.objective(torch.tensor([[6.0]]), pair) == pytest.approx(4.0**2 + 2.0**2)
     assert wudi.descend(pair, steps=0).item() == 6.0
     assert wudi.descend(pair, steps=1, rate=0.5).item() == pytest.approx(5.5)
-    assert wudi.solve(pair).item() == pytest.approx(3.0)
+    # held to 6 by the mean eigenvalue, 2: 6 + (6 - 6 * 2) / (2 + 2)
+    assert wudi.solve(pair).item() == pytest.approx(4.5)
+    assert wudi.solve(pair, ridge=0.5).item() == pytest.approx(4.0)
+    assert wudi.solve(pair, ridge=1e-9).item() == pytest.approx(3.0)
 
 
 def test_the_minimum_of_two_matrices() -> None:
     expected = torch.tensor([[1.0, 16 / 9], [2.0, -1 / 9]])
-    merged = wudi.solve([A, B])
+    merged = wudi.solve([A, B], ridge=1e-9)
     assert float((merged - expected).abs().max()) < 1e-6
     lowest = wudi.objective(merged, [A, B])
     for row in range(2):
@@ -58,7 +61,7 @@ def test_steps_are_those_of_adam(shape) -> None:
 def test_steps_lead_towards_the_minimum() -> None:
     tasks = changes(3, 12, 20)
     values = [wudi.objective(wudi.descend(tasks, n, 1e-4), tasks) for n in (0, 20, 100)]
-    assert values[0] > values[1] > values[2] > wudi.objective(wudi.solve(tasks), tasks)
+    assert values[0] > values[1] > values[2] > wudi.objective(wudi.solve(tasks, 1e-9), tasks)
     assert values[0] == pytest.approx(float(loss(sum(tasks).double(), [t.double() for t in tasks])))
 
 
@@ -70,11 +73,39 @@ def test_one_expert_is_that_expert() -> None:
 
 def test_equal_experts_give_that_expert_and_separate_ones_their_sum() -> None:
     (change,) = changes(1, 10, 8)
-    assert distance(wudi.solve([change] * 3), change) < 1e-5
+    assert distance(wudi.solve([change] * 3, ridge=1e-9), change) < 1e-5
     one, other = torch.zeros(2, 6, 9).unbind()
     one[:, :4], other[:, 4:] = changes(1, 6, 4)[0], changes(1, 6, 5, seed=1)[0]
     assert distance(wudi.solve([one, other]), one + other) < 1e-5
     assert distance(wudi.descend([one, other], steps=20), one + other) < 1e-5
+
+
+def held(merged: torch.Tensor, tasks: list[torch.Tensor], ridge: float) -> float:
+    """What the closed form minimises."""
+    way = (merged - sum(tasks)).double().square().sum()
+    return wudi.objective(merged, tasks) + ridge * len(tasks) / merged.shape[1] * float(way)
+
+
+def test_the_closed_form_is_the_minimum_that_is_held_to_the_sum() -> None:
+    tasks = changes(2, 5, 7)
+    merged = wudi.solve(tasks, ridge=0.5)
+    lowest = held(merged, tasks, 0.5)
+    noise = torch.Generator().manual_seed(3)
+    for _ in range(20):
+        moved = merged + 0.01 * torch.randn(5, 7, generator=noise)
+        assert held(moved, tasks, 0.5) > lowest
+
+
+def test_a_ridge_bounds_what_rounding_would_blow_up() -> None:
+    # three experts' 12 rows make a square of 36 columns: nothing disturbs anybody any more, at a
+    # price that the ridge does not pay
+    tasks = changes(3, 12, 36)
+    total = float(sum(tasks).norm())  # type: ignore[union-attr]
+    assert float(wudi.solve(tasks, ridge=1e-9).norm()) > 2 * total
+    ways = [distance(wudi.solve(tasks, ridge), sum(tasks)) for ridge in (0.01, 0.1, 1, 10, 100)]
+    assert ways == sorted(ways, reverse=True)
+    assert ways[-1] < 0.05
+    assert float(wudi.solve(tasks).norm()) < 1.1 * total
 
 
 def test_order_and_scale_of_the_experts() -> None:

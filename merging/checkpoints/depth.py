@@ -71,7 +71,8 @@ def _restacked(config: Config, rows: Sequence[tuple[Config, int]]) -> dict[str, 
     if not counts:
         return dict(config)
     depth = config[counts[0]]
-    full = {id(one): {**_by_pattern(one), **one} for one, _ in (*rows, (config, 0))}
+    distinct = {id(one): one for one, _ in (*rows, (config, 0))}
+    full = {key: {**_by_pattern(one), **one} for key, one in distinct.items()}
     own = full[id(config)]
     result = dict(config)
     for key, value in own.items():

@@ -289,6 +289,20 @@ def sliced(layers: int) -> dict:
     return {"merge_method": "ties", "base_model": "demo:base", "slices": [{"sources": sources}]}
 
 
+def test_a_file_of_several_recipes_is_checked_and_merged(parent, tmp_path, capsys) -> None:
+    first = {**document("task_arithmetic", 1), "name": "first"}
+    last = {"merge_method": "linear", "models": ["first", "base"]}
+    file = recipe_file(parent, yaml.safe_dump_all([last, first]), "stages.yaml")
+    assert main(["check", file, "--out", str(tmp_path / "out")]) == 0
+    assert "ready" in capsys.readouterr().out
+    kept = tmp_path / "kept"
+    assert main(["merge", file, str(tmp_path / "out"), "--intermediate-dir", str(kept)]) == 0
+    assert (kept / "first" / "model.safetensors").exists()
+    before = {path.name for path in tmp_path.iterdir()}
+    assert main(["merge", file, str(tmp_path / "again")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {*before, "again"}  # nothing hidden
+
+
 MISTAKES = {
     "a misspelt parameter": (edited(parameters={"densty": 0.1}), ["densty", "density"]),
     "a misspelt key": (edited(merge_methd="ties"), ["merge_methd", "merge_method"]),

@@ -41,11 +41,13 @@ def main(
         console.flush()
         return status
     except (Cancelled, KeyboardInterrupt):
-        kept = getattr(args, "resume", False)
-        left = (
-            "what is done is kept: the same command goes on" if kept else "nothing was left behind"
+        resumes = getattr(args, "resume", False)
+        remainder = (
+            "what is done is kept: the same command goes on"
+            if resumes
+            else "nothing was left behind"
         )
-        console.tell(f"interrupted; {left}")
+        console.tell(f"interrupted; {remainder}")
         return interrupts.STATUS
     except MergeError as error:
         console.tell("error", error)
@@ -55,10 +57,10 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        told = shortage.in_words(error)
-        if told is None:
+        reason = shortage.in_words(error)
+        if reason is None:
             raise
-        console.tell("error", told)
+        console.tell("error", reason)
         return console.USER_ERROR
 
 
@@ -66,7 +68,7 @@ def _spelled_out(arguments: list[str] | None) -> list[str]:
     """The arguments with `--strict` as `--strict=all`: argparse would take what follows it for the
     kinds that may be given."""
     given = sys.argv[1:] if arguments is None else arguments
-    return ["--strict=all" if one == "--strict" else one for one in given]
+    return ["--strict=all" if argument == "--strict" else argument for argument in given]
 
 
 class _OneLine(argparse.ArgumentParser):
@@ -83,6 +85,6 @@ def _parser(name: str, also: Mapping[str, str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, line in also.items():
         commands.add_parser(command, help=line, add_help=False)
-    for one in COMMANDS:
-        one.declare(commands)
+    for module in COMMANDS:
+        module.declare(commands)
     return parser

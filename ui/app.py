@@ -47,11 +47,11 @@ def build(settings: Settings) -> App:
     ) as demo:
         gr.HTML(_brand(), elem_id="brand")
         gr.HTML(_status(settings.device), elem_id="status")
-        remembered, kept = merge.memory(), explore.memory()
+        remembered, controls = merge.memory(), explore.memory()
         draft = merge.draft()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
             with gr.Tab("Explore", id="explore"):
-                explore_refs = explore.build(kept, library)
+                explore_refs = explore.build(controls, library)
             with gr.Tab("Merge", id="merge") as merge_tab:
                 merge_refs = merge.build(remembered, draft, library, explore_refs.recipe.value)
             with gr.Tab("Chat", id="chat") as chat_tab:
@@ -172,5 +172,5 @@ def _brand() -> str:
 def _status(device: str) -> str:
     """What stands on the right of the top bar: where the arithmetic runs."""
     where = pick_device(device)
-    told = "GPU" if where != "cpu" else f"CPU, {os.cpu_count()} cores"
-    return f'<p class="quiet">{told}</p>'
+    place = "GPU" if where != "cpu" else f"CPU, {os.cpu_count()} cores"
+    return f'<p class="quiet">{place}</p>'

@@ -36,10 +36,10 @@ def aside(items: Iterator[T]) -> Iterator[T]:
 
     threading.Thread(target=make, name="aside", daemon=True).start()
     try:
-        while (told := made.get())[0] is not _END:
-            yield cast(T, told[0])
-        if told[1] is not None:
-            raise told[1]
+        while (message := made.get())[0] is not _END:
+            yield cast(T, message[0])
+        if message[1] is not None:
+            raise message[1]
     finally:
         gone.set()
 

@@ -80,14 +80,14 @@ def cells(tensors: Sequence[SketchedTensor]) -> Cells:
     ]
     if len({place for place in places if place[0] < 0}) > MAX_MODULES:
         places = [place if place[0] >= 0 else (-1, OUTSIDE) for place in places]
-    found = sorted(set(places), key=lambda place: (place[0] < 0, place[0], _rank(place[1])))
-    modules = tuple(sorted({name for row, name in found if row >= 0}, key=_rank))
-    index = {place: number for number, place in enumerate(found)}
+    ordered = sorted(set(places), key=lambda place: (place[0] < 0, place[0], _rank(place[1])))
+    modules = tuple(sorted({name for row, name in ordered if row >= 0}, key=_rank))
+    index = {place: number for number, place in enumerate(ordered)}
     return Cells(
         layers,
         modules,
-        np.array([row for row, _ in found]),
-        np.array([modules.index(name) if row >= 0 else -1 for row, name in found]),
+        np.array([row for row, _ in ordered]),
+        np.array([modules.index(name) if row >= 0 else -1 for row, name in ordered]),
         np.array([index[place] for place in places]),
         linear,
     )

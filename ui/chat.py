@@ -175,9 +175,9 @@ class ChatTab:
 
     def beside(self, model_id: str, sources: Sequence[str]) -> Any:
         """The choice that shows a new model beside its base and its first experts."""
-        known = [model.id for model in self.library.models()]
-        wanted = [name for name in [*sources[: view.COLUMNS - 1], model_id] if name in known]
-        return gr.update(choices=known, value=wanted)
+        offered = [model.id for model in self.library.models()]
+        wanted = [name for name in [*sources[: view.COLUMNS - 1], model_id] if name in offered]
+        return gr.update(choices=offered, value=wanted)
 
     def _ask(self, question: str) -> Callable[..., Any]:
         def ask(chosen: list[str], request: gr.Request) -> list[Any]:
@@ -212,25 +212,25 @@ class ChatTab:
     def opened(self, chosen: list[str]) -> Any:
         """The models on offer now; those chosen are loaded while the visitor reads."""
         self.library.refresh()
-        known = [model.id for model in self.library.models()]
-        kept = [model_id for model_id in chosen if model_id in known]
-        self.store.warm([self.library.get(model_id) for model_id in kept])
-        if kept == chosen:  # the value stays the visitor's, who may be clicking meanwhile
-            return gr.update(choices=known)
-        return gr.update(choices=known, value=kept)
+        offered = [model.id for model in self.library.models()]
+        present = [model_id for model_id in chosen if model_id in offered]
+        self.store.warm([self.library.get(model_id) for model_id in present])
+        if present == chosen:  # the value stays the visitor's, who may be clicking meanwhile
+            return gr.update(choices=offered)
+        return gr.update(choices=offered, value=present)
 
     def chose(self, chosen: list[str], request: gr.Request) -> list[Any]:
         """Shows one column per chosen model, four at most."""
-        here = [model_id for model_id in chosen if self.library.has(model_id)]
-        kept = here[: view.COLUMNS]
-        placed = self._placed(kept, request)
-        group, told = gr.skip(), ""
-        if kept != chosen:
-            group = gr.update(value=kept)  # which asks again, and finds nothing to complain of
-            if len(here) > view.COLUMNS:
+        present = [model_id for model_id in chosen if self.library.has(model_id)]
+        columns = present[: view.COLUMNS]
+        placed = self._placed(columns, request)
+        group, warning = gr.skip(), ""
+        if columns != chosen:
+            group = gr.update(value=columns)  # which asks again, and finds nothing to complain of
+            if len(present) > view.COLUMNS:
                 gr.Info(f"Up to {view.COLUMNS} models answer side by side: take one away first.")
         boxes = [gr.update(visible=bool(model_id)) for model_id in placed]
-        return [group, told, *boxes, *self._columns(placed, request)]
+        return [group, warning, *boxes, *self._columns(placed, request)]
 
     def asked(self, question: str, chosen: list[str], request: gr.Request) -> list[Any]:
         """Puts one question to every chosen model."""
@@ -242,7 +242,7 @@ class ChatTab:
             complaint = f"The question has {len(question)} characters; {_MAX_PROMPT} are the most."
         elif not chosen:
             complaint = "Choose at least one model."
-        elif gone := [one for one in chosen if not self.library.has(one)]:
+        elif gone := [model for model in chosen if not self.library.has(model)]:
             complaint = f"{escape(', '.join(gone))} is no longer there: take it away."
         if complaint:
             line = f'<p class="complaint">{complaint}</p>'

@@ -92,7 +92,7 @@ def layout(
             parts["weights"] = _weights(models, base, experts)
     with gr.Column(elem_classes="card"):
         parts["preset"] = gr.Radio(
-            [(one.title, one.id) for one in PRESETS.values()],
+            [(choice.title, choice.id) for choice in PRESETS.values()],
             value=preset.id,
             label="Preset",
             interactive=True,
@@ -216,8 +216,8 @@ def amplification_labels(rate: float, partitions: int) -> list[str]:
 
 def preset_of(prune: str, consensus: str) -> str | None:
     """The preset that stands at this point of the two axes, None for a free combination."""
-    found = (p.id for p in PRESETS.values() if (p.prune, p.consensus) == (prune, consensus))
-    return next(found, None)
+    matching = (p.id for p in PRESETS.values() if (p.prune, p.consensus) == (prune, consensus))
+    return next(matching, None)
 
 
 def extra(axis: Method) -> list[Knob]:
@@ -242,11 +242,11 @@ def knob_values(preset: Preset) -> list[Any]:
 
 def has(axis: Method, knob: str) -> bool:
     """True where the axis declares the knob."""
-    return any(one.name == knob for one in axis.knobs)
+    return any(declared.name == knob for declared in axis.knobs)
 
 
 def valid(
-    named: Mapping[str, Any], kept: Any, models: Sequence[tuple[str, str]]
+    named: Mapping[str, Any], stored: Any, models: Sequence[tuple[str, str]]
 ) -> dict[str, Any] | None:
     """The values that a browser kept, if every one is what its control could have; else None.
 
@@ -254,25 +254,25 @@ def valid(
         named: as `Controls.named`.
         models: (label, id) of every model on offer.
     """
-    if not isinstance(kept, dict) or not set(named) <= set(kept):
+    if not isinstance(stored, dict) or not set(named) <= set(stored):
         return None
-    experts = valid_experts(kept["experts"], models)
-    if not experts or kept["base"] not in [model for _, model in models]:
+    experts = valid_experts(stored["experts"], models)
+    if not experts or stored["base"] not in [model for _, model in models]:
         return None
-    if kept["base"] in experts:
+    if stored["base"] in experts:
         return None
     for name, component in named.items():
-        if name not in ("base", "experts") and not _could_be(component, kept[name]):
+        if name not in ("base", "experts") and not _could_be(component, stored[name]):
             return None
-    return {name: kept[name] for name in named}
+    return {name: stored[name] for name in named}
 
 
-def valid_experts(kept: Any, models: Sequence[tuple[str, str]]) -> list[str] | None:
+def valid_experts(stored: Any, models: Sequence[tuple[str, str]]) -> list[str] | None:
     """The experts that a browser kept, if all are on offer and not too many; else None."""
     ids = [model for _, model in models]
-    if not isinstance(kept, list) or len(kept) > MAX_EXPERTS:
+    if not isinstance(stored, list) or len(stored) > MAX_EXPERTS:
         return None
-    return kept if all(model in ids for model in kept) else None
+    return stored if all(model in ids for model in stored) else None
 
 
 def _could_be(component: Any, value: Any) -> bool:

@@ -193,8 +193,8 @@ def exact(plan: Plan, sketch: FamilySketch, table: Cells) -> dict[str, Any]:
     }
     shares: dict[str, Any] = {"whole": dict(plan.summary)}
     for name, weight in weights.items():
-        kept = table.pool(plan.kept(name) * weight)
+        mass = table.pool(plan.kept(name) * weight)
         whole = table.pool(np.asarray(weight))
-        share = np.divide(kept, whole, out=np.zeros_like(kept), where=whole > 0)
+        share = np.divide(mass, whole, out=np.zeros_like(mass), where=whole > 0)
         shares[name] = np.round(share, 5).tolist()
     return shares

@@ -53,11 +53,11 @@ def headline(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> dict[str
 
 def reason(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> str:
     """Why the numbers are what they are, in a few short sentences."""
-    told = [
+    sentences = [
         _difference(plan), _idle(plan, sketch, names), _worst(plan), _others(plan, sketch),
         _random(plan), _combined(plan), directions(cosines(sketch), names),
     ]  # fmt: skip
-    return " ".join(sentence for sentence in told if sentence)
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def cosines(sketch: FamilySketch) -> np.ndarray:
@@ -66,9 +66,9 @@ def cosines(sketch: FamilySketch) -> np.ndarray:
     dots = sketch.dots.sum(axis=2)
     norms = np.sqrt(np.diag(dots))
     scale = np.outer(norms, norms)
-    found = np.divide(dots, scale, out=np.full(dots.shape, np.nan), where=scale > 0)
-    np.fill_diagonal(found, 1.0)
-    return found
+    matrix = np.divide(dots, scale, out=np.full(dots.shape, np.nan), where=scale > 0)
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
 
 
 def directions(values: np.ndarray, names: Sequence[str]) -> str:
@@ -90,9 +90,9 @@ def directions(values: np.ndarray, names: Sequence[str]) -> str:
             f"All {len(pairs)} pairs of experts are nearly unrelated (cosine {_signed(low[0])} to "
             f"{_signed(high[0])})."
         )
-    told = f"Of {len(pairs)} pairs, {high[1]} are most alike (cosine {_signed(high[0])})"
+    summary = f"Of {len(pairs)} pairs, {high[1]} are most alike (cosine {_signed(high[0])})"
     least = "pull apart most" if low[0] <= -_ALIKE else "least"
-    return f"{told}, {low[1]} {least} ({_signed(low[0])}); unrelated changes have 0."
+    return f"{summary}, {low[1]} {least} ({_signed(low[0])}); unrelated changes have 0."
 
 
 def _pull(cosine: float) -> str:
@@ -112,7 +112,7 @@ def _takes_part(plan: Plan) -> np.ndarray:
 
 
 def _kept(plan: Plan) -> Parts:
-    found, law = plan.summary, PRUNERS[plan.recipe.prune].law
+    summary, law = plan.summary, PRUNERS[plan.recipe.prune].law
     if not _takes_part(plan).any():
         return [("Nothing is merged: every weight is 0", "")]
     competing = plan.recipe.parameters.get("pcb_density") if law.order == "all" else None
@@ -126,9 +126,9 @@ def _kept(plan: Plan) -> Parts:
         return [("Keeps ", ""), ("every", "all"), (" change", "")]
     return [
         ("Keeps ", ""),
-        (percent(found["entries"]), "entries"),
+        (percent(summary["entries"]), "entries"),
         (" of the entries and ", ""),
-        (percent(found["l2"]), "l2"),
+        (percent(summary["l2"]), "l2"),
         (" of the energy", ""),
         (" of linear layers" if law.linears else "", ""),
     ]
@@ -136,36 +136,38 @@ def _kept(plan: Plan) -> Parts:
 
 def _clash(plan: Plan) -> Parts:
     """How much meets the other sign, beside what random signs would give."""
-    found, law = plan.summary, PRUNERS[plan.recipe.prune].law
-    if _takes_part(plan).sum() < 2 or not found["chance"] or found["sampled"] < _ENOUGH:
+    summary, law = plan.summary, PRUNERS[plan.recipe.prune].law
+    if _takes_part(plan).sum() < 2 or not summary["chance"] or summary["sampled"] < _ENOUGH:
         return []
     of, verb = ("all changes", "clash") if law.order == "all" else ("what is kept", "clashes")
     return [
         ("; about ", ""),
-        (percent(found["clash"]), "clash"),
+        (percent(summary["clash"]), "clash"),
         (f" of {of} {verb} in sign", ""),
         (" (by chance: ", ""),
-        (percent(found["chance"]), "chance"),
+        (percent(summary["chance"]), "chance"),
         (")", ""),
     ]
 
 
 def _difference(plan: Plan) -> str:
     """Why another share is kept than was asked for."""
-    found = plan.summary
-    asked, kept = percent(found["asked"]), percent(found["entries"])
+    summary = plan.summary
+    asked, share = percent(summary["asked"]), percent(summary["entries"])
     if (
         PRUNERS[plan.recipe.prune].law.order == "all"
-        or asked == kept
+        or asked == share
         or not _takes_part(plan).any()
     ):
         return ""
-    told = [(100 * part, CAUSES[cause]) for cause, part in plan.causes.items() if abs(part) >= 5e-4]
-    told.sort(key=lambda one: -abs(one[0]))
+    causes = [
+        (100 * part, CAUSES[cause]) for cause, part in plan.causes.items() if abs(part) >= 5e-4
+    ]
+    causes.sort(key=lambda pair: -abs(pair[0]))
     why = "; ".join(
-        text if len(told) == 1 else f"{text} ({_points(points)})" for points, text in told
+        text if len(causes) == 1 else f"{text} ({_points(points)})" for points, text in causes
     )
-    return f"Asked for {asked}, kept {kept}{f': {why}' if why else ''}."
+    return f"Asked for {asked}, kept {share}{f': {why}' if why else ''}."
 
 
 def _points(points: float) -> str:
@@ -177,17 +179,17 @@ def _idle(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> str:
     """Experts that add nothing."""
     idle = ~_takes_part(plan)
     same = (sketch.zeros.sum(axis=1) == sketch.numel.sum()) & ~idle
-    told = []
-    for which, one, many in (
+    sentences = []
+    for which, singular, plural in (
         (idle, "has weight 0 and takes no part", "have weight 0 and take no part"),
         (same, "equals the base", "equal the base"),
     ):
-        listed = [name for name, here in zip(names, which, strict=True) if here]
+        listed = [name for name, applies in zip(names, which, strict=True) if applies]
         if listed and not idle.all():
-            told.append(f"{_listed(listed)} {one if len(listed) == 1 else many}.")
+            sentences.append(f"{_listed(listed)} {singular if len(listed) == 1 else plural}.")
     if plan.recipe.strength.constant == 0:
-        told.append("The strength is 0: the result is the base.")
-    return " ".join(told)
+        sentences.append("The strength is 0: the result is the base.")
+    return " ".join(sentences)
 
 
 def _listed(names: Sequence[str]) -> str:

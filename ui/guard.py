@@ -94,8 +94,8 @@ class Guard:
 
         def is_kept(name: bytes, value: bytes) -> bool:
             if name == b"x-forwarded-host" and self.hosts.named:
-                one = address(value.decode("latin-1").split(",")[0])
-                return one is not None and one.name in [known.name for known in self.hosts.named]
+                page = address(value.decode("latin-1").split(",")[0])
+                return page is not None and page.name in [host.name for host in self.hosts.named]
             if name == b"x-forwarded-proto":
                 said = value.split(b",")[0].strip()
                 return bool(self.hosts.named) and said in (b"http", b"https")
@@ -185,5 +185,5 @@ async def _bounded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> 
     with suppress(_TooLarge):
         await app(scope, received, sent)
     if is_over and not is_answered:
-        told = Refusal(413, f"A request may have at most {MOST_BYTES} bytes.")
-        await _answer(told)(scope, receive, send)
+        refusal = Refusal(413, f"A request may have at most {MOST_BYTES} bytes.")
+        await _answer(refusal)(scope, receive, send)

@@ -43,10 +43,10 @@ class Address:
 
 def address(text: str) -> Address | None:
     """Reads `NAME`, `NAME:PORT`, `1.2.3.4:PORT` or `[::1]:PORT`; None for anything else."""
-    found = _ADDRESS.fullmatch(text.strip())
-    if found is None:
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None:
         return None
-    name, port = found[1].lower().removesuffix("."), int(found[2]) if found[2] else None
+    name, port = match[1].lower().removesuffix("."), int(match[2]) if match[2] else None
     if port is not None and not 0 < port < 2**16:
         return None
     try:
@@ -71,7 +71,7 @@ class Hosts:
 
     def knows(self, host: Address) -> bool:
         """Whether a request for this host is meant for this server."""
-        if host.is_loopback or host.name in (self.own, *(one.name for one in self.named)):
+        if host.is_loopback or host.name in (self.own, *(named.name for named in self.named)):
             return True
         return host.is_figures and self.is_open
 
@@ -81,14 +81,14 @@ class Hosts:
         Args:
             origin: the `Origin` header; "null" (a sandboxed frame, a file) is nobody's.
         """
-        found = _ORIGIN.fullmatch(origin.strip())
-        page = address(found[2]) if found else None
-        if found is None or page is None:
+        match = _ORIGIN.fullmatch(origin.strip())
+        page = address(match[2]) if match else None
+        if match is None or page is None:
             return False
-        usual = _DEFAULT_PORTS[found[1].lower()]
+        usual = _DEFAULT_PORTS[match[1].lower()]
         return any(
-            page.name == known.name and (page.port or usual) == (known.port or usual)
-            for known in (host, *self.named)
+            page.name == named.name and (page.port or usual) == (named.port or usual)
+            for named in (host, *self.named)
         )
 
 
@@ -98,23 +98,23 @@ def hosts(listening: str, named: Iterable[str] = ()) -> Hosts:
     Raises:
         ValueError: with the name that is none.
     """
-    found = []
+    parsed = []
     for name in named:
         one = address(name)
         if one is None:
             raise ValueError(name)
-        found.append(one)
+        parsed.append(one)
     own = listening.strip("[]").lower().removesuffix(".")
-    return Hosts(own, tuple(found), not is_local(listening))
+    return Hosts(own, tuple(parsed), not is_local(listening))
 
 
 def is_local(host: str) -> bool:
     """Whether only this machine reaches a server that listens on the host."""
     try:
-        found = socket.getaddrinfo(host.strip("[]") or None, 0, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host.strip("[]") or None, 0, flags=socket.AI_PASSIVE)
     except OSError:
         return False
-    return all(_loops(ip_address(str(one[4][0]).partition("%")[0])) for one in found)
+    return all(_loops(ip_address(str(entry[4][0]).partition("%")[0])) for entry in addresses)
 
 
 def _loops(ip: IPv4Address | IPv6Address) -> bool:

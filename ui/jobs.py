@@ -178,10 +178,10 @@ class Jobs:
         except MergeError as error:
             state, job.error = "failed", str(error)
         except Exception as error:
-            state, told = "failed", shortage.in_words(error)
-            if told is None:
+            state, reason = "failed", shortage.in_words(error)
+            if reason is None:
                 log.exception("job %s (%s) failed", job.id, job.title)
-            job.error = str(told or f"Something went wrong on our side (log id {job.id}).")
+            job.error = str(reason or f"Something went wrong on our side (log id {job.id}).")
         with self._changed:
             self._finish(job, state)
 

@@ -86,7 +86,7 @@ class Library:
 
         Whatever lies in them, this ends: what cannot be offered is left out with its reason.
         """
-        found = {model.id: model for model in _built_in()}
+        models = {model.id: model for model in _built_in()}
         left_out: list[tuple[str, str]] = []
         for name, root in self._roots.items():
             entries, problem = _entries(root)
@@ -97,25 +97,25 @@ class Library:
                 looks, reason = _look(folder)
                 if reason:
                     left_out.append((_shown(entry), reason))
-                elif looks is not None and len(found) >= MOST_MODELS:
+                elif looks is not None and len(models) >= MOST_MODELS:
                     left_out.append((entry, f"only the first {MOST_MODELS:,} models are"))
                 elif looks is not None:
                     key = f"{name}/{entry}"
-                    found[key] = Model(key, entry, Path(os.path.realpath(folder)), looks)
+                    models[key] = Model(key, entry, Path(os.path.realpath(folder)), looks)
         with self._lock:
-            self._models, self._left_out = self._told_apart(found), left_out
+            self._models, self._left_out = self._told_apart(models), left_out
 
-    def _told_apart(self, found: dict[str, Model]) -> dict[str, Model]:
+    def _told_apart(self, models: dict[str, Model]) -> dict[str, Model]:
         """The models with labels that are no other's: a folder's is as long as that takes."""
         paths = []
-        for model in found.values():
+        for model in models.values():
             shelf, _, entry = model.id.partition("/")
             paths.append(
                 (*self._roots[shelf].parts, entry)
                 if entry
                 else (model.id.removeprefix(DEMO_PREFIX),)
             )
-        names = zip(found.values(), distinct_names(paths), strict=True)
+        names = zip(models.values(), distinct_names(paths), strict=True)
         return {m.id: m if m.kind == "demo" else replace(m, label=name) for m, name in names}
 
     def left_out(self) -> list[tuple[str, str]]:
@@ -180,12 +180,12 @@ class Library:
         base = self.get(base_id)
         experts = [self.get(expert_id) for expert_id in expert_ids]
         key = _family_key((base, *experts))
-        if (known := self._remembered(key)) is not None:
-            return known
+        if (sketched := self._remembered(key)) is not None:
+            return sketched
         # who asks for the same family meanwhile finds it
         with held(self._scanning, cancel), handed_back():
-            if (known := self._remembered(key)) is not None:
-                return known
+            if (sketched := self._remembered(key)) is not None:
+                return sketched
             family = open_family(base.folder, {model.id: model.folder for model in experts})
             sketch = replace(
                 scan(family, progress=progress, cancel=cancel, cache=self._cache), base=base.id
@@ -198,7 +198,7 @@ class Library:
         with self._lock:
             self._sketches[key] = sketch
             beside = 0
-            for other in [one for one in reversed(self._sketches) if one != key]:
+            for other in [stored for stored in reversed(self._sketches) if stored != key]:
                 beside += self._sketches[other].size_bytes
                 if beside > SKETCH_BYTES:
                     del self._sketches[other]
@@ -224,8 +224,8 @@ class Library:
         if self._cache is not None and cached(family, self._cache) is not None:
             return None
         with held(self._looking, cancel):  # who is here first may have to wait for the compiler
-            found = preview(family, cancel)
-        return found and replace(found, base=base.id)
+            look = preview(family, cancel)
+        return look and replace(look, base=base.id)
 
     def _remembered(self, key: tuple) -> FamilySketch | None:
         with self._lock:

@@ -76,12 +76,12 @@ def _by_core(
     ("model.layers.0..." and "model.language_model.layers.0...")."""
     absent = Counter(_core(name) for name in wanted if name not in tensors)
     targets = {_core(name): name for name in wanted if name not in tensors}
-    found: dict[str, TensorInfo] = {}
+    renamed: dict[str, TensorInfo] = {}
     for name, info in tensors.items():
         core = _core(name)
-        fits = name not in wanted and absent[core] == 1 and targets[core] not in found
-        found[targets[core] if fits else name] = info
-    return found if len(found) == len(tensors) else tensors
+        fits = name not in wanted and absent[core] == 1 and targets[core] not in renamed
+        renamed[targets[core] if fits else name] = info
+    return renamed if len(renamed) == len(tensors) else tensors
 
 
 def _core(name: str) -> str:

@@ -234,13 +234,13 @@ def _refuse_specials(folder: Path, name: str) -> None:
     """Raises BadCheckpoint where what is named as a model's small file is none: a FIFO, a device, a
     link to nothing, ten gigabytes. Whoever copied or loaded it would wait for ever."""
     entries: list[os.DirEntry[str]] = []
-    for one in (folder, *(folder / inner for inner in inner_folders(folder))):
-        kinds = _SMALL_FILES if one == folder else (*_SMALL_FILES, ".safetensors")
+    for place in (folder, *(folder / inner for inner in inner_folders(folder))):
+        kinds = _SMALL_FILES if place == folder else (*_SMALL_FILES, ".safetensors")
         try:
-            entries += [entry for entry in os.scandir(one) if _is_small_file(entry, kinds)]
+            entries += [entry for entry in os.scandir(place) if _is_small_file(entry, kinds)]
         except OSError as error:
             raise BadCheckpoint(
-                f"{name}: {one} cannot be listed ({(error.strerror or str(error)).lower()})"
+                f"{name}: {place} cannot be listed ({(error.strerror or str(error)).lower()})"
             ) from None
     for entry in sorted(entries, key=lambda entry: entry.path):
         problem = _problem(entry)
@@ -251,15 +251,15 @@ def _refuse_specials(folder: Path, name: str) -> None:
 def _problem(entry: os.DirEntry[str]) -> str:
     """Why a small file cannot be read; "" where it can."""
     try:
-        found = entry.stat()
+        status = entry.stat()
     except OSError as error:
         linked = "(a link) " if entry.is_symlink() else ""
         return f"{linked}cannot be read ({(error.strerror or str(error)).lower()})"
-    if not stat.S_ISREG(found.st_mode):
-        return f"is {kind_of(found.st_mode)}, not a file"
-    if found.st_size > SMALL_BYTES:
-        return f"has {found.st_size / 1e6:.0f} MB, over {SMALL_BYTES / 1e6:.0f} MB"
-    if found.st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        return f"is {kind_of(status.st_mode)}, not a file"
+    if status.st_size > SMALL_BYTES:
+        return f"has {status.st_size / 1e6:.0f} MB, over {SMALL_BYTES / 1e6:.0f} MB"
+    if status.st_size == 0:
         try:  # as files of the system do that go on for ever, or are to be waited for
             read_bytes(Path(entry.path), 0)
         except BadFile:

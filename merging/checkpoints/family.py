@@ -142,12 +142,12 @@ def _account(
         elif any(part in name for part in keep):
             entry = _line(info, "copied", KEPT)
         entries.append(replace(entry, name=name, place=where[name]))
-    known = set(base.tensors)
+    names = set(base.tensors)
     for expert in experts:
         for name, info in expert.tensors.items():
-            if name in known:
+            if name in names:
                 continue
-            known.add(name)
+            names.add(name)
             reason = f"only in {expert.name}, not in {called(base.name)}"
             if is_buffer(name, info.shape):
                 reason = _BUFFER
@@ -222,12 +222,12 @@ def _check_related(base: Checkpoint, experts: tuple[Checkpoint, ...], account: t
     if 2 * merged >= total and (merged or not total):
         return
     alone = [(expert, _account(base, (expert,))) for expert in experts]
-    worst, found = min(alone, key=lambda pair: _merged(pair[1]))
-    remark = next((e for e in found if e.status == "copied" and e.reason), None)
+    worst, family = min(alone, key=lambda pair: _merged(pair[1]))
+    remark = next((e for e in family if e.status == "copied" and e.reason), None)
     example = f"; for example {remark.name}: {remark.reason}" if remark else ""
     kinds = [f"{m.name} {m.config.get('model_type', '?')}" for m in (base, worst)]
     raise FamilyMismatch(
-        f"{worst.name} does not fit {called(base.name)}: {_merged(found)} of {total} "
+        f"{worst.name} does not fit {called(base.name)}: {_merged(family)} of {total} "
         f"parameters can be merged{example}. Architectures: {', '.join(kinds)}. "
         "Choose experts fine-tuned from this base"
     )

@@ -32,10 +32,10 @@ def not_a_model(folder: Path) -> str | None:
         return adapter
     weights = next(folder.glob("*.safetensors"), None)
     for pattern, words in _FORMATS.items():
-        found = next(iter(sorted(folder.glob(pattern))), None)
-        if found is not None and weights is None and not _has_pickles(folder):
+        file = next(iter(sorted(folder.glob(pattern))), None)
+        if file is not None and weights is None and not _has_pickles(folder):
             return (
-                f"{words.format(found.name)}; give the model's folder of bfloat16 or float16 "
+                f"{words.format(file.name)}; give the model's folder of bfloat16 or float16 "
                 "safetensors"
             )
     if (folder / _CONFIG).exists():
@@ -63,7 +63,7 @@ def inner_folders(folder: Path) -> list[str]:
     except BadFile:
         modules = []
     modules = modules if isinstance(modules, list) else []
-    named = [one.get("path") for one in modules if isinstance(one, dict)]
+    named = [module.get("path") for module in modules if isinstance(module, dict)]
     names = [MORE_TEMPLATES, *(path.rstrip("/") for path in named if isinstance(path, str))]
     return [
         name

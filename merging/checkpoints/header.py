@@ -92,9 +92,9 @@ def read_header(file: Path) -> list[TensorInfo]:
     except (SafetensorError, struct.error, OSError) as error:
         raise _broken(file, error) from None
     try:
-        with safe_open(file, framework="np") as found:
-            slices = [(name, found.get_slice(name)) for name in found.offset_keys()]
-            listed = [(name, one.get_dtype(), tuple(one.get_shape())) for name, one in slices]
+        with safe_open(file, framework="np") as archive:
+            slices = [(name, archive.get_slice(name)) for name in archive.offset_keys()]
+            listed = [(name, piece.get_dtype(), tuple(piece.get_shape())) for name, piece in slices]
     except MemoryError:  # whole files are mapped, which takes addresses and no memory
         raise BadCheckpoint(
             f"{file}: a limit on this program's memory (ulimit -v) is smaller than the file; raise "
@@ -138,8 +138,8 @@ def _glance(handle: int) -> tuple[int, int | None]:
 def _listed_twice(file: Path, position: int) -> str | None:
     """A name that a header lists more than once."""
     try:
-        with file.open("rb") as found:
-            pairs = json.loads(found.read(position)[8:], object_pairs_hook=list)
+        with file.open("rb") as handle:
+            pairs = json.loads(handle.read(position)[8:], object_pairs_hook=list)
     except (OSError, ValueError):
         return None  # it has changed meanwhile, which is told later
     counts = Counter(name for name, _ in pairs)

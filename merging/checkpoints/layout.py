@@ -64,15 +64,15 @@ class Place:
 
 def place(name: str, shape: tuple[int, ...]) -> Place:
     """Returns the place of tensor `name` with `shape`. A block's matrix counts as a linear."""
-    found = _BLOCK.search(name)
-    if found is None:
+    match = _BLOCK.search(name)
+    if match is None:
         return Place(None, name.removeprefix("model.").removesuffix(".weight"), False)
-    rest = found.group(2)
+    rest = match.group(2)
     inner = rest.removesuffix(".weight")
     is_linear = len(shape) >= 2 and not inner.endswith("bias")
     parts = inner.split(".")
     module = parts[-1] if len(parts) <= 2 else ".".join(parts[1:])
-    return Place(int(found.group(1)), _SHORT.sub("", module) if is_linear else module, is_linear)
+    return Place(int(match.group(1)), _SHORT.sub("", module) if is_linear else module, is_linear)
 
 
 def places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place]:
@@ -80,28 +80,28 @@ def places(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place]:
     counts = depths(shapes)
     titles = _titles(list(counts))
     outside = main_depth(counts)
-    found = {}
+    placed = {}
     for name, shape in shapes.items():
         stack = stack_of(name)
-        known = ("", outside) if stack is None else (titles[stack], counts[stack])
-        found[name] = replace(place(name, shape), stack=known[0], depth=known[1])
-    return found
+        titled = ("", outside) if stack is None else (titles[stack], counts[stack])
+        placed[name] = replace(place(name, shape), stack=titled[0], depth=titled[1])
+    return placed
 
 
 def stack_of(name: str) -> str | None:
     """The stack of blocks that a tensor is in, by what their names begin with
     ("model.layers"); None outside the blocks."""
-    found = _BLOCK.search(name)
-    return name[: found.start(1) - 1] if found else None
+    match = _BLOCK.search(name)
+    return name[: match.start(1) - 1] if match else None
 
 
 def depths(names: Iterable[str]) -> dict[str, int]:
     """The number of layers of every stack of a model, by `stack_of`."""
     counts: dict[str, int] = {}
     for name in names:
-        if found := _BLOCK.search(name):
-            stack = name[: found.start(1) - 1]
-            counts[stack] = max(counts.get(stack, 0), 1 + int(found.group(1)))
+        if match := _BLOCK.search(name):
+            stack = name[: match.start(1) - 1]
+            counts[stack] = max(counts.get(stack, 0), 1 + int(match.group(1)))
     return counts
 
 
@@ -141,7 +141,7 @@ def _titles(stacks: Sequence[str]) -> dict[str, str]:
         parts = [part for part in stack.split(".")[:-1] if part not in WRAPPERS]
         tower = next((part for part in parts if is_tower(part)), None)
         titles[stack] = tower or (parts[-1] if parts else "text")
-    return titles if len(set(titles.values())) == len(titles) else {one: one for one in stacks}
+    return titles if len(set(titles.values())) == len(titles) else {name: name for name in stacks}
 
 
 def blocks_of(names: Sequence[str]) -> np.ndarray:
@@ -150,8 +150,10 @@ def blocks_of(names: Sequence[str]) -> np.ndarray:
     Blocks of one number in different stacks (an encoder's and a decoder's) are different ones. All
     names must be inside blocks.
     """
-    found = [_BLOCK.search(name) for name in names]
-    keys = [(name[: m.start()], int(m.group(1))) for name, m in zip(names, found, strict=True) if m]
+    matches = [_BLOCK.search(name) for name in names]
+    keys = [
+        (name[: m.start()], int(m.group(1))) for name, m in zip(names, matches, strict=True) if m
+    ]
     order = {key: index for index, key in enumerate(sorted(set(keys)))}
     return np.array([order[key] for key in keys], dtype=np.int64)
 

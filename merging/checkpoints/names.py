@@ -74,14 +74,14 @@ def short_names(references: Sequence[str], relative_to: Path | None = None) -> l
 def distinct_names(paths: Sequence[Sequence[str]]) -> list[str]:
     """For each path the fewest last parts that no other ends in; all of it where one does."""
     names = ["/".join(path) for path in paths]
-    left = set(range(len(paths)))
+    ambiguous = set(range(len(paths)))
     for count in range(1, 1 + max(map(len, paths), default=0)):
         ends = Counter(tuple(path[-count:]) for path in paths)
-        for index in list(left):
+        for index in list(ambiguous):
             if ends[tuple(paths[index][-count:])] == 1:
                 names[index] = "/".join(paths[index][-count:])
-                left.remove(index)
-        if not left:
+                ambiguous.remove(index)
+        if not ambiguous:
             break
     return [name.replace("//", "/") for name in names]  # a path begins with the part "/"
 

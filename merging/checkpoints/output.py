@@ -40,16 +40,16 @@ def check_output(out: Path, overwrite: bool) -> None:
     if len(os.fsencode(out.name)) > _LONGEST_NAME:
         raise OutputExists(f"{out.name[:40]}...: the name is too long; give a shorter one")
     try:
-        found = os.lstat(out)
+        status = os.lstat(out)
     except (FileNotFoundError, NotADirectoryError):
         _check_parent(out)
         return
     except (OSError, ValueError) as error:
         raise OutputExists(f"{out}: {_reason(error)}; give another name") from None
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         _check_link(out, overwrite)
-    elif not stat.S_ISDIR(found.st_mode):
-        raise OutputExists(f"{out} is {kind_of(found.st_mode)}; give a folder")
+    elif not stat.S_ISDIR(status.st_mode):
+        raise OutputExists(f"{out} is {kind_of(status.st_mode)}; give a folder")
     _check_folder(out, overwrite)
     _check_parent(out)
 

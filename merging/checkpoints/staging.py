@@ -83,10 +83,10 @@ def new(out: Path, kind: str = "partial") -> Staging:
     while True:
         folder = unused(out, kind)
         folder.mkdir(parents=True)
-        found = _taken(folder, os.O_CREAT)
-        if found is not None:
-            found.made = made
-            return found
+        staging = _taken(folder, os.O_CREAT)
+        if staging is not None:
+            staging.made = made
+            return staging
 
 
 def unused(out: Path, kind: str = "partial") -> Path:
@@ -103,32 +103,32 @@ def abandoned(out: Path, kind: str = "partial") -> Iterator[Staging]:
     except OSError:
         return
     for folder in (out.parent / name for name in names):
-        found = None
+        staging = None
         with contextlib.suppress(OSError):  # it is gone, or not ours to write
             if folder not in _own and not folder.is_symlink():
-                found = _taken(folder, os.O_CREAT if _is_forgotten(folder) else 0)
-        if found is not None and found.is_locked:
-            yield found
-        elif found is not None:
-            found.let_go()
+                staging = _taken(folder, os.O_CREAT if _is_forgotten(folder) else 0)
+        if staging is not None and staging.is_locked:
+            yield staging
+        elif staging is not None:
+            staging.let_go()
 
 
 def remove_abandoned(out: Path) -> None:
     """Removes them, and an old `out` whose process ended after it had been replaced."""
     old = list(abandoned(out, "old"))
-    for left in (*abandoned(out), *old):
-        if left not in old or out.exists():  # else it is all there is
-            left.remove()
-        left.let_go()
+    for folder in (*abandoned(out), *old):
+        if folder not in old or out.exists():  # else it is all there is
+            folder.remove()
+        folder.let_go()
 
 
-def exchange(one: Path, other: Path) -> bool:
+def exchange(first: Path, second: Path) -> bool:
     """Swaps two names in one step: neither is ever absent. False where the system cannot."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is None:
         return False
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
+    current, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(current, os.fsencode(first), current, os.fsencode(second), swap) == 0
 
 
 def sync_folder(folder: Path) -> None:

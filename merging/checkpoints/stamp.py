@@ -28,17 +28,19 @@ class Stamp(NamedTuple):
 def stamp(file: Path) -> Stamp | None:
     """The file's stamp; None where none can be had: it is absent, or not to be reached."""
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except (OSError, ValueError):
         return None
-    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return Stamp(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
 
 
 def check_unchanged(name: str, stamps: Mapping[Path, Stamp | None]) -> None:
     """Raises BadCheckpoint where a file of model `name` is no longer the one of its stamp."""
-    for file, known in stamps.items():
+    for file, before in stamps.items():
         now = stamp(file)
-        if now != known:
+        if now != before:
             what = "is gone" if now is None else "has changed"
             raise BadCheckpoint(
                 f"{name}: {file} {what} since it was opened; let whatever writes it finish, then "

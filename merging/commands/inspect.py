@@ -74,8 +74,8 @@ def document(sketch: FamilySketch) -> dict[str, Any]:
         }
         for row, name in enumerate(sketch.experts)
     }
-    for row, found in enumerate(cuts(sketch)):
-        experts[sketch.experts[row]]["cuts"] = found
+    for row, cut in enumerate(cuts(sketch)):
+        experts[sketch.experts[row]]["cuts"] = cut
     dots = sketch.dots.sum(axis=2)
     cosines = [
         [sketch.experts[i], sketch.experts[j], _cosine(dots[i, j], dots[i, i], dots[j, j])]
@@ -140,13 +140,13 @@ def _cosine(dot: float, first: float, second: float) -> float | None:
     return float(dot / math.sqrt(first * second)) if first > 0 and second > 0 else None
 
 
-def lines(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+def lines(report: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
     """What `document` found, for people: the overview, then every tensor.
 
     Args:
         names: what to call the experts.
     """
-    experts = list(found["experts"].values())
+    experts = list(report["experts"].values())
     titles = [title for values in experts for title in (*values["layers"], *values["tensors"])]
     wide = 2 + max(map(len, (*titles, *names, "tensor")))
     for name, values in zip(names, experts, strict=True):
@@ -159,10 +159,10 @@ def lines(found: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
                 f"without the changes that equal it {100 * cut['kept_without_ties']:.1f} %"
             )
         yield ""
-    told = dict(zip(found["experts"], names, strict=True))
-    for first, second, cosine in found["cosines"]:
+    labels = dict(zip(report["experts"], names, strict=True))
+    for first, second, cosine in report["cosines"]:
         value = "none: one of them is the base" if cosine is None else f"{cosine:.3f}"
-        yield one_line(f"cosine of {told[first]} and {told[second]}: {value}")
+        yield one_line(f"cosine of {labels[first]} and {labels[second]}: {value}")
     for name, values in zip(names, experts, strict=True):
         yield ""
         yield one_line(f"{name}, tensor by tensor")

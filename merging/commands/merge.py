@@ -85,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
         cancel=cancelled_by_signals(),
         stages=args.intermediate_dir,
     )
-    known = {problem.message for problem in problems}
+    reported = {problem.message for problem in problems}
     for note in map(one_line, result.notes):
-        if note not in known:
+        if note not in reported:
             tell("note", note)
     try:
         if args.json:
@@ -139,10 +139,12 @@ def _lines(result: Result) -> Iterator[str]:
 
 def _refuse_warnings(problems: Sequence[Problem], kinds: Sequence[str]) -> None:
     """Raises RecipeError where the preflight warns of something of these kinds."""
-    found = [one for one in problems if one.severity == "warning" and one.kind in kinds]
-    if found:
-        more = f" (and {len(found) - 1} more; see check)" if len(found) > 1 else ""
-        raise RecipeError(f"--strict={found[0].kind}: {found[0].line}{more}")
+    warnings = [
+        problem for problem in problems if problem.severity == "warning" and problem.kind in kinds
+    ]
+    if warnings:
+        more = f" (and {len(warnings) - 1} more; see check)" if len(warnings) > 1 else ""
+        raise RecipeError(f"--strict={warnings[0].kind}: {warnings[0].line}{more}")
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -24,6 +24,6 @@ def folder(name: str) -> Path:
         ValueError: no built-in model has this name; the message lists those that exist.
     """
     if name not in NAMES:
-        valid = ", ".join(f"demo:{known}" for known in NAMES)
+        valid = ", ".join(f"demo:{demo}" for demo in NAMES)
         raise ValueError(f"there is no built-in model 'demo:{name}': choose one of {valid}")
     return _SHIPPED / name

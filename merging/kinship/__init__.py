@@ -25,20 +25,20 @@ def compare(recipe: Recipe, base: Checkpoint, experts: Sequence[Checkpoint]) -> 
     """
     giver = giver_of(recipe, base, experts)
     originals = list(views.originals((base, *experts)))
-    found = [*tensors.adapters(originals), *configs.compare(base, experts)]
+    problems = [*tensors.adapters(originals), *configs.compare(base, experts)]
     if base.parts:  # one by one, whatever is stacked on what
         base, *experts = views.members((base, *experts))
-        giver = next(one for one in (base, *experts) if one.name == giver.name)
-        found += configs.compare(base, experts)
-    if not any(problem.severity == "error" for problem in found):
+        giver = next(model for model in (base, *experts) if model.name == giver.name)
+        problems += configs.compare(base, experts)
+    if not any(problem.severity == "error" for problem in problems):
         root = without_wrapper(base)
-        found += tensors.layers(root, [named_as(root, expert) for expert in experts])
-    if errors := [problem for problem in found if problem.severity == "error"]:
+        problems += tensors.layers(root, [named_as(root, expert) for expert in experts])
+    if errors := [problem for problem in problems if problem.severity == "error"]:
         return errors  # of what is no family, more need not be said
     tuned = [expert for expert in experts if expert.folder != base.folder]
-    found += tokenizers.compare(base, tuned, giver)
-    found = list(dict.fromkeys(found))
-    return [*found, *chat.compare(base, tuned, giver, recipe.chat_template)]
+    problems += tokenizers.compare(base, tuned, giver)
+    problems = list(dict.fromkeys(problems))
+    return [*problems, *chat.compare(base, tuned, giver, recipe.chat_template)]
 
 
 def account(recipe: Recipe, family: Family) -> list[Problem]:
@@ -49,7 +49,9 @@ def account(recipe: Recipe, family: Family) -> list[Problem]:
 def giver_of(recipe: Recipe, base: Checkpoint, experts: Sequence[Checkpoint]) -> Checkpoint:
     """The model whose tokenizer, templates and generation settings the result gets."""
     if recipe.blueprint is not None:
-        named = (one for one in views.originals((base, *experts)) if one.name == recipe.tokenizer)
+        named = (
+            model for model in views.originals((base, *experts)) if model.name == recipe.tokenizer
+        )
         return next(named, next(views.originals((base,))))
     pairs = zip(recipe.sources, experts, strict=True)
     return next((expert for source, expert in pairs if source.gives_tokenizer), base)
@@ -58,7 +60,7 @@ def giver_of(recipe: Recipe, base: Checkpoint, experts: Sequence[Checkpoint]) ->
 def _idle(recipe: Recipe, family: Family) -> list[Problem]:
     """Notes on values that are 0 for every tensor: what they hold for changes nothing."""
     entries = family.merged
-    found = []
+    notes = []
 
     def is_zero(schedule: Schedule) -> bool:
         return bool(entries) and not any(
@@ -69,17 +71,17 @@ def _idle(recipe: Recipe, family: Family) -> list[Problem]:
         for key, value in (("weight", source.weight), ("density", source.density)):
             if is_zero(value):
                 text = f"{key} is 0 for every tensor: nothing of it goes into the result"
-                found.append(Problem("note", source.model, text))
+                notes.append(Problem("note", source.model, text))
         if not any(source.amplification):
             text = "amplification is 0 for every partition: nothing of it goes into the result"
-            found.append(Problem("note", source.model, text))
+            notes.append(Problem("note", source.model, text))
     if is_zero(recipe.strength):
-        found.append(Problem("note", "lambda", "lambda is 0: the result is the base"))
-    elif found and len({problem.where for problem in found}) == len(recipe.sources):
-        found.append(
+        notes.append(Problem("note", "lambda", "lambda is 0: the result is the base"))
+    elif notes and len({problem.where for problem in notes}) == len(recipe.sources):
+        notes.append(
             Problem("note", "models", "no model's changes are used: the result is the base")
         )
-    return found
+    return notes
 
 
 __all__ = ["Problem", "account", "compare", "giver_of"]

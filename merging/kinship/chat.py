@@ -52,27 +52,29 @@ def _tuned(model: Checkpoint) -> _Tuned:
 def templates(folder: Path) -> dict[str, str]:
     """The chat templates of a model by name, "default" for the one that is used unasked. What
     cannot be read is left out."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     given: Any = vocabulary.settings(folder).chat_template
     for name in ("chat_template.json", "processor_config.json"):
         given = given or _json(folder / name).get("chat_template")
     if isinstance(given, str):
-        found[_DEFAULT] = given
+        texts[_DEFAULT] = given
     elif isinstance(given, list):
-        pairs = [(one.get("name"), one.get("template")) for one in given if isinstance(one, dict)]
-        found |= {str(name): text for name, text in pairs if isinstance(text, str)}
+        pairs = [
+            (item.get("name"), item.get("template")) for item in given if isinstance(item, dict)
+        ]
+        texts |= {str(name): text for name, text in pairs if isinstance(text, str)}
     elif isinstance(given, dict):
-        found |= {name: text for name, text in given.items() if isinstance(text, str)}
+        texts |= {name: text for name, text in given.items() if isinstance(text, str)}
     for file in [
         folder / "chat_template.jinja",
         *sorted((folder / MORE_TEMPLATES).glob("*.jinja")),
     ]:
         name = file.stem if file.parent != folder else _DEFAULT
         try:
-            found[name] = read_text(file) if file.is_file() else found[name]
+            texts[name] = read_text(file) if file.is_file() else texts[name]
         except (BadFile, KeyError):
             continue
-    return found
+    return texts
 
 
 def chosen(choice: str | None, models: Sequence[Checkpoint]) -> str | None:
@@ -115,7 +117,7 @@ def _templates(
     giver: _Tuned, others: Sequence[_Tuned], root: str, choice: str | None, result: str | None
 ) -> list[Problem]:
     mine = giver.template
-    differing = {one.name: one.template for one in others if one.template not in ("", mine)}
+    differing = {other.name: other.template for other in others if other.template not in ("", mine)}
     if not differing:
         return []
     who = listed(differing)
@@ -134,7 +136,7 @@ def _templates(
                 "template",
             )
         ]
-    taken = [name for name, one in differing.items() if one == result.strip()]
+    taken = [name for name, other in differing.items() if other == result.strip()]
     whose = f"that of {listed(taken)}" if taken else "the recipe's"
     whose = f"that of {root}" if result.strip() == mine else whose
     unsure = choice == chat_templates.AUTO and (several or bool(mine))
@@ -150,11 +152,11 @@ def _templates(
 
 def _named(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem]:
     """Templates for some purpose that only experts have."""
-    found = []
+    problems = []
     for other in others:
         more = [name for name in other.templates if name not in (_DEFAULT, *giver.templates)]
         if more:
-            found.append(
+            problems.append(
                 Problem(
                     "note",
                     other.name,
@@ -163,17 +165,17 @@ def _named(giver: _Tuned, others: Sequence[_Tuned], root: str) -> list[Problem]:
                     "template",
                 )
             )
-    return found
+    return problems
 
 
 def _unknown(giver: _Tuned, others: Sequence[_Tuned], template: str | None) -> list[Problem]:
     """Tokens of a template that the recipe chose and that the result's tokenizer reads as several:
     of a model's own those which that model knows as one."""
-    known = vocabulary.read(giver.model.folder)
-    if template is None or template.strip() == giver.template or not known.tokens:
+    vocab = vocabulary.read(giver.model.folder)
+    if template is None or template.strip() == giver.template or not vocab.tokens:
         return []
-    unknown = [t for t in dict.fromkeys(_CONTROL.findall(template)) if t not in known.ids]
-    owner = next((one for one in others if one.template == template.strip()), None)
+    unknown = [t for t in dict.fromkeys(_CONTROL.findall(template)) if t not in vocab.ids]
+    owner = next((other for other in others if other.template == template.strip()), None)
     if owner and unknown:
         theirs = vocabulary.read(owner.model.folder).ids
         unknown = [token for token in unknown if token in theirs]
@@ -196,17 +198,17 @@ def settings(model: Checkpoint) -> dict[str, Any]:
     given = _json(model.folder / "generation_config.json")
     text = model.config.get("text_config")
     levels = [given, model.config, text if isinstance(text, dict) else {}]
-    found = {}
+    values = {}
     for key in IDS:
         value = next((level[key] for level in levels if level.get(key) is not None), None)
         if value is not None:
-            found[key] = value
-    return found
+            values[key] = value
+    return values
 
 
 def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str, *, is_base: bool) -> list[Problem]:
     own = giver.settings
-    found = []
+    problems = []
     for key in IDS:
         theirs: Mapping[str, Any] = {other.name: other.settings.get(key) for other in others}
         differing = {
@@ -221,7 +223,7 @@ def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str, *, is_base: boo
         ends = key == "eos_token_id"
         why = ": it may not stop where they do"
         why += "; tokenizer_source: an expert takes its settings" if is_base else ""
-        found.append(
+        problems.append(
             Problem(
                 "warning" if ends else "note",
                 listed(differing),
@@ -230,14 +232,14 @@ def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str, *, is_base: boo
                 "generation",
             )
         )
-    return [*found, *_own_ending(giver.model, own.get("eos_token_id"))]
+    return [*problems, *_own_ending(giver.model, own.get("eos_token_id"))]
 
 
 def _own_ending(giver: Checkpoint, ends: Any) -> list[Problem]:
     """Where the result's tokenizer ends a text with another token than its settings stop at."""
-    known = vocabulary.read(giver.folder)
+    vocab = vocabulary.read(giver.folder)
     token = vocabulary.settings(giver.folder).specials.get("eos_token")
-    index = known.ids.get(token) if token is not None else None
+    index = vocab.ids.get(token) if token is not None else None
     if index is None or ends is None or str(index) in _ids(ends):
         return []
     return [
@@ -252,7 +254,7 @@ def _own_ending(giver: Checkpoint, ends: Any) -> list[Problem]:
 
 
 def _ids(value: Any) -> set[str]:
-    return {str(one) for one in (value if isinstance(value, list) else [value])}
+    return {str(item) for item in (value if isinstance(value, list) else [value])}
 
 
 def _json(path: Path) -> dict[str, Any]:

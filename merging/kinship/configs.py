@@ -108,7 +108,7 @@ _MOST = 12  # differences told one by one
 def compare(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
     """What the experts' configs say otherwise than the base's."""
     sides = {expert.name: settings_of(base.config, expert.config) for expert in experts}
-    found = []
+    problems = []
     for key in dict.fromkeys(key for pair in sides.values() for side in pair for key in side):
         differing = {
             name: (pair[0].get(key, _ABSENT), pair[1].get(key, _ABSENT))
@@ -117,15 +117,15 @@ def compare(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
         }
         for names, (ours, theirs) in grouped(differing):
             if problem := _problem(base.name, names, key, ours, theirs):
-                found.append(problem)
-    errors = [problem for problem in found if problem.severity == "error"]
+                problems.append(problem)
+    errors = [problem for problem in problems if problem.severity == "error"]
     if errors:  # the rest follows from these
         return errors
-    if len(found) > _MOST:
-        found.sort(key=lambda problem: problem.severity == "note")
-        more = f"{len(found) - _MOST} more settings differ"
-        found[_MOST:] = [Problem("warning", "config.json", more, "config")]
-    return found
+    if len(problems) > _MOST:
+        problems.sort(key=lambda problem: problem.severity == "note")
+        more = f"{len(problems) - _MOST} more settings differ"
+        problems[_MOST:] = [Problem("warning", "config.json", more, "config")]
+    return problems
 
 
 _ABSENT = object()
@@ -209,38 +209,38 @@ def _pair(
             elif other[key] in (None, False):
                 del other[key]
     ropes = ropes_compared(ours, theirs)
-    found = tuple(
+    sides = tuple(
         {prefix + key: value for key, value in (side | rope).items()}
         for side, rope in zip((first, second), ropes, strict=True)
     )
     for key in [key for key in ours if key.endswith("_config")]:
         mine, its = ours[key], theirs.get(key)
         if key not in _NEUTRAL and isinstance(mine, dict) and isinstance(its, dict):
-            for side, more in zip(found, _pair(mine, its, f"{prefix}{key}."), strict=True):
+            for side, more in zip(sides, _pair(mine, its, f"{prefix}{key}."), strict=True):
                 side |= more
-    return found[0], found[1]
+    return sides[0], sides[1]
 
 
 def _plain(config: Mapping[str, Any]) -> Settings:
     """The settings of one part that may change what its weights compute."""
-    found = {key: value for key, value in config.items() if not _is_neutral(key)}
+    settings = {key: value for key, value in config.items() if not _is_neutral(key)}
     if config.get("use_sliding_window") is False:
-        found = {key: v for key, v in found.items() if key not in _SLIDING}
+        settings = {key: v for key, v in settings.items() if key not in _SLIDING}
     heads = config.get("num_attention_heads")
-    if heads is not None and "rms_norm_eps" in config and not found.get("num_key_value_heads"):
-        found["num_key_value_heads"] = heads
-    if not found.get("head_dim"):
-        found.pop("head_dim", None)
-    if found.get("layer_types") is None:
-        found.pop("layer_types", None)
-    labels = found.get("id2label")
+    if heads is not None and "rms_norm_eps" in config and not settings.get("num_key_value_heads"):
+        settings["num_key_value_heads"] = heads
+    if not settings.get("head_dim"):
+        settings.pop("head_dim", None)
+    if settings.get("layer_types") is None:
+        settings.pop("layer_types", None)
+    labels = settings.get("id2label")
     if not isinstance(labels, dict) or all(
-        str(one).startswith("LABEL_") for one in labels.values()
+        str(label).startswith("LABEL_") for label in labels.values()
     ):
-        found.pop("id2label", None)  # the names that transformers gives where nobody did
+        settings.pop("id2label", None)  # the names that transformers gives where nobody did
     if _AFTER_PAD.search(str(config.get("model_type"))) and "pad_token_id" in config:
-        found["pad_token_id"] = config["pad_token_id"]
-    return found
+        settings["pad_token_id"] = config["pad_token_id"]
+    return settings
 
 
 def _is_neutral(key: str) -> bool:

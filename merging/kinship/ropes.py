@@ -24,7 +24,7 @@ def compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[dict, 
     """The rope settings in which two configs differ, as flat settings by one name each:
     "rope_parameters.rope_theta" where that alone differs, else "rope_parameters"."""
     first, second = _aligned(_kinds(ours), _kinds(theirs))
-    found: tuple[dict, dict] = ({}, {})
+    pair: tuple[dict, dict] = ({}, {})
     for kind in first:
         sides = first[kind], second.get(kind, {})
         if not any(sides):
@@ -33,12 +33,12 @@ def compared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[dict, 
         keys = [key for key in dict.fromkeys([*full[0], *full[1]]) if _differ(key, *full)]
         name = ".".join(filter(None, ("rope_parameters", kind)))
         if len(keys) == 1 and all(keys[0] in side for side in full):
-            found[0][f"{name}.{keys[0]}"] = full[0][keys[0]]
-            found[1][f"{name}.{keys[0]}"] = full[1][keys[0]]
+            pair[0][f"{name}.{keys[0]}"] = full[0][keys[0]]
+            pair[1][f"{name}.{keys[0]}"] = full[1][keys[0]]
         elif keys:
-            for settings, side in zip(found, full, strict=True):
+            for settings, side in zip(pair, full, strict=True):
                 settings[name] = {key: side[key] for key in keys if key in side}
-    return found
+    return pair
 
 
 def _differ(key: str, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:

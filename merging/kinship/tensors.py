@@ -18,11 +18,11 @@ _ONE_BY_ONE = 3  # tensors of one reason that are told each by itself
 
 def adapters(models: Sequence[Checkpoint]) -> list[Problem]:
     """Models whose files hold an adapter that was not merged into them."""
-    found = []
+    problems = []
     for model in models:
         parts = [name for name in model.tensors if _ADAPTER.search(name)]
         if parts:
-            found.append(
+            problems.append(
                 Problem(
                     "error",
                     model.name,
@@ -31,7 +31,7 @@ def adapters(models: Sequence[Checkpoint]) -> list[Problem]:
                     "names",
                 )
             )
-    return found
+    return problems
 
 
 def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
@@ -41,7 +41,7 @@ def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
         experts: under the base's names.
     """
     ours = depths(base.tensors)
-    found = []
+    problems = []
     for expert in experts:
         theirs = depths(expert.tensors)
         for stack, count in ours.items():
@@ -52,7 +52,7 @@ def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
             if asked is not None and asked == base.config.get("num_hidden_layers"):
                 if other >= asked and not is_tower(stack):
                     continue  # further layers that predict tokens ahead, which some files lack
-                found.append(
+                problems.append(
                     Problem(
                         "error",
                         expert.name,
@@ -62,7 +62,7 @@ def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
                     )
                 )
                 continue
-            found.append(
+            problems.append(
                 Problem(
                     "error",
                     expert.name,
@@ -71,15 +71,15 @@ def layers(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
                     "layers",
                 )
             )
-    return found
+    return problems
 
 
 def account(family: Family) -> list[Problem]:
     """What the account of a family says beyond plain merging, grouped by reason."""
     wrong = [entry for entry in family.account if _has_wrong_shape(family, entry)]
     holes = _holes(family)
-    found = [_wrong_shapes(wrong)] if wrong else []
-    found += [_incomplete(family, holes)] if holes else []
+    problems = [_wrong_shapes(wrong)] if wrong else []
+    problems += [_incomplete(family, holes)] if holes else []
     groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     errors = {entry.name for entry in (*wrong, *holes)}
     for entry in family.account:
@@ -91,26 +91,26 @@ def account(family: Family) -> list[Problem]:
         harmless = _is_harmless(reason, entries)
         severity: Severity = "note" if harmless else "warning"
         if len(entries) <= _ONE_BY_ONE:
-            found += [Problem(severity, e.name, f"{fate}: {reason}", kind) for e in entries]
+            problems += [Problem(severity, e.name, f"{fate}: {reason}", kind) for e in entries]
         else:
             names = listed(entry.name for entry in entries)
-            found.append(
+            problems.append(
                 Problem(severity, "tensors", f"{len(entries)} {fate}: {reason}: {names}", kind)
             )
-    return [*found, *_renamed(family)]
+    return [*problems, *_renamed(family)]
 
 
 def _holes(family: Family) -> list[Entry]:
     """What a layer of the base lacks, though its other layers and all experts have it: whoever
     loads such a model fills the place at random."""
-    known = {_in_any_layer(name) for name in family.base.tensors}
+    patterns = {_in_any_layer(name) for name in family.base.tensors}
     return [
         entry
         for entry in family.account
         if entry.status == "left_out"
         and entry.is_parameter
         and entry.place.layer is not None
-        and _in_any_layer(entry.name) in known
+        and _in_any_layer(entry.name) in patterns
         and all(entry.name in expert.tensors for expert in family.experts)
         and entry.name not in family.base.tensors
     ]
@@ -145,7 +145,11 @@ def _has_wrong_shape(family: Family, entry: Entry) -> bool:
     layers that is only longer: positions, classes."""
     if entry.status != "copied" or not entry.reason.startswith("shape "):
         return False
-    others = [one.tensors[entry.name].shape for one in family.experts if entry.name in one.tensors]
+    others = [
+        expert.tensors[entry.name].shape
+        for expert in family.experts
+        if entry.name in expert.tensors
+    ]
     longer = all(other[1:] == entry.shape[1:] for other in others)
     return entry.place.layer is not None or not longer or is_vocabulary(entry.name)
 
@@ -162,11 +166,11 @@ def _wrong_shapes(wrong: Sequence[Entry]) -> Problem:
 
 
 def _renamed(family: Family) -> list[Problem]:
-    found = []
+    problems = []
     for expert in family.experts:
         if pairs := renamed(expert):
             old, new = pairs[0]
-            found.append(
+            problems.append(
                 Problem(
                     "note",
                     expert.name,
@@ -174,4 +178,4 @@ def _renamed(family: Family) -> list[Problem]:
                     "names",
                 )
             )
-    return found
+    return problems

@@ -37,17 +37,17 @@ def compare(base: Checkpoint, experts: Sequence[Checkpoint], giver: Checkpoint) 
         for expert in experts
         if expert is not giver and not vocabulary.same_files(giver.folder, expert.folder)
     ]
-    found = []
+    problems = []
     if own.problem and others:
-        found.append(Problem("warning", giver.name, f"not compared: {own.problem}", "tokenizer"))
+        problems.append(Problem("warning", giver.name, f"not compared: {own.problem}", "tokenizer"))
     for expert in others:
-        found += _against(giver, own, expert, is_base=giver is base)
-    found += _absent(own, others) if giver is base else []
+        problems += _against(giver, own, expert, is_base=giver is base)
+    problems += _absent(own, others) if giver is base else []
     if giver is not base:
-        found += _taken(base, giver, own)
+        problems += _taken(base, giver, own)
     specials = {m.name: vocabulary.settings(m.folder).specials for m in (giver, *experts)}
-    found += _specials(giver, specials, base)
-    return [*found, *_beyond(base, giver, own)]
+    problems += _specials(giver, specials, base)
+    return [*problems, *_beyond(base, giver, own)]
 
 
 def _against(
@@ -63,10 +63,10 @@ def _against(
     meant = [index for index in moved if not _SPARE.search(own.tokens[index])]
     unknown = [index for index, token in other.tokens.items() if token not in own.ids]
     root = f"in {called(giver.name)}" if is_base else f"in {giver.name}"
-    found = []
+    problems = []
     if meant:
         at = min(meant)
-        found.append(
+        problems.append(
             Problem(
                 "warning",
                 expert.name,
@@ -80,7 +80,7 @@ def _against(
     if unknown:
         shown = listed((f"{_quoted(other.tokens[i])} ({i})" for i in sorted(unknown)), 3)
         tokens = "token" if len(unknown) == 1 else "tokens"
-        found.append(
+        problems.append(
             Problem(
                 "warning",
                 expert.name,
@@ -89,7 +89,7 @@ def _against(
                 "tokenizer",
             )
         )
-    return found
+    return problems
 
 
 def _absent(own: Vocabulary, experts: Sequence[Checkpoint]) -> list[Problem]:
@@ -166,7 +166,7 @@ def _rows(base: Checkpoint) -> int | None:
 def _specials(
     giver: Checkpoint, specials: Mapping[str, Mapping[str, str]], base: Checkpoint
 ) -> list[Problem]:
-    found = []
+    problems = []
     root = called(base.name) if giver is base else giver.name
     for key, severity in _SPECIAL.items():
         mine = specials[giver.name].get(key)
@@ -178,7 +178,7 @@ def _specials(
         if not specials[giver.name] or not others:
             continue
         parts = [f"{_quoted(value)} in {listed(names)}" for names, value in grouped(others)]
-        found.append(
+        problems.append(
             Problem(
                 severity,
                 listed(others),
@@ -187,7 +187,7 @@ def _specials(
                 "tokenizer",
             )
         )
-    return found
+    return problems
 
 
 def _quoted(token: str | None) -> str:

@@ -111,8 +111,8 @@ def _settings(folder: Path, stamps: tuple[Stamp | None, ...]) -> Settings:
     specials = {key: _content(given.get(key, mapped.get(key))) for key in _SPECIAL}
     decoder = given.get("added_tokens_decoder")
     added = {
-        int(index): _content(one)
-        for index, one in (decoder if isinstance(decoder, dict) else {}).items()
+        int(index): _content(entry)
+        for index, entry in (decoder if isinstance(decoder, dict) else {}).items()
         if index.isdecimal() and len(index) < 10
     }
     return Settings(
@@ -193,13 +193,13 @@ def _words(data: bytes) -> Iterator[str]:
 
 def _of_tokenizers(data: bytes) -> Iterator[tuple[int, str]]:
     """(id, token) of a tokenizer.json, added tokens last."""
-    if found := re.search(rb'"vocab"\s*:\s*\{', data):
-        yield from _entries(data, found.end() - 1)
-    elif found := re.search(rb'"vocab"\s*:\s*\[', data):
-        for index, match in enumerate(_run(_PIECE, data, found.end(), b"]")):
+    if key := re.search(rb'"vocab"\s*:\s*\{', data):
+        yield from _entries(data, key.end() - 1)
+    elif key := re.search(rb'"vocab"\s*:\s*\[', data):
+        for index, match in enumerate(_run(_PIECE, data, key.end(), b"]")):
             yield index, _text(match[1])
-    if found := re.search(rb'"added_tokens"\s*:\s*\[', data):
-        for match in _run(_ADDED, data, found.end(), b"]"):
+    if key := re.search(rb'"added_tokens"\s*:\s*\[', data):
+        for match in _run(_ADDED, data, key.end(), b"]"):
             number, content = _ID.search(match[1]), _CONTENT.search(match[1])
             if number and content:
                 yield int(number[1]), _text(content[1])

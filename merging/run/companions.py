@@ -33,25 +33,28 @@ _BLOCK = 1 << 20  # bytes copied at a time
 def config(recipe: Recipe, family: Family) -> dict[str, Any]:
     """The result's config: the base's, with the output's type, and the ids of the special tokens
     that go with the tokenizer."""
-    found = dict(family.base.config)
+    settings = dict(family.base.config)
     if recipe.dtype is not None:
         for key in ("dtype", "torch_dtype"):
-            if key in found:
-                found[key] = recipe.dtype
-        if not {"dtype", "torch_dtype"} & set(found):
-            found["dtype"] = recipe.dtype
+            if key in settings:
+                settings[key] = recipe.dtype
+        if not {"dtype", "torch_dtype"} & set(settings):
+            settings["dtype"] = recipe.dtype
     giver = giver_of(recipe, family.base, family.experts)
     if giver.folder != family.base.folder:
-        found = _with_ids(found, giver.config)
-    return found
+        settings = _with_ids(settings, giver.config)
+    return settings
 
 
 def _with_ids(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    found = {**config, **{key: other[key] for key in chat.IDS if key in other}}
-    text, theirs = found.get("text_config"), other.get("text_config", other)
+    settings = {**config, **{key: other[key] for key in chat.IDS if key in other}}
+    text, theirs = settings.get("text_config"), other.get("text_config", other)
     if isinstance(text, dict) and isinstance(theirs, dict):
-        found["text_config"] = {**text, **{key: theirs[key] for key in chat.IDS if key in theirs}}
-    return found
+        settings["text_config"] = {
+            **text,
+            **{key: theirs[key] for key in chat.IDS if key in theirs},
+        }
+    return settings
 
 
 def write(folder: Path, recipe: Recipe, family: Family) -> None:
@@ -129,6 +132,8 @@ def _write_template(folder: Path, template: str) -> None:
     given = settings["chat_template"]
     settings["chat_template"] = template
     if isinstance(given, list):
-        named = [one for one in given if isinstance(one, dict) and one.get("name") != "default"]
+        named = [
+            entry for entry in given if isinstance(entry, dict) and entry.get("name") != "default"
+        ]
         settings["chat_template"] = [{"name": "default", "template": template}, *named]
     file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

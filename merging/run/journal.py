@@ -57,8 +57,8 @@ class Journal:
 
     def __init__(self, folder: Path, key: str) -> None:
         self._path = folder / FILE
-        found = _read(self._path)
-        self.finished = found[1] if found and found[0] == key else {}
+        earlier = _read(self._path)
+        self.finished = earlier[1] if earlier and earlier[0] == key else {}
         if not self.finished:
             self._path.write_text(json.dumps({"key": key}) + "\n")
 
@@ -86,11 +86,11 @@ def key_of(recipe: Recipe, family: Family, shard_bytes: int, engine: str) -> str
 def resumable(out: Path, key: str) -> Staging | None:
     """The hidden folder of a merge to `out` with this key that ended before it was complete, from
     now on our own."""
-    for left in abandoned(out):
-        found = _read(left.folder / FILE)
-        if found and found[0] == key:
-            return left
-        left.let_go()
+    for staging in abandoned(out):
+        earlier = _read(staging.folder / FILE)
+        if earlier and earlier[0] == key:
+            return staging
+        staging.let_go()
     return None
 
 

@@ -55,15 +55,15 @@ class ReadBack:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _digest(self, entry: Entry, expected: int) -> bytes:
-        found = 0
+        bytes_sum = 0
 
         def see(block: memoryview, start: int) -> None:
-            nonlocal found
+            nonlocal bytes_sum
             self._stream.check_cancelled()
-            found += checksum(block, start)
+            bytes_sum += checksum(block, start)
 
         digest = tensor_digest(self._written, self._written.tensors[entry.name], see=see)
-        if (found - expected) % (1 << 64):
+        if (bytes_sum - expected) % (1 << 64):
             raise VerificationFailed(
                 f"{self._out}: tensor {entry.name} reads back otherwise than it was written; the "
                 "disk or the memory is at fault: choose another disk"

@@ -31,12 +31,12 @@ def foresee(recipe: Recipe, family: Family, sketches: Path) -> list[Problem]:
             "for; between bfloat16 models most changes equal others. inspect tells how many"
         )
         return [Problem("note", "tie_rule", message)] if drops else []
-    asked, kept = planned.summary["asked"], planned.summary["entries"]
-    if abs(kept - asked) < _TOLD:
+    asked, share = planned.summary["asked"], planned.summary["entries"]
+    if abs(share - asked) < _TOLD:
         return []
     cause = max(planned.causes, key=lambda name: abs(planned.causes[name]))
     message = (
-        f"asked for {100 * asked:.3g} % of the entries, about {100 * kept:.3g} % are kept: "
+        f"asked for {100 * asked:.3g} % of the entries, about {100 * share:.3g} % are kept: "
         f"{CAUSES[cause]}"
     )
     return [Problem("note", "density", message)]

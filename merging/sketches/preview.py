@@ -86,21 +86,21 @@ def _profile(raw: np.ndarray, deltas: np.ndarray, scale: float, numel: int) -> P
         raw: (1 + E, s) float32, the base first. deltas: (E, s).
         scale: entries of the tensor per entry read.
     """
-    found = Profile.empty(len(deltas))
+    profile = Profile.empty(len(deltas))
     bits = np.abs(deltas).view(np.uint32)
     for row, magnitudes in enumerate(bits):
-        found.histogram[row] = _scaled(magnitudes >> 16, scale)
+        profile.histogram[row] = _scaled(magnitudes >> 16, scale)
         coarse = magnitudes[((magnitudes & 0xFFFF) == 0) & (magnitudes != 0)]
-        found.coarse[row] = _scaled(coarse >> 16, scale)
+        profile.coarse[row] = _scaled(coarse >> 16, scale)
     zeros = np.rint((bits == 0).sum(axis=1) * scale).astype(np.int64)
-    found.nonzero += np.clip(found.histogram.sum(axis=1) - zeros, 0, numel)
+    profile.nonzero += np.clip(profile.histogram.sum(axis=1) - zeros, 0, numel)
     wide = deltas.astype(np.float64)
-    found.l1 += np.abs(wide).sum(axis=1) * scale
-    found.l2 += np.square(wide).sum(axis=1) * scale
-    found.largest += np.abs(wide).max(axis=1, initial=0.0)
-    found.dots += wide @ wide.T * scale
-    found.base_l2 = float(np.square(raw[0].astype(np.float64)).sum()) * scale
-    return found
+    profile.l1 += np.abs(wide).sum(axis=1) * scale
+    profile.l2 += np.square(wide).sum(axis=1) * scale
+    profile.largest += np.abs(wide).max(axis=1, initial=0.0)
+    profile.dots += wide @ wide.T * scale
+    profile.base_l2 = float(np.square(raw[0].astype(np.float64)).sum()) * scale
+    return profile
 
 
 def _scaled(keys: np.ndarray, scale: float) -> np.ndarray:

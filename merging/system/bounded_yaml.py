@@ -160,7 +160,7 @@ class _Builder:
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         name = event.anchor
-        if any(one.anchor == name for one in self._open):
+        if any(node.anchor == name for node in self._open):
             raise _bad(f"{shown('*' + name)} stands inside of itself", event.start_mark)
         if name not in self._anchors:
             raise _bad(f"{shown('*' + name)} stands for nothing above it", event.start_mark)
@@ -201,7 +201,7 @@ class _Builder:
             raise _bad("a key is an alias; write text", event.start_mark)
         elif inside.key is _MERGE:
             mappings = value if isinstance(value, list) else [value]
-            if not all(isinstance(one, dict) for one in mappings):
+            if not all(isinstance(mapping, dict) for mapping in mappings):
                 raise _bad("<< takes a mapping, or a list of mappings", event.start_mark)
             inside.merged += mappings
             inside.key = _NO_KEY

@@ -131,20 +131,24 @@ def _check_values(path: Path, value: Any, *, has_escapes: bool) -> None:
     """Raises BadFile where values nest too deep, or hold text that cannot be written again."""
     values = [value]
     for _ in range(MOST_LEVELS + 1):
-        if has_escapes and any(isinstance(one, str) and _SURROGATE.search(one) for one in values):
+        if has_escapes and any(
+            isinstance(container, str) and _SURROGATE.search(container) for container in values
+        ):
             raise BadFile(f"{path}: holds half of a character (a lone surrogate)")
-        outer = [one for one in values if isinstance(one, dict | list)]
+        outer = [container for container in values if isinstance(container, dict | list)]
         if not outer:
             return
         values = []
-        for one in outer:
-            values += [*one, *one.values()] if isinstance(one, dict) else one
+        for container in outer:
+            values += (
+                [*container, *container.values()] if isinstance(container, dict) else container
+            )
     raise BadFile(f"{path}: is nested deeper than {MOST_LEVELS} levels")
 
 
-def _check_regular(path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise BadFile(f"{path}: is {kind_of(found.st_mode)}, not a file")
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadFile(f"{path}: is {kind_of(status.st_mode)}, not a file")
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -39,12 +39,16 @@ def check_limit() -> None:
 
 def in_words(error: BaseException) -> NotEnoughSpace | None:
     """What ran out, if that is what an error comes from; else None."""
-    for one in _causes(error):
-        if isinstance(one, OSError) and one.errno in _SYSTEM:
-            where = f"{one.filename}: " if one.filename else ""
-            return NotEnoughSpace(f"{where}{_SYSTEM[one.errno]}")
-        is_short = isinstance(one, OSError) and one.errno == errno.ENOMEM
-        if isinstance(one, MemoryError) or is_short or any(w in str(one).lower() for w in _MEMORY):
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _SYSTEM:
+            where = f"{cause.filename}: " if cause.filename else ""
+            return NotEnoughSpace(f"{where}{_SYSTEM[cause.errno]}")
+        is_short = isinstance(cause, OSError) and cause.errno == errno.ENOMEM
+        if (
+            isinstance(cause, MemoryError)
+            or is_short
+            or any(w in str(cause).lower() for w in _MEMORY)
+        ):
             limit = _limit()
             allowed = (
                 f"this shell allows {limit / 1e6:.0f} MB (ulimit -v): raise that"
@@ -58,17 +62,17 @@ def in_words(error: BaseException) -> NotEnoughSpace | None:
 def _limit() -> int | None:
     """Bytes of memory that this process may have; None where that is not limited."""
     soft = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    return min((one for one in soft if one != resource.RLIM_INFINITY), default=None)
+    return min((limit for limit in soft if limit != resource.RLIM_INFINITY), default=None)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it came from."""
     seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
+    pending: list[BaseException | None] = [error]
+    while pending:
+        cause = pending.pop()
+        if cause is None or id(cause) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        left += [one.__context__, one.__cause__]
+        seen.add(id(cause))
+        yield cause
+        pending += [cause.__context__, cause.__cause__]

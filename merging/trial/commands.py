@@ -89,7 +89,7 @@ def evaluate(args: argparse.Namespace) -> int:
     tasks = choose_tasks(None, args.n, args.split, args.tasks)
     domains = len({task.domain for task in tasks})
     cancel, clock = cancelled_by_signals(), _Clock()
-    found: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, Any]] = {}
     wide = 2 + max(22, *map(len, models))
     try:
         for name, domain, score in scored(
@@ -100,18 +100,18 @@ def evaluate(args: argparse.Namespace) -> int:
             placed=_tell_place,
             progress=lambda name, share: clock(share, name),
         ):
-            found.setdefault(name, {})[domain] = score
+            scores.setdefault(name, {})[domain] = score
             status("")
             if not args.json:
                 say(_line(name, wide, domain, score))
     except Cancelled:
-        count = sum(map(len, found.values()))
+        count = sum(map(len, scores.values()))
         tell(f"interrupted; {count} of {len(models) * domains} scores are known")
         return STATUS
     finally:
         status("")
-        if args.json and found:
-            print_json({"scores": found})
+        if args.json and scores:
+            print_json({"scores": scores})
     return 0
 
 
@@ -148,7 +148,7 @@ def search(args: argparse.Namespace) -> int:
 
     tasks = choose_tasks(domains, args.n, "validation", args.tasks)
     cancel, clock = cancelled_by_signals(), _Clock()
-    found = search(
+    result = search(
         recipe,
         tasks,
         steps=args.steps,
@@ -161,8 +161,8 @@ def search(args: argparse.Namespace) -> int:
         cancel=cancel,
     )
     status("")
-    _tell_found(args, found)
-    return 0 if found.is_whole else STATUS
+    _tell_found(args, result)
+    return 0 if result.is_whole else STATUS
 
 
 def _own_domains(recipe: Recipe) -> list[str]:
@@ -177,22 +177,22 @@ def _own_domains(recipe: Recipe) -> list[str]:
     return domains
 
 
-def _tell_found(args: argparse.Namespace, found: Found) -> None:
+def _tell_found(args: argparse.Namespace, result: Found) -> None:
     """Writes and prints what a search found, whole or stopped."""
     from merging import recipe as recipes
     from merging.run import record
 
-    text = recipes.dump(record.portable(found.recipe))
+    text = recipes.dump(record.portable(result.recipe))
     if args.out is not None:
         args.out.write_text(text, encoding="utf-8")
     if args.json:
-        first, last = (round(loss, 6) for loss in (found.losses[0], found.losses[-1]))
+        first, last = (round(loss, 6) for loss in (result.losses[0], result.losses[-1]))
         print_json({"recipe": text, "loss": {"first": first, "last": last}})
     else:
         say(str(args.out or text))
-    if not found.is_whole:
+    if not result.is_whole:
         tell(
-            f"interrupted after {len(found.losses)} of {found.steps} steps; the recipe has the "
+            f"interrupted after {len(result.losses)} of {result.steps} steps; the recipe has the "
             "best weights so far"
         )
 
@@ -207,10 +207,10 @@ class _Clock:
         if share < self._before:  # the next model
             self._began = time.monotonic()
         self._before = share
-        left = ""
+        remainder = ""
         if share > 0 and (spent := time.monotonic() - self._began) > _SURE_S:
-            left = f", {spent * (1 - share) / share:.0f} s left"
-        self._tell(f"{share:4.0%} {text}{left}")
+            remainder = f", {spent * (1 - share) / share:.0f} s left"
+        self._tell(f"{share:4.0%} {text}{remainder}")
 
 
 def quiet_transformers() -> None:

@@ -72,13 +72,13 @@ def compare_counts(checkpoint: Checkpoint) -> None:
         if not _COUNTS.search(key):
             continue
         if not path and key in _STACKS and value > layers:
-            found = f"the tensors beside it have {layers} layers"
+            counted = f"the tensors beside it have {layers} layers"
         elif value > max(layers, widest):
-            found = f"no tensor beside it counts beyond {max(layers, widest)}"
+            counted = f"no tensor beside it counts beyond {max(layers, widest)}"
         else:
             continue
         raise BadCheckpoint(
-            f"{checkpoint.name}: config.json says {path}{key} {value}, but {found}; copy the "
+            f"{checkpoint.name}: config.json says {path}{key} {value}, but {counted}; copy the "
             "config.json that belongs to them"
         )
 

@@ -213,10 +213,10 @@ def _chosen(model: Model, tasks: Sequence[Task], tell: Callable[[float], None]) 
         count += more
         tell(count / len(rows))
 
-    found = iter(log_likelihoods(model, rows, advance))
+    likelihoods = iter(log_likelihoods(model, rows, advance))
     right = []
     for task in tasks:
-        scores = [next(found) for _ in task.choices]
+        scores = [next(likelihoods) for _ in task.choices]
         right.append(task.choices[scores.index(max(scores))] == task.answer)
     return right
 

@@ -40,13 +40,13 @@ def answer_logits(network: Any, tokens: torch.Tensor, labels: torch.Tensor) -> t
     Returns:
         (answer tokens, vocabulary), in the model's type.
     """
-    kept = labels != IGNORED
+    labelled = labels != IGNORED
 
     def select(_: Any, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         hidden, *others = arguments
-        if hidden.shape[:2] != kept.shape:
+        if hidden.shape[:2] != labelled.shape:
             return None
-        return (hidden[kept.to(hidden.device)].unsqueeze(0), *others)
+        return (hidden[labelled.to(hidden.device)].unsqueeze(0), *others)
 
     head = network.get_output_embeddings()
     hook = head.register_forward_pre_hook(select) if head is not None else None
@@ -55,8 +55,8 @@ def answer_logits(network: Any, tokens: torch.Tensor, labels: torch.Tensor) -> t
     finally:
         if hook is not None:
             hook.remove()
-    if logits.shape[:2] == kept.shape:
-        return logits[kept.to(logits.device)]
+    if logits.shape[:2] == labelled.shape:
+        return logits[labelled.to(logits.device)]
     return logits[0]
 
 
@@ -69,7 +69,7 @@ def log_likelihoods(
     Args:
         advance: called after each batch with its number of rows; what it raises ends the work.
     """
-    found = [0.0] * len(rows)
+    totals = [0.0] * len(rows)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]) + len(rows[index][1]))
     for batch in _batches(model, rows, order):
         tokens, labels = (t.to(model.device) for t in padded([rows[i] for i in batch]))
@@ -78,10 +78,10 @@ def log_likelihoods(
         scores = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
         places = (labels != IGNORED).nonzero()[:, 0].tolist()
         for place, score in zip(places, scores.tolist(), strict=True):
-            found[batch[place]] -= score
+            totals[batch[place]] -= score
         if advance is not None:
             advance(len(batch))
-    return found
+    return totals
 
 
 def _batches(model: Model, rows: Sequence[Row], order: Sequence[int]) -> Iterator[list[int]]:

@@ -190,7 +190,7 @@ def _check_loaded(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
             "is in no file; copy the missing tensors, or the config.json that belongs to these"
         )
     unused = [_LAYER.search(str(key)) for key in info.get("unexpected_keys", ())]
-    layers = sorted({int(found[1]) for found in unused if found})
+    layers = sorted({int(match[1]) for match in unused if match})
     stated = checkpoint.config.get("num_hidden_layers")
     if layers and isinstance(stated, int) and layers[0] >= stated:
         raise BadCheckpoint(

@@ -52,9 +52,9 @@ def token_bytes(network: PreTrainedModel) -> int:
     inner = size("intermediate_size", "n_inner", "d_ff") or 4 * hidden
     layers = size("num_hidden_layers", "n_layer", "num_layers") or 1
     heads = size("num_attention_heads", "n_head") or 1
-    kept = (size("num_key_value_heads") or heads) * (size("head_dim") or hidden // heads)
+    entries = (size("num_key_value_heads") or heads) * (size("head_dim") or hidden // heads)
     width = torch.finfo(network.dtype).bits // 8
-    return width * (2 * layers * kept + 3 * inner + 8 * hidden)
+    return width * (2 * layers * entries + 3 * inner + 8 * hidden)
 
 
 def gigabytes(count: float) -> str:

@@ -61,8 +61,10 @@ class Model:
             getattr(self.network.config, "eos_token_id", None),
             self.language.end,
         ):
-            found = named if isinstance(named, list | tuple) else [named]
-            ends = frozenset(one for one in found if isinstance(one, int) and 0 <= one < self.rows)
+            ids = named if isinstance(named, list | tuple) else [named]
+            ends = frozenset(
+                token for token in ids if isinstance(token, int) and 0 <= token < self.rows
+            )
             if ends:
                 return ends
         return frozenset()
@@ -70,8 +72,8 @@ class Model:
     @property
     def padding(self) -> int:
         """A token that fills up rows; what it means is masked."""
-        found = self.language.padding
-        return found if found is not None and 0 <= found < self.rows else 0
+        token = self.language.padding
+        return token if token is not None and 0 <= token < self.rows else 0
 
     @cached_property
     def repetition_penalty(self) -> float:
@@ -124,7 +126,7 @@ class Model:
             )
 
     def _check_rows(self, ids: Ids, text: str) -> None:
-        beyond = next((one for one in ids if one >= self.rows), None)
+        beyond = next((token for token in ids if token >= self.rows), None)
         if beyond is not None:
             raise PromptError(
                 f"{self.name}: {_quoted(text)} has the token {self.language.token(beyond)!r} of id "

@@ -75,8 +75,8 @@ def _end(pid: int, children: dict[int, int | None]) -> int | None:
 def _collect(children: dict[int, int | None]) -> None:
     """Takes note of children that ended by themselves, and forgets those of long ago."""
     with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            children[found[0]] = os.waitstatus_to_exitcode(found[1])
+        while (child := os.waitpid(-1, os.WNOHANG))[0]:
+            children[child[0]] = os.waitstatus_to_exitcode(child[1])
     over = [pid for pid, status in children.items() if status is not None]
     for pid in over[:-_REMEMBERED]:
         del children[pid]

@@ -74,23 +74,23 @@ def main_device(wanted: str) -> torch.device:
 
 def usable_memory(device: torch.device) -> dict[int | str, int]:
     """Bytes that a model may take of `device`, of other GPUs where it is one, and of memory."""
-    found: dict[int | str, int] = {}
+    memory: dict[int | str, int] = {}
     if device.type == "cuda":
         first = device.index or 0
         others = [one for one in range(torch.cuda.device_count()) if one != first]
         for index in (first, *others):
-            found[index] = int(_SHARE * free_bytes(torch.device("cuda", index)))
-    found["cpu"] = int(_SHARE * free_bytes())
-    return found
+            memory[index] = int(_SHARE * free_bytes(torch.device("cuda", index)))
+    memory["cpu"] = int(_SHARE * free_bytes())
+    return memory
 
 
 def at_most(memory: Memory, total: int) -> dict[int | str, int]:
     """The same devices with `total` bytes of all of them together, the first ones first."""
-    found: dict[int | str, int] = {}
+    limited: dict[int | str, int] = {}
     for device, size in memory.items():
-        found[device] = min(size, total)
-        total -= found[device]
-    return found
+        limited[device] = min(size, total)
+        total -= limited[device]
+    return limited
 
 
 def weight_bytes(network: PreTrainedModel, dtype: torch.dtype | None = None) -> int:

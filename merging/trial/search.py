@@ -234,16 +234,16 @@ class _Mixture:
     @torch.no_grad()
     def differentiate(self) -> None:
         """Sets the gradients of the weights from those of the parameters."""
-        found = {group: torch.zeros_like(weight) for group, weight in self.weights.items()}
+        gradients = {group: torch.zeros_like(weight) for group, weight in self.weights.items()}
         for name, parameter in self._parameters.items():
             if parameter.grad is None:
                 continue
             flat = parameter.grad.view(-1)
             for piece, _, deltas in self._pieces(name):
                 for index, delta in enumerate(deltas):
-                    found[self._groups[name]][index] += flat[piece].dot(delta).item()
+                    gradients[self._groups[name]][index] += flat[piece].dot(delta).item()
         for group, weight in self.weights.items():
-            weight.grad = found[group]
+            weight.grad = gradients[group]
 
     def _pieces(self, name: str) -> Iterator[tuple[slice, torch.Tensor, Iterator[torch.Tensor]]]:
         """(where, the base's entries, each expert's changes) of a tensor, flat, float32."""
@@ -373,11 +373,11 @@ def _start(
     recipe: Recipe, merged: Sequence[Entry], groups: Mapping[str, Group]
 ) -> dict[Group, torch.Tensor]:
     """Each group's weights, (E,) float32: the recipe's, averaged over the group's tensors."""
-    found: dict[Group, list[list[float]]] = {}
+    values: dict[Group, list[list[float]]] = {}
     for entry in merged:
         row = [value_at(source.weight, entry) for source in recipe.sources]
-        found.setdefault(groups[entry.name], []).append(row)
-    return {group: torch.tensor(rows).mean(0) for group, rows in found.items()}
+        values.setdefault(groups[entry.name], []).append(row)
+    return {group: torch.tensor(rows).mean(0) for group, rows in values.items()}
 
 
 def _with_weights(recipe: Recipe, learned: Mapping[Group, torch.Tensor], layers: int) -> Recipe:

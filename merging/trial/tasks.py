@@ -56,11 +56,11 @@ def is_right(task: Task, reply: str) -> bool:
 
 def last_number(text: str) -> Decimal | None:
     """The last number of a text: -3, 1,250.5 and 82 in "82." are; None where there is none."""
-    found = _NUMBER.findall(text)
-    if not found or len(found[-1]) > _MOST_DIGITS:
+    numbers = _NUMBER.findall(text)
+    if not numbers or len(numbers[-1]) > _MOST_DIGITS:
         return None
-    before = text[: text.rindex(found[-1])][-1:]
-    number = found[-1].replace(",", "")
+    before = text[: text.rindex(numbers[-1])][-1:]
+    number = numbers[-1].replace(",", "")
     if before.isalnum() or before == ")":  # the minus of 10-3 is no sign
         number = number.lstrip("-+")
     return Decimal(number)
@@ -83,8 +83,8 @@ def choose_tasks(
         n = 200 if n is None else n
         if not 1 <= n <= MOST_PROMPTS:
             raise TaskFileError(f"1 to {MOST_PROMPTS} built-in prompts can be asked for, not {n}")
-        found = [task for domain in domains or DOMAINS for task in held_out(domain, split, n)]
-        return [Task(task.domain, task.prompt, task.answer) for task in found]
+        tasks = [task for domain in domains or DOMAINS for task in held_out(domain, split, n)]
+        return [Task(task.domain, task.prompt, task.answer) for task in tasks]
     if n is not None and n < 1:
         raise ValueError(f"at least 1 prompt per domain is needed, not {n}")
     by_domain: dict[str, list[Task]] = {}

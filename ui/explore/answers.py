@@ -40,31 +40,31 @@ def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
             return [gr.skip()] * (3 + MAX_PARTITIONS)
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
-        told = view.numbers(library, recipe, sketch, values)
+        numbers = view.numbers(library, recipe, sketch, values)
     except MergeError as error:  # in its place on the page: a plain request carries no toasts
         return [view.unplanned(str(error)), *[gr.skip()] * (2 + MAX_PARTITIONS)]
     count = int(values["partitions"])
     labels = controls.amplification_labels(values["rate"], count)
     updates = [gr.update(label=label) for label in labels]
     updates += [gr.skip()] * (MAX_PARTITIONS - count)
-    return [*told, *updates]
+    return [*numbers, *updates]
 
 
 def weights_of(
     values: dict[str, Any], before: Sequence[str], after: Sequence[str]
 ) -> dict[str, float]:
     """The weights of other experts: those that were there keep theirs, others have 1."""
-    known = {model: values[f"weight.{index}"] for index, model in enumerate(before)}
+    weights = {model: values[f"weight.{index}"] for index, model in enumerate(before)}
     models = [*after, *[""] * MAX_EXPERTS][:MAX_EXPERTS]
-    return {f"weight.{index}": known.get(model, 1.0) for index, model in enumerate(models)}
+    return {f"weight.{index}": weights.get(model, 1.0) for index, model in enumerate(models)}
 
 
 def rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
     """The experts to choose from under another base: those chosen stay where they may fit it."""
     root = library.get(base)
     offered = controls.offered(view.choices(library), root.id)
-    kept = [m for _, m in offered if m in (chosen or ()) and library.get(m).shape == root.shape]
-    return gr.update(choices=offered, value=kept)
+    fitting = [m for _, m in offered if m in (chosen or ()) and library.get(m).shape == root.shape]
+    return gr.update(choices=offered, value=fitting)
 
 
 def refreshed(library: Library, values: dict[str, Any]) -> tuple[list[Any], bool]:
@@ -91,7 +91,7 @@ def refreshed(library: Library, values: dict[str, Any]) -> tuple[list[Any], bool
 
 
 def restored(
-    library: Library, named: dict[str, Any], kept: Any, usual: dict[str, Any]
+    library: Library, named: dict[str, Any], stored: Any, usual: dict[str, Any]
 ) -> list[Any]:
     """The controls of a page that was just loaded: the models that are there now, and the values
     that its browser kept, where all of them still hold.
@@ -102,8 +102,8 @@ def restored(
     """
     library.refresh()
     models = view.choices(library)
-    values = controls.valid(named, kept, models)
-    weighed = controls.valid_experts(kept.get("weighed"), models) if values else None
+    values = controls.valid(named, stored, models)
+    weighed = controls.valid_experts(stored.get("weighed"), models) if values else None
     if not values or weighed is None:  # who is quick may have chosen experts: those stay
         offered = controls.offered(models, usual["base"])
         lists = [gr.update(choices=models, value=usual["base"]), gr.update(choices=offered)]

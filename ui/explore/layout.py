@@ -46,7 +46,7 @@ def memory() -> gr.BrowserState:
     return gr.BrowserState({}, storage_key="amalgam-explore", secret="amalgam-explore")
 
 
-def build(kept: gr.BrowserState, library: Library) -> ExploreRefs:
+def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
     """Builds the tab's components inside the open gr.Tab, with the first family's numbers."""
     base, experts = library.default_selection()
     experts = experts[:MAX_EXPERTS]
@@ -59,7 +59,9 @@ def build(kept: gr.BrowserState, library: Library) -> ExploreRefs:
             panels = _panels()
     named = parts.named()
     values = {name: component.value for name, component in named.items()}
-    refs = ExploreRefs(gr.State(""), gr.State(list(experts)), stop, kept, go_merge, parts, **panels)
+    refs = ExploreRefs(
+        gr.State(""), gr.State(list(experts)), stop, stored, go_merge, parts, **panels
+    )
     try:
         filled = view.family_values(library, named, values)
     except MergeError as error:

@@ -86,21 +86,21 @@ def _read(
     Raises:
         Cancelled: `gone` was set. Other MergeErrors: the family cannot be read.
     """
-    count, told = len(values["experts"]), deque[Progress](maxlen=1)
+    count, latest = len(values["experts"]), deque[Progress](maxlen=1)
     rest = [*[gr.skip()] * 6, *keep]
     heading: dict[str, Any] | None = None  # of the first look, once there is one
     yield [progress_headline(count, None, None), *rest]
     with _worker(gone) as pool:
         looking = pool.submit(view.first_look, library, named, dict(values), gone)
-        work = pool.submit(view.family_values, library, named, values, told.append, gone)
+        work = pool.submit(view.family_values, library, named, values, latest.append, gone)
         for _ in _until_done(looking, gone):
             yield [progress_headline(count, None, None), *rest]
         if look := looking.result():
             heading = look[0]
             yield [progress_headline(count, None, heading), *look[1:], *keep]
         for _ in _until_done(work, gone):
-            if told:
-                yield [progress_headline(count, told[0], heading), *rest]
+            if latest:
+                yield [progress_headline(count, latest[0], heading), *rest]
         return work.result()
 
 
@@ -138,10 +138,10 @@ def progress_headline(
         now = f"Reading all of them{share}.{_time_left(progress)}"
         now = "All of them are read; their histograms are being put together." if is_read else now
         return {**look, "reason": f"A first look, from some of the entries. {now}"}
-    told = "one expert" if experts == 1 else f"{experts} experts"
-    now = f"Every tensor of {told} is read once; the result is kept.{_time_left(progress)}"
+    subject = "one expert" if experts == 1 else f"{experts} experts"
+    now = f"Every tensor of {subject} is read once; the result is kept.{_time_left(progress)}"
     if is_read:
-        now = f"Every tensor of {told} is read; the histograms are being put together."
+        now = f"Every tensor of {subject} is read; the histograms are being put together."
     elif progress is None and kernels.can_build() and not kernels.is_built():
         now += " The code that reads it is compiled first: once on this machine."
     return {

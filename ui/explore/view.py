@@ -139,7 +139,7 @@ def drawn(
         **bins.pack(sketch, table, moves(sketch, recipe)),
         "looks": [{"name": o.name, "colour": o.colour, "glyph": o.glyph} for o in looks],
     }
-    told = ", ".join(names)
+    listed = ", ".join(names)
     where = f"{len(table.layers)} layers, {len(table.modules)} modules"
     return [
         *numbers(library, recipe, sketch, values),
@@ -148,21 +148,21 @@ def drawn(
             "notes": _notes(_map_note),
             "family": family,
             "controls": _told(named, values),
-            "summary": f"Magnitude of the changes of {told} by layer, and the cuts. {where}.",
+            "summary": f"Magnitude of the changes of {listed} by layer, and the cuts. {where}.",
         },
         {
             "figure": figures.retention_figure(),
             "note": "Share kept, layer by module; click a cell for the modules of its layer.",
-            "summary": f"Share kept by layer and module of {told}. {where}.",
+            "summary": f"Share kept by layer and module of {listed}. {where}.",
         },
         {
             "figure": figures.energy_figure(looks),
             "notes": _notes(_energy_note),
-            "summary": f"Energy kept against pruning rate, one line each for {told}.",
+            "summary": f"Energy kept against pruning rate, one line each for {listed}.",
         },
         {
             **figures.cosine_figure(sketch, looks),
-            "summary": f"Cosine between the changes of {told}.",
+            "summary": f"Cosine between the changes of {listed}.",
         },
     ]
 
@@ -174,8 +174,8 @@ def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         for name, component in named.items()
         if isinstance(component, gr.Slider | gr.Number) and component.minimum is not None
     }
-    told = [values[name] for name in named]
-    return {"names": list(named), "bounds": bounds, "values": told, "laws": laws()}
+    current = [values[name] for name in named]
+    return {"names": list(named), "bounds": bounds, "values": current, "laws": laws()}
 
 
 def laws() -> dict[str, dict[str, Any]]:
@@ -213,10 +213,10 @@ def words(recipe: Recipe, called: Mapping[str, str], warnings: Sequence[str] = (
         if axis.url
     )
     minded = "".join(f'<p class="minded">{escape(text)}.</p>' for text in warnings)
-    told = escape(recipes.describe(recipe, called))
+    sentence = escape(recipes.describe(recipe, called))
     return (
         '<section class="panel"><h3>What this recipe does</h3>'
-        f"<p>{told}</p>{minded}<dl>{lines}</dl><ul>{papers}</ul>"
+        f"<p>{sentence}</p>{minded}<dl>{lines}</dl><ul>{papers}</ul>"
         "</section>"
     )
 

@@ -56,9 +56,9 @@ class ExploreTab:
         """What the browser keeps of the controls."""
         return {**self._by_name(values), "weighed": weighed}
 
-    def loaded(self, kept: Any, *values: Any) -> list[Any]:
+    def loaded(self, stored: Any, *values: Any) -> list[Any]:
         """The controls of a page that was just loaded."""
-        return answers.restored(self.library, self.named, kept, self._by_name(values))
+        return answers.restored(self.library, self.named, stored, self._by_name(values))
 
     def restored(
         self, request: gr.Request, due: bool, weighed: list[str], *values: Any

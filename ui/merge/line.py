@@ -50,8 +50,8 @@ def submit(
     def work(job: Job) -> Any:
         def note(progress: Progress) -> None:
             details.note(progress)
-            left = 1 - min(1.0, progress.done / max(1, progress.total))
-            job.disk_bytes = round(report.disk_bytes * left)
+            share = 1 - min(1.0, progress.done / max(1, progress.total))
+            job.disk_bytes = round(report.disk_bytes * share)
             job.report(progress)
 
         result = run(recipe, folder, progress=note, cancel=job.cancel)

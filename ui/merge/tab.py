@@ -96,37 +96,37 @@ class MergeTab:
             return gr.skip(), gr.skip(), view.problem(str(error))
         return job.id, {"job": job.id, "text": text, "name": job.title}, ""
 
-    def remembered(self, kept: Any, text: str, draft: Any = None) -> tuple[Any, ...]:
+    def remembered(self, stored: Any, text: str, draft: Any = None) -> tuple[Any, ...]:
         """What the page begins with: the job that this browser started, its recipe and its name.
 
         A job that is no longer known ended with an earlier server: its recipe comes back, and a
         line says what became of it. Else a recipe that was edited and not merged comes back. Where
         nothing is kept, nothing is written but a suggestion: who is quick has begun to type.
         """
-        kept = kept if isinstance(kept, dict) else {}
+        stored = stored if isinstance(stored, dict) else {}
         edited = draft.get("text") if isinstance(draft, dict) else None
         edited = edited if isinstance(edited, str) else ""
-        job = self.jobs.get(kept.get("job"))
+        job = self.jobs.get(stored.get("job"))
         if job is not None:  # its recipe may have been edited since, for the next one
             name = self.library.free_name(job.title)
             return job.id, edited or job.details.text, name, gr.skip(), gr.skip()
         try:
-            folder = self.library.folder_of(kept.get("name", ""))
+            folder = self.library.folder_of(stored.get("name", ""))
         except MergeError:
             folder = None
-        if folder is None or folder.exists() or not kept.get("text") or kept.get("over"):
+        if folder is None or folder.exists() or not stored.get("text") or stored.get("over"):
             fresh = texts.suggest_name(self.library, edited or text)
             running = self.jobs.running()
             status = view.elsewhere(running.title) if running else gr.skip()
             return gr.skip(), edited or gr.skip(), gr.skip(), fresh, status
-        return gr.skip(), kept["text"], folder.name, gr.skip(), view.interrupted(folder.name)
+        return gr.skip(), stored["text"], folder.name, gr.skip(), view.interrupted(folder.name)
 
-    def ended(self, job_id: str, kept: dict[str, str]) -> Any:
+    def ended(self, job_id: str, stored: dict[str, str]) -> Any:
         """The browser remembers that its merge is over, so that nobody calls it interrupted."""
         job = self.jobs.get(job_id)
-        if job is None or not job.is_over or not kept or kept.get("job") != job_id:
+        if job is None or not job.is_over or not stored or stored.get("job") != job_id:
             return gr.skip()
-        return {**kept, "over": job.state}
+        return {**stored, "over": job.state}
 
     def watched(self, job_id: str) -> Iterator[tuple[Any, ...]]:
         """Draws a job until it is over."""

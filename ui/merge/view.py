@@ -67,13 +67,13 @@ def checks(report: Any, free_bytes: int) -> str:
     kinds = {"merged": 0, "copied": 0, "left_out": 0}
     for entry in report.account:
         kinds[entry.status] += 1
-    told = {entry.name for entry in report.account}  # these stand in the account below
+    listed = {entry.name for entry in report.account}  # these stand in the account below
     lines = [
         f'<li class="{_LOOKS[p.severity]}">'
         f"{f'<b>{escape(one_line(p.where))}</b>: ' if p.where else ''}"
         f"{escape(one_line(p.message))}</li>"
         for p in report.problems
-        if p.severity == "error" or p.where not in told
+        if p.severity == "error" or p.where not in listed
     ]
     if len(lines) > _ROWS:
         lines[_ROWS:] = [f'<li class="is-warning">and {len(lines) - _ROWS} more</li>']
@@ -91,19 +91,19 @@ def checks(report: Any, free_bytes: int) -> str:
 
 def account(entries: Sequence[Any]) -> str:
     """The tensors that are not simply merged, each with its reason, folded away."""
-    told = [entry for entry in entries if entry.reason]
-    if not told:
+    remarks = [entry for entry in entries if entry.reason]
+    if not remarks:
         return ""
     rows = "".join(
         f"<tr><td>{escape(one_line(e.name))}</td><td>{escape(e.status.replace('_', ' '))}</td>"
         f"<td>{escape(one_line(e.reason))}</td></tr>"
-        for e in told[:_ROWS]
+        for e in remarks[:_ROWS]
     )
-    more = f"<p>and {len(told) - _ROWS} more</p>" if len(told) > _ROWS else ""
+    more = f"<p>and {len(remarks) - _ROWS} more</p>" if len(remarks) > _ROWS else ""
     return (
-        f"<details class='account'><summary>{_plural(len(told), 'tensor')} with a remark</summary>"
-        f"<div class='scroll'><table><thead><tr><th>Tensor</th><th>Fate</th><th>Reason</th></tr>"
-        f"</thead><tbody>{rows}</tbody></table></div>{more}</details>"
+        f"<details class='account'><summary>{_plural(len(remarks), 'tensor')} with a remark"
+        "</summary><div class='scroll'><table><thead><tr><th>Tensor</th><th>Fate</th>"
+        f"<th>Reason</th></tr></thead><tbody>{rows}</tbody></table></div>{more}</details>"
     )
 
 
@@ -214,11 +214,11 @@ def drift_value(drift: Mapping[int | str | None, float]) -> dict[str, Any]:
     """What the drift panel draws: a bar per layer, a sentence, and the same as a table."""
     names = ["no layer" if layer is None else str(layer) for layer in drift]
     values = [float(value) for value in drift.values()]
-    told = drift_words(drift)
+    sentence = drift_words(drift)
     return {
         "figure": drift_figure(names, values),
-        "note": "Length of the change as a share of the base's own, layer by layer. " + told,
-        "summary": told,
+        "note": "Length of the change as a share of the base's own, layer by layer. " + sentence,
+        "summary": sentence,
         "table": {
             "head": ["layer", "moved by"],
             "rows": [[name, f"{value:.1%}"] for name, value in zip(names, values, strict=True)],

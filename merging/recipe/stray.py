@@ -73,6 +73,8 @@ def _home(key: str, valid: Collection[str]) -> str:
         "value": "to a parameter's value: [{filter: mlp, value: 0.5}, {value: 1}]",
         "model": "to the list of models: models: [{model: ...}]",
     }
+    if key in ("model", "layer_range") and "sources" in valid:
+        return "belongs to a model of the slice; move it under sources:"
     if key in homes and key not in valid:
         return f"has no effect here; move it {homes[key]}"
     if key in TOP_KEYS and key not in valid:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from merging import __version__
 from merging.checkpoints import Checkpoint, Family, open_checkpoint, staging
@@ -33,7 +34,8 @@ _KEY = ".key"
 _SMALL = 100_000  # bytes of a file that holds a key
 
 Results = Mapping[str, Checkpoint]
-MergeOne = Callable[[Recipe, Path, Results, bool, ProgressCallback | None], None]
+T = TypeVar("T")
+MergeOne = Callable[[Recipe, Path, Results, bool, ProgressCallback | None], T]
 """(recipe, folder, results of earlier stages, overwrite, progress): one stage is merged."""
 
 
@@ -54,14 +56,14 @@ class Ahead:
 def in_stages(
     recipe: Recipe,
     out: Path,
-    merge_one: MergeOne,
+    merge_one: MergeOne[T],
     *,
     folder: Path | None,
     overwrite: bool,
     resume: bool,
     shard_bytes: int,
     progress: ProgressCallback | None,
-) -> None:
+) -> list[tuple[str, T]]:
     """Merges all stages of a recipe and what uses them.
 
     Args:
@@ -69,6 +71,10 @@ def in_stages(
         merge_one: merges one of them.
         folder: where the others' results go, and stay; None for a hidden folder, which is removed
             in the end (with `resume` it is left where the merge ends early).
+
+    Returns:
+        What `merge_one` returned of every stage that was not there already, by its name; the last
+        is that of the recipe itself, "".
 
     Raises:
         MergeError: as `merge_one`, and before it whatever headers tell of any stage.
@@ -86,16 +92,19 @@ def in_stages(
             (home.folder / _KEY).write_text(_key(recipe))
         place = folder or (home.folder if home else out.parent)
         results: dict[str, Checkpoint] = {}
+        finished: list[tuple[str, T]] = []
         for index, one in enumerate(plan[:-1]):
             target, mark = place / one.name, place / f".{one.name}.stage"
             key = _key_of(one, results, shard_bytes)
             if not resume or not _is_done(target, mark, key):
-                merge_one(one.recipe, target, results, overwrite, bar.of(index))
+                done = merge_one(one.recipe, target, results, overwrite, bar.of(index))
+                finished.append((one.name, done))
                 mark.write_text(json.dumps({"key": key}))
             results[one.name] = open_checkpoint(target, one.name)
-        merge_one(recipe, out, results, overwrite, bar.of(len(plan) - 1))
+        last = merge_one(recipe, out, results, overwrite, bar.of(len(plan) - 1))
         if home is not None:
             home.remove()
+        return [*finished, ("", last)]
     except BaseException as error:
         told = in_words(error, out)
         goes_on = isinstance(told, MergeError) and not isinstance(told, VerificationFailed)

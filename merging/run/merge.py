@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -95,60 +96,38 @@ def merge(
     """
     started = time.perf_counter()
     out = located(out)
-    results: list[tuple[str, Result]] = []
+    merge_one = partial(
+        _merged, device=device, shard_bytes=shard_bytes, chunk=chunk, resume=resume, cancel=cancel,
+        engine=engine, residents=residents or Residents(),
+    )  # fmt: skip
+    if not recipe.stages:
+        return merge_one(recipe, out, {}, overwrite, progress)
+    results = in_stages(
+        recipe, out, merge_one, folder=None if stages is None else located(stages),
+        overwrite=overwrite, resume=resume, shard_bytes=shard_bytes, progress=progress,
+    )  # fmt: skip
+    return _of_all(results, time.perf_counter() - started)
 
-    def merge_one(
-        one: Recipe, target: Path, given: Results, replaces: bool, tell: ProgressCallback | None
-    ) -> None:
-        order = partial(
-            _merged,
-            one,
-            target,
-            given,
-            overwrite=replaces,
-            shard_bytes=shard_bytes,
-            resume=resume,
-            progress=tell,
-            cancel=cancel,
-            engine=engine,
-            residents=residents or Residents(),
-        )
-        results.append((target.name, order(device=device, chunk=chunk)))
 
-    if recipe.stages:
-        in_stages(
-            recipe,
-            out,
-            merge_one,
-            folder=None if stages is None else located(stages),
-            overwrite=overwrite,
-            resume=resume,
-            shard_bytes=shard_bytes,
-            progress=progress,
-        )
-    else:
-        merge_one(recipe, out, {}, overwrite, progress)
+def _of_all(results: Sequence[tuple[str, Result]], seconds: float) -> Result:
+    """The last of several stages' results, with what there is to say of all."""
     *earlier, (_, last) = results
     notes = [f"{name}: {note}" for name, one in earlier for note in one.notes]
-    return replace(
-        last,
-        seconds=time.perf_counter() - started,
-        peak_bytes=max(one.peak_bytes for _, one in results),
-        notes=(*notes, *last.notes),
-    )
+    peak = max(one.peak_bytes for _, one in results)
+    return replace(last, seconds=seconds, peak_bytes=peak, notes=(*notes, *last.notes))
 
 
 def _merged(
     recipe: Recipe,
     out: Path,
     given: Results,
+    overwrite: bool,
+    progress: ProgressCallback | None,
     *,
     device: str,
-    overwrite: bool,
     shard_bytes: int,
     chunk: int | None,
     resume: bool,
-    progress: ProgressCallback | None,
     cancel: threading.Event | None,
     engine: type[Stream] | None,
     residents: Residents,

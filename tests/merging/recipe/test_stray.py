@@ -32,6 +32,7 @@ def sliced(**keys: object) -> dict:
         ({**document("ties", 1), "models": [{"model": "a", "weight": 1}]},
          ["models[0]", "'weight'", "under parameters:"]),
         (sliced(weight=1), ["slices[0]", "'weight'", "under parameters:"]),
+        (sliced(layer_range=[0, 4]), ["slices[0]", "'layer_range'", "under sources:"]),
         (sliced(dtype="float16"), ["slices[0]", "'dtype'", "merge_method:"]),
         (sliced(sources=[{**SLICE["sources"][0], "weight": 1}]),
          ["slices[0]", "'weight'", "under parameters:"]),

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from merging.commands import check, console, demo, inspect, merge, trial
+from merging.commands import check, console, demo, inspect, materialise, merge, trial
 from merging.errors import Cancelled, MergeError
 from merging.system import interrupts, shortage
 
-COMMANDS = (merge, check, inspect, trial, demo)
+COMMANDS = (merge, check, materialise, inspect, trial, demo)
 
 
 def main(

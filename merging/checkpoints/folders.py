@@ -14,6 +14,7 @@ from merging.errors import BadFile
 from merging.system.documents import read_json
 
 MORE_TEMPLATES = "additional_chat_templates"
+CONTAINER = "container.json"  # see `checkpoints.container`
 _CONFIG = "config.json"
 _FORMATS = {
     "*.gguf": "GGUF weights ({}), which are converted and mostly quantized",
@@ -30,6 +31,11 @@ def not_a_model(folder: Path) -> str | None:
     """What a folder is and what to do about it, where it is plainly no whole model; else None."""
     if adapter := _adapter(folder):
         return adapter
+    if (folder / CONTAINER).exists():
+        return (
+            f"a container of several tasks ({CONTAINER}), no model itself; make one of a task's: "
+            "amalgam materialise CONTAINER TASK OUT"
+        )
     weights = next(folder.glob("*.safetensors"), None)
     for pattern, words in _FORMATS.items():
         file = next(iter(sorted(folder.glob(pattern))), None)

@@ -29,11 +29,17 @@ _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EBADF)
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to be written: its name, type (safetensors' name, "BF16") and shape."""
+    """A tensor to be written.
+
+    Attributes:
+        dtype: safetensors' name of the type, "BF16".
+        file: the file that it goes to; empty for the model's shards.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    file: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -90,7 +96,7 @@ class ModelWriter:
         self.out = Path(out)
         self._flush = Flush(self.out)
         self._overwrite = overwrite
-        self._places: dict[str, tuple[Path, int, TensorSpec]] = {}
+        self._places: dict[tuple[str, str], tuple[Path, int, TensorSpec]] = {}
         try:
             check_output(self.out, overwrite)
             self._staging = taken_up or staging.new(self.out)
@@ -107,13 +113,14 @@ class ModelWriter:
             self.discard()
             raise in_words(error, self.out) from error
 
-    def write(self, name: str, start: int, data: memoryview) -> None:
+    def write(self, name: str, start: int, data: memoryview, file: str = "") -> None:
         """Writes raw elements at element `start` of tensor `name`.
 
         Args:
             data: bytes of whole elements of the tensor's type, contiguous.
+            file: as in its `TensorSpec`.
         """
-        path, offset, spec = self._places[name]
+        path, offset, spec = self._places[file, name]
         data, width = memoryview(data).cast("B"), WIDTHS[spec.dtype]
         size = len(data)
         if len(data) % width or start * width + len(data) > spec.size_bytes:
@@ -184,6 +191,12 @@ class ModelWriter:
     def _create(
         self, specs: Sequence[TensorSpec], shard_bytes: int, metadata: dict[str, str]
     ) -> None:
+        for file in dict.fromkeys(spec.file for spec in specs if spec.file):
+            inside = [spec for spec in specs if spec.file == file]
+            self._create_shard(self.folder / file, inside, metadata)
+        specs = [spec for spec in specs if not spec.file]
+        if not specs and self._places:
+            return
         shards = plan_shards(specs, shard_bytes)
         names = _shard_names(len(shards))
         for shard, file in zip(shards, names, strict=True):
@@ -217,7 +230,7 @@ class ModelWriter:
             _reserve(handle.fileno(), 8 + len(text) + offset)
         position = 8 + len(text)
         for spec in specs:
-            self._places[spec.name] = (path, position, spec)
+            self._places[spec.file, spec.name] = (path, position, spec)
             position += spec.size_bytes
 
 

@@ -84,6 +84,10 @@ SCOPE = Knob(
     "Rank changes within each tensor, or over the whole model.",
     choices=("tensor", "model"),
 )  # fmt: skip
+CONTAINER = Knob(
+    "container", "All tasks in a container", False,
+    "Write the shared change and every task's mask; amalgam materialise makes a model of any.",
+)  # fmt: skip
 SEED = Knob("seed", "Seed", 0, "Same seed, same draw.", low=0, high=2**31 - 1, step=1)
 
 SOFT_BOUNDS = ("weight", "lambda")

@@ -69,6 +69,20 @@ class Pruning:
         return self.decide(reader).decisions
 
 
+@dataclass(frozen=True)
+class Shares:
+    """One change for all tasks, and what each takes of it: task t is base + factor * M_t * change.
+
+    Attributes:
+        factors: one per expert.
+        split: (reader, the pruned changes of one chunk) -> the change, float32, and M_t as bool of
+            every expert, all of the chunk's shape.
+    """
+
+    factors: Sequence[float]
+    split: Callable[[Any, Sequence[Any]], tuple[Any, Sequence[Any]]]
+
+
 def _no_passes(recipe: Recipe) -> int:
     return 0
 
@@ -164,6 +178,8 @@ class Consensus(Method):
         linear: True where the merged change is linear in the weights, unless `normalize` is on.
         needs_all: True where a model of weight 0 still counts, so that none can be missing.
         implied: mergekit's switches that it always has, where they are no knobs of its own.
+        share: (recipe, passes, pruning) -> what all tasks have in common and what is each one's, of
+            a method that makes a model per task: what a container holds.
     """
 
     kind: ClassVar[str] = "consensus"
@@ -173,6 +189,7 @@ class Consensus(Method):
     linear: bool = False
     needs_all: bool = False
     implied: Mapping[str, bool] = field(default_factory=dict)
+    share: Callable[[Recipe, Any, Pruning], Shares] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,5 +252,5 @@ class Preset:
 
 __all__ = [
     "GROUPS", "Blend", "Consensus", "Evidence", "Kept", "Method", "Passes", "Preset", "Pruned",
-    "Pruner", "Pruning", "Reader",
+    "Pruner", "Pruning", "Reader", "Shares",
 ]  # fmt: skip

@@ -18,6 +18,10 @@ negative one survives; by default nobody is elected there, as in the paper, and
 `zero_sign: negative` is the code's rule. A task equal to the base has lambda 0 (0 / 0 there).
 Masks compare signs and multiply nothing, so that tiny changes do not vanish. A task is always made
 from the base, never from another task, and rounded once.
+
+The result is one task's model, or, with `container`, u, all masks and rescalers, from which
+`amalgam materialise` makes any task's (`checkpoints.container`). u is kept in float32: every entry
+is one of the changes, and a difference of bfloat16 numbers need not be one.
 """
 
 from __future__ import annotations
@@ -25,9 +29,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from merging.declarations.knobs import WEIGHT, Knob
+from merging.declarations.knobs import CONTAINER, WEIGHT, Knob
 from merging.declarations.measures import Passes, Reader
-from merging.declarations.methods import Consensus, Evidence, Preset, Pruning
+from merging.declarations.methods import Consensus, Evidence, Preset, Pruning, Shares
 from merging.declarations.values import Recipe
 from merging.instructions import Decision, Eager, needs_of
 from merging.later import torch
@@ -126,28 +130,6 @@ def task(
     return base + bits * union * factor
 
 
-def packed(bits: torch.Tensor) -> torch.Tensor:
-    """A mask as bytes: entry i is bit i % 8 of byte i // 8, lowest first, row by row.
-
-    Args:
-        bits: bool of any shape, n entries.
-
-    Returns:
-        (ceil(n / 8),) uint8; the bits after the last entry are 0.
-    """
-    flat = bits.flatten()
-    whole = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).reshape(-1, 8)
-    places = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=bits.device)
-    return (whole * places).sum(dim=1, dtype=torch.uint8)
-
-
-def unpacked(data: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """A mask of that shape from its bytes, see `packed`."""
-    places = torch.arange(8, dtype=torch.uint8, device=data.device)
-    whole = (data.reshape(-1, 1) >> places) & 1
-    return whole.flatten()[: torch.Size(shape).numel()].reshape(*shape).bool()
-
-
 def _weighted(recipe: Recipe, reader: Reader, deltas: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     weights = recipe.weights_at(reader.entry)
     return [
@@ -158,18 +140,41 @@ def _weighted(recipe: Recipe, reader: Reader, deltas: Sequence[torch.Tensor]) ->
 
 def measure(recipe: Recipe, passes: Passes, pruning: Pruning) -> Evidence:
     """The task's rescaler, over the whole model."""
-    values, index = recipe.parameters, recipe.parameters["task"] - 1
-    if values["rescaler"] == "none":
-        return Evidence(1.0)
+    return Evidence(_rescalers(recipe, passes, pruning, [recipe.parameters["task"] - 1])[0])
 
-    def sums_of(reader: Reader) -> Sums:
-        decisions, total = pruning(reader), Sums(0.0, 0.0, 0)
+
+def share(recipe: Recipe, passes: Passes, pruning: Pruning) -> Shares:
+    """The unified change, and every task's mask and rescaler."""
+    zero_sign = recipe.parameters["zero_sign"]
+
+    def split(
+        reader: Reader, deltas: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        weighted = _weighted(recipe, reader, deltas)
+        union = unified(weighted, zero_sign)
+        return union, [mask(change, union) for change in weighted]
+
+    return Shares(_rescalers(recipe, passes, pruning, range(len(recipe.sources))), split)
+
+
+def _rescalers(
+    recipe: Recipe, passes: Passes, pruning: Pruning, tasks: Sequence[int]
+) -> list[float]:
+    """lambda_t of some tasks, in one pass."""
+    values = recipe.parameters
+    if values["rescaler"] == "none":
+        return [1.0] * len(tasks)
+
+    def sums_of(reader: Reader) -> list[Sums]:
+        decisions, totals = pruning(reader), [Sums(0.0, 0.0, 0)] * len(tasks)
         for start, stop in reader.spans(needs_of(decisions)):
             deltas = _weighted(recipe, reader, reader.pruned(decisions, start, stop))
-            total += sums(deltas[index], unified(deltas, values["zero_sign"]))
-        return total
+            union = unified(deltas, values["zero_sign"])
+            totals = [one + sums(deltas[t], union) for one, t in zip(totals, tasks, strict=True)]
+        return totals
 
-    return Evidence(rescaler(passes.map(sums_of), values["rescaler"]))
+    tensors = passes.map(sums_of)
+    return [rescaler(of_task, values["rescaler"]) for of_task in zip(*tensors, strict=True)]
 
 
 def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], scale: float) -> Eager:
@@ -198,6 +203,7 @@ METHODS = (
         measures=lambda recipe: True,
         decide=decide,
         check=check_task,
+        share=share,
         needs_all=True,
         unpredicted="What a task takes of the unified change, only the merge can tell.",
         knobs=(
@@ -217,6 +223,7 @@ METHODS = (
                 "none: nobody is elected. negative: the negative change is (authors' code).",
                 choices=ZERO_SIGNS,
             ),
+            CONTAINER,
         ),
     ),
 )

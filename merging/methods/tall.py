@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from merging.checkpoints import Entry
-from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
-from merging.declarations.measures import Reader
-from merging.declarations.methods import Consensus, Preset
+from merging.declarations.knobs import CONTAINER, LAMBDA, WEIGHT, Knob
+from merging.declarations.measures import Passes, Reader
+from merging.declarations.methods import Consensus, Preset, Pruning, Shares
 from merging.declarations.values import Recipe
 from merging.errors import RecipeError
 from merging.instructions import Decision, Eager
@@ -126,6 +126,23 @@ def decide_task(
     return Eager(chosen)
 
 
+def share(recipe: Recipe, passes: Passes, pruning: Pruning) -> Shares:
+    """The sum times lambda, and every task's mask."""
+
+    def split(
+        reader: Reader, deltas: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        entry = reader.entry
+        merged = add_up(deltas, recipe.weights_at(entry))
+        masks = [
+            mask(delta, merged, source.at("threshold", entry))
+            for delta, source in zip(deltas, recipe.sources, strict=True)
+        ]
+        return merged * recipe.at("lambda", entry), masks
+
+    return Shares([1.0] * len(recipe.sources), split)
+
+
 def check_task(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
     """The task is one of the recipe's models."""
     asked, count = recipe.parameters["task"], len(recipe.sources)
@@ -175,9 +192,10 @@ METHODS = (
         words="Add them up, and keep what task {task} relies on.",
         decide=decide_task,
         check=check_task,
+        share=share,
         needs_all=True,
         unpredicted="What a task relies on, only the merge can tell.",
-        knobs=(WEIGHT, LAMBDA, THRESHOLD, TASK),
+        knobs=(WEIGHT, LAMBDA, THRESHOLD, TASK, CONTAINER),
     ),
 )
 

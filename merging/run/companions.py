@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from merging.checkpoints import Checkpoint, Family, views
-from merging.checkpoints.folders import MORE_TEMPLATES, inner_folders
+from merging.checkpoints.folders import CONTAINER, MORE_TEMPLATES, inner_folders
 from merging.errors import BadCheckpoint, BadFile
 from merging.kinship import chat, giver_of
 from merging.recipe import Recipe
 from merging.system.documents import read_json
 
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "LICENSE*")
-_NOT_COPIED = ("config.json", "adapter_config.json", "scores.json", "*.index.json")
+_NOT_COPIED = ("config.json", "adapter_config.json", "scores.json", "*.index.json", CONTAINER)
 _INSIDE = (*_BESIDE, "*.safetensors")  # of folders that modules.json names: pooling, dense layers
 _TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",

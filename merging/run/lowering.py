@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from merging.declarations.measures import Passes, Reader
-from merging.declarations.methods import Consensus, Evidence, Pruned, Pruning
+from merging.declarations.methods import Consensus, Evidence, Pruned, Pruning, Shares
 from merging.declarations.values import Recipe
 from merging.instructions import Decision, Outcome
 from merging.methods import PRUNERS, RULES
@@ -69,6 +69,21 @@ def lower(recipe: Recipe, family: Passes) -> Lowering:
     family.cuts_may_wait = not (isinstance(rule, Consensus) and rule.measures(recipe))
     pruned = pruner.measure(recipe, family)
     if isinstance(rule, Consensus):
-        at_work = Pruning(pruner.law, lambda reader: pruner.decide(recipe, reader, pruned.values))
+        at_work = _at_work(recipe, pruned)
         return Lowering(recipe, pruned, rule.measure(recipe, family, at_work))
     return Lowering(recipe, pruned, rule.measure(recipe, family))
+
+
+def lower_shares(recipe: Recipe, family: Passes) -> tuple[Pruning, Shares]:
+    """As `lower`, where a recipe asks for a container: how changes are pruned, and what becomes of
+    them."""
+    rule = RULES[recipe.consensus]
+    assert isinstance(rule, Consensus) and rule.share is not None
+    family.cuts_may_wait = False
+    at_work = _at_work(recipe, PRUNERS[recipe.prune].measure(recipe, family))
+    return at_work, rule.share(recipe, family, at_work)
+
+
+def _at_work(recipe: Recipe, pruned: Evidence) -> Pruning:
+    pruner = PRUNERS[recipe.prune]
+    return Pruning(pruner.law, lambda reader: pruner.decide(recipe, reader, pruned.values))

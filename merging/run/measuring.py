@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from merging.declarations.methods import Pruning, Shares
 from merging.declarations.retention import Kept
 from merging.engines.eager import Stream, TensorReader
 from merging.errors import MergeError, NonFinite
 from merging.instructions import Decision, Outcome
 from merging.recipe import Recipe
-from merging.run.lowering import Lowering, lower
+from merging.run.lowering import Lowering, lower, lower_shares
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ def measure(recipe: Recipe, stream: Stream) -> Measured:
     """
     try:
         return Measured(lower(recipe, stream))
+    except NonFinite as error:
+        raise _culprit(stream, error) from None
+
+
+def measure_shares(recipe: Recipe, stream: Stream) -> tuple[Pruning, Shares]:
+    """As `measure`, where a recipe asks for a container."""
+    try:
+        return lower_shares(recipe, stream)
     except NonFinite as error:
         raise _culprit(stream, error) from None
 

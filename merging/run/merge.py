@@ -20,12 +20,11 @@ from merging.declarations.retention import Kept
 from merging.engines.eager import ProgressCallback, Stream
 from merging.engines.residents import Residents
 from merging.recipe import Recipe
-from merging.run import space
+from merging.run import container, space
 from merging.run.attempt import Order, attempt
 from merging.run.chain import Results, in_stages
 from merging.run.devices import device_for, peak_bytes, with_memory
 from merging.run.preflight import idle_filters, open_recipe
-from merging.run.tensors import specs_of
 
 
 @dataclass(frozen=True)
@@ -137,14 +136,13 @@ def _merged(
     check_output(out, overwrite)
     family = open_recipe(recipe, given)
     space.check_no_input(out, family.models)
-    space.check_space(out, specs_of(family, recipe))
+    space.check_space(out, container.specs_of(family, recipe))
     order = Order(
         recipe, family, out, overwrite, shard_bytes, resume, progress, cancel, engine, residents
     )
     wanted = device_for(device, family, recipe)
-    finished, used, steps_down = with_memory(
-        partial(attempt, order), wanted, chunk, residents.release
-    )
+    work = container.attempt if container.asked(recipe) else attempt
+    finished, used, steps_down = with_memory(partial(work, order), wanted, chunk, residents.release)
     return Result(
         out=out.resolve(),
         fingerprint=finished.fingerprint,

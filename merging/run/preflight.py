@@ -14,9 +14,9 @@ from merging.kinship import Problem
 from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 from merging.run import space
+from merging.run.container import specs_of
 from merging.run.opening import check_layers, open_models
 from merging.run.promises import promise
-from merging.run.tensors import specs_of
 from merging.sketches.foresight import foresee
 
 _NO_SUM = 1e-8  # weights whose sum is smaller in magnitude have no average

@@ -8,6 +8,7 @@ the same inputs writes the same bytes.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -47,21 +48,39 @@ def write_companions(folder: Path, recipe: Recipe, family: Family, digest: str) 
         digest: fingerprint of the merged tensors.
     """
     companions.write(folder, recipe, family)
-    (folder / RECIPE_FILE).write_text(recipe_with_record(recipe, family, digest))
+    write_record(folder, recipe, family, digest, inputs_of(family))
+
+
+def write_record(
+    folder: Path, recipe: Recipe, family: Family, digest: str, inputs: Mapping[str, str]
+) -> None:
+    """Writes amalgam.yaml and the model card.
+
+    Args:
+        inputs: fingerprints of the models, by name.
+    """
+    (folder / RECIPE_FILE).write_text(recipe_with_record(recipe, family, digest, inputs))
     (folder / "README.md").write_text(_card(recipe, digest))
 
 
-def recipe_with_record(recipe: Recipe, family: Family, digest: str) -> str:
+def inputs_of(family: Family) -> dict[str, str]:
+    """The fingerprints of a family's models, by name."""
+    return {  # opened anew: a family may know an expert's tensors by the base's names
+        model.name: fingerprint(open_checkpoint(model.folder, model.name))
+        for model in views.originals(family.models)
+    }
+
+
+def recipe_with_record(
+    recipe: Recipe, family: Family, digest: str, inputs: Mapping[str, str]
+) -> str:
     """amalgam.yaml's text: a recipe that can be run again, and its record."""
     documents = documents_of(portable(recipe))
     document = documents[-1]
     document["record"] = {
         "amalgam": __version__,
         "torch": version("torch").split("+")[0],
-        "inputs": {  # opened anew: a family may know an expert's tensors by the base's names
-            model.name: fingerprint(open_checkpoint(model.folder, model.name))
-            for model in views.originals(family.models)
-        },
+        "inputs": dict(inputs),
         "result": digest,
         "tensors": _counts(family),
     }

@@ -116,16 +116,3 @@ def test_differences_of_bfloat16_models_come_back_to_the_bit() -> None:
     union = emr.unified([change, -change / 2])
     model = emr.task(base.float(), union, emr.mask(change, union), 1.0)
     assert torch.equal(model.bfloat16(), expert)
-
-
-@pytest.mark.parametrize("shape", [(0,), (1,), (8,), (9,), (3, 5), (2, 4, 2)])
-def test_bits_are_packed_lowest_first_and_come_back(shape) -> None:
-    mask = torch.randn(shape, generator=torch.Generator().manual_seed(2)) > 0
-    data = emr.packed(mask)
-    assert data.dtype == torch.uint8 and data.numel() == (mask.numel() + 7) // 8
-    assert torch.equal(emr.unpacked(data, shape), mask)
-
-
-def test_the_order_of_the_bits() -> None:
-    assert emr.packed(torch.tensor(bits("100000010"))).tolist() == [129, 0]
-    assert emr.packed(torch.tensor(bits("010000001"))).tolist() == [2, 1]

@@ -1,13 +1,14 @@
 # make run    install what is needed and start the workbench
 # make test   install the test tools and a browser where absent, and run every test
-# make check  formatting, lint, types
+# make check  formatting, lint, types, the README's table of methods
+# make table  write that table anew from the methods' declarations
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-setup check format demo screenshots bench clean
+.PHONY: run setup test test-setup check table format demo screenshots bench clean
 
 run: setup
 	$(BIN)/python app.py $(ARGS)
@@ -44,6 +45,10 @@ check: $(VENV)/.tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m merging.commands.table README.md --check
+
+table: setup
+	$(BIN)/python -m merging.commands.table README.md
 
 format: $(VENV)/.tests
 	$(BIN)/ruff format .

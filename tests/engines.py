@@ -40,6 +40,13 @@ RECIPES = {
     "pcb_vision": ("pcb", {"density": 0.1, "variant": "vision"}),
     "pcb_of_magnitude": ("magnitude", {"density": 0.3, "consensus": "pcb", "pcb_density": 0.1}),
     "dppa_ties": ("dppa", {"density": 0.2, "consensus": "ties", "scale_dense": "max"}),
+    "slerp_schedule": ("slerp", {"t": [0, 0.7]}),
+    "nuslerp_rows": ("nuslerp", {"nuslerp_flatten": False, "weight": [0.4, 0.9]}),
+    "nuslerp_columns": ("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}),
+    "model_stock_rows": ("model_stock", {"filter_wise": True}),
+    "della_probability": ("della", {"density": 0.4, "rescale_by": "probability"}),
+    "breadcrumbs_rescaled": ("breadcrumbs", {"density": 0.3, "gamma": 0.05, "rescale": True}),
+    "sce_selected": ("sce", {"select_topk": 0.3}),
 }
 
 RECIPES |= {  # every other merge method, as a screen begins with it

@@ -343,13 +343,16 @@ class TensorReader:
         self._resident = entry.numel <= stream.resident
         self._kept: dict[int, torch.Tensor] = {}
 
-    def spans(self, needs: Needs = "chunk") -> Iterator[tuple[int, int]]:
+    def spans(self, needs: Needs = "chunk", multiple: int = 1) -> Iterator[tuple[int, int]]:
         """(start, stop) of every chunk; one empty span for an empty tensor.
 
         Args:
             needs: what a chunk must hold whole.
+            multiple: every chunk but the last holds a multiple of so many elements.
         """
         step = self.numel if self._resident or needs == "tensor" else self.stream.chunk
+        if step < self.numel:
+            step = max(step - step % multiple, multiple)
         if needs == "rows":
             step = max(step // self.columns, 1) * self.columns
         for start in range(0, max(self.numel, 1), max(step, 1)):
@@ -586,8 +589,8 @@ class TensorReader:
         """Inner products in float64 of the base and the experts' changes, (1 + E, 1 + E), the base
         first. Raises NonFinite naming the model."""
         total = np.zeros((1 + self.experts, 1 + self.experts))
-        for start, stop in self.spans():
-            total += grams.gram([self.base(start, stop), *self.deltas(start, stop)])
+        for start, stop in self.spans(multiple=grams.BLOCK):
+            total = grams.added(total, [self.base(start, stop), *self.deltas(start, stop)])
         if not np.isfinite(total).all():
             raise self.culprit(NonFinite("a value is NaN or infinite"))
         return total

@@ -438,7 +438,7 @@ class FusedReader(TensorReader):
         count = 1 + self.experts
         lower = np.zeros((count, count))
         types = (ctypes.c_int32 * self.experts)(*self._types[1:])
-        for start, stop in self._pieces():
+        for start, stop in self._blocks():
             pointers = (ctypes.c_void_p * self.experts)(
                 *(self._pointer(index + 1, start, stop) for index in range(self.experts))
             )
@@ -497,6 +497,12 @@ class FusedReader(TensorReader):
                     start, stop - start, values.ctypes.data, _TYPES[dtype], drift.ctypes.data,
                 )  # fmt: skip
             yield MergedChunk(start, values.data, bad == 0, float(drift[0]), float(drift[1]))
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) of pieces that hold whole blocks of a Gram matrix."""
+        for start in range(0, self.numel, max(self._step, 1)):
+            self.stream.check_cancelled()
+            yield start, min(start + self._step, self.numel)
 
     def _pieces(self, offset: int = 0, most: int = 1 << 62) -> Iterator[tuple[int, int]]:
         """(start, stop) of pieces inside which every ring's bounds are constant.

@@ -19,6 +19,8 @@ def gram_of(recipe: Recipe, reader: Reader) -> np.ndarray:
 
 
 def combined(recipe: Recipe, coefficients: Sequence[float]) -> Outcome:
-    """The points times their coefficients, added up; beside the base where it is the origin."""
-    weights = tuple(coefficients)
-    return Outcome(Sum(weights), base_weight=1.0 if recipe.origin else sum(weights))
+    """The points times their coefficients, each rounded to float32 once, added up; beside the base
+    where it is the origin."""
+    weights = tuple(float(np.float32(one)) for one in coefficients)
+    base = 1.0 if recipe.origin else float(np.float32(sum(coefficients)))
+    return Outcome(Sum(weights), base_weight=base)

@@ -59,7 +59,7 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
     cuts = largest_cuts(reader.order_statistics, reader.stops, numel, keeps)
     nested = [counts_of(row, numel) for row in cuts]
     rings = [
-        magnitude.rings(recipe, reader, index, row, factors)
+        magnitude.rings(recipe, reader, index, row, factors, summed=SKIPPING)
         if keeps[index][0]
         else magnitude.rings(recipe, reader, index, row[1:], ((1.0,),) * reader.experts)
         for index, row in enumerate(cuts)

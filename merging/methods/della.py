@@ -21,9 +21,10 @@ tensors with three axes and more mergekit ranks along the second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
-from merging.checkpoints import short_names
+from merging.checkpoints import Entry, short_names
 from merging.declarations.knobs import DENSITY, SEED, Knob
 from merging.declarations.laws import Law
 from merging.declarations.measures import Reader
@@ -138,6 +139,26 @@ def _draw(recipe: Recipe, reader: Reader, index: int, name: str) -> Decision:
     return Eager(lambda delta, start: rows(delta, start) * scale, "rows")
 
 
+def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
+    """A remark for every model whose epsilon does not fit its density."""
+    remarks = []
+    for source in recipe.sources:
+        density, epsilon = source.density.constant, source.values["epsilon"].constant
+        if density is not None and epsilon is not None:
+            pairs = [] if entries else [(density, epsilon)]
+        else:
+            pairs = [(source.at("density", one), source.at("epsilon", one)) for one in entries]
+        fits = ((d, e, narrowed(d, e)) for d, e in pairs if 0.0 < d < 1.0)
+        for density, epsilon, fitting in fits:
+            if fitting < epsilon:
+                remarks.append(
+                    f"{source.model}: epsilon {epsilon:g} leaves probabilities outside 0 to 1 at "
+                    f"density {density:g}; {fitting:g} is taken there"
+                )
+                break
+    return remarks
+
+
 METHODS = (
     Pruner(
         id="della",
@@ -150,6 +171,7 @@ METHODS = (
         law=Law("random"),
         place=5,
         decide=decide,
+        check=check,
         unpredicted="Large changes stay more often than the map shows.",
         knobs=(
             DENSITY,

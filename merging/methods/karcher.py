@@ -90,7 +90,7 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     """The models' sum."""
     values = recipe.parameters
     gram = gram_of(recipe, reader)
-    return combined(recipe, coefficients(gram, values["max_iter"], values["tol"]))
+    return combined(recipe, coefficients(gram, values["max_iter"], recipe.at("tol", reader.entry)))
 
 
 METHODS = (
@@ -115,6 +115,7 @@ METHODS = (
                 low=0.0,
                 high=1.0,
                 step=1e-5,
+                scheduled=True,
             ),
         ),
     ),

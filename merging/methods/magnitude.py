@@ -95,16 +95,20 @@ def largest(
 
 def rings(
     recipe: Recipe, reader: Reader, index: int, cuts: Sequence[Cut], factors: Factors,
-    offset: int = 0,
+    offset: int = 0, summed: Sequence[float] | None = None,
 ) -> Decision:  # fmt: skip
-    """One expert's rings between its cuts, rescaled where the recipe says so."""
+    """One expert's rings between its cuts, rescaled where the recipe says so.
+
+    Args:
+        summed: factors of what rescaling counts as kept; all rings by default.
+    """
     own = factors[index]
     if all(cut == KEEP_ALL for cut in cuts):
         return Keep(own[0])
     decision = Rings(tuple(cuts), own, offset)
     if not recipe.parameters.get("rescale"):
         return decision
-    ratio = l1_ratio(reader, index, replace(decision, factors=(1.0,) * len(own)))
+    ratio = l1_ratio(reader, index, replace(decision, factors=tuple(summed or (1.0,) * len(own))))
     return replace(decision, factors=tuple(factor * ratio for factor in own))
 
 

@@ -65,10 +65,10 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     weights = recipe.weights_at(reader.entry)
     if len(weights) == 1:
         return combined(recipe, (1.0,))
-    values = recipe.parameters
     shares = coefficients(
-        gram_of(recipe, reader), weights, normalize=values["normalize_weights"], eps=values["eps"]
-    )
+        gram_of(recipe, reader), weights, normalize=recipe.parameters["normalize_weights"],
+        eps=recipe.at("eps", reader.entry),
+    )  # fmt: skip
     return combined(recipe, shares)
 
 
@@ -93,7 +93,14 @@ METHODS = (
                 "Divide the weights by their sum.",
             ),
             Knob(
-                "eps", "Smallest length", 1e-8, "Added to lengths.", low=0.0, high=1e-3, step=1e-8
+                "eps",
+                "Smallest length",
+                1e-8,
+                "Added to lengths.",
+                low=0.0,
+                high=1e-3,
+                step=1e-8,
+                scheduled=True,
             ),
         ),
     ),

@@ -91,12 +91,13 @@ EPSILON = Knob(
     low=0.0,
     high=1.0,
     step=1e-5,
+    scheduled=True,
 )
 
 
 def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Eager:
     """Element by element."""
-    epsilon = recipe.parameters["epsilon"]
+    epsilon = recipe.at("epsilon", reader.entry)
     return Eager(lambda deltas, start: merge(deltas, epsilon))
 
 
@@ -104,12 +105,11 @@ def decide_plus(
     recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None
 ) -> Eager:
     """Element by element, once shared and unique entries are counted."""
-    values = recipe.parameters
-    epsilon = values["epsilon"]
+    epsilon, r, alpha = (recipe.at(one, reader.entry) for one in ("epsilon", "r", "alpha"))
     total = np.zeros((2, reader.experts), dtype=np.int64)
     for start, stop in reader.spans(needs_of(decisions)):
         total += counts(reader.pruned(decisions, start, stop), epsilon)
-    shares = factors(total, values["r"], values["alpha"], epsilon)
+    shares = factors(total, r, alpha, epsilon)
     return Eager(lambda deltas, start: merge(deltas, epsilon, shares))
 
 
@@ -153,6 +153,7 @@ METHODS = (
                 low=0.0,
                 high=10.0,
                 step=0.05,
+                scheduled=True,
             ),
             Knob(
                 "alpha",
@@ -162,6 +163,7 @@ METHODS = (
                 low=0.0,
                 high=10.0,
                 step=0.05,
+                scheduled=True,
             ),
             LAMBDA,
         ),

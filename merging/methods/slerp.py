@@ -10,6 +10,9 @@ at right angles), and where |cos theta| > 0.9995 the two are blended in a straig
 tuned from one base are nearly always that close, so that SLERP is linear for them; the arc bends
 where models differ widely, in biases and in models trained apart.
 
+Where we differ: a base that is neither of the two models, which mergekit refuses as it does recipes
+without a base, leaves its place to the first model listed: t = 0. It lends config and tokenizer.
+
 The points are the two models themselves. The coefficients do not sum to 1 on an arc, so that of a
 base and the other's change d, merged = (c_a + c_b) base + c_b d.
 """
@@ -17,9 +20,11 @@ base and the other's change d, merged = (c_a + c_b) base + c_b d.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from merging.checkpoints import Entry
 from merging.declarations.knobs import Knob
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Blend, Preset
@@ -59,6 +64,17 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     return combined(recipe, (pair[first], pair[1 - first]))
 
 
+def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
+    """A remark where the base is neither of the two."""
+    names = [source.model for source in recipe.sources]
+    if entries or recipe.base in names:
+        return ()
+    return (
+        f"slerp goes from {names[0]} (t = 0) to {names[1]} (t = 1); base_model {recipe.base} is "
+        "neither, and only lends its config and tokenizer",
+    )
+
+
 METHODS = (
     Blend(
         id="slerp",
@@ -69,6 +85,7 @@ METHODS = (
         url="https://doi.org/10.1145/325334.325242",
         words="Go {t} of the way from the base to the other, along the arc between them.",
         decide=decide,
+        check=check,
         least=2,
         most=2,
         adds_base=lambda document, models: len(models) < 2,

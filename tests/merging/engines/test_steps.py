@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from merging.checkpoints import Entry, Family, open_family
-from merging.engines import eager
+from merging.engines import eager, fused
 from merging.engines.eager import Stream, TensorReader
 from merging.engines.fused import FusedStream
 from merging.errors import NonFinite
@@ -105,6 +105,27 @@ def test_inner_products_of_the_base_and_the_changes(engine, name, family) -> Non
     gram = engine(family, chunk=4).open(entry_of(family, name)).gram()
     assert np.allclose(gram, (points @ points.T).numpy(), rtol=1e-12, atol=1e-12)
     assert np.array_equal(gram, gram.T)
+
+
+def test_inner_products_are_the_same_bits_in_every_engine_and_chunking(
+    tmp_path: Path, monkeypatch
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for name, dtype in {"base": torch.float32, "a": torch.bfloat16, "b": torch.float16}.items():
+        values = torch.randn(61, 83, generator=generator)
+        (tmp_path / name).mkdir()
+        save_file({"w": values.to(dtype)}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "llama"}')
+    family = open_family(tmp_path / "base", {"a": tmp_path / "a", "b": tmp_path / "b"})
+    (entry,) = family.merged
+    grams = set()
+    for engine, chunk in ((Stream, None), (Stream, 100), (Stream, 1500), (FusedStream, None)):
+        stream = engine(family, chunk=chunk)
+        stream.resident = 0 if chunk else stream.resident
+        grams.add(stream.open(entry).gram().tobytes())
+    monkeypatch.setattr(fused, "PIECE_BYTES", 1)
+    grams.add(FusedStream(family).open(entry).gram().tobytes())
+    assert len(grams) == 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)

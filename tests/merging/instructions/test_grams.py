@@ -20,13 +20,23 @@ def test_inner_products_of_whole_tensors_rows_and_columns() -> None:
     assert grams.of_rows([A, B], along=0)[..., 1].tolist() == [[5.0, -1.0], [-1.0, 1.0]]
 
 
-def test_chunks_add_up() -> None:
-    rows = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
-    parts = grams.gram(rows[:, :300].unbind()) + grams.gram(rows[:, 300:].unbind())
-    assert np.allclose(parts, grams.gram(rows.unbind()), rtol=1e-13)
-    columns = rows.view(3, 100, 10)
-    halves = [grams.of_rows(half.unbind(), along=0) for half in columns.split(40, dim=1)]
-    assert np.allclose(sum(halves), grams.of_rows(columns.unbind(), along=0), rtol=1e-12)
+def test_chunks_of_whole_blocks_give_the_bits_of_the_tensor() -> None:
+    points = torch.randn(3, 2000, generator=torch.Generator().manual_seed(0)).unbind()
+    whole = grams.gram(points)
+    total = np.zeros((3, 3))
+    for start, stop in ((0, 512), (512, 1536), (1536, 2000)):
+        total = grams.added(total, [point[start:stop] for point in points])
+    assert total.tobytes() == whole.tobytes()
+    assert np.allclose(whole, np.array([[float(a @ b) for b in points] for a in points]), rtol=1e-5)
+
+
+def test_a_block_is_added_up_in_lanes_whose_halves_meet() -> None:
+    # 1e16 + 1 is 1e16 in float64: where the ones meet first, they count
+    ones = torch.zeros(1, 512, dtype=torch.float64)
+    ones[0, 0], ones[0, 32], ones[0, 64] = 1e16, 1.0, 1.0  # one lane, one after the other
+    assert grams.sums_of_blocks(ones.clone()).item() == 1e16
+    ones[0, 32], ones[0, 64], ones[0, 1], ones[0, 17] = 0.0, 0.0, 1.0, 1.0  # lanes 1 and 17 meet
+    assert grams.sums_of_blocks(ones.clone()).item() == 1e16 + 2
 
 
 def test_products_are_not_rounded_to_float32() -> None:

@@ -11,9 +11,10 @@ nearer to the base than their cosines say. Two changes at least.
 
 Where we differ: where changes oppose each other (c < 0) t leads away from the models, and near
 c = -1 / (n - 1) without end: -2 for two changes with c = -0.5. `opposed` says what then happens.
-`bounded` (the default): as long as t >= -1, the formula; beyond, the base stays, as it does in
-mergekit where the divisor is below 1e-6. `base`: the base stays wherever c < 0; the paper's
-geometry has t in [0, 1] only. `mergekit`: the formula down to that divisor.
+`bounded` (the default): the formula as long as t >= -n, which is c >= -1/n: changes of one length
+give no longer one. Beyond, the base stays, as it does in mergekit where the divisor is below 1e-6.
+`base`: the base stays wherever c < 0; the paper's geometry has t in [0, 1] only. `mergekit`: the
+formula down to that divisor.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from merging.later import torch
 SMALLEST = 1e-6  # a product of two lengths below this counts as this
 SINGULAR = 1e-6  # a divisor below this leaves the base
 LOWEST = {"bounded": -1.0, "base": 0.0, "mergekit": -np.inf}
-"""t below this leaves the base."""
+"""t / n below this leaves the base."""
 
 
 def coefficients(gram: np.ndarray, opposed: str = "bounded") -> tuple[float, ...]:
@@ -66,7 +67,7 @@ def ratio(gram: np.ndarray, opposed: str = "bounded") -> np.ndarray:
     divisor = 1.0 + (count - 1) * cosine
     singular = np.abs(divisor) < SINGULAR
     t = count * cosine / np.where(singular, 1.0, divisor)
-    return np.where(singular | (t < LOWEST[opposed]), 0.0, t)
+    return np.where(singular | (t < LOWEST[opposed] * count), 0.0, t)
 
 
 def rows(changes: Sequence[torch.Tensor], opposed: str = "bounded") -> torch.Tensor:
@@ -115,8 +116,8 @@ METHODS = (
                 "opposed",
                 "Opposed changes",
                 "bounded",
-                "bounded: the formula down to a share of -1. base: the base stays where changes "
-                "oppose each other. mergekit: its formula, without end.",
+                "bounded: the formula, until it leads farther away than the models are. base: the "
+                "base stays where changes oppose each other. mergekit: the formula, without end.",
                 choices=("bounded", "base", "mergekit"),
             ),
         ),

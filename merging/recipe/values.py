@@ -83,8 +83,9 @@ def check_switches(
     if "normalize" in knobs or "normalize" not in values:
         return
     normalizes = switch(values["normalize"], "normalize")
-    if isinstance(rule, Consensus) and normalizes != rule.implied.get("normalize"):
-        raise RecipeError(f"normalize: false is not supported with {rule.kind}: {rule.id}")
+    if isinstance(rule, Consensus) and normalizes != rule.implied.get("normalize", normalizes):
+        given = str(normalizes).lower()
+        raise RecipeError(f"normalize: {given} is not supported with {rule.kind}: {rule.id}")
 
 
 def idle(values: Mapping[str, Any], knobs: Mapping[str, Knob], rule: Method) -> list[str]:
@@ -92,8 +93,9 @@ def idle(values: Mapping[str, Any], knobs: Mapping[str, Knob], rule: Method) -> 
     remarks = []
     if "int8_mask" in values:
         remarks.append("int8_mask has no effect: it saves mergekit memory that is not taken here")
+    silent = ("rescale", *rule.implied) if isinstance(rule, Consensus) else ()
     for key in SWITCHES:
-        if key in values and key not in knobs and not isinstance(rule, Consensus):
+        if key in values and key not in (*knobs, *silent):
             remarks.append(f"{key} has no effect with {rule.id}")
     return remarks
 

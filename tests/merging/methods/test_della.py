@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from merging import recipe as recipes
 from merging.instructions import draws, elections, sums
 from merging.methods.della import l1_scale, limits, narrowed, prune
 from merging.methods.random import draw_keys
@@ -102,6 +103,20 @@ def test_epsilon_is_narrowed_to_what_leaves_probabilities(
     found = probabilities(row, density, epsilon)
     assert found.min() >= 0 and found.max() <= 1
     assert found.mean().item() == pytest.approx(density, abs=1e-6)
+
+
+def test_a_narrowed_epsilon_is_remarked_on() -> None:
+    models = [{"model": "a"}, {"model": "c", "parameters": {"density": 0.5}}]
+    recipe = recipes.from_mapping(
+        {
+            "merge_method": "della",
+            "base_model": "b",
+            "models": models,
+            "parameters": {"density": 0.9, "epsilon": 0.15},
+        }
+    )
+    (note,) = recipe.notes
+    assert note.startswith("a: epsilon 0.15 ") and note.endswith("0.1 is taken there")
 
 
 def test_draws_depend_on_the_index_not_on_the_chunks() -> None:

@@ -49,15 +49,20 @@ def pair(cosine: float, length: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("cosine", "expected"), [(1.0, 1.0), (0.5, 2 / 3), (0.0, 0.0), (-0.2, -0.5), (-1 / 3, -1.0)]
+    ("cosine", "expected"), [(1.0, 1.0), (0.5, 2 / 3), (0.0, 0.0), (-0.2, -0.5), (-0.5, -2.0)]
 )
 def test_t_of_two_changes(cosine: float, expected: float) -> None:
     assert float(ratio(pair(cosine + 1e-12))) == pytest.approx(expected, abs=1e-9)
 
 
 def test_where_t_runs_away_the_base_stays() -> None:
-    assert float(ratio(pair(-0.5))) == 0.0
-    assert float(ratio(pair(-0.5), "mergekit")) == pytest.approx(-2.0)
+    assert float(ratio(pair(-0.51))) == 0.0
+    assert float(ratio(pair(-0.51), "mergekit")) == pytest.approx(-1.02 / 0.49)
+    three = np.full((3, 3), -0.34)
+    np.fill_diagonal(three, 1.0)
+    assert float(ratio(three)) == 0.0
+    np.fill_diagonal(three, 1.03)  # a cosine of -0.3301, t = -0.9903 / 0.3398
+    assert float(ratio(three)) == pytest.approx(-2.914, abs=1e-3)
     assert float(ratio(pair(-0.999), "mergekit")) == pytest.approx(-1998.0)
     assert float(ratio(pair(-1.0), "mergekit")) == 0.0  # its divisor is 0
 

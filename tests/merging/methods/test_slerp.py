@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from merging.errors import NonFinite
+from merging import recipe as recipes
+from merging.errors import NonFinite, RecipeError
 from merging.instructions import grams
 from merging.methods.slerp import coefficients
+from tests.families import llama, tuned, write_model
+from tests.families import merged as merge_of
 from tests.shelf import Case, blend, cases
 
 
@@ -60,3 +65,36 @@ def test_a_tensor_of_zeros_is_at_right_angles_to_all_others() -> None:
 def test_a_tensor_that_is_not_finite_is_an_error() -> None:
     with pytest.raises(NonFinite):
         merged([torch.tensor([float("nan"), 1.0]), torch.ones(2)], 0.5)
+
+
+def test_a_base_that_is_neither_model_lends_its_files_only(tmp_path: Path) -> None:
+    base = llama(0, layers=1, hidden=8, kv=8, inner=12, vocab=8)
+    for name, tensors in {"b": base, "a": tuned(base, 1), "c": tuned(base, 2, scale=0.05)}.items():
+        write_model(tmp_path / name, tensors)
+    plain = {"merge_method": "slerp", "models": ["a", "c"], "parameters": {"t": 0.3}}
+    third = recipes.from_mapping({**plain, "base_model": "b"}, tmp_path)
+    assert [note for note in third.notes if "slerp goes from a (t = 0) to c (t = 1)" in note]
+    beside = merge_of({**plain, "base_model": "b"}, tmp_path, tmp_path / "third")
+    among = merge_of({**plain, "base_model": "a"}, tmp_path, tmp_path / "first")
+    assert recipes.from_mapping({**plain, "base_model": "a"}, tmp_path).notes == ()
+    for name, tensor in among.items():
+        assert torch.allclose(beside[name], tensor, rtol=0.0, atol=2e-6)
+
+
+def test_t_given_to_a_model_is_answered_with_where_it_belongs() -> None:
+    models = ["a", {"model": "c", "parameters": {"t": 0.4}}]
+    for form in (
+        {"models": models},
+        {
+            "slices": [
+                {
+                    "sources": [
+                        {"model": "a", "layer_range": [0, 2]},
+                        {"model": "c", "layer_range": [0, 2], "parameters": {"t": 0.4}},
+                    ]
+                }
+            ]
+        },
+    ):
+        with pytest.raises(RecipeError, match=r"c: t .*parameters:"):
+            recipes.from_mapping({"merge_method": "slerp", "base_model": "a", **form})

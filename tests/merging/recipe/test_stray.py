@@ -55,6 +55,9 @@ def test_what_changes_nothing_is_taken_with_a_remark() -> None:
     assert [note for note in notes.notes if note.startswith("int8_mask has no effect")]
     slerp = from_mapping(document("slerp", 1, {"t": 0.5, "normalize": True}))
     assert "normalize has no effect with slerp" in slerp.notes
+    for value in (True, False):  # mergekit's sce knows nothing of it either
+        sce = from_mapping(document("sce", 2, {"normalize": value}))
+        assert "normalize has no effect with sce" in sce.notes
 
 
 def test_a_value_of_the_whole_recipe_may_be_said_again_by_a_model() -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from merging.checkpoints import Entry, Family
-from merging.instructions import Competition, Decision, Needs
+from merging.instructions import Competition, Decision, Needs, Unified
 from merging.selection.statistics import OrderStatistic
-from merging.selection.tied import Band, Looked, Parted
+from merging.selection.tied import Band, Cut, Looked, Parted
 
 if TYPE_CHECKING:
     from merging.later import torch
@@ -92,6 +92,28 @@ class Reader(Protocol):
         first: see `instructions.grams`. Raises NonFinite naming the model."""
         ...
 
+    def pruned_norms(self, expert: int, decision: Decision) -> tuple[float, float]:
+        """Sums of |delta| and of |pruned delta| of one expert, in float64."""
+        ...
+
+    def spread(self, decisions: Sequence[Decision]) -> Spread:
+        """A reader whose one expert's change is the variance of the experts' pruned changes."""
+        ...
+
+    def energies(self, decisions: Sequence[Decision], cut: Cut) -> np.ndarray:
+        """Sums of squares of every expert's pruned changes where their variance is inside a cut,
+        (E,) float64."""
+        ...
+
+    def unified_norms(self, decisions: Sequence[Decision], unified: Unified) -> tuple[float, float]:
+        """Sums of |change| of a task and of |its share of the unified change|, in float64."""
+        ...
+
+    def shared_counts(self, decisions: Sequence[Decision], epsilon: float) -> np.ndarray:
+        """Per expert, entries that others changed too and entries that it changed alone, by more
+        than epsilon, (E, 2) int64."""
+        ...
+
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
         """Magnitudes of the changes at ascending ranks, per expert."""
         ...
@@ -134,6 +156,14 @@ class Reader(Protocol):
 
     def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
         """Entries whose weighted sum of pruned changes is above 0, minus those below."""
+        ...
+
+
+class Spread(Reader, Protocol):
+    """The variance over the experts, read as if it were the change of one."""
+
+    def differing(self) -> int:
+        """Entries whose variance is above 0."""
         ...
 
 

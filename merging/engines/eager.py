@@ -29,14 +29,18 @@ from merging.instructions import (
     Eager,
     Needs,
     Outcome,
+    Ranked,
+    Unified,
     apply,
     combine,
     competitions,
     elections,
     elementary,
     grams,
+    masks,
     needs_of,
 )
+from merging.instructions.eager import widest
 from merging.later import torch
 from merging.selection.statistics import (
     HALF,
@@ -46,7 +50,7 @@ from merging.selection.statistics import (
     sweep_rows,
     upper_histogram,
 )
-from merging.selection.tied import Band, Looked, Parted, stops
+from merging.selection.tied import Band, Cut, Looked, Parted, stops
 
 CHUNK = 1 << 20  # elements per chunk
 GPU_CHUNK = 1 << 24  # on a GPU, where a launch costs as much as some 100,000 elements
@@ -408,7 +412,7 @@ class TensorReader:
         ]
 
     def _apply(self, decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
-        if not isinstance(decision, Eager):
+        if not isinstance(decision, Eager | Ranked):
             return apply(decision, delta, start)
         return apply(decision, self.shaped(delta, decision.needs), start).reshape(-1)
 
@@ -574,7 +578,7 @@ class TensorReader:
         self, combination: Combination, deltas: list[torch.Tensor], start: int
     ) -> torch.Tensor:
         if not isinstance(combination, Eager):
-            return combine(combination, deltas)
+            return combine(combination, deltas, start)
         shaped = [self.shaped(delta, combination.needs) for delta in deltas]
         return combine(combination, shaped, start).reshape(-1)
 
@@ -593,6 +597,53 @@ class TensorReader:
             total = grams.added(total, [self.base(start, stop), *self.deltas(start, stop)])
         if not np.isfinite(total).all():
             raise self.culprit(NonFinite("a value is NaN or infinite"))
+        return total
+
+    def pruned_norms(self, expert: int, decision: Decision) -> tuple[float, float]:
+        """Sums of |delta| and of |pruned delta| of one expert, in float64."""
+        before = after = 0.0
+        for start, stop in self.spans(needs_of([decision])):
+            delta = self.delta(expert, start, stop)
+            before += elementary.total(delta.abs())
+            after += elementary.total(self._apply(decision, delta, start).abs())
+        return before, after
+
+    def spread(self, decisions: Sequence[Decision]) -> SpreadReader:
+        """A reader whose one expert's change is the variance of the experts' pruned changes."""
+        return SpreadReader(self, decisions)
+
+    def energies(self, decisions: Sequence[Decision], cut: Cut) -> np.ndarray:
+        """Sums of squares of every expert's pruned changes where their variance is inside a cut,
+        (E,) float64."""
+        total = np.zeros(self.experts)
+        for start, stop in self.spans(needs_of(decisions)):
+            for index, delta in enumerate(
+                masks.selected(self.pruned(decisions, start, stop), cut, start)
+            ):
+                total[index] += elementary.total(delta * delta)
+        return total
+
+    def unified_norms(self, decisions: Sequence[Decision], unified: Unified) -> tuple[float, float]:
+        """Sums of |change| of a task and of |its share of the unified change|, in float64."""
+        change = masked = 0.0
+        for start, stop in self.spans(needs_of(decisions)):
+            deltas = masks.weigh(self.pruned(decisions, start, stop), unified.weights)
+            union = masks.unified(deltas, unified.zero_is_negative)
+            own = deltas[unified.task]
+            change += elementary.total(own.abs())
+            masked += elementary.total((masks.has_sign_of(own, union) * union).abs())
+        return change, masked
+
+    def shared_counts(self, decisions: Sequence[Decision], epsilon: float) -> np.ndarray:
+        """Per expert, entries that others changed too and entries that it changed alone, by more
+        than epsilon, (E, 2) int64."""
+        total = np.zeros((self.experts, 2), dtype=np.int64)
+        for start, stop in self.spans(needs_of(decisions)):
+            active = [delta.abs() > epsilon for delta in self.pruned(decisions, start, stop)]
+            together = sum(own.to(torch.int32) for own in active)
+            for index, own in enumerate(active):
+                shared = int((own & (together > 1)).sum())
+                total[index] += (shared, int(own.sum()) - shared)
         return total
 
     def read(self, model: Checkpoint, start: int, stop: int) -> torch.Tensor:
@@ -623,3 +674,35 @@ class TensorReader:
         if self._resident:
             self._kept[expert] = delta
         return delta
+
+
+class SpreadReader(TensorReader):
+    """Reads the variance over the experts as if it were the change of one.
+
+    Args:
+        reader: of the experts.
+        decisions: what is pruned before.
+    """
+
+    def __init__(self, reader: TensorReader, decisions: Sequence[Decision]) -> None:
+        super().__init__(reader.stream, reader.entry)
+        self.experts = 1
+        self._reader, self._decisions = reader, decisions
+        self._resident = False
+
+    def spans(self, needs: Needs = "chunk") -> Iterator[tuple[int, int]]:
+        """As TensorReader."""
+        return self._reader.spans(widest([needs, needs_of(self._decisions)]))
+
+    def differing(self) -> int:
+        """Entries whose variance is above 0."""
+        ((count,),) = self.count_above([[0.0]])
+        return count
+
+    def deltas(self, start: int, stop: int) -> list[torch.Tensor]:
+        """As TensorReader."""
+        return [masks.variance(self._reader.pruned(self._decisions, start, stop))]
+
+    def delta(self, expert: int, start: int, stop: int) -> torch.Tensor:
+        """As TensorReader."""
+        return self.deltas(start, stop)[0]

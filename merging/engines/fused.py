@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS
 from merging.declarations.measures import Near
 from merging.engines.eager import RUN as SAMPLED_RUN
-from merging.engines.eager import MergedChunk, Profile, Stream, TensorReader
+from merging.engines.eager import MergedChunk, Profile, SpreadReader, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
 from merging.instructions import (
+    Clip,
     Combination,
     Competition,
     Decision,
@@ -37,21 +39,28 @@ from merging.instructions import (
     Election,
     Keep,
     Outcome,
+    Ranked,
+    Relied,
     Rings,
+    Selected,
+    Shared,
     Sum,
+    Unified,
     needs_of,
     sums,
 )
+from merging.instructions.masks import Masks
 from merging.kernels.looks import Looks, pieces_of
 from merging.kernels.windows import Mapping, Window, gather, lost
 from merging.selection import brackets
 from merging.selection.collected import Collected
 from merging.selection.statistics import HALF, UPPER, OrderStatistic, statistics
-from merging.selection.tied import RUN, Band, Looked, Parted, edges, place, stops
+from merging.selection.tied import KEEP_ALL, RUN, Band, Cut, Looked, Parted, edges, place, stops
 
 # Raw bytes of all models that a worker holds at a time: few enough to stay small beside a model,
 # and enough that the system seldom has to be asked for more.
 PIECE_BYTES = 32 << 20
+TORCH_CHUNK = 1 << 17  # elements that steps without loops work on at a time
 AT_ONCE = 1 << 19  # elements merged at a time: they are still in the cache when they are written
 PASSING_BYTES = 96 << 20  # where nothing is read twice, and no room is needed for what stays
 KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers together
@@ -71,6 +80,8 @@ _NEAR_SHARE, _NEAR_ROOM = 64, 4096  # entries near a value: one in so many, and 
 _Held = tuple[int, int, int, "Window | np.ndarray"]
 """First and last element, their address, and what holds them."""
 _TYPES = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3}
+_SPREAD = 4  # the type of several experts taken as one
+_MASKS: dict[type, int] = {Selected: 1, Unified: 2, Relied: 3, Shared: 4}
 
 
 def would_run(family: Family, partitions: int) -> bool:
@@ -100,6 +111,8 @@ class FusedStream(Stream):
         super().__init__(family, **arguments)
         self.workers = workers()
         self.local = threading.local()
+        if arguments.get("chunk") is None:  # what runs through torch, on every worker
+            self.chunk = self.resident = TORCH_CHUNK
         self.whole = threading.Lock()  # held by whoever has a whole tensor in memory
         self.keys_bytes = KEYS_BYTES // self.workers
         self._mappings: dict[Path, Mapping] = {}
@@ -164,6 +177,7 @@ class FusedReader(TensorReader):
         self._stays: dict[tuple[int, int], _Held] = {}
         self._room = 0
         self._collected: list[Collected] = []
+        self._drawn: dict[tuple[int, Ranked], np.ndarray] = {}
 
     def _piece(self, size_bytes: int) -> int:
         """Elements of a piece whose raw bytes in all models are about so many."""
@@ -271,7 +285,7 @@ class FusedReader(TensorReader):
             return super().sweep(buckets, decisions)
         wanted = [np.array([_raw_bucket(b) for b in row], dtype=np.int32) for row in buckets]
         raw = [np.zeros((len(row), 1 << 16), dtype=np.int64) for row in buckets]
-        for start, stop in self._pieces(_offset(decisions)):
+        for start, stop in self._pieces_of(decisions):
             for index, (row, counts) in enumerate(zip(wanted, raw, strict=True)):
                 if row.size and stop > start:
                     expert = self._expert(index, decisions, start, stop)
@@ -351,7 +365,7 @@ class FusedReader(TensorReader):
             wanted[index, : len(row)] = row
         counts = np.zeros((self.experts, most, 1 << 16), dtype=np.int64)
         rule = _rule(Outcome(game))
-        for start, stop in self._pieces(_offset(decisions)):
+        for start, stop in self._pieces_of(decisions):
             experts = self._experts(decisions, game, start, stop)
             self._call(
                 "amalgam_score_histogram", start, stop, experts, self.experts, ctypes.byref(rule),
@@ -450,6 +464,103 @@ class FusedReader(TensorReader):
             raise self.culprit(NonFinite("a value is NaN or infinite"))
         return np.tril(lower) + np.tril(lower, -1).T
 
+    def pruned_norms(self, expert: int, decision: Decision) -> tuple[float, float]:
+        """As TensorReader."""
+        if not _runs([decision]):
+            return super().pruned_norms(expert, decision)
+        sums = np.zeros(2)
+        if isinstance(decision, Ranked):
+            self._bits(expert, decision, sums)
+            return float(sums[0]), float(sums[1])
+        for start, stop in self._pieces_of([decision]):
+            filled = kernels.Expert()
+            self._fill(filled, expert, decision, start, stop)
+            self._call(
+                "amalgam_pruned_norms", start, stop, ctypes.byref(filled), start, stop - start,
+                sums.ctypes.data,
+            )  # fmt: skip
+        return float(sums[0]), float(sums[1])
+
+    def _bits(self, expert: int, decision: Ranked, sums: np.ndarray | None = None) -> np.ndarray:
+        """A bit per entry of a tensor, set where a draw by rank keeps it; worked out once.
+
+        Args:
+            sums: (2,) float64, to which |delta| and |kept delta| are added.
+        """
+        key = expert, replace(decision, scale=1.0)
+        if key in self._drawn and sums is None:
+            return self._drawn[key]
+        bits = np.zeros(-(-self.numel // 8), dtype=np.uint8)
+        total = np.zeros(2) if sums is None else sums
+        low, high = decision.low, decision.high
+        if self.columns == 1:
+            low = high = decision.only
+        first, second = (word & 0xFFFFFFFF for word in decision.keys)
+        for start, stop in self._rows():
+            failed = self._call(
+                "amalgam_ranked", start, stop, self._pointer(expert + 1, start, stop),
+                self._types[expert + 1], start, (stop - start) // self.columns, self.columns, low,
+                high, first, second, bits.ctypes.data, total.ctypes.data,
+            )  # fmt: skip
+            if failed:
+                raise MemoryError(f"tensor {self.entry.name}: no memory for one row")
+        self._drawn[key] = bits
+        return bits
+
+    def _rows(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) of pieces of whole rows."""
+        step = max(self._step // self.columns, 1) * self.columns
+        for start in range(0, self.numel, step):
+            self.stream.check_cancelled()
+            yield start, min(start + step, self.numel)
+
+    def spread(self, decisions: Sequence[Decision]) -> SpreadReader | FusedSpreadReader:
+        """As TensorReader."""
+        if any(decision != Keep() for decision in decisions):
+            return super().spread(decisions)
+        return FusedSpreadReader(self.stream, self.entry)
+
+    def energies(self, decisions: Sequence[Decision], cut: Cut) -> np.ndarray:
+        """As TensorReader."""
+        if not _runs(decisions):
+            return super().energies(decisions, cut)
+        sums = np.zeros(self.experts)
+        self._mask_sums(decisions, Selected((1.0,) * self.experts, cut), sums)
+        return sums
+
+    def unified_norms(self, decisions: Sequence[Decision], unified: Unified) -> tuple[float, float]:
+        """As TensorReader."""
+        if not _runs(decisions):
+            return super().unified_norms(decisions, unified)
+        sums = np.zeros(2)
+        self._mask_sums(decisions, unified, sums)
+        return float(sums[0]), float(sums[1])
+
+    def shared_counts(self, decisions: Sequence[Decision], epsilon: float) -> np.ndarray:
+        """As TensorReader."""
+        if not _runs(decisions):
+            return super().shared_counts(decisions, epsilon)
+        counts = np.zeros((self.experts, 2), dtype=np.int64)
+        self._mask_sums(decisions, Shared((1.0,) * self.experts, epsilon), np.zeros(2), counts)
+        return counts
+
+    def _mask_sums(
+        self,
+        decisions: Sequence[Decision],
+        combination: Masks,
+        sums: np.ndarray,
+        counts: np.ndarray | None = None,
+    ) -> None:
+        counts = np.zeros(0, dtype=np.int64) if counts is None else counts
+        for start, stop in self._pieces_of(decisions):
+            if stop > start:
+                rule = self._rule(Outcome(combination), start, stop)
+                experts = self._experts(decisions, combination, start, stop)
+                self._call(
+                    "amalgam_mask_sums", start, stop, experts, self.experts, ctypes.byref(rule),
+                    start, stop - start, sums.ctypes.data, counts.ctypes.data,
+                )  # fmt: skip
+
     def count_above(self, bounds: Sequence[Sequence[float]]) -> list[list[int]]:
         """As TensorReader."""
         rows = [np.array(row, dtype=np.float32) for row in bounds]
@@ -469,7 +580,7 @@ class FusedReader(TensorReader):
         if not _runs(decisions):
             return super().vote_balance(decisions, weights)
         total = 0
-        for start, stop in self._pieces(_offset(decisions)):
+        for start, stop in self._pieces_of(decisions):
             experts = self._experts(decisions, Sum(tuple(weights)), start, stop)
             total += self._call(
                 "amalgam_balance", start, stop, experts, self.experts, start, stop - start
@@ -484,8 +595,8 @@ class FusedReader(TensorReader):
             with self.stream.whole if needs_of(decisions, outcome) != "chunk" else nullcontext():
                 yield from super().merge(decisions, outcome, dtype)
             return
-        rule = _rule(outcome)
-        for start, stop in self._pieces(_offset(decisions), AT_ONCE):
+        for start, stop in self._pieces_of(decisions, AT_ONCE):
+            rule = self._rule(outcome, start, stop)
             size = (stop - start) * WIDTHS[dtype]
             values = self.stream.buffer(_MERGED, max(size, 1))[:size]
             drift = np.zeros(2)
@@ -503,6 +614,25 @@ class FusedReader(TensorReader):
         for start in range(0, self.numel, max(self._step, 1)):
             self.stream.check_cancelled()
             yield start, min(start + self._step, self.numel)
+
+    def _rule(self, outcome: Outcome, start: int, stop: int) -> kernels.Rule:
+        """How the experts of a piece combine."""
+        rule = _rule(outcome)
+        combination = outcome.combination
+        if isinstance(combination, Selected) and combination.cut != KEEP_ALL:
+            selection = kernels.Expert()
+            _fill_rings(selection, Rings((combination.cut,), (1.0,)), start, stop)
+            rule.selection = ctypes.pointer(selection)
+        return rule
+
+    def _pieces_of(
+        self, decisions: Sequence[Decision] | None, most: int = 1 << 62
+    ) -> Iterator[tuple[int, int]]:
+        """Pieces for some decisions, see `_pieces`; draws by rank are made before the first."""
+        for index, decision in enumerate(decisions or ()):
+            if isinstance(decision, Ranked):
+                self._bits(index, decision)
+        return self._pieces(_offset(decisions), most)
 
     def _pieces(self, offset: int = 0, most: int = 1 << 62) -> Iterator[tuple[int, int]]:
         """(start, stop) of pieces inside which every ring's bounds are constant.
@@ -590,6 +720,9 @@ class FusedReader(TensorReader):
                 experts[index].weight = combination.weights[index]
         if isinstance(combination, Competition):
             _take_part(experts, combination)
+        if isinstance(combination, Relied):
+            for expert, threshold in zip(experts, combination.thresholds, strict=True):
+                expert.threshold = threshold
         return experts
 
     def _expert(
@@ -605,6 +738,13 @@ class FusedReader(TensorReader):
         expert.data = self._pointer(index + 1, start, stop)
         expert.type = self._types[index + 1]
         expert.scale = 1.0
+        if isinstance(decision, Clip):
+            expert.clipped, expert.limit = 1, decision.limit
+            return
+        if isinstance(decision, Ranked):
+            expert.bits = self._bits(index, decision).ctypes.data
+            expert.scale = decision.scale
+            return
         if isinstance(decision, Keep):
             expert.scale = decision.scale
         elif isinstance(decision, Draw):
@@ -614,13 +754,82 @@ class FusedReader(TensorReader):
             expert.scale = decision.scale
         else:
             assert isinstance(decision, Rings)  # this engine's readers are given cuts
-            ((_, _, bounds),) = decision.pieces(start, stop)
-            expert.rings = len(bounds)
-            expert.parted = any(bound.ties for bound in bounds)
-            expert.first = (decision.offset + start) % RUN
-            for k, (bound, factor) in enumerate(zip(bounds, decision.factors, strict=True)):
-                expert.lower[k], expert.upper[k], expert.ties[k] = bound
-                expert.factor[k] = factor
+            _fill_rings(expert, decision, start, stop)
+
+
+class FusedSpreadReader(FusedReader):
+    """The variance over the experts, read as if it were the change of one: see values.h."""
+
+    def __init__(self, stream: FusedStream, entry: Entry) -> None:
+        super().__init__(stream, entry)
+        self._count = self.experts
+        self.experts = 1
+        self._own_types = self._types
+        self._types = [self._types[0], _SPREAD]
+        self._spread: kernels.Spread | None = None
+
+    def _pointer(self, model: int, start: int, stop: int) -> int:
+        if model == 0:
+            return super()._pointer(0, start, stop)
+        spread = kernels.Spread(self._count)
+        for index in range(self._count):
+            spread.types[index] = self._own_types[index + 1]
+            spread.data[index] = super()._pointer(index + 1, start, stop)
+        self._spread = spread  # lives as long as the loop that is called with it
+        return ctypes.addressof(spread)
+
+    def differing(self) -> int:
+        """As SpreadReader."""
+        count = 0
+        for start, stop in self._pieces():
+            spread = self._pointer(1, start, stop)
+            count += self._call("amalgam_differing", start, stop, spread, stop - start)
+        return count
+
+    def _sampled(self) -> np.ndarray:
+        stride = brackets.sample_stride(self.numel)
+        rows = self.blocks(stride, SAMPLED_RUN)
+        return _variance(rows[1:] - rows[0])[None]
+
+    def _deltas_at(self, expert: int, indices: np.ndarray) -> np.ndarray:
+        rows = [np.zeros(0, dtype=np.float32)]
+        types, self._types = self._types, self._own_types
+        try:
+            for start, stop in self._pieces():
+                first, last = np.searchsorted(indices, [start, stop])
+                if first < last:
+                    rows.append(self._variances(start, stop, indices[first:last] - start))
+        finally:
+            self._types = types
+        return np.concatenate(rows)
+
+    def _variances(self, start: int, stop: int, here: np.ndarray) -> np.ndarray:
+        values = []
+        for model, info in enumerate(self._infos):
+            address = super()._pointer(model, start, stop)
+            raw = _bytes_at(address, (stop - start) * self._widths[model])
+            values.append(_as_float32(raw, info.dtype, here))
+        return _variance(np.stack(values[1:]) - values[0])
+
+
+def _variance(deltas: np.ndarray) -> np.ndarray:
+    """As `masks.variance`. deltas: (E, n) float32."""
+    mean, squares = np.zeros(deltas.shape[1]), np.zeros(deltas.shape[1])
+    for index, delta in enumerate(deltas.astype(np.float64)):
+        apart = delta - mean
+        mean += apart / (index + 1)
+        squares += apart * (delta - mean)
+    return (squares / len(deltas)).astype(np.float32)
+
+
+def _fill_rings(expert: kernels.Expert, rings: Rings, start: int, stop: int) -> None:
+    ((_, _, bounds),) = rings.pieces(start, stop)
+    expert.rings = len(bounds)
+    expert.parted = any(bound.ties for bound in bounds)
+    expert.first = (rings.offset + start) % RUN
+    for k, (bound, factor) in enumerate(zip(bounds, rings.factors, strict=True)):
+        expert.lower[k], expert.upper[k], expert.ties[k] = bound
+        expert.factor[k] = factor
 
 
 def _runs(decisions: Sequence[Decision] | None, outcome: Outcome | None = None) -> bool:
@@ -628,7 +837,9 @@ def _runs(decisions: Sequence[Decision] | None, outcome: Outcome | None = None) 
     steps: list[object] = [*(decisions or ())]
     if outcome is not None:
         steps += [outcome.combination, outcome.blend]
-    return not any(isinstance(step, Eager) for step in steps)
+    return not any(
+        isinstance(step, Eager) or (isinstance(step, Ranked) and step.by_chance) for step in steps
+    )
 
 
 def _offset(decisions: Sequence[Decision] | None) -> int:
@@ -704,16 +915,32 @@ def _as_float32(raw: np.ndarray, dtype: str, chosen: slice | np.ndarray) -> np.n
 
 def _rule(outcome: Outcome) -> kernels.Rule:
     combination: Combination = outcome.combination
-    rule = kernels.Rule(0, 0, 1, 1.0, outcome.strength, outcome.base_weight, 0)
+    rule = kernels.Rule(
+        zero_is_positive=1, divisor=1.0, strength=outcome.strength, base_weight=outcome.base_weight
+    )
     if isinstance(combination, Election):
         rule.ties, rule.normalize = 1, int(combination.normalize)
         rule.zero_is_positive = int(combination.zero_is_positive)
     elif isinstance(combination, Sum):
         rule.divisor = sums.divisor(combination.weights, combination.normalize)
+    elif isinstance(combination, Selected | Unified | Relied | Shared):
+        _fill_masks(rule, combination)
     else:
         assert isinstance(combination, Competition)  # see `_runs`
         rule.competition = _COMPETITIONS[combination.variant]
     return rule
+
+
+def _fill_masks(rule: kernels.Rule, combination: Masks) -> None:
+    rule.masks = _MASKS[type(combination)]
+    if isinstance(combination, Unified):
+        rule.task, rule.scale = combination.task, combination.scale
+        rule.zero_is_negative = int(combination.zero_is_negative)
+    elif isinstance(combination, Relied):
+        rule.task = -1 if combination.task is None else combination.task
+        rule.agreement = combination.agreement
+    elif isinstance(combination, Shared):
+        rule.epsilon = combination.epsilon
 
 
 def _raw_bucket(bucket: int) -> int:

@@ -10,7 +10,6 @@ from merging.gpu.order import FIRST, MOST, bracket, given
 from merging.instructions import (
     Decision,
     Draw,
-    Eager,
     Election,
     Keep,
     Outcome,
@@ -128,7 +127,7 @@ def factors(decisions: Sequence[Decision], outcome: Outcome) -> list[float]:
     divisor = sums.divisor(combination.weights, combination.normalize)
     row = [outcome.strength, outcome.base_weight, divisor, *combination.weights]
     for one in decisions:
-        assert not isinstance(one, Eager)  # see `is_known`
+        assert isinstance(one, Keep | Draw | Rings | Ranks)  # see `is_known`
         row += [one.scale] if isinstance(one, Keep | Draw) else one.factors
     return row
 
@@ -140,7 +139,7 @@ def _offset(decisions: Sequence[Decision]) -> int:
 def _rings(decision: Decision) -> int:
     if isinstance(decision, Keep | Draw):
         return -isinstance(decision, Draw)
-    assert not isinstance(decision, Eager)  # see `is_known`
+    assert isinstance(decision, Rings | Ranks)  # see `is_known`
     return len(decision.factors)
 
 

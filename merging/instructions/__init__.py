@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from merging.instructions import competitions, elections, sums
+from merging.instructions import competitions, elections, masks, sums
 from merging.instructions.competitions import Bounds, Competition
 from merging.instructions.eager import Eager, Needs, widest
 from merging.instructions.elections import Election
-from merging.instructions.pruning import Decision, Draw, Keep, Ranks, Rings, apply
+from merging.instructions.masks import Relied, Selected, Shared, Unified
+from merging.instructions.pruning import Clip, Decision, Draw, Keep, Ranks, Rings, apply
+from merging.instructions.ranked import Ranked
 from merging.instructions.sums import Sum
 from merging.later import torch
 
-Combination = Sum | Election | Competition | Eager
+Combination = Sum | Election | Competition | Selected | Unified | Relied | Shared | Eager
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def needs_of(decisions: Sequence[Decision] | None, outcome: Outcome | None = Non
     steps: list[object] = [*(decisions or ())]
     if outcome is not None:
         steps += [outcome.combination, outcome.blend]
-    return widest([step.needs for step in steps if isinstance(step, Eager)])
+    return widest([step.needs for step in steps if isinstance(step, Eager | Ranked)])
 
 
 def combine(
@@ -71,6 +73,8 @@ def combine(
             normalize=combination.normalize,
             zero_is_positive=combination.zero_is_positive,
         )
+    if isinstance(combination, masks.Masks):
+        return masks.combine(combination, deltas, start)
     if not combination.active:
         return torch.zeros_like(deltas[0])
     return competitions.balance(
@@ -83,6 +87,7 @@ def combine(
 
 __all__ = [
     "Bounds",
+    "Clip",
     "Combination",
     "Competition",
     "Decision",
@@ -92,9 +97,14 @@ __all__ = [
     "Keep",
     "Needs",
     "Outcome",
+    "Ranked",
     "Ranks",
+    "Relied",
     "Rings",
+    "Selected",
+    "Shared",
     "Sum",
+    "Unified",
     "apply",
     "combine",
     "needs_of",

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from merging.instructions import draws
 from merging.instructions.eager import Eager
+from merging.instructions.ranked import Ranked, draw
 from merging.later import torch
 from merging.selection.statistics import split
 from merging.selection.tied import Bound, Cut, upper_places
+
+CLOSEST = 1e-6  # of what is clipped, a size below this counts as this
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,21 @@ class Draw:
     scale: float
 
 
-Decision = Keep | Rings | Ranks | Draw | Eager
+@dataclass(frozen=True)
+class Clip:
+    """Every entry is kept up to a size: delta * clip(limit / max(|delta|, 1e-6), 0, 1)."""
+
+    limit: float
+
+
+Decision = Keep | Rings | Ranks | Draw | Ranked | Clip | Eager
 
 
 def apply(decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
     """The pruned delta of one chunk.
 
     Args:
-        delta: (n,) float32, not changed; of the shape that it needs for an Eager decision.
+        delta: (n,) float32, not changed; for what `needs` more, of that shape.
         start: index of its first entry in the tensor.
 
     Returns:
@@ -80,6 +90,11 @@ def apply(decision: Decision, delta: torch.Tensor, start: int) -> torch.Tensor:
     """
     if isinstance(decision, Eager):
         return decision.function(delta, start)
+    if isinstance(decision, Ranked):
+        return draw(decision, delta, start)
+    if isinstance(decision, Clip):
+        closeness = torch.full_like(delta, decision.limit) / delta.abs().clamp(min=CLOSEST)
+        return closeness.clamp(0.0, 1.0) * delta
     if isinstance(decision, Keep):
         return delta if decision.scale == 1.0 else delta * decision.scale
     stop = start + delta.numel()

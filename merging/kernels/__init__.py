@@ -50,6 +50,9 @@ class Expert(ctypes.Structure):
         ("top", ctypes.c_float),
         ("parted", ctypes.c_int32),
         ("first", ctypes.c_uint32),
+        ("bits", ctypes.c_void_p),
+        ("clipped", ctypes.c_int32),
+        ("limit", ctypes.c_float),
         ("lower", ctypes.c_float * MAX_RINGS),
         ("upper", ctypes.c_float * MAX_RINGS),
         ("ties", ctypes.c_uint32 * MAX_RINGS),
@@ -83,6 +86,23 @@ class Rule(ctypes.Structure):
         ("strength", ctypes.c_float),
         ("base_weight", ctypes.c_float),
         ("competition", ctypes.c_int32),
+        ("masks", ctypes.c_int32),
+        ("task", ctypes.c_int32),
+        ("agreement", ctypes.c_int32),
+        ("zero_is_negative", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+        ("epsilon", ctypes.c_float),
+        ("selection", ctypes.POINTER(Expert)),
+    )
+
+
+class Spread(ctypes.Structure):
+    """Several experts taken as one, as values.h declares it."""
+
+    _fields_ = (
+        ("n", ctypes.c_int32),
+        ("types", ctypes.c_int32 * MAX_EXPERTS),
+        ("data", ctypes.c_void_p * MAX_EXPERTS),
     )
 
 
@@ -186,6 +206,10 @@ def _declare(loaded: ctypes.CDLL) -> ctypes.CDLL:
         "amalgam_select": (u, [p, l64, l64, u, u, p, p]),
         "amalgam_norm": (None, [p, i, p, i, l64, p]),
         "amalgam_gram": (None, [p, i, p, p, i, l64, p]),
+        "amalgam_pruned_norms": (None, [p, i, expert, l64, l64, p]),
+        "amalgam_ranked": (i, [p, i, p, i, l64, l64, l64, u, u, u, u, p, p]),
+        "amalgam_differing": (l64, [p, i, p, l64]),
+        "amalgam_mask_sums": (None, [p, i, expert, i, rule, l64, l64, p, p]),
         "amalgam_count": (None, [p, i, p, i, l64, i, p, p]),
         "amalgam_profile": (None, [p, i, p, p, i, l64, p, p, p, p, p, i, p, p, p, l64, p]),
         "amalgam_score_histogram": (None, [p, i, expert, i, rule, l64, l64, i, p, p]),

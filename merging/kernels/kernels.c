@@ -10,4 +10,5 @@
 #include "files.h"
 #include "merge.h"
 #include "profile.h"
+#include "ranked.h"
 #include "select.h"

@@ -1,6 +1,7 @@
 /* Merged tensors. */
 #pragma once
 #include "combine.h"
+#include "masks.h"
 #include "pcb.h"
 
 /* Merges [0, n) of a chunk whose first element has index `first` in its tensor.
@@ -13,7 +14,9 @@ int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, in
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
         load_pruned(base, base_type, experts, n_experts, first, at, m, b, d);
-        if (rule->competition)
+        if (rule->masks)
+            combine_masks(d, experts, n_experts, rule, first + at, at, m, merged);
+        else if (rule->competition)
             combine_pcb(d, experts, n_experts, rule, m, merged);
         else if (rule->ties)
             combine_ties(d, experts, n_experts, rule, m, merged);
@@ -52,7 +55,7 @@ int64_t amalgam_merge(const void *base, int base_type, const Expert *experts, in
 int64_t amalgam_balance(const void *base, int base_type, const Expert *experts, int n_experts,
                         int64_t first, int64_t n) {
     ALIGNED float b[BLOCK], d[n_experts][BLOCK], total[BLOCK];
-    Rule plain = {0, 0, 0, 1.0f, 1.0f, 1.0f, 0};
+    Rule plain = {.divisor = 1.0f, .strength = 1.0f, .base_weight = 1.0f};
     int64_t balance = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
         int m = n - at < BLOCK ? (int)(n - at) : BLOCK;

@@ -23,6 +23,9 @@ typedef struct {
     float low, high, threshold, top;  /* its bounds there */
     int32_t parted;       /* a cut parts equal changes */
     uint32_t first;       /* index of the chunk's first element in its run of the scope: see tied.py */
+    const uint8_t *bits;  /* not NULL: a bit for every entry of the tensor, set where it is kept */
+    int32_t clipped;      /* every entry is kept up to a size, the limit */
+    float limit;
     float lower[16], upper[16]; /* kept from lower on where the place is below ties, else from upper */
     uint32_t ties[16];
     float factor[16];
@@ -51,7 +54,13 @@ typedef struct {
     float divisor;  /* of a normalized sum; 1 otherwise */
     float strength, base_weight;
     int32_t competition;  /* 0, or how agreement is scored: SUM_OF_DELTAS... */
+    int32_t masks;        /* 0, or what combines by masks: SELECTED... */
+    int32_t task, agreement, zero_is_negative;
+    float scale, epsilon;
+    const Expert *selection; /* of SELECTED: what is kept by its variance; NULL keeps all */
 } Rule;
+
+enum { SELECTED = 1, UNIFIED = 2, RELIED = 3, SHARED = 4 };
 
 enum { SUM_OF_DELTAS = 1, SUM_OF_NORMALIZED = 2, PAIRWISE = 3 };
 
@@ -138,9 +147,32 @@ static void prune_parted(const Expert *expert, uint32_t index, int m, float *res
     }
 }
 
+/* A bit says whether an element is kept; index: of the first in its tensor. */
+static void prune_bits(const Expert *expert, int64_t index, int m, float *restrict d) {
+    int32_t keep[BLOCK + 16];
+    const uint8_t *byte = expert->bits + (index >> 3);
+    int skip = (int)(index & 7);
+    for (int i = 0; i < skip + m; i += 8, byte++)
+        for (int j = 0; j < 8; j++) keep[i + j] = *byte >> j & 1;
+    float scale = expert->scale;
+    for (int i = 0; i < m; i++) {
+        float scaled = d[i] * scale, none = d[i] * 0.0f; /* NaN stays one */
+        d[i] = keep[skip + i] ? scaled : none;
+    }
+}
+
 /* index: of the first element in its tensor; at: in its chunk. */
 static void prune(const Expert *expert, int64_t index, int64_t at, int m, float *restrict d) {
-    if (expert->random) {
+    if (expert->bits) {
+        prune_bits(expert, index, m, d);
+    } else if (expert->clipped) {
+        for (int i = 0; i < m; i++) {
+            float size = fabsf(d[i]);
+            float closeness = expert->limit / (size < 1e-6f ? 1e-6f : size);
+            closeness = closeness < 0.0f ? 0.0f : closeness > 1.0f ? 1.0f : closeness;
+            d[i] = closeness * d[i];
+        }
+    } else if (expert->random) {
         for (int i = 0; i < m; i++) {
             uint64_t at = (uint64_t)(index + i);
             uint32_t x = mix((uint32_t)at ^ expert->key0);

@@ -10,7 +10,13 @@
 #define BLOCK 512
 #define GROUP 32
 #define ALIGNED _Alignas(64) /* blocks: vectors that lie in one line of the cache each */
-enum { F32 = 0, BF16 = 1, F16 = 2, F64 = 3 };
+enum { F32 = 0, BF16 = 1, F16 = 2, F64 = 3, SPREAD = 4 };
+
+/* Several experts taken as one: of type SPREAD, whose delta is the variance over theirs. */
+typedef struct {
+    int32_t n, types[64];
+    const void *data[64];
+} Spread;
 
 static inline uint32_t bits_of(float value) {
     uint32_t bits;
@@ -71,8 +77,12 @@ static int store(float *restrict in, void *target, int type, int64_t at, int n) 
     return bad;
 }
 
+static void load_spread(const float *restrict base, const Spread *spread, int64_t at, int n,
+                        float *restrict out);
+
 static void load_delta(const float *restrict base, const void *expert, int type, int64_t at, int n,
                        float *restrict out) {
+    if (type == SPREAD) return load_spread(base, expert, at, n, out);
     if (type == BF16) { /* the usual one, without a pass between */
         const uint16_t *in = (const uint16_t *)expert + at;
         for (int i = 0; i < n; i++) out[i] = float_of((uint32_t)in[i] << 16) - base[i];
@@ -80,6 +90,39 @@ static void load_delta(const float *restrict base, const void *expert, int type,
     }
     load(expert, type, at, n, out);
     for (int i = 0; i < n; i++) out[i] = out[i] - base[i];
+}
+
+/* One more value of every element, of which there were k before: Welford's steps, in double. The
+ * first leaves the mean at the value; halves are the same as products with 0.5. */
+static inline void widen(const float *restrict d, int k, int n, double *restrict mean,
+                         double *restrict squares) {
+    if (k == 0) {
+        for (int i = 0; i < n; i++) mean[i] = (double)d[i];
+        for (int i = 0; i < n; i++) squares[i] = mean[i] - mean[i]; /* 0, or NaN */
+    } else if (k == 1) {
+        for (int i = 0; i < n; i++) {
+            double apart = (double)d[i] - mean[i];
+            mean[i] = mean[i] + apart * 0.5;
+            squares[i] = squares[i] + apart * ((double)d[i] - mean[i]);
+        }
+    } else {
+        for (int i = 0; i < n; i++) {
+            double apart = (double)d[i] - mean[i];
+            mean[i] = mean[i] + apart / (double)(k + 1);
+            squares[i] = squares[i] + apart * ((double)d[i] - mean[i]);
+        }
+    }
+}
+
+static void load_spread(const float *restrict base, const Spread *spread, int64_t at, int n,
+                        float *restrict out) {
+    ALIGNED double mean[BLOCK], squares[BLOCK];
+    ALIGNED float d[BLOCK];
+    for (int k = 0; k < spread->n; k++) {
+        load_delta(base, spread->data[k], spread->types[k], at, n, d);
+        widen(d, k, n, mean, squares);
+    }
+    for (int i = 0; i < n; i++) out[i] = (float)(squares[i] / (double)spread->n);
 }
 
 /* Adds to sums = {|d|, d^2} of a block, in double. */

@@ -22,7 +22,7 @@ tensors with three axes and more mergekit ranks along the second.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 
 from merging.checkpoints import Entry, short_names
 from merging.declarations.knobs import DENSITY, SEED, Knob
@@ -30,8 +30,8 @@ from merging.declarations.laws import Law
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Preset, Pruned, Pruner
 from merging.declarations.values import Recipe
-from merging.instructions import Decision, Eager, Keep, draws, elementary
-from merging.later import torch
+from merging.evidence.norms import l1_ratio
+from merging.instructions import Decision, Keep, Ranked, draws
 from merging.methods.random import draw_keys
 
 SMALLEST = 1e-7  # sums of magnitudes below this are not rescaled by
@@ -47,67 +47,15 @@ def narrowed(density: float, epsilon: float) -> float:
     return max(min(epsilon, density, 1.0 - density), 0.0)
 
 
-def limits(delta: torch.Tensor, density: float, epsilon: float) -> torch.Tensor:
-    """Draws below these are kept: p of every entry, in units of 2**-24.
+def draws_by_rank(density: float, epsilon: float, keys: tuple[int, int]) -> Ranked:
+    """The draws of one tensor at a density inside (0, 1), before any factor.
 
     Args:
-        delta: (rows, columns) float32, all columns of some rows.
-
-    Returns:
-        (rows, columns) int32.
+        keys: from `merging.methods.random.draw_keys`.
     """
     epsilon = narrowed(density, epsilon)
     low, high = draws.limit(density - epsilon), draws.limit(density + epsilon)
-    last = delta.shape[1] - 1
-    if last < 1:
-        return torch.full_like(delta, draws.limit(density), dtype=torch.int32)
-    magnitude = delta.abs()
-    ordered = torch.sort(magnitude, dim=1).values
-    below = torch.searchsorted(ordered, magnitude)
-    up_to = torch.searchsorted(ordered, magnitude, right=True)
-    twice = (below + up_to - 1).clamp_(0, 2 * last)  # twice the mean rank of equal ones
-    return (low + (high - low) * twice // (2 * last)).to(torch.int32)
-
-
-def prune(
-    delta: torch.Tensor,
-    first: int,
-    keys: tuple[int, int],
-    *,
-    density: float,
-    epsilon: float,
-    by_probability: bool = False,
-) -> torch.Tensor:
-    """What is left of some rows, before any factor for the tensor.
-
-    Args:
-        delta: (rows, columns) float32, all columns of some rows, not changed.
-        first: flat index of the first entry in the tensor.
-        keys: of the draws, from `merging.methods.random.draw_keys`.
-        density: share kept on average; 1 and more keeps everything, 0 and less nothing.
-        by_probability: divide survivors by their probability.
-
-    Returns:
-        (rows, columns) float32. What is not finite stays so, or becomes NaN.
-    """
-    if density >= 1:
-        return delta
-    if density <= 0:
-        return delta * 0.0
-    below = limits(delta, density, epsilon).flatten()
-    index = torch.arange(first, first + delta.numel(), device=delta.device)
-    keep = draws.kept_at(index, *keys, below)
-    scale = 1.0 / (below.clamp(min=1).to(torch.float32) / draws.RANGE) if by_probability else 1.0
-    return draws.drop(delta.flatten(), keep, scale).view_as(delta)
-
-
-def l1_scale(before: float, after: float) -> float:
-    """The factor that gives the survivors the tensor's sum of magnitudes.
-
-    Args:
-        before, after: sums of magnitudes of the tensor's change and of what is left of it.
-    """
-    return 1.0 if before < SMALLEST or after < SMALLEST else before / after
+    return Ranked(keys, low, high, draws.limit(density))
 
 
 def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
@@ -121,22 +69,15 @@ def _draw(recipe: Recipe, reader: Reader, index: int, name: str) -> Decision:
     density = source.at("density", reader.entry)
     if density >= 1.0:
         return Keep()
-    rows = partial(
-        prune,
-        keys=draw_keys(values["seed"], name, reader.entry.name),
-        density=density,
-        epsilon=source.at("epsilon", reader.entry),
-        by_probability=values["rescale"] and values["rescale_by"] == "probability",
-    )
-    if not values["rescale"] or values["rescale_by"] == "probability":
-        return Eager(rows, "rows")
-    before = after = 0.0
-    for start, stop in reader.spans("rows"):
-        delta = reader.delta(index, start, stop).reshape(-1, reader.columns)
-        before += elementary.total(delta.abs())
-        after += elementary.total(rows(delta, start).abs())
-    scale = l1_scale(before, after)
-    return Eager(lambda delta, start: rows(delta, start) * scale, "rows")
+    if density <= 0.0:
+        return Keep(0.0)
+    keys = draw_keys(values["seed"], name, reader.entry.name)
+    ranked = draws_by_rank(density, source.at("epsilon", reader.entry), keys)
+    if not values["rescale"]:
+        return ranked
+    if values["rescale_by"] == "probability":
+        return replace(ranked, by_chance=True)
+    return replace(ranked, scale=l1_ratio(reader, index, ranked))
 
 
 def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:

@@ -33,7 +33,7 @@ from merging.declarations.knobs import CONTAINER, WEIGHT, Knob
 from merging.declarations.measures import Passes, Reader
 from merging.declarations.methods import Consensus, Evidence, Preset, Pruning, Shares
 from merging.declarations.values import Recipe
-from merging.instructions import Decision, Eager, needs_of
+from merging.instructions import Decision, Unified, masks
 from merging.later import torch
 from merging.methods.tall import TASK, check_task
 
@@ -55,31 +55,13 @@ class Sums:
 
 
 def unified(changes: Sequence[torch.Tensor], zero_sign: str = "none") -> torch.Tensor:
-    """u, the unified change of one chunk.
-
-    Args:
-        changes: T changes, each of one shape, float32, not changed.
-        zero_sign: the sign elected where the changes sum to 0, one of `ZERO_SIGNS`.
-
-    Returns:
-        float32 of the same shape; every entry is that of one of the changes, or 0. NaN where a
-        change is NaN.
-    """
-    total = torch.zeros_like(changes[0])
-    highest = torch.zeros_like(changes[0])
-    lowest = torch.zeros_like(changes[0])
-    for change in changes:
-        total += change
-        highest = torch.maximum(highest, change)
-        lowest = torch.minimum(lowest, change)
-    minus = total <= 0 if zero_sign == "negative" else total < 0
-    elected = torch.where(total > 0, highest, torch.where(minus, lowest, 0.0))
-    return elected + (highest - highest) + (lowest - lowest)  # NaN has no sign, and must be seen
+    """u, the unified change of one chunk, see `masks.unified`; zero_sign: one of `ZERO_SIGNS`."""
+    return masks.unified(changes, zero_sign == "negative")
 
 
 def mask(change: torch.Tensor, union: torch.Tensor) -> torch.Tensor:
     """M_t: where a task's change has the sign of the unified change. bool, of the same shape."""
-    return torch.where(union > 0, change > 0, (union < 0) & (change < 0))
+    return masks.has_sign_of(change, union)
 
 
 def sums(change: torch.Tensor, union: torch.Tensor) -> Sums:
@@ -130,12 +112,9 @@ def task(
     return base + bits * union * factor
 
 
-def _weighted(recipe: Recipe, reader: Reader, deltas: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    weights = recipe.weights_at(reader.entry)
-    return [
-        delta if weight == 1.0 else delta * weight
-        for delta, weight in zip(deltas, weights, strict=True)
-    ]
+def _share(recipe: Recipe, reader: Reader, task: int, scale: float = 1.0) -> Unified:
+    negative = recipe.parameters["zero_sign"] == "negative"
+    return Unified(recipe.weights_at(reader.entry), task, scale, negative)
 
 
 def measure(recipe: Recipe, passes: Passes, pruning: Pruning) -> Evidence:
@@ -150,7 +129,7 @@ def share(recipe: Recipe, passes: Passes, pruning: Pruning) -> Shares:
     def split(
         reader: Reader, deltas: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        weighted = _weighted(recipe, reader, deltas)
+        weighted = masks.weigh(deltas, recipe.weights_at(reader.entry))
         union = unified(weighted, zero_sign)
         return union, [mask(change, union) for change in weighted]
 
@@ -160,33 +139,23 @@ def share(recipe: Recipe, passes: Passes, pruning: Pruning) -> Shares:
 def _rescalers(
     recipe: Recipe, passes: Passes, pruning: Pruning, tasks: Sequence[int]
 ) -> list[float]:
-    """lambda_t of some tasks, in one pass."""
-    values = recipe.parameters
-    if values["rescaler"] == "none":
+    """lambda_t of some tasks."""
+    rescale = recipe.parameters["rescaler"]
+    if rescale == "none":
         return [1.0] * len(tasks)
 
     def sums_of(reader: Reader) -> list[Sums]:
-        decisions, totals = pruning(reader), [Sums(0.0, 0.0, 0)] * len(tasks)
-        for start, stop in reader.spans(needs_of(decisions)):
-            deltas = _weighted(recipe, reader, reader.pruned(decisions, start, stop))
-            union = unified(deltas, values["zero_sign"])
-            totals = [one + sums(deltas[t], union) for one, t in zip(totals, tasks, strict=True)]
-        return totals
+        decisions = pruning(reader)
+        shares = [_share(recipe, reader, task) for task in tasks]
+        return [Sums(*reader.unified_norms(decisions, one), reader.numel) for one in shares]
 
     tensors = passes.map(sums_of)
-    return [rescaler(of_task, values["rescaler"]) for of_task in zip(*tensors, strict=True)]
+    return [rescaler(of_task, rescale) for of_task in zip(*tensors, strict=True)]
 
 
-def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], scale: float) -> Eager:
-    """The task's share of the unified change, rescaled, element by element."""
-    index, zero_sign = recipe.parameters["task"] - 1, recipe.parameters["zero_sign"]
-
-    def chosen(deltas: Sequence[torch.Tensor], start: int) -> torch.Tensor:
-        weighted = _weighted(recipe, reader, deltas)
-        union = unified(weighted, zero_sign)
-        return mask(weighted[index], union) * union * scale
-
-    return Eager(chosen)
+def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], scale: float) -> Unified:
+    """The task's share of the unified change, rescaled."""
+    return _share(recipe, reader, recipe.parameters["task"] - 1, scale)
 
 
 METHODS = (

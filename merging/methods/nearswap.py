@@ -11,49 +11,42 @@ other model's, all others move by t towards it. Element by element.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from merging.checkpoints import Entry
 from merging.declarations.knobs import Knob
+from merging.declarations.laws import Law
 from merging.declarations.measures import Reader
-from merging.declarations.methods import Blend, Preset
+from merging.declarations.methods import Preset, Pruned, Pruner
 from merging.declarations.values import Recipe
-from merging.instructions import Outcome
-from merging.later import torch
-
-CLOSEST = 1e-6  # a change below this counts as this
+from merging.instructions import Clip
 
 
-def change(delta: torch.Tensor, t: float) -> torch.Tensor:
-    """What is added to the base.
-
-    Args:
-        delta: (n,) float32, the other model's change, not changed.
-        t: 0 or more, in units of the weights.
-
-    Returns:
-        (n,) float32.
-    """
-    closeness = torch.full_like(delta, t) / delta.abs().clamp(min=CLOSEST)
-    return closeness.clamp(0.0, 1.0) * delta
+def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
+    """Every expert's changes, cut off at t."""
+    return Pruned([Clip(recipe.at("t", reader.entry))] * reader.experts)
 
 
-def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
-    """The base and a cut-off change, element by element."""
-    t = recipe.at("t", reader.entry)
-    return Outcome.of(lambda base, models, start: base + change(models[0] - base, t))
+def remarks(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
+    """mergekit's NearSwap knows one model beside the base."""
+    if entries or len(recipe.sources) < 2:
+        return ()
+    return ("nearswap: more than one model is cut off at t and added; mergekit takes one",)
 
 
 METHODS = (
-    Blend(
+    Pruner(
         id="nearswap",
-        title="NearSwap",
-        summary="Take over what is close to the base, and of all else only a little.",
-        formula="base + clip(t / max(|delta|, 1e-6), 0, 1) * delta",
-        paper="alchemonaut 2024, QuartetAnemoi",
+        title="Cut off",
+        summary="Keep every change up to a size, and of larger ones that much.",
+        formula="clip(t / max(|delta|, 1e-6), 0, 1) * delta",
+        paper="alchemonaut 2024, QuartetAnemoi (NearSwap)",
         url="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
         words="Take over changes up to {t}, and of larger ones that much.",
+        law=Law("all"),
+        place=6,
         decide=decide,
-        base="origin",
-        least=1,
-        most=1,
+        check=remarks,
         unpredicted="Large changes are cut off at t; the map shows them whole.",
         knobs=(
             Knob(
@@ -76,8 +69,9 @@ PRESETS = (
         title="NearSwap",
         group="elect",
         place=20,
-        consensus="nearswap",
-        summary="Cuts one model's changes off at a size.",
+        prune="nearswap",
+        consensus="sum",
+        summary="Cuts changes off at a size.",
         use_when="You want a touch of another model, and nothing drastic.",
     ),
 )

@@ -22,65 +22,17 @@ from merging.declarations.knobs import LAMBDA, Knob
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Consensus, Preset
 from merging.declarations.values import Recipe
-from merging.instructions import Decision, Eager, needs_of
-from merging.later import torch
-
-
-def counts(deltas: Sequence[torch.Tensor], epsilon: float) -> np.ndarray:
-    """What lambda follows from; adds up over the chunks of a tensor.
-
-    Args:
-        deltas: n changes, each (m,) float32.
-
-    Returns:
-        (2, n) int64: shared and unique entries of every model.
-    """
-    active, together = _active(deltas, epsilon)
-    several = together > 1
-    shared = [int((one & several).sum()) for one in active]
-    return np.array([shared, [int(one.sum()) for one in active]]) - np.array([[0], [1]]) * shared
+from merging.instructions import Decision, Shared
 
 
 def factors(counts: np.ndarray, r: float, alpha: float, epsilon: float) -> tuple[float, ...]:
     """lambda_i of every model.
 
     Args:
-        counts: (2, n), see `counts`.
+        counts: (2, n), entries that others changed too, and entries that it changed alone.
     """
     shared, unique = counts
     return tuple((1.0 + r * np.clip(shared / np.maximum(unique, epsilon), 0.0, alpha)).tolist())
-
-
-def merge(
-    deltas: Sequence[torch.Tensor], epsilon: float, factors: Sequence[float] | None = None
-) -> torch.Tensor:
-    """The merged change of one chunk.
-
-    Args:
-        deltas: n changes, each (m,) float32, not changed.
-        factors: lambda_i; 1 each without.
-
-    Returns:
-        (m,) float32. NaN stays NaN.
-    """
-    active, together = _active(deltas, epsilon)
-    alone, sharers = together == 1, together.clamp(min=1).to(deltas[0].dtype)
-    total = torch.zeros_like(deltas[0])
-    for delta, one, factor in zip(deltas, active, factors or [1.0] * len(deltas), strict=True):
-        share = torch.where(alone, delta * factor, delta / sharers)
-        total += torch.where(one, share, delta * 0.0)
-    return total
-
-
-def _active(
-    deltas: Sequence[torch.Tensor], epsilon: float
-) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Where each model is active, and how many are."""
-    active = [delta.abs() > epsilon for delta in deltas]
-    together = torch.zeros_like(deltas[0], dtype=torch.int32)
-    for one in active:
-        together += one
-    return active, together
 
 
 EPSILON = Knob(
@@ -95,22 +47,19 @@ EPSILON = Knob(
 )
 
 
-def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Eager:
+def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Shared:
     """Element by element."""
     epsilon = recipe.at("epsilon", reader.entry)
-    return Eager(lambda deltas, start: merge(deltas, epsilon))
+    return Shared((1.0,) * reader.experts, epsilon)
 
 
 def decide_plus(
     recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None
-) -> Eager:
+) -> Shared:
     """Element by element, once shared and unique entries are counted."""
     epsilon, r, alpha = (recipe.at(one, reader.entry) for one in ("epsilon", "r", "alpha"))
-    total = np.zeros((2, reader.experts), dtype=np.int64)
-    for start, stop in reader.spans(needs_of(decisions)):
-        total += counts(reader.pruned(decisions, start, stop), epsilon)
-    shares = factors(total, r, alpha, epsilon)
-    return Eager(lambda deltas, start: merge(deltas, epsilon, shares))
+    counts = reader.shared_counts(decisions, epsilon).T
+    return Shared(factors(counts, r, alpha, epsilon), epsilon)
 
 
 _FORMULA = "sum of changes where one model is active, their mean where several are"

@@ -27,7 +27,7 @@ from merging.declarations.measures import Passes, Reader
 from merging.declarations.methods import Consensus, Preset, Pruning, Shares
 from merging.declarations.values import Recipe
 from merging.errors import RecipeError
-from merging.instructions import Decision, Eager
+from merging.instructions import Decision, Relied, masks
 from merging.instructions.sums import add_up
 from merging.later import torch
 
@@ -44,7 +44,7 @@ def mask(change: torch.Tensor, merged: torch.Tensor, threshold: float) -> torch.
     Returns:
         bool of that shape.
     """
-    return change.abs() > (merged - change).abs() * threshold
+    return masks.relies(change, merged, threshold)
 
 
 def task(
@@ -101,29 +101,22 @@ TASK = Knob(
 )
 
 
-def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Eager:
+def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Relied:
     """Consensus merging, element by element; the sum is weighted."""
     weights = recipe.weights_at(reader.entry)
     thresholds = [source.at("threshold", reader.entry) for source in recipe.sources]
     agreement = recipe.parameters["agreement"]
-    return Eager(
-        lambda deltas, start: consensus(deltas, thresholds, agreement, add_up(deltas, weights))
-    )
+    return Relied(weights, tuple(thresholds), agreement)
 
 
 def decide_task(
     recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None
-) -> Eager:
+) -> Relied:
     """One task's share of the sum, element by element."""
     index = recipe.parameters["task"] - 1
     weights = recipe.weights_at(reader.entry)
-    threshold = recipe.sources[index].at("threshold", reader.entry)
-
-    def chosen(deltas: Sequence[torch.Tensor], start: int) -> torch.Tensor:
-        merged = add_up(deltas, weights)
-        return mask(deltas[index], merged, threshold) * merged
-
-    return Eager(chosen)
+    thresholds = tuple(source.at("threshold", reader.entry) for source in recipe.sources)
+    return Relied(weights, thresholds, 1, index)
 
 
 def share(recipe: Recipe, passes: Passes, pruning: Pruning) -> Shares:

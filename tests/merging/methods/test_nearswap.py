@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from merging.methods.nearswap import change
+from merging.instructions import Clip, apply
 from tests.shelf import Case, cases
+
+
+def change(delta: torch.Tensor, t: float) -> torch.Tensor:
+    return apply(Clip(t), delta, 0)
 
 
 @pytest.mark.parametrize("case", cases("nearswap"))

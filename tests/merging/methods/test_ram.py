@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
-from merging.methods.ram import counts, factors, merge
+from merging.checkpoints import open_family
+from merging.engines.eager import Stream
+from merging.engines.fused import FusedStream
+from merging.instructions import Keep
+from merging.instructions.masks import share
+from merging.methods.ram import factors
+from tests.families import write_family
 from tests.shelf import Case, cases
 
 NAN = float("nan")
+
+
+def merge(
+    changes: Sequence[torch.Tensor], epsilon: float, scales: Sequence[float] | None = None
+) -> torch.Tensor:
+    return share(changes, epsilon, scales or [1.0] * len(changes))
+
+
+def counts(changes: Sequence[torch.Tensor], epsilon: float) -> np.ndarray:
+    """Shared and unique entries of every model."""
+    active = torch.stack([change.flatten().abs() > epsilon for change in changes])
+    several = active.sum(dim=0) > 1
+    rows = [[int((own & several).sum()), int((own & ~several).sum())] for own in active]
+    return np.array(rows).T
 
 
 @pytest.mark.parametrize("case", cases("ram"))
@@ -33,10 +57,15 @@ def test_changes_of_one_model_stay_and_those_of_several_are_averaged() -> None:
     assert merge([FIRST, SECOND], 0.1).tolist() == pytest.approx(expected)
 
 
-def test_shared_and_unique_entries_are_counted_and_add_up_over_chunks() -> None:
-    assert counts([FIRST, SECOND], 0.1).tolist() == [[2, 2], [2, 1]]
-    parts = counts([FIRST[:2], SECOND[:2]], 0.1) + counts([FIRST[2:], SECOND[2:]], 0.1)
-    assert parts.tolist() == [[2, 2], [2, 1]]
+@pytest.mark.parametrize("engine", [Stream, FusedStream])
+def test_shared_and_unique_entries_are_counted(engine, tmp_path: Path) -> None:
+    name, base = "model.layers.0.mlp.up_proj.weight", torch.zeros(2, 3)
+    experts = [{name: change.reshape(2, 3)} for change in (FIRST, SECOND)]
+    parent = write_family(tmp_path, {name: base}, experts)
+    family = open_family(parent / "base", {f"e{i}": parent / f"expert{i}" for i in range(2)})
+    found = engine(family, chunk=2).open(family.merged[0]).shared_counts([Keep()] * 2, 0.1)
+    assert found.tolist() == [[2, 2], [2, 1]]
+    assert found.T.tolist() == counts([FIRST, SECOND], 0.1).tolist()
 
 
 def test_factors_by_hand() -> None:

@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from merging.checkpoints import open_family
+from merging.engines.eager import Stream
+from merging.engines.fused import FusedStream
 from merging.errors import NonFinite
-from merging.methods.sce import erase, merge, selection, variance, weights
+from merging.instructions import Keep
+from merging.instructions.masks import erase, variance
+from merging.methods.sce import selection, weights
+from merging.recipe import from_mapping
+from merging.run.lowering import lower
+from tests.families import document, write_family
 from tests.shelf import Case, cases
 
 
-def merged(
-    changes: list[torch.Tensor], select_topk: float, size: int = 40, small: str = "equal"
-) -> torch.Tensor:
-    flat = [change.flatten() for change in changes]
+@pytest.fixture(params=[Stream, FusedStream], ids=["torch", "loops"])
+def merged(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., torch.Tensor]:
+    """Merges changes of a base of zeros through each engine, in chunks of so many entries."""
 
-    def chunks() -> list[tuple[torch.Tensor, ...]]:
-        return list(zip(*(change.split(size) for change in flat), strict=True))
+    def merge(
+        changes: list[torch.Tensor], select_topk: float, size: int = 40, small: str = "equal"
+    ) -> torch.Tensor:
+        parent = tmp_path / str(len(list(tmp_path.iterdir())))
+        name = "model.layers.0.mlp.up_proj.weight"
+        experts = [{name: change.reshape(1, -1)} for change in changes]
+        write_family(parent, {name: torch.zeros_like(experts[0][name])}, experts)
+        values = {"select_topk": select_topk, "small": small}
+        recipe = from_mapping(document("sce", len(changes), values), parent)
+        models = {f"expert{i}": parent / f"expert{i}" for i in range(len(changes))}
+        family = open_family(parent / "base", models)
+        stream = request.param(family, chunk=size)
+        stream.resident = size
+        reader = stream.open(family.merged[0])
+        decisions, outcome = lower(recipe, stream).decide(reader)
+        parts = []
+        for chunk in reader.merge(decisions, outcome, "F32"):
+            if not chunk.finite:
+                raise NonFinite("seen when it is written")
+            parts.append(bytes(chunk.values))
+        return torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.float32)
 
-    return torch.cat(list(merge(chunks, flat[0].numel(), select_topk, small)))
+    return merge
 
 
 @pytest.mark.parametrize("case", cases("sce"))
-def test_numbers_are_those_of_mergekit(case: Case) -> None:
+def test_numbers_are_those_of_mergekit(case: Case, merged) -> None:
     assert case.close(case.from_base(merged(case.changes, case.parameters["select_topk"])))
 
 
-def test_a_worked_example() -> None:
+def test_a_worked_example(merged) -> None:
     # variances 0.25, 0, 1, 2.25: of three that differ int(0.7 * 3) = 2 stay, entries 2 and 3.
     # mean squares (4 + 1) / 4 and (0 + 4) / 4: weights 5/9 and 4/9; entry 3 elects -.
     first = torch.tensor([1.0, 1.0, 2.0, 1.0])
@@ -38,14 +67,14 @@ def test_a_worked_example() -> None:
     assert merged([first, second], 1.0).tolist() == pytest.approx([25 / 16, 1.0, 2.0, -2.0])
 
 
-def test_chunks_change_nothing() -> None:
+def test_chunks_change_nothing(merged) -> None:
     changes = list(torch.randn(3, 500, generator=torch.Generator().manual_seed(0)).unbind())
     whole = merged(changes, 0.3, size=500)
     assert torch.allclose(merged(changes, 0.3, size=150), whole, atol=1e-7)
     assert int((whole != 0).sum()) == 150
 
 
-def test_of_equal_variances_exactly_as_many_stay_as_asked_for() -> None:
+def test_of_equal_variances_exactly_as_many_stay_as_asked_for(merged) -> None:
     generator = torch.Generator().manual_seed(1)
     changes = [torch.randint(0, 2, (40_000,), generator=generator).float() for _ in range(2)]
     differ = int((changes[0] != changes[1]).sum())
@@ -53,7 +82,7 @@ def test_of_equal_variances_exactly_as_many_stay_as_asked_for() -> None:
     assert int((left != 0).sum()) == differ // 4
 
 
-def test_equal_changes_have_no_variance() -> None:
+def test_equal_changes_have_no_variance(merged) -> None:
     tenth = torch.full((5,), 0.1)
     assert not variance([tenth] * 3).any()
     assert not merged([tenth] * 3, 0.5).any()
@@ -86,21 +115,26 @@ def test_an_exact_cancellation_elects_plus() -> None:
     ]
 
 
-def test_selecting_nothing_gives_the_base() -> None:
+def test_selecting_nothing_gives_the_base(merged) -> None:
     changes = [torch.tensor([1.0, 2.0]), torch.tensor([0.5, -1.0])]
     assert merged(changes, 0.0).tolist() == [0.0, 0.0]
     assert merged(changes, 0.4).tolist() == [0.0, 0.0]  # int(0.4 * 2) = 0
 
 
 @pytest.mark.parametrize("select_topk", [0.5, 1.0])
-def test_what_is_not_finite_is_an_error(select_topk: float) -> None:
+def test_what_is_not_finite_is_an_error(select_topk: float, merged) -> None:
     changes = [torch.tensor([1.0, float("nan")]), torch.tensor([0.5, 1.0])]
     with pytest.raises(NonFinite):
         merged(changes, select_topk)
 
 
-def test_the_cut_counts_what_differs_only() -> None:
+@pytest.mark.parametrize("engine", [Stream, FusedStream])
+def test_the_cut_counts_what_differs_only(engine, tmp_path: Path) -> None:
     values = torch.tensor([0.0] * 90 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0])
-    changes = [values, torch.zeros(100)]
-    cut = selection(lambda: [changes], 100, 0.3)
+    name = "model.layers.0.mlp.up_proj.weight"
+    zeros = torch.zeros(10, 10)
+    write_family(tmp_path, {name: zeros}, [{name: values.reshape(10, 10)}, {name: zeros}])
+    models = {f"e{i}": tmp_path / f"expert{i}" for i in range(2)}
+    family = open_family(tmp_path / "base", models)
+    cut = selection(engine(family).open(family.merged[0]), [Keep()] * 2, 0.3)
     assert cut.value == 16.0  # three of ten: variances 25, 20.25 and 16

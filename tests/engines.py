@@ -88,16 +88,14 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def experts_of(method: str) -> int:
-    """How many of three experts a merge method takes beside the base."""
+def experts_of(method: str, wanted: int = 3) -> int:
+    """How many experts a merge method takes beside the base, as near to `wanted` as it can."""
     rule = RULES[PRESETS[method].consensus]
-    most = rule.most if isinstance(rule, Blend) and rule.most is not None else 3
-    adds = (
-        isinstance(rule, Blend)
-        and rule.base == "point"
-        and rule.adds_base({"base_model": "base"}, ["expert0"])
-    )
-    return min(3, most - adds)
+    if not isinstance(rule, Blend):
+        return wanted
+    adds = rule.base == "point" and rule.adds_base({"base_model": "base"}, ["expert0"])
+    most = wanted if rule.most is None else rule.most - adds
+    return max(rule.least - adds, min(wanted, most))
 
 
 def merged_bytes(

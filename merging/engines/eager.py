@@ -19,7 +19,7 @@ import numpy as np
 
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.checkpoint import torch_dtype
-from merging.declarations.measures import Near
+from merging.declarations.measures import Near, Spread
 from merging.engines.sources import Files, Queues, RawTensors
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from merging.instructions import (
@@ -608,7 +608,7 @@ class TensorReader:
             after += elementary.total(self._apply(decision, delta, start).abs())
         return before, after
 
-    def spread(self, decisions: Sequence[Decision]) -> SpreadReader:
+    def spread(self, decisions: Sequence[Decision]) -> Spread:
         """A reader whose one expert's change is the variance of the experts' pruned changes."""
         return SpreadReader(self, decisions)
 
@@ -690,9 +690,9 @@ class SpreadReader(TensorReader):
         self._reader, self._decisions = reader, decisions
         self._resident = False
 
-    def spans(self, needs: Needs = "chunk") -> Iterator[tuple[int, int]]:
+    def spans(self, needs: Needs = "chunk", multiple: int = 1) -> Iterator[tuple[int, int]]:
         """As TensorReader."""
-        return self._reader.spans(widest([needs, needs_of(self._decisions)]))
+        return self._reader.spans(widest([needs, needs_of(self._decisions)]), multiple)
 
     def differing(self) -> int:
         """Entries whose variance is above 0."""

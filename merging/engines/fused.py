@@ -25,9 +25,9 @@ import numpy as np
 from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS
-from merging.declarations.measures import Near
+from merging.declarations.measures import Near, Spread
 from merging.engines.eager import RUN as SAMPLED_RUN
-from merging.engines.eager import MergedChunk, Profile, SpreadReader, Stream, TensorReader
+from merging.engines.eager import MergedChunk, Profile, Stream, TensorReader
 from merging.errors import BadCheckpoint, NonFinite
 from merging.instructions import (
     Clip,
@@ -514,7 +514,7 @@ class FusedReader(TensorReader):
             self.stream.check_cancelled()
             yield start, min(start + step, self.numel)
 
-    def spread(self, decisions: Sequence[Decision]) -> SpreadReader | FusedSpreadReader:
+    def spread(self, decisions: Sequence[Decision]) -> Spread:
         """As TensorReader."""
         if any(decision != Keep() for decision in decisions):
             return super().spread(decisions)

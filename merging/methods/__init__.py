@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
 
+from merging.declarations.knobs import Knob
 from merging.declarations.methods import (
     GROUPS,
     Blend,
@@ -48,6 +49,7 @@ def collect(
                 raise ValueError(f"{module.__name__}: the preset {preset.id} is there already")
     for preset in presets.values():
         _check(preset, methods)
+    _check_shared_names(methods.values())
     if sum(bool(preset.opening) for preset in presets.values()) > 1:
         raise ValueError("one preset opens the first screen")
     groups = list(GROUPS)
@@ -75,6 +77,22 @@ def _check(preset: Preset, methods: dict[str, Method]) -> None:
     knobs = {knob.name for knob in (*pruner.knobs, *rule.knobs)}
     if unknown := {*preset.defaults, *preset.shown, *preset.opening} - knobs:
         raise ValueError(f"the preset {preset.id} sets {sorted(unknown)}, which is no knob")
+
+
+def _check_shared_names(methods: Iterable[Method]) -> None:
+    """A knob that a pruner and a consensus both have is one, so it must be of one kind."""
+    of_pruners: dict[str, tuple[str, Knob]] = {}
+    everything = sorted(methods, key=lambda method: method.kind, reverse=True)  # pruners first
+    for method in everything:
+        for knob in method.knobs:
+            if isinstance(method, Pruner):
+                of_pruners.setdefault(knob.name, (method.id, knob))
+            elif isinstance(method, Consensus) and knob.name in of_pruners:
+                other, first = of_pruners[knob.name]
+                if (first.per_model, first.scheduled) != (knob.per_model, knob.scheduled):
+                    raise ValueError(
+                        f"{method.id} and {other} both have a knob {knob.name}, of two kinds"
+                    )
 
 
 PRUNERS, CONSENSUS, BLENDS, PRESETS = collect(_modules())

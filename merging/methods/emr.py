@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from merging.declarations.knobs import CONTAINER, WEIGHT, Knob
+from merging.declarations.knobs import CONTAINER, LAMBDA, WEIGHT, Knob
 from merging.declarations.measures import Passes, Reader
 from merging.declarations.methods import Consensus, Evidence, Preset, Pruning, Shares
 from merging.declarations.values import Recipe
@@ -177,6 +177,7 @@ METHODS = (
         unpredicted="What a task takes of the unified change, only the merge can tell.",
         knobs=(
             WEIGHT,
+            LAMBDA,
             TASK,
             Knob(
                 "rescaler",

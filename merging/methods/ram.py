@@ -36,7 +36,7 @@ def factors(counts: np.ndarray, r: float, alpha: float, epsilon: float) -> tuple
 
 
 EPSILON = Knob(
-    "epsilon",
+    "smallest_change",
     "Smallest change",
     1e-5,
     "Smaller changes count as none.",
@@ -44,12 +44,13 @@ EPSILON = Knob(
     high=1.0,
     step=1e-5,
     scheduled=True,
+    also="epsilon",
 )
 
 
 def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Shared:
     """Element by element."""
-    epsilon = recipe.at("epsilon", reader.entry)
+    epsilon = recipe.at("smallest_change", reader.entry)
     return Shared((1.0,) * reader.experts, epsilon)
 
 
@@ -57,7 +58,8 @@ def decide_plus(
     recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None
 ) -> Shared:
     """Element by element, once shared and unique entries are counted."""
-    epsilon, r, alpha = (recipe.at(one, reader.entry) for one in ("epsilon", "r", "alpha"))
+    names = ("smallest_change", "r", "alpha")
+    epsilon, r, alpha = (recipe.at(name, reader.entry) for name in names)
     counts = reader.shared_counts(decisions, epsilon).T
     return Shared(factors(counts, r, alpha, epsilon), epsilon)
 

@@ -31,6 +31,7 @@ from merging.methods import CONSENSUS, PRESETS, PRUNERS
 from merging.run import record, space
 from merging.run.merge import merge
 from merging.run.preflight import check, open_recipe
+from tests.engines import experts_of
 from tests.families import (
     document,
     llama,
@@ -78,7 +79,8 @@ VARIANTS = [
 
 @pytest.mark.parametrize(("method", "parameters"), VARIANTS, ids=str)
 def test_the_chunks_do_not_change_a_byte(method, parameters, parent, tmp_path, monkeypatch) -> None:
-    recipe = document(method, [{"weight": 0.6 + 0.3 * i} for i in range(3)], parameters)
+    values = [{"weight": 0.6 + 0.3 * i} for i in range(experts_of(method))]
+    recipe = document(method, values, parameters)
     run(recipe, parent, tmp_path / "whole", engine=Stream)
     whole = files_of(tmp_path / "whole")
     monkeypatch.setattr(eager, "RESIDENT", 0)
@@ -111,7 +113,7 @@ def test_small_chunks_across_ties_do_not_change_a_byte(tmp_path, monkeypatch) ->
 
 def test_the_same_recipe_twice_writes_the_same_bytes(parent, tmp_path) -> None:
     for method in PRESETS:
-        recipe = document(method, 3)
+        recipe = document(method, experts_of(method))
         first = run(recipe, parent, tmp_path / method / "a")
         second = run(recipe, parent, tmp_path / method / "b")
         assert files_of(tmp_path / method / "a") == files_of(tmp_path / method / "b")
@@ -140,8 +142,9 @@ def test_every_pruner_goes_with_every_consensus(prune, consensus, parent, tmp_pa
 @pytest.mark.parametrize("method", sorted(PRESETS))
 @pytest.mark.parametrize("experts", [1, 8])
 def test_one_and_eight_experts(method: str, experts: int, tmp_path) -> None:
-    parent = small_family(tmp_path / "family", experts=experts, **{**SMALL, "layers": 1})
-    result = merged(document(method, experts), parent, tmp_path / "out")
+    count = experts_of(method, experts)
+    parent = small_family(tmp_path / "family", experts=count, **{**SMALL, "layers": 1})
+    result = merged(document(method, count), parent, tmp_path / "out")
     assert all(torch.isfinite(tensor).all() for tensor in result.values())
 
 
@@ -149,7 +152,7 @@ def test_one_and_eight_experts(method: str, experts: int, tmp_path) -> None:
 def test_experts_equal_to_the_base_give_the_base(method: str, tmp_path) -> None:
     base = llama(0, **SMALL)
     parent = write_family(tmp_path / "family", base, [base, base])
-    result = merged(document(method, 2), parent, tmp_path / "out")
+    result = merged(document(method, experts_of(method, 2)), parent, tmp_path / "out")
     assert all(torch.equal(result[name], base[name]) for name in base)
 
 
@@ -160,7 +163,7 @@ def test_a_linear_of_zeros_stays_finite(method: str, tmp_path) -> None:
     expert = tuned(base, 1)
     expert[UP] = base[UP].clone()
     parent = write_family(tmp_path / "family", base, [expert, base])
-    result = merged(document(method, 2), parent, tmp_path / "out")
+    result = merged(document(method, experts_of(method, 2)), parent, tmp_path / "out")
     assert torch.equal(result[UP], base[UP])
     assert all(torch.isfinite(tensor).all() for tensor in result.values())
 

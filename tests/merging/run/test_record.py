@@ -15,6 +15,7 @@ from merging.checkpoints import fingerprint, open_checkpoint
 from merging.methods import PRESETS
 from merging.run.merge import merge
 from merging.run.record import RECIPE_FILE
+from tests.engines import experts_of
 from tests.families import document, load_model, small_family
 
 SMALL = {"layers": 1, "hidden": 16, "kv": 8, "inner": 24, "vocab": 20}
@@ -63,7 +64,8 @@ def test_the_config_names_the_type_of_the_output(parent, tmp_path) -> None:
 
 @pytest.mark.parametrize("method", sorted(PRESETS))
 def test_the_recipe_written_beside_it_makes_the_same_model(method, parent, tmp_path) -> None:
-    first = run(document(method, [{"weight": 0.3}, {"weight": 0.9}]), parent, tmp_path / "out")
+    values = [{"weight": 0.3}, {"weight": 0.9}][: experts_of(method, 2)]
+    first = run(document(method, values), parent, tmp_path / "out")
     again = recipes.load(tmp_path / "out" / RECIPE_FILE)
     second = merge(again, tmp_path / "again", device="cpu")
     assert first.fingerprint == second.fingerprint

@@ -10,6 +10,7 @@ from merging.checkpoints import Checkpoint, Family, TensorSpec, views
 from merging.checkpoints.output import check_output
 from merging.engines import fused
 from merging.engines.eager import CHUNK, RESIDENT
+from merging.engines.fused import sizes
 from merging.errors import MergeError, NotEnoughSpace, OutputExists
 from merging.kinship import Problem
 from merging.recipe import Recipe
@@ -24,8 +25,8 @@ def memory_bytes(family: Family, recipe: Recipe) -> int:
     """What the engine that will run holds at its peak, the interpreter and libraries included."""
     largest = max((entry.numel for entry in family.merged), default=0)
     if fused.would_run(family, recipe.partitions):
-        keys = min(8 * largest * len(family.experts), fused.KEYS_BYTES)
-        return 120_000_000 + keys + fused.workers() * 2 * fused.PIECE_BYTES
+        keys = min(8 * largest * len(family.experts), sizes.KEYS_BYTES)
+        return 120_000_000 + keys + fused.workers() * 2 * sizes.PIECE_BYTES
     models = len(family.models)
     return 350_000_000 + 4 * min(largest, max(RESIDENT, CHUNK)) * (2 * models + 6)
 

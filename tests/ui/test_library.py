@@ -251,10 +251,11 @@ def test_a_first_look_is_taken_only_where_a_scan_would_be_waited_for(
     tmp_path: Path, monkeypatch
 ) -> None:
     from merging.engines import fused
+from merging.engines.fused import sizes
     from merging.sketches import preview
 
     library = Library([tmp_path], tmp_path / "cache")
-    monkeypatch.setattr(fused, "WORTH_BUILDING", 0)
+    monkeypatch.setattr(sizes, "WORTH_BUILDING", 0)
     assert library.preview("demo:base", ["demo:add"]) is None, "the scan is quick"
     monkeypatch.setattr(preview, "WORTH", 0)
     look = library.preview("demo:base", ["demo:add"])

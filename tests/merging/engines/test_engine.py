@@ -12,6 +12,7 @@ from merging.checkpoints import Family, open_family
 from merging.engines import eager as engine
 from merging.engines import fused
 from merging.engines.eager import Progress, Stream, pick_device
+from merging.engines.fused import sizes
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from tests.families import llama, load_model, small_family, tuned, write_family
 
@@ -126,7 +127,7 @@ def test_without_a_bad_input_the_error_stays(family) -> None:
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_both_engines_measure_the_same(kind, family, monkeypatch) -> None:
-    monkeypatch.setattr(fused, "PIECE_BYTES", 1 << 14)
+    monkeypatch.setattr(sizes, "PIECE_BYTES", 1 << 14)
     reader = reader_of(kind(family))
     deltas = [(expert.read(UP) - family.base.read(UP)).abs().flatten() for expert in family.experts]
     ranks = [0, 7, reader.numel // 2, reader.numel - 1]

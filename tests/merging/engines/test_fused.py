@@ -11,6 +11,7 @@ from merging import kernels
 from merging import recipe as recipes
 from merging.engines import fused
 from merging.engines.eager import Stream
+from merging.engines.fused import sizes
 from merging.errors import NonFinite
 from merging.run.merge import merge
 from tests.engines import RECIPES, awkward, cut_exactly, merged_bytes, mixed_family, one_tensor
@@ -30,8 +31,8 @@ def test_fused_and_torch_write_the_same_bytes(
     torch_bytes = merged_bytes(family, name, tmp_path / "a", Stream, dtype)
     fused_bytes = merged_bytes(family, name, tmp_path / "b", fused.FusedStream, dtype)
     assert fused_bytes == torch_bytes
-    monkeypatch.setattr(fused, "PIECE_BYTES", 1)  # nothing fits: every tensor in small pieces
-    monkeypatch.setattr(fused, "AT_ONCE", 300)
+    monkeypatch.setattr(sizes, "PIECE_BYTES", 1)  # nothing fits: every tensor in small pieces
+    monkeypatch.setattr(sizes, "AT_ONCE", 300)
     assert merged_bytes(family, name, tmp_path / "c", fused.FusedStream, dtype) == torch_bytes
 
 
@@ -63,8 +64,8 @@ def test_a_broken_compiler_is_no_reason_to_fail(tmp_path: Path, monkeypatch) -> 
 def test_awkward_tensors_are_cut_exactly(
     kind: str, density: float, piece: int, keys: int, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(fused, "PIECE_BYTES", piece)
-    monkeypatch.setattr(fused, "KEYS_BYTES", keys)
+    monkeypatch.setattr(sizes, "PIECE_BYTES", piece)
+    monkeypatch.setattr(sizes, "KEYS_BYTES", keys)
     assert cut_exactly(awkward()[kind], density, tmp_path, fused.FusedStream)
 
 

@@ -514,7 +514,7 @@ def test_a_check_reads_no_tensor(parent, tmp_path, monkeypatch) -> None:
         raise AssertionError("a tensor was read")
 
     monkeypatch.setattr("merging.checkpoints.Checkpoint.read_into", reading)
-    monkeypatch.setattr("merging.engines.fused.Mapping", reading)
+    monkeypatch.setattr("merging.engines.fused.stream.Mapping", reading)
     assert check(recipes.from_mapping(document("pcb", 3), parent), tmp_path / "out").ok
 
 

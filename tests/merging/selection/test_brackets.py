@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merging.engines import fused
+from merging.engines.fused import selecting
 from merging.selection import brackets
 from merging.selection.statistics import OrderStatistic
 
@@ -132,4 +132,4 @@ def test_the_fused_selection_is_the_plain_one(
 ) -> None:
     keys = bits(*values * repeat)
     place = min(int(share * keys.size), keys.size - 1)
-    assert fused._select(keys, place) == brackets.select(keys, place)
+    assert selecting._select(keys, place) == brackets.select(keys, place)

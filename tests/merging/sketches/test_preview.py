@@ -12,6 +12,7 @@ import torch
 from merging import recipe as recipes
 from merging.checkpoints import open_family
 from merging.engines import fused
+from merging.engines.fused import sizes
 from merging.errors import Cancelled
 from merging.sketches import preview
 from merging.sketches.plan import plan
@@ -25,7 +26,7 @@ SIZES = {"layers": 2, "hidden": 256, "kv": 128, "inner": 512, "vocab": 512}
 def small(monkeypatch) -> None:
     """Everything is worth a preview, of many small blocks."""
     monkeypatch.setattr(preview, "WORTH", 0)
-    monkeypatch.setattr(fused, "WORTH_BUILDING", 0)
+    monkeypatch.setattr(sizes, "WORTH_BUILDING", 0)
     monkeypatch.setattr(preview, "_BLOCK", 64)
     monkeypatch.setattr(preview, "ONE_IN", 8)
 

@@ -14,6 +14,7 @@ import torch
 from merging import kernels
 from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.engines import fused
+from merging.engines.fused import profiling, sizes
 from merging.errors import BadCheckpoint, Cancelled, NonFinite
 from merging.evidence import outliers
 from merging.sketches import scan as scanning
@@ -159,8 +160,8 @@ def test_a_sketch_made_in_many_pieces_is_the_same(dtype, tmp_path, monkeypatch) 
     monkeypatch.setattr(outliers, "_WORTH_SAMPLING", 1)
     parent = small_family(tmp_path, layers=2, hidden=64, kv=32, inner=96, vocab=300, dtype=dtype)
     whole = scan(family_of(parent))
-    monkeypatch.setattr(fused, "PASSING_BYTES", 1)
-    monkeypatch.setattr(fused, "_FULL", 2000)  # counters are emptied every few pieces
+    monkeypatch.setattr(sizes, "PASSING_BYTES", 1)
+    monkeypatch.setattr(profiling, "_FULL", 2000)  # counters are emptied every few pieces
     pieces = scan(family_of(parent))
     for name in (
         "counts", "fine", "ties", "zeros", "max_abs", "layer_outliers", "linear_outliers", "sample",
@@ -361,8 +362,8 @@ def test_outliers_near_what_a_sample_says_are_counted_without_a_second_pass(
     assert all(map(np.array_equal, _counts(scan(family)), expected))
     assert len(set(calls)) == sum(tensor.is_linear for tensor in scan(family).tensors)
     monkeypatch.setattr(scanning, "likely_bounds", likely)
-    monkeypatch.setattr(fused, "_NEARLY", np.float32(1e6))  # too much is near: not all is kept
-    monkeypatch.setattr(fused, "_NEAR_ROOM", 64)
+    monkeypatch.setattr(profiling, "_NEARLY", np.float32(1e6))  # too much is near: not all is kept
+    monkeypatch.setattr(profiling, "_NEAR_ROOM", 64)
     calls.clear()
     assert all(map(np.array_equal, _counts(scan(family)), expected))
     assert bool(calls) == (dtype is torch.float32)  # half precision's are counted, not kept

@@ -49,6 +49,7 @@ RECIPES = {
     "sce_selected": ("sce", {"select_topk": 0.3}),
 }
 
+RECIPES["wudi"] = ("wudi", {"steps": 3})  # its usual 300 take half a minute here
 RECIPES |= {  # every other merge method, as a screen begins with it
     preset.id: (preset.id, dict(preset.shown)) for preset in PRESETS.values()
     if preset.id not in RECIPES

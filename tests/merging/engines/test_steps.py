@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from merging.checkpoints import Entry, Family, open_family
-from merging.engines import eager, fused
+from merging.engines import eager
 from merging.engines.eager import Stream, TensorReader
-from merging.engines.fused import FusedStream
+from merging.engines.fused import FusedStream, sizes
 from merging.errors import NonFinite
 from merging.instructions import Eager, Keep, Outcome, Sum, needs_of
 
@@ -123,7 +123,7 @@ def test_inner_products_are_the_same_bits_in_every_engine_and_chunking(
         stream = engine(family, chunk=chunk)
         stream.resident = 0 if chunk else stream.resident
         grams.add(stream.open(entry).gram().tobytes())
-    monkeypatch.setattr(fused, "PIECE_BYTES", 1)
+    monkeypatch.setattr(sizes, "PIECE_BYTES", 1)
     grams.add(FusedStream(family).open(entry).gram().tobytes())
     assert len(grams) == 1
 

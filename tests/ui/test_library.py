@@ -250,8 +250,7 @@ def test_two_who_ask_for_one_family_share_a_scan(library: Library, monkeypatch) 
 def test_a_first_look_is_taken_only_where_a_scan_would_be_waited_for(
     tmp_path: Path, monkeypatch
 ) -> None:
-    from merging.engines import fused
-from merging.engines.fused import sizes
+    from merging.engines.fused import sizes
     from merging.sketches import preview
 
     library = Library([tmp_path], tmp_path / "cache")

@@ -14,7 +14,7 @@ import gradio as gr
 
 from merging import recipe as recipes
 from merging.declarations.knobs import AMPLIFICATION, LAMBDA, WEIGHT, Knob
-from merging.declarations.methods import Method, Preset
+from merging.declarations.methods import GROUPS, Method, Preset
 from merging.errors import RecipeError
 from merging.methods import PRESETS, PRUNERS, RULES
 
@@ -32,6 +32,7 @@ class Controls:
     """The components, in reading order.
 
     Attributes:
+        presets: group of presets -> the choice among them.
         knobs: (axis id, knob name) -> component.
         groups: axis id -> the group that shows its knobs.
     """
@@ -40,7 +41,7 @@ class Controls:
     experts: gr.CheckboxGroup
     refresh: gr.Button
     weights: tuple[gr.Slider, ...]
-    preset: gr.Radio
+    presets: Mapping[str, gr.Radio]
     prune: gr.Radio
     rate: gr.Slider
     partitions: gr.Slider
@@ -91,13 +92,7 @@ def layout(
         with gr.Accordion("Weights", open=False):
             parts["weights"] = _weights(models, base, experts)
     with gr.Column(elem_classes="card"):
-        parts["preset"] = gr.Radio(
-            [(choice.title, choice.id) for choice in PRESETS.values()],
-            value=preset.id,
-            label="Preset",
-            interactive=True,
-            elem_classes="chips",
-        )
+        parts["presets"] = {group: _presets(group) for group in GROUPS}
     with gr.Column(elem_classes="card"):
         _pruning(parts, preset.prune)
     with gr.Column(elem_classes="card"):
@@ -107,6 +102,21 @@ def layout(
             _more(parts, axis, axis.id == preset.consensus)
         go_merge = gr.Button("Merge", variant="primary", size="lg")
     return Controls(**parts), go_merge
+
+
+def _presets(group: str) -> gr.Radio:
+    """The presets of a group, each with what it does; open where the first screen's is among
+    them."""
+    inside = [preset for preset in PRESETS.values() if preset.group == group]
+    with gr.Accordion(GROUPS[group], open=_FIRST in inside):
+        return gr.Radio(
+            [(f"{preset.title}\n{preset.summary}", preset.id) for preset in inside],
+            value=_FIRST.id if _FIRST in inside else None,
+            label=f"Preset: {GROUPS[group]}",
+            show_label=False,
+            interactive=True,
+            elem_classes="presets",
+        )
 
 
 def _weights(
@@ -166,7 +176,7 @@ def _axis(axes: Mapping[str, Any], label: str, chosen: str) -> gr.Radio:
         value=chosen,
         label=label,
         interactive=True,
-        elem_classes="segmented",
+        elem_classes=["chips", "axis"],
     )
 
 
@@ -218,6 +228,12 @@ def preset_of(prune: str, consensus: str) -> str | None:
     """The preset that stands at this point of the two axes, None for a free combination."""
     matching = (p.id for p in PRESETS.values() if (p.prune, p.consensus) == (prune, consensus))
     return next(matching, None)
+
+
+def by_group(preset: str | None) -> list[str | None]:
+    """What each of `Controls.presets` shows where this is the preset."""
+    group = PRESETS[preset].group if preset else None
+    return [preset if one == group else None for one in GROUPS]
 
 
 def extra(axis: Method) -> list[Knob]:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from merging.declarations.knobs import Knob
-from merging.declarations.methods import Method
+from merging.declarations.methods import GROUPS, Method
 from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS, RULES
 
 _WORDS = (
@@ -41,12 +41,7 @@ def layout() -> gr.HTML:
 
 def page() -> str:
     """The whole guide as markup."""
-    presets = "".join(
-        f"<tr><th scope='row'><code>{escape(p.id)}</code></th><td>{escape(p.title)}</td>"
-        f"<td>{escape(PRUNERS[p.prune].title)} + {escape(RULES[p.consensus].title)}</td>"
-        f"<td>{escape(p.summary)}</td><td>{escape(p.use_when)}</td></tr>"
-        for p in PRESETS.values()
-    )
+    presets = "".join(map(_group, GROUPS))
     words = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in _WORDS)
     limits = "".join(f"<li>{escape(line)}</li>" for line in _DEMO)
     return (
@@ -58,13 +53,26 @@ def page() -> str:
         f"<h2>Words</h2><dl class='words'>{words}</dl></section>"
         "<section class='card'><h2>Methods by name</h2><p>A method is one way to prune and one way "
         "to combine. Explore lets you pair them freely.</p><div class='scroll'><table><thead><tr>"
-        "<th>Recipe</th><th>Name</th><th>Prune + combine</th><th>What it does</th>"
-        f"<th>Use it when</th></tr></thead><tbody>{presets}</tbody></table></div></section>"
+        "<th>Name and recipe</th><th>What it does</th><th>Use it when</th></tr></thead>"
+        f"{presets}</table></div></section>"
         f"<h2>Prune by</h2>{_axes(PRUNERS.values())}<h2>Combine by</h2>{_axes(CONSENSUS.values())}"
         f"<h2>Blend whole models</h2>{_axes(BLENDS.values())}"
         f"<section class='card'><h2>The built-in family, and its limits</h2><ul>{limits}</ul>"
         "</section></div>"
     )
+
+
+def _group(group: str) -> str:
+    """The rows of one group of presets, under its title."""
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(p.title)}<br><code>{escape(p.id)}</code></th>"
+        f"<td>{escape(p.summary)} <small>{escape(PRUNERS[p.prune].title)} + "
+        f"{escape(RULES[p.consensus].title)}</small></td><td>{escape(p.use_when)}</td></tr>"
+        for p in PRESETS.values()
+        if p.group == group
+    )
+    title = f"<tr><th scope='rowgroup' colspan='3'>{escape(GROUPS[group])}</th></tr>"
+    return f"<tbody class='group'>{title}{rows}</tbody>"
 
 
 def _axes(axes: Iterable[Method]) -> str:

@@ -153,12 +153,28 @@ def test_amplification_is_told_and_drawn(page) -> None:
 
 def test_a_preset_sets_both_axes_and_a_free_choice_leaves_it(page) -> None:
     ready(page)
-    choose(page, "Preset", "DARE + TIES")
+    preset = page.locator(".presets label", has_text="DARE + TIES")
+    move(page, lambda: preset.get_by_role("radio").check(force=True))
     assert page.get_by_role("group", name="Prune by").get_by_label("Random").is_checked()
     assert page.get_by_role("group", name="Combine by").get_by_label("TIES").is_checked()
     choose(page, "Combine by", "PCB")
-    page.wait_for_function("!document.querySelector('.chips:not(.experts) input:checked')")
+    page.wait_for_function("!document.querySelector('.presets input:checked')")
     page.locator("#words", has_text="Let them compete").wait_for()
+
+
+def test_presets_stand_in_groups_each_with_its_line(page) -> None:
+    from merging.declarations.methods import GROUPS
+    from merging.methods import PRESETS
+
+    ready(page)
+    apart = page.locator(".presets label", has_text=PRESETS["emr"].summary)
+    assert not apart.is_visible()
+    for title in GROUPS.values():
+        assert page.get_by_role("button", name=title).is_visible()
+    page.get_by_role("button", name=GROUPS["apart"]).click()
+    move(page, lambda: apart.get_by_role("radio").check(force=True))
+    page.wait_for_function("document.querySelectorAll('.presets input:checked').length === 1")
+    assert page.get_by_role("group", name="Combine by").get_by_label("EMR-Merging").is_checked()
 
 
 def test_a_number_out_of_range_is_clamped_without_a_complaint(page) -> None:
@@ -254,7 +270,9 @@ def test_a_phone_has_the_map_first_and_no_sideways_scroll(open_page) -> None:
     tops = [page.locator(part).first.bounding_box()["y"] for part in parts]
     assert tops == sorted(tops)
     assert page.locator("#map").bounding_box()["height"] < 0.5 * PHONE["height"]
-    for box in page.locator("#map .tools > *, .controls .segmented label:visible").all():
+    for box in page.locator(
+        "#map .tools > *, .controls :is(.segmented, .axis, .presets) label:visible"
+    ).all():
         assert box.bounding_box()["height"] >= 43.5
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from html import escape
 
+from merging.declarations.methods import GROUPS
 from merging.methods import CONSENSUS, PRESETS, PRUNERS, RULES
 from ui import guide
 
@@ -19,6 +20,15 @@ def test_every_axis_preset_and_knob_has_its_line() -> None:
         for knob in axis.knobs:
             assert escape(knob.info) in page
             assert f"<code>{knob.name}</code>" in page
+
+
+def test_presets_stand_under_the_title_of_their_group() -> None:
+    page = guide.page()
+    titles = [page.index(f"colspan='3'>{escape(title)}</th>") for title in GROUPS.values()]
+    assert titles == sorted(titles)
+    for preset in PRESETS.values():
+        at = page.index(f"<code>{preset.id}</code></th><td>{escape(preset.summary)}")
+        assert sum(title < at for title in titles) == 1 + list(GROUPS).index(preset.group)
 
 
 def test_bounds_are_written_in_full() -> None:

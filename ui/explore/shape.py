@@ -17,7 +17,7 @@ def shape(prune: str, consensus: str, partitions: float, rate: float) -> list[An
     count = int(min(max(partitions, 1), MAX_PARTITIONS)) if ranked else 0
     labels = controls.amplification_labels(min(max(rate, 0.0), 1.0), count) if count else []
     return [
-        controls.preset_of(prune, consensus),
+        *controls.by_group(controls.preset_of(prune, consensus)),
         gr.update(visible=controls.has(PRUNERS[prune], "density")),
         gr.update(visible=ranked),
         *(gr.update(visible=True, label=label) for label in labels),
@@ -28,8 +28,9 @@ def shape(prune: str, consensus: str, partitions: float, rate: float) -> list[An
 
 
 def shaped(parts: Controls) -> list[Any]:
-    """Components of `shape`, after the preset."""
+    """Components of `shape`."""
     return [
+        *parts.presets.values(),
         parts.rate,
         parts.partitions,
         *parts.amplification,

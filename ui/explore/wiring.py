@@ -159,13 +159,14 @@ def _wire_load(demo: gr.Blocks, tab: ExploreTab) -> None:
 
 def _wire_shape(parts: Controls) -> None:
     """A preset sets the controls, and the two axes decide which of them show."""
-    parts.preset.input(shape.preset, parts.preset, shape.preset_outputs(parts), **_QUIET)
+    for presets in parts.presets.values():
+        presets.input(shape.preset, presets, shape.preset_outputs(parts), **_QUIET)
     axes: list[Any] = [parts.prune, parts.consensus, parts.partitions]
     gr.on(
         [component.change for component in axes],
         shape.shape,
         [*axes, parts.rate],
-        [parts.preset, *shape.shaped(parts)],
+        shape.shaped(parts),
         js=_WITHIN,
         **_QUIET,
     )

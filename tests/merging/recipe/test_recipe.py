@@ -545,7 +545,8 @@ def recipes(draw) -> Recipe:
     method = draw(st.sampled_from(sorted(PRESETS)))
     parameters: dict = {}
     if PRESETS[method].consensus in CONSENSUS:
-        parameters["lambda"] = draw(scheduled(NUMBER))
+        if any(knob.name == "lambda" for knob in CONSENSUS[PRESETS[method].consensus].knobs):
+            parameters["lambda"] = draw(scheduled(NUMBER))
         if draw(st.booleans()):
             parameters["prune"] = draw(st.sampled_from(sorted(PRUNERS)))
     prune = parameters.get("prune", PRESETS[method].prune)

@@ -169,7 +169,7 @@
       [sofar, amount, growth] = [next, end, growth + change];
     }
     if (growth > 0) amount += (asked * total - sofar) / growth;
-    return rhos.map((rho) => rho + amount);
+    return rhos.map((rho) => (rho + amount > 1 - 1e-12 ? 1 : rho + amount)); // all but one entry is not all
   }
 
   function planCell(sums, asked, { shared, pruned, densities: shares }) {

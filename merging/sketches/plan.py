@@ -275,9 +275,7 @@ def _gain(recipe: Recipe, pruned: np.ndarray, shape: tuple[int, ...]) -> np.ndar
     for row, source in enumerate(recipe.sources):
         factors = _factors(recipe, source)
         gain[row, :, : len(factors)] = factors
-        if "scale_dense" in recipe.parameters:
-            dense = dense_factor(recipe.parameters["scale_dense"], factors)
-            gain[row, ~pruned] = dense
+        gain[row, ~pruned] = dense_factor(recipe.parameters.get("scale_dense", "one"), factors)
     return gain
 
 

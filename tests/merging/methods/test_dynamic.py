@@ -343,3 +343,12 @@ def test_a_linear_of_one_entry_and_an_empty_one_merge(tmp_path) -> None:
     result = merged(document("dppa", 1), parent, tmp_path / "out")
     assert result[LINEAR.format(0, "down")].shape == (0, 8)
     assert result[LINEAR.format(0, "gate")].shape == (1, 1)
+
+
+def test_everything_asked_for_is_everything_not_all_but_one_entry() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        count = int(rng.integers(1, 30))
+        numels = rng.integers(1, 20_000, count).astype(np.float64)
+        moved = 1.0 + rng.normal(0, 0.2, count)
+        assert fitted(moved, numels, np.ones(count)).tolist() == [1.0] * count

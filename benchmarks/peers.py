@@ -29,8 +29,30 @@ RECIPES: dict[str, dict] = {
     "dare_ties": {"weight": 1.0, "density": 0.2},
     "dppa": {"density": 0.2, "amplification": [1.7, 1.4, 1.1, 1.0]},
     "pcb": {"weight": 1.0},
+    "slerp": {"t": 0.4},
+    "model_stock": {},
+    "breadcrumbs": {"weight": 1.0, "density": 0.2, "gamma": 0.01},
+    "della": {"weight": 1.0, "density": 0.5, "epsilon": 0.1},
+    "sce": {"select_topk": 0.3},
+    "nearswap": {"t": 0.001},
+    "emr": {},
+    "iso_c": {},
 }
-PEER_METHODS = ("linear", "task_arithmetic", "ties", "dare_ties")
+PER_MODEL = ("weight", "density", "gamma", "epsilon", "amplification")
+ONE_EXPERT = ("slerp", "nearswap")
+NO_BASE = ("linear",)
+PEER_METHODS = (
+    "linear",
+    "task_arithmetic",
+    "ties",
+    "dare_ties",
+    "slerp",
+    "model_stock",
+    "breadcrumbs",
+    "della",
+    "sce",
+    "nearswap",
+)
 
 
 def mergekit_program() -> Path:
@@ -48,13 +70,15 @@ def mergekit_program() -> Path:
 def write_recipe(method: str, models: list[Path], path: Path) -> Path:
     """Writes the recipe of one method, the same file for both programs."""
     base, *experts = (str(folder.resolve()) for folder in models)
-    parameters = RECIPES[method]
+    own = {key: value for key, value in RECIPES[method].items() if key in PER_MODEL}
+    experts = experts[:1] if method in ONE_EXPERT else experts
     document: dict = {
         "merge_method": method,
-        "models": [{"model": e, "parameters": parameters} for e in experts],
+        "models": [{"model": e, "parameters": own} for e in experts],
+        "parameters": {key: value for key, value in RECIPES[method].items() if key not in own},
         "dtype": "bfloat16",
     }
-    if method != "linear":
+    if method not in NO_BASE:
         document["base_model"] = base
     path.write_text(yaml.safe_dump(document))
     return path

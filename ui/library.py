@@ -19,6 +19,7 @@ from typing import Literal
 
 from merging import demo
 from merging.checkpoints import open_family
+from merging.checkpoints.folders import CONTAINER
 from merging.checkpoints.names import DEMO_PREFIX, distinct_names
 from merging.checkpoints.stamp import Stamp
 from merging.checkpoints.stamp import stamp as file_stamp
@@ -383,6 +384,8 @@ def _look(folder: Path) -> tuple[Kind | None, str]:
         names = set(os.listdir(folder))
     except OSError as error:
         return None, f"it cannot be opened ({_words(error)})"
+    if CONTAINER in names:
+        return None, "a container of several tasks: amalgam materialise makes a model of each"
     has_weights = any(name.endswith(".safetensors") for name in names)
     if not has_weights and any(name.endswith((".bin", ".pt", ".pth")) for name in names):
         return None, "pickle weights; save it as safetensors"

@@ -175,7 +175,7 @@ PRESETS = (
         place=0,
         consensus="iso_c",
         summary="Adds changes and evens out the strength of their directions.",
-        use_when="One expert's strongest directions drown the others'.",
+        use_when="Experts that moved equally far; a skill of few strong directions is lost.",
     ),
     Preset(
         id="iso_cts",
@@ -184,6 +184,6 @@ PRESETS = (
         place=1,
         consensus="iso_cts",
         summary="As Iso-C, and keeps some directions of every expert.",
-        use_when="Many experts that share little.",
+        use_when="As Iso-C, with many experts that share little.",
     ),
 )

@@ -223,6 +223,6 @@ PRESETS = (
         place=5,
         consensus="resmerge",
         summary="Keeps single strong directions from ruling the merge.",
-        use_when="Experts tuned by reinforcement learning.",
+        use_when="Experts tuned by reinforcement; a skill of few strong directions is lost.",
     ),
 )

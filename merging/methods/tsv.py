@@ -83,6 +83,7 @@ PRESETS = (
         place=2,
         consensus="tsv_m",
         summary="Keeps each expert's strongest directions out of the others' way.",
-        use_when="Experts for different tasks that interfere.",
+        use_when="Experts for different tasks that interfere; strength 0.6 if one skill suffers.",
+        shown={"lambda": 0.6},
     ),
 )

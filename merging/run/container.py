@@ -116,8 +116,10 @@ def attempt(order: Order, device: str, chunk: int | None, resident: bool) -> Fin
     except BaseException as error:
         writer.discard()
         raise in_words(error, order.out) from error
-    begun = ("a container is always begun anew",) if order.resume else ()
-    return Finished(digest, stream.engine, {}, notes=begun)
+    named = ", ".join(task.name for task in draft.tasks)
+    notes = [f"a container of {named}: amalgam materialise CONTAINER TASK OUT makes a model of one"]
+    notes += ["a container is always begun anew"] if order.resume else []
+    return Finished(digest, stream.engine, {}, notes=tuple(notes))
 
 
 def _split(draft: _Draft, reader: TensorReader, pruning: Pruning, shares: Shares) -> None:

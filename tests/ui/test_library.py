@@ -319,6 +319,12 @@ def test_no_folder_stops_the_list_and_each_has_its_reason(family: Path) -> None:
     assert told["torn"].startswith("config.json: is not JSON (")
 
 
+def test_a_container_is_not_on_offer_as_a_model(family: Path, library: Library) -> None:
+    (family / "one" / "container.json").write_text("{}")
+    library.refresh()
+    assert ids(library) == ["models/base", "models/two"]
+
+
 def test_a_bad_folder_is_on_offer_once_it_is_mended(family: Path, library: Library) -> None:
     (family / "one" / "config.json").write_text("[]")
     library.refresh()

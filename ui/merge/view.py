@@ -270,7 +270,7 @@ def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any
 def drift_words(drift: Mapping[int | str | None, float]) -> str:
     """The drift plot in a sentence."""
     if not drift:
-        return "No layer moved."
+        return "It is no single model: how far layers move is not told."
     most = max(drift, key=lambda layer: drift[layer])
     if drift[most] <= 0:
         return "No layer moved: the result is the base."

@@ -80,7 +80,8 @@ def test_chunks_change_no_byte_of_a_container(chunk, parent, tmp_path, monkeypat
 
 
 def test_a_container_is_no_model_and_says_what_to_do(parent, tmp_path) -> None:
-    run(parent, tmp_path / "all", container=True)
+    (note,) = run(parent, tmp_path / "all", container=True).notes
+    assert note.startswith("a container of expert0, expert1, expert2: amalgam materialise")
     with pytest.raises(BadCheckpoint, match=r"container of several tasks.*amalgam materialise"):
         open_checkpoint(tmp_path / "all")
     with pytest.raises(OutputExists, match="exists and is not empty"):

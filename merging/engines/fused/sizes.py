@@ -10,6 +10,7 @@ KEYS_BYTES = 256 << 20  # collected magnitudes held at a time, all workers toget
 STAY_BYTES = 80 << 20  # what a worker keeps mapped of a tensor that it reads twice
 MAPPED_BYTES = 4 << 30  # of a file, shown before it is mapped anew
 WORTH_BUILDING = 1 << 25  # elements x experts from which compiling the loops pays within one merge
+DRAWN = 1 << 29  # entries of a tensor up to which a bit for each is held per expert
 KEYS = -1  # the slots of the buffers that hold collected magnitudes go down from here
 PLACES = 1 << 15  # the slots of the places of equal changes go up from here
 MERGED = 1 << 16  # the slot of merged elements

@@ -58,6 +58,7 @@ def scan(
     cancel: threading.Event | None = None,
     cache: Path | None = None,
     device: str = "cpu",
+    engine: type[Stream] | None = None,
 ) -> FamilySketch:
     """Sketches every merged tensor of every expert.
 
@@ -65,6 +66,7 @@ def scan(
         layer_outlier, linear_outlier: multiples of the mean above which entries are counted.
         progress, cancel: as for a merge.
         cache: folder of sketches kept by content; None to always read.
+        engine: whose readers measure; None for the one that suits the device.
 
     Raises:
         NonFinite: a delta is NaN or infinite; names the model and the tensor.
@@ -76,8 +78,7 @@ def scan(
     if cache is not None and (known := cached(family, cache, key)) is not None:
         return known
     started = time.perf_counter()
-    fast = device == "cpu" and fused.is_worthwhile(family, 1)
-    kind = fused.FusedStream if fast else Stream
+    kind = engine or _engine_for(family, device)
     with handed_back():
         arrays = _measure(
             kind(family, passes=2, progress=progress, cancel=cancel, device=device), multiples
@@ -91,6 +92,11 @@ def scan(
             except OSError as error:
                 log.warning("the sketch could not be kept in %s: %s", cache, error)
     return sketch
+
+
+def _engine_for(family: Family, device: str) -> type[Stream]:
+    fast = device == "cpu" and fused.is_worthwhile(family, 1)
+    return fused.FusedStream if fast else Stream
 
 
 def cached(family: Family, cache: Path, key: str = "") -> FamilySketch | None:

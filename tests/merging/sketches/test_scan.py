@@ -14,6 +14,7 @@ import torch
 from merging import kernels
 from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.engines import fused
+from merging.engines.eager import Stream
 from merging.engines.fused import profiling, sizes
 from merging.errors import BadCheckpoint, Cancelled, NonFinite
 from merging.evidence import outliers
@@ -32,10 +33,8 @@ def family_of(parent: Path, experts: int = 2) -> Family:
     return open_family(root, [open_checkpoint(parent / name, name) for name in names])
 
 
-@pytest.fixture(params=["fused", "eager"])
-def engine(request, monkeypatch) -> str:
-    if request.param == "eager":
-        monkeypatch.setattr(fused, "is_worthwhile", lambda *_: False)
+@pytest.fixture(params=[fused.FusedStream, Stream], ids=["fused", "eager"])
+def engine(request) -> type[Stream]:
     return request.param
 
 
@@ -45,10 +44,9 @@ def deltas(parent: Path, index: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.usefixtures("engine")
-def test_statistics_are_those_of_the_deltas(dtype, tmp_path) -> None:
+def test_statistics_are_those_of_the_deltas(dtype, tmp_path, engine) -> None:
     parent = small_family(tmp_path, **SIZES, dtype=dtype)
-    sketch = scan(family_of(parent))
+    sketch = scan(family_of(parent), engine=engine)
     edges = bin_edges()
     base = load_model(parent / "base")
     assert [tensor.name for tensor in sketch.tensors] == sorted(base)
@@ -81,9 +79,7 @@ def test_statistics_are_those_of_the_deltas(dtype, tmp_path) -> None:
         assert sketch.base_l2[column] == pytest.approx(squares, rel=1e-6)
 
 
-@pytest.mark.usefixtures("engine")
-@pytest.mark.usefixtures("engine")
-def test_a_change_falls_into_the_bin_of_its_exponent_and_three_bits(tmp_path) -> None:
+def test_a_change_falls_into_the_bin_of_its_exponent_and_three_bits(tmp_path, engine) -> None:
     bins = {  # 8 * (exponent + 40) + the eighth of the octave
         2.0**-40: 0, 1e-13: 0, 1e-45: 0,
         1e-9: 80,  # 1.07 * 2**-30
@@ -96,7 +92,7 @@ def test_a_change_falls_into_the_bin_of_its_exponent_and_three_bits(tmp_path) ->
     name = "model.layers.0.mlp.up_proj.weight"
     changes = torch.tensor([[*bins, 0.0]])
     parent = write_family(tmp_path, {name: torch.zeros_like(changes)}, [{name: changes}])
-    sketch = scan(family_of(parent, experts=1))
+    sketch = scan(family_of(parent, experts=1), engine=engine)
     counts = sketch.counts[0, 0]
     assert {int(index): int(counts[index]) for index in counts.nonzero()[0]} == {
         0: 3, 80: 1, 226: 1, 240: 1, 311: 1, 312: 2, 313: 1, 320: 2, 321: 1, 343: 1, 447: 3
@@ -125,10 +121,9 @@ def test_layer_outliers_pool_the_linears_of_a_layer(tmp_path) -> None:
     assert (sketch.layer_outlier, sketch.linear_outlier) == (2.0, 4.0)
 
 
-@pytest.mark.usefixtures("engine")
-def test_the_sample_holds_deltas_of_every_expert_at_the_same_places(tmp_path) -> None:
+def test_the_sample_holds_deltas_of_every_expert_at_the_same_places(tmp_path, engine) -> None:
     parent = small_family(tmp_path, layers=3, hidden=64, kv=32, inner=96, vocab=300)
-    sketch = scan(family_of(parent))
+    sketch = scan(family_of(parent), engine=engine)
     both = [deltas(parent, 0), deltas(parent, 1)]
     assert sketch.sample.shape == (2, sketch.sample_tensor.size)
     assert 10_000 <= sketch.sample.shape[1] <= 1 << 16
@@ -141,11 +136,10 @@ def test_the_sample_holds_deltas_of_every_expert_at_the_same_places(tmp_path) ->
         assert abs(share - tensor.numel / sketch.numel.sum()) <= 0.01
 
 
-def test_both_engines_make_the_same_sketch(tmp_path, monkeypatch) -> None:
+def test_both_engines_make_the_same_sketch(tmp_path) -> None:
     parent = small_family(tmp_path, **SIZES)
-    first = scan(family_of(parent))
-    monkeypatch.setattr(fused, "is_worthwhile", lambda *_: False)
-    second = scan(family_of(parent))
+    first = scan(family_of(parent), engine=fused.FusedStream)
+    second = scan(family_of(parent), engine=Stream)
     for name in ("counts", "zeros", "max_abs", "layer_outliers", "linear_outliers", "sample"):
         assert np.array_equal(getattr(first, name), getattr(second, name)), name
     for name in ("l1", "l2", "dots", "base_l2"):
@@ -173,38 +167,35 @@ def test_a_sketch_made_in_many_pieces_is_the_same(dtype, tmp_path, monkeypatch) 
         )
 
 
-@pytest.mark.usefixtures("engine")
-def test_scalars_empty_tensors_and_unchanged_experts_are_sketched(tmp_path) -> None:
+def test_scalars_empty_tensors_and_unchanged_experts_are_sketched(tmp_path, engine) -> None:
     base = {"a": torch.tensor(1.0), "b": torch.empty(0, 3), "c": torch.ones(5)}
     parent = write_family(tmp_path, base, [{**base, "a": torch.tensor(3.0)}, base])
-    sketch = scan(family_of(parent))
+    sketch = scan(family_of(parent), engine=engine)
     assert sketch.numel.tolist() == [1, 0, 5]
     assert sketch.counts.sum(axis=2).tolist() == [[1, 0, 0], [0, 0, 0]]
     assert sketch.zeros.tolist() == [[0, 0, 5], [1, 0, 5]]
     assert sketch.max_abs.tolist() == [[2.0, 0, 0], [0, 0, 0]]
 
 
-@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_value_that_is_not_finite_names_model_and_tensor(value, tmp_path) -> None:
+def test_a_value_that_is_not_finite_names_model_and_tensor(value, tmp_path, engine) -> None:
     base = llama(0, **SIZES)
     expert = tuned(base, 1)
     expert["lm_head.weight"][2, 3] = value
     parent = write_family(tmp_path, base, [tuned(base, 2), expert])
     with pytest.raises(NonFinite, match=r"^expert1.*lm_head\.weight"):
-        scan(family_of(parent))
+        scan(family_of(parent), engine=engine)
 
 
-@pytest.mark.usefixtures("engine")
-def test_progress_ends_whole_and_a_cancel_stops(tmp_path) -> None:
+def test_progress_ends_whole_and_a_cancel_stops(tmp_path, engine) -> None:
     parent = small_family(tmp_path, **SIZES)
     reports: list = []
-    scan(family_of(parent), progress=reports.append)
+    scan(family_of(parent), engine=engine, progress=reports.append)
     assert reports[-1].done == reports[-1].total
     cancel = threading.Event()
     cancel.set()
     with pytest.raises(Cancelled):
-        scan(family_of(parent), cancel=cancel, cache=tmp_path / "cache")
+        scan(family_of(parent), engine=engine, cancel=cancel, cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

@@ -25,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from merging.checkpoints.checkpoint import Checkpoint
 from merging.checkpoints.fingerprint import combined, tensor_digest
 from merging.checkpoints.folders import CONTAINER
@@ -177,22 +179,18 @@ def packed(bits: torch.Tensor) -> torch.Tensor:
     """A mask as bytes: entry i is bit i % 8 of byte i // 8, lowest first, row by row.
 
     Args:
-        bits: bool of any shape, n entries.
+        bits: bool of any shape, n entries, on the CPU.
 
     Returns:
         (ceil(n / 8),) uint8; the bits after the last entry are 0.
     """
-    flat = bits.flatten()
-    whole = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).reshape(-1, 8)
-    places = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=bits.device)
-    return (whole * places).sum(dim=1, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits(bits.flatten().numpy(), bitorder="little"))
 
 
 def unpacked(data: torch.Tensor, count: int) -> torch.Tensor:
     """The first `count` entries of a mask, (count,) bool, from its bytes, see `packed`."""
-    places = torch.arange(8, dtype=torch.uint8, device=data.device)
-    whole = (data.reshape(-1, 1) >> places) & 1
-    return whole.flatten()[:count].bool()
+    whole = np.unpackbits(data.numpy(), count=count, bitorder="little")
+    return torch.from_numpy(whole.view(np.bool_))
 
 
 __all__ = [

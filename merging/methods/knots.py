@@ -155,6 +155,7 @@ PRESETS = (
         place=3,
         consensus="knots",
         summary="Aligns changes before signs are elected.",
-        use_when="Experts tuned by adapters, whose changes hardly overlap.",
+        use_when="Experts whose changes hardly overlap, adapters' above all; strength 0.5 to 1.",
+        shown={"lambda": 1.0},
     ),
 )

@@ -31,6 +31,9 @@ GROUPS = {
 }
 """Groups of presets by id, in the order in which screens and the README list them."""
 
+TORCH_BYTES = 230_000_000
+"""What torch takes once it is loaded."""
+
 _ALWAYS = {"kept", "combine", "join"}  # what words may name besides the knobs
 
 
@@ -99,6 +102,15 @@ def _no(recipe: Recipe) -> bool:
     return False
 
 
+def _no_memory(recipe: Recipe, entries: Sequence[Entry]) -> int:
+    return 0
+
+
+def in_torch(recipe: Recipe, entries: Sequence[Entry]) -> int:
+    """`memory` of a method whose steps run through torch over chunks or rows."""
+    return TORCH_BYTES
+
+
 def _no_remarks(values: Any) -> Sequence[str]:
     return ()
 
@@ -123,6 +135,9 @@ class Method:
         check: raises RecipeError where a recipe cannot work, and returns remarks. Called with no
             entries when a recipe is read, and with the tensors to be merged once they are there.
         place: where screens list it among its kind, small first.
+        memory: (recipe, tensors to be merged) -> bytes that it needs at its peak beside what the
+            loops need: where steps run through torch, torch itself (TORCH_BYTES) and what they
+            hold.
         afterwards: (evidence's values) -> remarks, once all tensors are merged.
         unpredicted: what the plan, which sees sketches and no weights, cannot foresee; a sentence.
     """
@@ -138,6 +153,7 @@ class Method:
     knobs: tuple[Knob, ...] = ()
     passes: Callable[[Recipe], int] = _no_passes
     check: Callable[[Recipe, Sequence[Entry]], Sequence[str]] = _no_doubt
+    memory: Callable[[Recipe, Sequence[Entry]], int] = _no_memory
     afterwards: Callable[[Any], Sequence[str]] = _no_remarks
     place: int = 100
     unpredicted: str = ""

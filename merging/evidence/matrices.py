@@ -7,11 +7,13 @@ of the changes is taken, as the methods' authors do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from merging.checkpoints import Entry
 from merging.declarations.measures import Passes, Reader
-from merging.declarations.methods import Evidence
+from merging.declarations.methods import TORCH_BYTES, Evidence
 from merging.declarations.values import Recipe
 from merging.instructions import Combination, Eager, Sum
 from merging.later import torch
@@ -20,6 +22,7 @@ _TRANSPOSED = ("gpt2", "imagegpt", "openai-gpt", "decision_transformer")
 """Families of models (config's model_type) whose layers hold their matrices as (in, out)."""
 _EMBEDDED = ("c_attn", "c_proj", "c_fc", "q_attn")  # their layers of that kind
 
+Memory = Callable[[Recipe, Sequence[Entry]], int]
 Merge = Callable[[Sequence["torch.Tensor"]], "torch.Tensor"]
 """The changes to one matrix, each (out, in) float32 -> the merged change."""
 
@@ -27,6 +30,30 @@ Merge = Callable[[Sequence["torch.Tensor"]], "torch.Tensor"]
 def layout(recipe: Recipe, passes: Passes, *_: Any) -> Evidence:
     """Whether the family's layers hold matrices as (in, out); measures nothing."""
     return Evidence(passes.family.base.config.get("model_type") in _TRANSPOSED)
+
+
+def memory(copies: int, squares: int, *, per_expert: int = 1) -> Memory:
+    """What a method of whole matrices holds at its peak, torch included: `Method.memory`.
+
+    Args:
+        copies: float32 copies of the largest matrix, beside the base's.
+        squares: float64 squares of its smaller side.
+        per_expert: further copies for every expert.
+    """
+
+    def of(recipe: Recipe, entries: Sequence[Entry]) -> int:
+        largest = 0
+        for entry in entries:
+            if not entry.place.is_linear:
+                continue
+            sides = entry.shape[-2:]
+            stack = math.prod(entry.shape[:-2]) * math.prod(sides)
+            held = (1 + per_expert * len(recipe.sources)) * 4 * stack
+            working = copies * 4 * math.prod(sides) + squares * 8 * min(sides) ** 2
+            largest = max(largest, held + working)
+        return TORCH_BYTES + largest
+
+    return of
 
 
 def of_matrices(recipe: Recipe, reader: Reader, transposed: bool, merge: Merge) -> Combination:

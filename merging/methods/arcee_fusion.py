@@ -25,7 +25,7 @@ import numpy as np
 
 from merging.declarations.knobs import Knob
 from merging.declarations.measures import Reader
-from merging.declarations.methods import Blend, Preset
+from merging.declarations.methods import Blend, Preset, in_torch
 from merging.declarations.values import Recipe
 from merging.instructions import Outcome
 from merging.later import torch
@@ -133,6 +133,7 @@ METHODS = (
         paper="Arcee AI 2025, mergekit's arcee_fusion",
         url="https://github.com/arcee-ai/mergekit",
         words="Take over the changes of outstanding importance, and leave the rest.",
+        memory=in_torch,
         decide=decide,
         base="origin",
         least=1,

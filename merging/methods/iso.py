@@ -30,7 +30,7 @@ from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Consensus, Preset
 from merging.declarations.values import Recipe
-from merging.evidence.matrices import layout, of_matrices
+from merging.evidence.matrices import layout, memory, of_matrices
 from merging.instructions import Combination, Decision, spectra
 from merging.instructions.sums import add_up
 from merging.later import torch
@@ -133,6 +133,7 @@ METHODS = (
         url=_URL,
         words="Add them up, and make all directions of every matrix equally strong.",
         measure=layout,
+        memory=memory(4, 3),
         decide=decide,
         needs_all=True,
         unpredicted="What is left of each change in a sum of directions, only the merge can tell.",
@@ -147,6 +148,7 @@ METHODS = (
         url=_URL,
         words="Take their common directions and some of each one's own, equally strong.",
         measure=layout,
+        memory=memory(9, 3),
         decide=decide_specific,
         needs_all=True,
         unpredicted="What is left of each change in a sum of directions, only the merge can tell.",

@@ -33,7 +33,7 @@ from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Consensus, Preset
 from merging.declarations.values import Recipe
-from merging.evidence.matrices import each_matrix, layout
+from merging.evidence.matrices import each_matrix, layout, memory
 from merging.instructions import Combination, Decision, Eager, spectra
 from merging.instructions.elections import elect_and_merge, vote
 from merging.later import torch
@@ -126,6 +126,7 @@ METHODS = (
         url="https://arxiv.org/abs/2410.19735",
         words="Turn them into the directions they share, and average those that agree there.",
         measure=layout,
+        memory=memory(8, 3, per_expert=2),
         decide=decide,
         needs_all=True,
         unpredicted="What is left of each change in a sum of directions, only the merge can tell.",

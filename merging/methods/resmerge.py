@@ -32,7 +32,7 @@ from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
 from merging.declarations.measures import Passes, Reader
 from merging.declarations.methods import Consensus, Evidence, Preset, Pruning
 from merging.declarations.values import Recipe
-from merging.evidence.matrices import layout, of_matrices
+from merging.evidence.matrices import layout, memory, of_matrices
 from merging.instructions import Combination, Decision, spectra
 from merging.instructions.sums import add_up
 from merging.later import torch
@@ -167,6 +167,7 @@ METHODS = (
         url="https://arxiv.org/abs/2606.02252",
         words="Merge what is left without their strongest directions, and add those sparingly.",
         measure=measure,
+        memory=memory(9, 1, per_expert=3),
         decide=decide,
         afterwards=errors_of,
         needs_all=True,

@@ -27,7 +27,7 @@ from merging.declarations.knobs import LAMBDA, WEIGHT
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Consensus, Preset
 from merging.declarations.values import Recipe
-from merging.evidence.matrices import layout, of_matrices
+from merging.evidence.matrices import layout, memory, of_matrices
 from merging.instructions import Combination, Decision, spectra
 from merging.later import torch
 
@@ -68,6 +68,7 @@ METHODS = (
         url="https://arxiv.org/abs/2412.00081",
         words="Take the strongest directions of each, made orthogonal to the others'.",
         measure=layout,
+        memory=memory(6, 3),
         decide=decide,
         needs_all=True,
         unpredicted="What is left of each change in a sum of directions, only the merge can tell.",

@@ -46,7 +46,7 @@ from merging.declarations.knobs import LAMBDA, WEIGHT, Knob
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Consensus, Preset
 from merging.declarations.values import Recipe
-from merging.evidence.matrices import layout, of_matrices
+from merging.evidence.matrices import layout, memory, of_matrices
 from merging.instructions import Combination, Decision, spectra
 from merging.instructions.sums import add_up
 from merging.later import torch
@@ -158,6 +158,7 @@ METHODS = (
         url="https://arxiv.org/abs/2503.08099",
         words="Find the change that disturbs each of them least.",
         measure=layout,
+        memory=memory(8, 8),
         decide=decide,
         needs_all=True,
         unpredicted="What is left of each change in a sum of directions, only the merge can tell.",

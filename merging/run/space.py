@@ -13,6 +13,7 @@ from merging.engines.eager import CHUNK, RESIDENT
 from merging.engines.fused import sizes
 from merging.errors import MergeError, NotEnoughSpace, OutputExists
 from merging.kinship import Problem
+from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 
 
@@ -24,11 +25,13 @@ def disk_bytes(specs: Sequence[TensorSpec]) -> int:
 def memory_bytes(family: Family, recipe: Recipe) -> int:
     """What the engine that will run holds at its peak, the interpreter and libraries included."""
     largest = max((entry.numel for entry in family.merged), default=0)
+    methods = PRUNERS[recipe.prune], RULES[recipe.consensus]
+    own = sum(method.memory(recipe, family.merged) for method in methods)
     if fused.would_run(family, recipe.partitions):
         keys = min(8 * largest * len(family.experts), sizes.KEYS_BYTES)
-        return 120_000_000 + keys + fused.workers() * 2 * sizes.PIECE_BYTES
+        return 120_000_000 + keys + fused.workers() * 2 * sizes.PIECE_BYTES + own
     models = len(family.models)
-    return 350_000_000 + 4 * min(largest, max(RESIDENT, CHUNK)) * (2 * models + 6)
+    return 350_000_000 + 4 * min(largest, max(RESIDENT, CHUNK)) * (2 * models + 6) + own
 
 
 def output_problems(

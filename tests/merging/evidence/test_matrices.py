@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from merging.methods import emr, iso, resmerge, tall, tsv, wudi
+from merging.checkpoints import open_family
+from merging.declarations.methods import TORCH_BYTES
+from merging.methods import RULES, emr, iso, resmerge, tall, tsv, wudi
+from merging.recipe import from_mapping
 from tests.families import Tensors, document, llama, load_model, merged, tuned, write_family
 
 MATRIX, EMBEDDING = "model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight"
@@ -116,3 +119,13 @@ def test_lines_grow_over_the_depth(family: Path, changes: list[Tensors], tmp_pat
     for name, share in {EMBEDDING: 0.5, NORM: 0.5, MATRIX: 0.9}.items():
         expected = base[name] + (changes[0][name] + changes[1][name]) * share
         assert torch.allclose(result[name], expected, atol=1e-7), name
+
+
+def test_memory_is_foreseen_by_the_largest_matrix(family: Path) -> None:
+    models = {f"expert{i}": family / f"expert{i}" for i in range(2)}
+    merged_entries = open_family(family / "base", models).merged
+    recipe = from_mapping(document("iso_c", 2), family)
+    # 48 x 32: base, two changes and four copies in float32, three squares of 32 in float64
+    expected = TORCH_BYTES + 7 * 4 * 48 * 32 + 3 * 8 * 32**2
+    assert RULES["iso_c"].memory(recipe, merged_entries) == expected
+    assert RULES["sum"].memory(recipe, merged_entries) == 0

@@ -234,4 +234,5 @@ def _random(plan: Plan) -> str:
 
 
 def _combined(plan: Plan) -> str:
-    return RULES[plan.recipe.consensus].unpredicted
+    methods = PRUNERS[plan.recipe.prune], RULES[plan.recipe.consensus]
+    return " ".join(method.unpredicted for method in methods if method.unpredicted)

@@ -35,7 +35,8 @@ def _lines() -> Iterator[str]:
 
 def _named(preset: Preset) -> str:
     """The preset's title, a link to where its pruner, or else its rule, comes from."""
-    url = PRUNERS[preset.prune].url or RULES[preset.consensus].url
+    pruner, rule = PRUNERS[preset.prune], RULES[preset.consensus]
+    url = rule.url if pruner.law.order == "all" and not pruner.knobs else pruner.url
     return f"[{_cell(preset.title)}]({url})" if url else _cell(preset.title)
 
 

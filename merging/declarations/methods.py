@@ -182,6 +182,13 @@ class Pruner(Method):
     decide: Callable[[Recipe, Any, Any], Pruned]
     measure: Callable[[Recipe, Any], Evidence] = _nothing
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        needed = {"density"} if self.law.order != "all" else set()
+        needed |= {self.law.skip} if self.law.skip else set()
+        if missing := needed - {knob.name for knob in self.knobs}:
+            raise ValueError(f"the law of {self.id} needs the knob {sorted(missing)[0]}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Consensus(Method):

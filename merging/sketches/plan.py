@@ -283,7 +283,7 @@ def _factors(recipe: Recipe, source: Source) -> Sequence[float]:
     """The factor on every ring of one expert."""
     if law_of(recipe).skip:
         return SKIPPING
-    return ring_factors(source.amplification, recipe.parameters["partition_mode"])
+    return ring_factors(source.amplification, recipe.parameters.get("partition_mode", "ring"))
 
 
 def _chosen(made: Plan) -> np.ndarray:

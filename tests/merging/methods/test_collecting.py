@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -100,9 +101,8 @@ def test_words_name_knobs_that_are_there() -> None:
 
 
 NAMES = {*PRUNERS, *RULES, *PRESETS}
-ORDINARY = {"none", "random", "linear", "sum", "mean", "ties", "magnitude"}
-ORDINARY |= {"first", "average", "lines"}
-"""Names that are also words of other things: an order, a module, a count of equal values."""
+CHOOSERS = {"prune", "consensus", "method", "merge_method", "prune_id", "consensus_id"}
+TABLES = {"PRUNERS", "CONSENSUS", "BLENDS", "RULES", "PRESETS"}
 OUTSIDE = [
     path
     for room in ("merging", "ui", "benchmarks")
@@ -117,7 +117,25 @@ def test_no_method_is_named_outside_its_file(path: Path) -> None:
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
             compared = {side.attr for side in sides if isinstance(side, ast.Attribute)}
-            texts = {side.value for side in sides if isinstance(side, ast.Constant)}
-            assert not (compared & {"prune", "consensus", "method"} and texts & NAMES), path
-        if isinstance(node, ast.Constant) and path.parts[-2:][0] != "benchmarks":
-            assert node.value not in NAMES - ORDINARY, f"{path}: {node.value}"
+            compared |= {side.id for side in sides if isinstance(side, ast.Name)}
+            assert not (compared & CHOOSERS and texts(sides) & NAMES), (path, node.lineno)
+        looked_up: list[ast.expr] = []
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            looked_up = [node.slice] if node.value.id in TABLES else []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            looked_up = node.args if isinstance(owner, ast.Name) and owner.id in TABLES else []
+        assert not texts(looked_up) & NAMES, (path, node.lineno)
+
+
+def texts(nodes: Sequence[ast.AST]) -> set[str]:
+    """Every text that stands in some expressions."""
+    parts = [part for node in nodes for part in ast.walk(node) if isinstance(part, ast.Constant)]
+    return {part.value for part in parts if isinstance(part.value, str)}
+
+
+def test_a_law_needs_its_knobs() -> None:
+    words = {"id": "x", "title": "x", "summary": "x", "formula": "x", "words": "x"}
+    for law in (Law("largest"), Law("random"), Law("largest", skip="gamma")):
+        with pytest.raises(ValueError, match="the law of x needs the knob"):
+            Pruner(**words, law=law, decide=PRUNER.decide)

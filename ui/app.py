@@ -99,8 +99,8 @@ def _join(
     def follow(text: str, last: str, weighed: list[str], *values: Any) -> tuple[Any, Any]:
         try:
             recipe = spelled(weighed, values)
-        except MergeError:
-            return gr.skip(), gr.skip()
+        except MergeError as error:  # an older recipe is not what the controls spell now
+            recipe = explore.unspelled(error)
         untouched = recipe != last and (text or "") in ("", last)
         return (recipe, recipe) if untouched else (gr.skip(), gr.skip())
 

@@ -205,7 +205,8 @@ def _component(knob: Knob, value: Any, label: str = "", visible: bool = True) ->
     if knob.low is None or knob.high is None or knob.step is None:
         return gr.Number(info=info, **common)
     if (knob.high - knob.low) / knob.step > _RANGE_STEPS:
-        return gr.Number(minimum=knob.low, maximum=knob.high, precision=0, info=info, **common)
+        whole = 0 if isinstance(knob.default, int) else None
+        return gr.Number(minimum=knob.low, maximum=knob.high, precision=whole, info=info, **common)
     return gr.Slider(knob.low, knob.high, step=knob.step, info=None if label else info, **common)
 
 

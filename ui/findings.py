@@ -226,7 +226,8 @@ def _others(plan: Plan, sketch: FamilySketch) -> str:
 
 
 def _random(plan: Plan) -> str:
-    if PRUNERS[plan.recipe.prune].law.order != "random":
+    pruner = PRUNERS[plan.recipe.prune]
+    if pruner.law.order != "random" or pruner.unpredicted:
         return ""
     scaled = plan.recipe.parameters.get("rescale", True)
     rest = "what is left is rescaled" if scaled else "nothing is rescaled"

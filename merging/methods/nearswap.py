@@ -42,7 +42,7 @@ METHODS = (
         formula="clip(t / max(|delta|, 1e-6), 0, 1) * delta",
         paper="alchemonaut 2024, QuartetAnemoi (NearSwap)",
         url="https://huggingface.co/alchemonaut/QuartetAnemoi-70B-t0.0001",
-        words="Take over changes up to {t}, and of larger ones that much.",
+        words="Keep changes up to {t} as they are, and cut larger ones off there.",
         law=Law("all"),
         place=6,
         decide=decide,
@@ -71,7 +71,7 @@ PRESETS = (
         place=20,
         prune="nearswap",
         consensus="sum",
-        summary="Cuts changes off at a size.",
+        summary="Limits the size of every change.",
         use_when="You want a touch of another model, and nothing drastic.",
     ),
 )

@@ -94,8 +94,8 @@ METHODS = (
         formula="top select_topk by variance; w_i = mean d_i^2; mean of w_i d_i that agree",
         paper="Wan et al. 2024, FuseChat, section 3.3",
         url="https://arxiv.org/abs/2408.07990",
-        words="Of what they change differently take {select_topk}, weigh each by what is left and "
-        "average those that agree.",
+        words="Of the entries in which they differ take a share of {select_topk}, weigh each model "
+        "by what is left and average those that agree.",
         decide=decide,
         measures=lambda recipe: True,
         needs_all=True,

@@ -121,10 +121,13 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     if isinstance(rule, Blend) and not sliced.spans and base not in [name for name, _ in named]:
         adds = rule.adds_base(document, [name for name, _ in named])
         named += [(base, {})] if adds else []
+        added = [f"{base}: the base is one more model here, beside those listed"] if adds else []
+    else:
+        added = []
     sources, notes = _sources(named, base if origin else None, given, knobs, (pruner, rule))
     values.check_names(given, knobs, (pruner, rule), _EVERYTHING, "parameters")
     values.check_switches(given, knobs, pruner, rule)
-    notes += values.idle(given, knobs, rule)
+    notes += [*added, *values.idle(given, knobs, rule)]
     resolved = {
         knob.name: values.value_of(knob, [given.get(knob.name)], "parameters")
         for knob in knobs.values()
@@ -192,7 +195,10 @@ def _check_count(rule: Blend, count: int) -> None:
     if rule.most is not None:
         wanted = f"{rule.least}" if rule.least == rule.most else f"{rule.least} to {rule.most}"
     beside = "" if rule.base == "point" else " beside the base"
-    raise RecipeError(f"models: {rule.id} takes {wanted} models{beside}, {count} are given")
+    models = "model" if wanted == "1" else "models"
+    given = "1 is given" if count == 1 else f"{count} are given"
+    step = "list more" if count < rule.least else "list fewer, or merge some of them first"
+    raise RecipeError(f"models: {rule.id} takes {wanted} {models}{beside}, {given}; {step}")
 
 
 def _source(
@@ -232,6 +238,8 @@ def _check_keys(document: Mapping[str, Any]) -> None:
 def _method(value: Any) -> str:
     if isinstance(value, str) and value in PRESETS:
         return value
+    if value is None:
+        raise RecipeError(f"merge_method is missing; valid: {', '.join(PRESETS)}")
     raise RecipeError(f"merge_method {shown(value)} is not known{nearest(value, PRESETS)}")
 
 

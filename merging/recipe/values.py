@@ -180,7 +180,7 @@ def choice(value: Any, choices: Any, name: str) -> str:
 
 def nearest(value: Any, choices: Any) -> str:
     """The end of an error: what was meant, or what is valid."""
-    word = value if isinstance(value, str) and len(value) <= _LONGEST_KEY else ""
+    word = value.lower() if isinstance(value, str) and len(value) <= _LONGEST_KEY else ""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     valid = ", ".join(str(choice) for choice in choices)
     return f"; did you mean {close[0]}?" if close else f"; valid: {valid}"

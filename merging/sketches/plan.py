@@ -87,6 +87,9 @@ def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
         RecipeError: the recipe has another number of experts than the sketch, or a density that
             changes along the model where one cut is made over all of it.
     """
+    if len(recipe.sources) > len(sketch.experts):  # a base that is one model of many has no change
+        others = tuple(source for source in recipe.sources if source.model != recipe.base)
+        recipe = replace(recipe, sources=others)
     if len(recipe.sources) != len(sketch.experts):
         raise RecipeError(
             f"the recipe has {len(recipe.sources)} experts, the sketch {len(sketch.experts)}"

@@ -29,6 +29,11 @@ def spelled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
     return recipes.dump(controls.to_recipe(values))
 
 
+def unspelled(error: MergeError) -> str:
+    """What stands in place of a recipe where the controls spell none: nothing older."""
+    return f"# {error}\n"
+
+
 def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -> list[Any]:
     """Exact numbers, the recipe, its words and the partitions' labels.
 
@@ -42,7 +47,7 @@ def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
         sketch = library.sketch(values["base"], values["experts"])
         numbers = view.numbers(library, recipe, sketch, values)
     except MergeError as error:  # in its place on the page: a plain request carries no toasts
-        return [view.unplanned(str(error)), *[gr.skip()] * (2 + MAX_PARTITIONS)]
+        return [view.unplanned(str(error)), unspelled(error), "", *[gr.skip()] * MAX_PARTITIONS]
     count = int(values["partitions"])
     labels = controls.amplification_labels(values["rate"], count)
     updates = [gr.update(label=label) for label in labels]

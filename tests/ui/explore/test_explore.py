@@ -169,7 +169,8 @@ def test_settings_that_cannot_be_planned_say_so_in_the_headline(library, values)
     told = answers.settled(library, {**values, "rate": 1.5}, values["experts"])
     assert told[0]["sentence"].startswith("These settings cannot be planned. ")
     assert "density" in told[0]["reason"]
-    assert told[1] == gr.skip() and len(told) == 3 + controls.MAX_PARTITIONS
+    assert told[1].startswith("# models: demo:a: density -0.5 is outside") and told[2] == ""
+    assert len(told) == 3 + controls.MAX_PARTITIONS
 
 
 def test_nothing_is_settled_for_a_family_that_is_not_shown(library, values) -> None:
@@ -386,3 +387,29 @@ def test_what_was_kept_and_does_not_hold_any_more_is_left(built, library, values
     assert rest == [*[gr.skip()] * (len(named) - 1), False]
     for nothing in ({}, None, [], "x", {"rate": 1}):
         assert answers.restored(library, named, nothing, values)[-1] is False
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.id)
+def test_what_a_control_begins_with_is_what_a_recipe_would_take(built, values, preset) -> None:
+    """Small numbers are not rounded away on their way through a component."""
+    for axis in (PRUNERS[preset.prune], RULES[preset.consensus]):
+        for knob in controls.extra(axis):
+            component = built[1].controls.knobs[axis.id, knob.name]
+            shown = component.postprocess(knob.default)
+            assert component.preprocess(shown) == knob.default, knob.name
+
+
+def test_controls_that_spell_nothing_leave_no_older_recipe(library, values) -> None:
+    values |= {"prune": "none", "consensus": "slerp"}
+    answer = answers.settled(library, values, list(values["experts"]))
+    assert answer[1].startswith("# models: slerp takes 2 models, 4 are given; list fewer")
+    assert answer[2] == ""
+
+
+def test_a_base_among_the_models_is_planned_as_no_change(library, values) -> None:
+    values |= {"prune": "none", "consensus": "karcher", "experts": values["experts"][:2]}
+    recipe = controls.to_recipe(values)
+    assert recipe.base in [source.model for source in recipe.sources]
+    assert any("one more model" in note for note in recipe.notes)
+    headline = answers.settled(library, values, list(values["experts"]))[0]
+    assert "cannot be planned" not in headline["sentence"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import expect
 
+from merging.methods import PRESETS
 from tests.e2e.conftest import PHONE, sideways
 
 EXPERTS = ("add", "reverse", "spanish", "sort")
@@ -169,7 +170,6 @@ def test_a_preset_sets_both_axes_and_a_free_choice_leaves_it(page) -> None:
 
 def test_presets_stand_in_groups_each_with_its_line(page) -> None:
     from merging.declarations.methods import GROUPS
-    from merging.methods import PRESETS
 
     ready(page)
     apart = page.locator(".presets label", has_text=PRESETS["emr"].summary)

@@ -82,6 +82,7 @@ def test_a_drag_is_drawn_in_the_browser_and_settled_once(page) -> None:
                   "window.fetch = (u, ...a) => { asked += String(u.url || u).includes('predict');"
                   "return f(u, ...a); }; 0")  # fmt: skip
     page.evaluate(f"window.drawn = 0; {PLOT}.on('plotly_afterplot', () => drawn++); 0")
+    rate(page).scroll_into_view_if_needed()
     box = rate(page).bounding_box()
     y = box["y"] + box["height"] / 2
 

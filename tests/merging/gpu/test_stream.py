@@ -28,8 +28,7 @@ DEVICE = "cuda" if CUDA else "cpu"
 OUTPUT = None if CUDA else "float32"
 ENGINES = [gpu.KernelStream, Stream] if CUDA else [gpu.KernelStream]
 FEW = (
-    "linear_sum", "task_arithmetic_normalized", "ties", "ties_weights", "magnitude_model",
-    "dare_ties", "dppa", "pcb",
+    "linear_sum", "task_arithmetic_normalized", "ties", "magnitude_model", "dare_ties", "dppa",
 )  # fmt: skip
 
 
@@ -69,7 +68,7 @@ def test_the_bytes_are_those_of_the_cpu(
 
 
 def test_large_tensors_come_in_pieces(family: Path, tmp_path: Path, monkeypatch) -> None:
-    recipe = recipe_of("dppa", family)
+    recipe = recipe_of("ties", family)
     merge(recipe, tmp_path / "cpu", device="cpu")
     monkeypatch.setattr(sources, "fits", lambda *_: False)
     monkeypatch.setattr(eager, "RESIDENT", 80_000)

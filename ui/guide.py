@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from merging.declarations.knobs import Knob
-from merging.declarations.methods import GROUPS, Method
+from merging.declarations.methods import GROUPS, Method, Preset
 from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS, RULES
 
 _WORDS = (
@@ -52,7 +52,8 @@ def page() -> str:
         "</li><li><b>Chat</b>: ask the base, an expert and the merge the same thing.</li></ol>"
         f"<h2>Words</h2><dl class='words'>{words}</dl></section>"
         "<section class='card'><h2>Methods by name</h2><p>A method is one way to prune and one way "
-        "to combine. Explore lets you pair them freely.</p><div class='scroll'><table><thead><tr>"
+        "to combine, which Explore pairs freely, or a blend of whole models.</p>"
+        "<div class='scroll'><table><thead><tr>"
         "<th>Name and recipe</th><th>What it does</th><th>Use it when</th></tr></thead>"
         f"{presets}</table></div></section>"
         f"<h2>Prune by</h2>{_axes(PRUNERS.values())}<h2>Combine by</h2>{_axes(CONSENSUS.values())}"
@@ -62,12 +63,18 @@ def page() -> str:
     )
 
 
+def _parts(preset: Preset) -> str:
+    """What a preset is made of: a way to prune and a way to combine, or a blend alone."""
+    title = RULES[preset.consensus].title
+    return title if preset.consensus in BLENDS else f"{PRUNERS[preset.prune].title} + {title}"
+
+
 def _group(group: str) -> str:
     """The rows of one group of presets, under its title."""
     rows = "".join(
         f"<tr><th scope='row'>{escape(p.title)}<br><code>{escape(p.id)}</code></th>"
-        f"<td>{escape(p.summary)} <small>{escape(PRUNERS[p.prune].title)} + "
-        f"{escape(RULES[p.consensus].title)}</small></td><td>{escape(p.use_when)}</td></tr>"
+        f"<td>{escape(p.summary)} <small>{escape(_parts(p))}</small></td>"
+        f"<td>{escape(p.use_when)}</td></tr>"
         for p in PRESETS.values()
         if p.group == group
     )

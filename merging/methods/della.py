@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from merging.checkpoints import Entry, short_names
+from merging.checkpoints import Entry
 from merging.declarations.knobs import DENSITY, SEED, Knob
 from merging.declarations.laws import Law
 from merging.declarations.measures import Reader
@@ -32,7 +32,7 @@ from merging.declarations.methods import Preset, Pruned, Pruner
 from merging.declarations.values import Recipe
 from merging.evidence.norms import l1_ratio
 from merging.instructions import Decision, Keep, Ranked, draws
-from merging.methods.random import draw_keys
+from merging.methods.random import expert_keys
 
 SMALLEST = 1e-7  # sums of magnitudes below this are not rescaled by
 
@@ -60,18 +60,17 @@ def draws_by_rank(density: float, epsilon: float, keys: tuple[int, int]) -> Rank
 
 def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
     """A draw per expert, keyed by seed, model and tensor, over whole rows."""
-    names = short_names([source.model for source in recipe.sources], recipe.folder)
-    return Pruned([_draw(recipe, reader, index, name) for index, name in enumerate(names)])
+    keys = enumerate(expert_keys(recipe, reader))
+    return Pruned([_draw(recipe, reader, index, own) for index, own in keys])
 
 
-def _draw(recipe: Recipe, reader: Reader, index: int, name: str) -> Decision:
+def _draw(recipe: Recipe, reader: Reader, index: int, keys: tuple[int, int]) -> Decision:
     source, values = recipe.sources[index], recipe.parameters
     density = source.at("density", reader.entry)
     if density >= 1.0:
         return Keep()
     if density <= 0.0:
         return Keep(0.0)
-    keys = draw_keys(values["seed"], name, reader.entry.name)
     ranked = draws_by_rank(density, source.at("epsilon", reader.entry), keys)
     if not values["rescale"]:
         return ranked

@@ -10,9 +10,10 @@ T changes into m: alpha = |sum_t tau_t|_1 / |m|_1 / T, norms over the whole mode
 first block the strength of an average; beta is the strength to tune, 0 to 1. Both work on any
 merged change, whatever made it.
 
-Where we differ: the released code finds blocks by `.l.` anywhere in a name, we by the layer the
-architecture gives a tensor. A model of one block divides 0 by 0 there; here that block counts as
-the last. m = 0 gives alpha 0.
+Where we differ: m is the sum here, whose alpha is 1 / T (`average`); it stays 1 / T where changes
+were pruned before, so that no further pass over the model is needed. The released code finds blocks
+by `.l.` anywhere in a name, we by the layer the architecture gives a tensor. A model of one block
+divides 0 by 0 there; here that block counts as the last.
 """
 
 from __future__ import annotations
@@ -38,17 +39,6 @@ def factor(layer: int | None, layers: int, alpha: float, beta: float) -> float:
     if layer is None:
         return alpha
     return alpha + beta * (layer / (layers - 1) if layers > 1 else 1.0)
-
-
-def average_strength(total: float, merged: float, experts: int) -> float:
-    """alpha of a merge: |sum_t tau_t|_1 / |m|_1 / T.
-
-    Args:
-        total: sum over the model of |sum_t tau_t|.
-        merged: sum over the model of |m|, before lambda.
-        experts: T, at least 1.
-    """
-    return total / merged / experts if merged != 0 else 0.0
 
 
 def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Sum:

@@ -30,18 +30,25 @@ def draw_keys(seed: int, model: str, tensor: str) -> tuple[int, int]:
     )
 
 
+def expert_keys(recipe: Recipe, reader: Reader) -> list[tuple[int, int]]:
+    """The keys of every expert's draws for one tensor."""
+    names = short_names([source.model for source in recipe.sources], recipe.folder)
+    seed, tensor = recipe.parameters["seed"], reader.entry.name
+    return [draw_keys(seed, name, tensor) for name in names]
+
+
 def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
     """One draw per expert, keyed by seed, model and tensor."""
-    names = short_names([source.model for source in recipe.sources], recipe.folder)
-    return Pruned([_draw(recipe, reader, index, name) for index, name in enumerate(names)])
+    keys = enumerate(expert_keys(recipe, reader))
+    return Pruned([_draw(recipe, reader, index, own) for index, own in keys])
 
 
-def _draw(recipe: Recipe, reader: Reader, index: int, name: str) -> Decision:
+def _draw(recipe: Recipe, reader: Reader, index: int, keys: tuple[int, int]) -> Decision:
     density = recipe.sources[index].at("density", reader.entry)
     if density >= 1.0:
         return Keep()
     values = recipe.parameters
-    draw = Draw(draw_keys(values["seed"], name, reader.entry.name), density, 1.0)
+    draw = Draw(keys, density, 1.0)
     if not values["rescale"] or density <= 0.0:
         return draw
     if values["rescale_by"] == "density":

@@ -118,12 +118,10 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     base = models.base_of(document.get("base_model"), method, rule, named)
     named = models.by_one_name(named, base, folder)
     origin = _is_origin(rule, document)
-    if isinstance(rule, Blend) and not sliced.spans and base not in [name for name, _ in named]:
-        adds = rule.adds_base(document, [name for name, _ in named])
-        named += [(base, {})] if adds else []
-        added = [f"{base}: the base is one more model here, beside those listed"] if adds else []
-    else:
-        added = []
+    added: list[str] = []
+    if not sliced.spans and _adds_base(rule, base, document, [name for name, _ in named]):
+        named.append((base, {}))
+        added.append(f"{base}: the base is one more model here, beside those listed")
     sources, notes = _sources(named, base if origin else None, given, knobs, (pruner, rule))
     values.check_names(given, knobs, (pruner, rule), _EVERYTHING, "parameters")
     values.check_switches(given, knobs, pruner, rule)
@@ -157,6 +155,13 @@ def _is_origin(rule: Consensus | Blend, document: Mapping[str, Any]) -> bool:
     if not isinstance(rule, Blend) or rule.base == "origin":
         return True
     return rule.base == "either" and document.get("base_model") is not None
+
+
+def _adds_base(
+    rule: Consensus | Blend, base: str, document: Mapping[str, Any], names: Sequence[str]
+) -> bool:
+    """True where the base takes part as a model although the recipe does not list it as one."""
+    return isinstance(rule, Blend) and base not in names and rule.adds_base(document, names)
 
 
 _EVERYTHING = (*PRUNERS.values(), *RULES.values())

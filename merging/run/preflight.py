@@ -19,8 +19,6 @@ from merging.run.opening import check_layers, open_models
 from merging.run.promises import promise
 from merging.sketches.foresight import foresee
 
-_NO_SUM = 1e-8  # weights whose sum is smaller in magnitude have no average
-
 
 @dataclass(frozen=True)
 class Report:

@@ -201,7 +201,8 @@ def words(recipe: Recipe, called: Mapping[str, str], warnings: Sequence[str] = (
     Args:
         called: what its models are called, by reference.
     """
-    axes = [PRUNERS[recipe.prune], RULES[recipe.consensus]]
+    pruner, rule = PRUNERS[recipe.prune], RULES[recipe.consensus]
+    axes = [pruner, rule] if pruner.knobs else [rule]  # nothing is pruned: no formula of it
     lines = "".join(
         f"<dt>{escape(axis.title)}</dt><dd><code>{escape(axis.formula)}</code></dd>"
         for axis in axes

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from merging.methods import lines
+from tests.families import merged_one
 
 
 def test_a_line_from_the_first_block_to_the_last() -> None:
@@ -23,7 +26,10 @@ def test_no_slope_and_one_block() -> None:
     assert lines.factor(0, 1, 0.25, 0.75) == 1.0
 
 
-def test_the_first_block_is_as_strong_as_an_average() -> None:
-    assert lines.average_strength(12.0, 12.0, 3) == pytest.approx(1 / 3)  # a merge by sum
-    assert lines.average_strength(12.0, 4.0, 3) == 1.0  # a mean is left as it is
-    assert lines.average_strength(12.0, 0.0, 3) == 0.0
+def test_the_first_block_is_as_strong_as_an_average(tmp_path: Path) -> None:
+    deltas = [[0.3, -0.6], [0.6, 0.0], [0.0, 0.9]]
+    change = merged_one(tmp_path, "lines", [1.0, 2.0], deltas, parameters={"beta": 0.0})
+    assert change.tolist() == pytest.approx([0.3, 0.1], abs=1e-6)  # (0.9, 0.3) / 3
+    values = {"beta": 0.0, "average": False, "alpha": 0.5}
+    change = merged_one(tmp_path, "lines", [1.0, 2.0], deltas, parameters=values)
+    assert change.tolist() == pytest.approx([0.45, 0.15], abs=1e-6)

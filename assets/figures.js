@@ -29,7 +29,8 @@
     heat.colorbar = { ...heat.colorbar, tickfont: { color: soft.color } };
     if (family.layers.length <= 14 && width / family.modules.length > 34) {
       heat.text = z.map((row) => row.map((share) => (share === null ? "" : `${Math.round(100 * share)}%`)));
-      Object.assign(heat, { texttemplate: "%{text}", textfont: { size: 12 } });
+      const narrow = width / family.modules.length < 60; // "100%" has to fit between its neighbours
+      Object.assign(heat, { texttemplate: "%{text}", textfont: { size: narrow ? 9 : 12 } });
     }
     const every = Math.max(1, Math.ceil(family.layers.length / 16));
     const ticked = heat.y.filter((index) => index % every === 0);

@@ -557,7 +557,7 @@ def recipes(draw) -> Recipe:
     least = rule.least if rule and rule.base != "point" else 1
     for index in range(draw(st.integers(least, max(least, experts_of(method))))):
         values = {"weight": draw(scheduled(NUMBER.filter(lambda x: x > 0)))}
-        if prune != "none":
+        if any(knob.name == "density" for knob in PRUNERS[prune].knobs):
             values["density"] = draw(scheduled(SHARE))
         if prune in ("magnitude", "dynamic"):
             values["amplification"] = draw(st.lists(SHARE, min_size=1, max_size=4))

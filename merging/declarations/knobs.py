@@ -23,6 +23,8 @@ class Knob:
         scheduled: True where it may change along the model.
         choices: the valid words of a choice; empty for numbers and booleans.
         also: another key that means it, where no other knob of a recipe has that name.
+        is_place: True for a model's place among the recipe's, counted from 1; a recipe may write
+            the model's name instead.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Knob:
     scheduled: bool = False
     choices: tuple[str, ...] = ()
     also: str | None = None
+    is_place: bool = False
 
     @property
     def is_switch(self) -> bool:

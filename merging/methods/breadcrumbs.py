@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from merging.checkpoints import Entry
 from merging.declarations.knobs import DENSITY, RESCALE, Knob
 from merging.declarations.laws import SKIPPING, Law
 from merging.declarations.measures import Reader
@@ -81,6 +82,13 @@ def _kept(
     return rows
 
 
+def remarks(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
+    """Where a density of 1, mergekit's default, leaves nothing to drop, outliers neither."""
+    if entries or any(one < 1.0 for source in recipe.sources for one in source.density.values):
+        return ()
+    return ("density: 1 keeps every change, outliers too; 0.5 or so drops some",)
+
+
 METHODS = (
     Pruner(
         id="breadcrumbs",
@@ -93,6 +101,7 @@ METHODS = (
         law=Law("largest", skip="gamma"),
         place=4,
         decide=decide,
+        check=remarks,
         knobs=(
             DENSITY,
             Knob(

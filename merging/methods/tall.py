@@ -98,6 +98,7 @@ TASK = Knob(
     low=1,
     high=256,
     step=1,
+    is_place=True,
 )
 
 
@@ -143,6 +144,8 @@ def check_task(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
         raise RecipeError(
             f"task: {asked} is asked for, the recipe has {count} models; count from 1"
         )
+    if asked > 1 and recipe.parameters[CONTAINER.name]:
+        return (f"task: {asked} has no effect, a container holds every task",)
     return ()
 
 

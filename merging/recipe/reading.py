@@ -126,12 +126,13 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     values.check_names(given, knobs, (pruner, rule), _EVERYTHING, "parameters")
     values.check_switches(given, knobs, pruner, rule)
     notes += [*added, *values.idle(given, knobs, rule)]
+    names = [source.model for source in sources]
     resolved = {
-        knob.name: values.value_of(knob, [given.get(knob.name)], "parameters")
+        knob.name: values.value_of(knob, [values.placed(knob, given, names)], "parameters")
         for knob in knobs.values()
         if not knob.per_model
     }
-    blueprint = sliced.blueprint_of([source.model for source in sources], titles)
+    blueprint = sliced.blueprint_of(names, titles)
     needs_all = isinstance(rule, Consensus) and rule.needs_all
     check_gaps(blueprint, method, weighs="weight" in knobs and not needs_all)
     originals = (base, *(source.model for source in sources))

@@ -241,6 +241,11 @@ def _item(source: Mapping[str, Any], where: str) -> _Item:
             f"[0, 16], not {shown(given)}"
         )
     start, stop = given
+    if 0 <= stop < start:
+        raise RecipeError(
+            f"{where}: layer_range {given} of {model} ends before it begins; did you mean "
+            f"[{stop}, {start}]?"
+        )
     if not 0 <= start < stop:
         raise RecipeError(f"{where}: layer_range {given} of {model} holds no layer; write [0, 16]")
     return _Item(

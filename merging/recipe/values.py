@@ -117,6 +117,33 @@ def value_of(knob: Knob, levels: Sequence[Any], where: str) -> Any:
     return _plain(knob, knob.default if given is None else given)
 
 
+def placed(knob: Knob, given: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """What a recipe says of a knob; a model's name as its place, where the knob is one.
+
+    Args:
+        names: the recipe's models in order.
+
+    Raises:
+        RecipeError: no model, or more than one, has the name.
+    """
+    value = given.get(knob.name)
+    if not (knob.is_place and isinstance(value, str)):
+        return value
+    short = [name.rstrip("/").rpartition("/")[2] for name in names]
+    places = [
+        place for place, both in enumerate(zip(names, short, strict=True), 1) if value in both
+    ]
+    if len(places) == 1:
+        return places[0]
+    if places:
+        raise RecipeError(
+            f"{knob.name}: {len(places)} models are called {value}; write the place, from 1"
+        )
+    raise RecipeError(
+        f"{knob.name}: {shown(value)} is no model of the recipe{nearest(value, short)}"
+    )
+
+
 def _schedule(knob: Knob, levels: list[Any], where: str) -> Schedule:
     label = knob.name if where == "parameters" else f"{where}: {knob.name}"
     schedule = chain(levels, knob.default, label)
@@ -181,6 +208,10 @@ def choice(value: Any, choices: Any, name: str) -> str:
 def nearest(value: Any, choices: Any) -> str:
     """The end of an error: what was meant, or what is valid."""
     word = value.lower() if isinstance(value, str) and len(value) <= _LONGEST_KEY else ""
-    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    valid = ", ".join(str(choice) for choice in choices)
-    return f"; did you mean {close[0]}?" if close else f"; valid: {valid}"
+    names = list(map(str, choices))
+    begun = [one for one in names if word.startswith(f"{one}_")]  # della_ties: della
+    longer = [one for one in names if word and one.startswith(f"{word}_")]  # tall: tall_masks
+    close = sorted(begun, key=len)[-1:] or longer or difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; valid: {', '.join(names)}"

@@ -402,6 +402,30 @@ def test_a_folder_by_two_names_is_one_model(tmp_path) -> None:
         parse("{merge_method: ties, base_model: base, models: [base, ./base, x]}", tmp_path)
 
 
+@pytest.mark.parametrize("method", ["breadcrumbs", "della", "della_linear"])
+def test_a_density_of_1_that_leaves_a_method_without_effect_is_remarked(method: str) -> None:
+    text = "{{merge_method: {}, base_model: b, models: [x, y], parameters: {{density: {}}}}}"
+    assert any("keeps every change" in note for note in parse(text.format(method, 1)).notes)
+    assert parse(text.format(method, 0.5)).notes == ()
+    assert parse(text.format(method, "[1, 0.9]")).notes == ()
+
+
+@pytest.mark.parametrize("method", ["emr", "tall_masks"])
+def test_a_task_is_a_place_or_a_models_name(method: str) -> None:
+    text = "{{merge_method: {}, base_model: b, models: [org/x, y], parameters: {{task: {}}}}}"
+    for task, place in ((1, 1), (2, 2), ("y", 2), ("x", 1), ("org/x", 1)):
+        assert parse(text.format(method, task)).parameters["task"] == place
+    with pytest.raises(RecipeError, match="task: 'z' is no model of the recipe; valid: x, y"):
+        parse(text.format(method, "z"))
+    with pytest.raises(RecipeError, match="task: 2 models are called x; write the place, from 1"):
+        parse(text.format(method, "x").replace("y]", "other/x]"))
+    with pytest.raises(RecipeError, match="task: 3 is asked for, the recipe has 2 models"):
+        parse(text.format(method, 3))
+    assert parse(text.format(method, "2, container: true")).notes == (
+        "task: 2 has no effect, a container holds every task",
+    )
+
+
 # mistakes
 
 
@@ -409,6 +433,8 @@ def test_a_folder_by_two_names_is_one_model(tmp_path) -> None:
     ("change", "words"),
     [
         ({"merge_method": "tis"}, ["'tis'", "did you mean ties?"]),
+        ({"merge_method": "della_ties"}, ["'della_ties'", "did you mean della?"]),
+        ({"merge_method": "dare"}, ["'dare'", "did you mean dare_linear or dare_ties?"]),
         ({"merge_method": "core_space"}, ["core_space", "is not known; valid:", "ties"]),
         ({"merge_method": None}, ["merge_method"]),
         ({"merge_method": ["ties"]}, ["merge_method"]),

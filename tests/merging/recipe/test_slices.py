@@ -136,3 +136,15 @@ def test_a_mistake_in_slices_is_one_line(document: dict, words: list[str]) -> No
     with pytest.raises(RecipeError) as error:
         from_mapping(document)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "words"),
+    [
+        (3, 1, r"\[3, 1\] of a ends before it begins; did you mean \[1, 3\]\?"),
+        (2, 2, "holds no layer"),
+    ],
+)
+def test_a_range_without_layers_is_refused(start: int, stop: int, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        from_mapping(sliced("passthrough", [source("a", start, stop)]))

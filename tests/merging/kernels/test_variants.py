@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from merging import kernels
+from merging.instructions import draws
+from merging.instructions.ranked import Ranked, limits
 
 SIZE = 10_007  # whole blocks and a part of one
 NEAR = ((0x3C00, 0x3C90), (0x3D00, 0x3D08))  # upper bits: about 0.008 to 0.018, 0.031 to 0.033
@@ -112,3 +115,48 @@ def test_a_profile_counts_what_numpy_counts(kind: str) -> None:
             assert found["found"][index, k] == inside.size
             assert np.array_equal(found["keys"][index, k, : inside.size], inside)
     assert found["found"][0, 0] > 100
+
+
+def kept_by_rank(library: ctypes.CDLL, raw: list[np.ndarray], drawn: Ranked, columns: int) -> bytes:
+    """The bits that amalgam_ranked sets for the last expert, whole rows of so many columns."""
+    rows, dtype = SIZE // columns, 1 if raw[0].dtype == np.uint16 else 0
+    bits, sums = np.zeros(SIZE // 8 + 1, np.uint8), np.zeros(2)
+    low, high = (drawn.low, drawn.high) if columns > 1 else (drawn.only, drawn.only)
+    first, second = (key & 0xFFFFFFFF for key in drawn.keys)
+    failed = library.amalgam_ranked(
+        raw[0].ctypes.data, dtype, raw[-1].ctypes.data, dtype, 0, rows, columns, low, high, first,
+        second, bits.ctypes.data, sums.ctypes.data,
+    )  # fmt: skip
+    assert not failed
+    delta = widened(raw[-1])[: rows * columns] - widened(raw[0])[: rows * columns]
+    magnitudes = np.abs(delta.astype(np.float64))
+    kept = np.unpackbits(bits, bitorder="little")[: magnitudes.size] == 1
+    assert sums == pytest.approx([magnitudes.sum(), magnitudes[kept].sum()])
+    return bits.tobytes()
+
+
+def widened(raw: np.ndarray) -> np.ndarray:
+    return (raw.astype(np.uint32) << 16).view(np.float32) if raw.dtype == np.uint16 else raw
+
+
+@pytest.mark.parametrize("columns", [1, 2, 77, 1000, 5003])
+@pytest.mark.parametrize("kind", ["BF16", "F32", "close"])
+def test_draws_by_rank_are_those_of_torch_on_every_processor(
+    other: ctypes.CDLL, kind: str, columns: int
+) -> None:
+    ours = kernels.library()
+    assert ours is not None
+    raw = family(kind, 9)[:2]
+    if kind == "close":  # changes that differ in their last bits: many ranks must be counted
+        raw[0][:] = 0
+        raw[1][:] = 1 + np.random.default_rng(9).integers(0, 4000, SIZE) * np.float32(2.0**-23)
+    drawn = Ranked((1234567, -7654321), 1 << 21, 15 << 20, 1 << 23)
+    size = SIZE // columns * columns
+    delta = torch.from_numpy(widened(raw[1])[:size] - widened(raw[0])[:size])
+    below = limits(delta.reshape(-1, columns), drawn).flatten()
+    kept = draws.kept_at(torch.arange(size), *drawn.keys, below).numpy()
+    expected = np.zeros(8 * (SIZE // 8 + 1), bool)
+    expected[:size] = kept
+    for library in (ours, other):
+        found = kept_by_rank(library, raw, drawn, columns)
+        assert found == np.packbits(expected, bitorder="little").tobytes()

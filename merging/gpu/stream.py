@@ -1,8 +1,8 @@
 """The engine for CUDA GPUs: tensors merged in batches, each by three kernels, written meanwhile.
 
 Worker threads take batches in turn. One launches its kernels and copies the result to page-locked
-memory while the others write. What has no kernel (PCB's competitions, tensors too large to be
-held whole) runs as in `engines.eager`.
+memory while the others write. What has no kernel (blends, tensors too large to be held
+whole) runs as in `engines.eager`.
 """
 
 from __future__ import annotations
@@ -332,7 +332,7 @@ def _kind(shape: Shape) -> Any:
     return triton_kernels.Kind(
         tuple(triton_kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
         shape.combination, triton_kernels.TYPES[shape.output], shape.ring_at, shape.factor_at,
-        shape.draws_at,
+        shape.draws_at, shape.factors, shape.variant, shape.active,
     )  # fmt: skip
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from merging.gpu.order import FIRST, MOST, bracket, given
 from merging.instructions import (
+    Bounds,
+    Competition,
     Decision,
     Draw,
     Election,
@@ -29,6 +32,11 @@ RING = 7  # of a ring: two bounds, rank, and the bits that come after the bounds
 DRAW = 3  # of a draw: two keys, limit
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN, FINITE = 1, 2, 4, 8, 16, 32
 EVENLY = 16  # experts up to which EVEN is known to divide exactly
+BOUND = 7  # of an expert that competes: clip bounds and what lies between, threshold and top and
+LOW, HIGH, SPAN, THRESHOLD, TOP, REACH, LEAST = range(BOUND)  # what lies between; see `numbers_of`
+VARIANTS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}  # two differ in a number only
+
+Known = Sum | Election | Competition
 
 MarksOf = Callable[[int], memoryview]
 """The marks (`merging.gpu.order`) of an expert's tensor."""
@@ -46,6 +54,8 @@ class Shape:
             has a weight), EVEN (all experts have the weight 1) and FINITE (all deltas are: they
             were sorted).
         output: the output's type.
+        variant: how experts compete, of VARIANTS; 0 where they do not.
+        active: those that do.
     """
 
     types: tuple[str, ...]
@@ -53,6 +63,8 @@ class Shape:
     amplified: tuple[bool, ...]
     combination: int
     output: str
+    variant: int = 0
+    active: tuple[int, ...] = ()
 
     @functools.cached_property
     def draws_at(self) -> tuple[int, ...]:
@@ -63,8 +75,13 @@ class Shape:
 
     @functools.cached_property
     def factor_at(self) -> tuple[int, ...]:
-        """Per expert, the first column of its factors; the last is their number."""
+        """Per expert, the first column of its factors; the last is where a competition's begin."""
         return _starts(WEIGHTS + len(self.rings), [max(abs(rings), 1) for rings in self.rings])
+
+    @property
+    def factors(self) -> int:
+        """How many factors a row has."""
+        return self.factor_at[-1] + BOUND * len(self.active)
 
     @functools.cached_property
     def ring_at(self) -> tuple[int, ...]:
@@ -77,7 +94,7 @@ def is_known(decisions: Sequence[Decision], outcome: Outcome, numel: int) -> boo
     pruned = all(isinstance(one, Keep | Rings | Ranks | Draw) for one in decisions)
     first = _offset(decisions)
     whole = not tied.edges(first, first + numel)  # one bound holds for the whole tensor
-    known = outcome.blend is None and isinstance(outcome.combination, Sum | Election)
+    known = outcome.blend is None and isinstance(outcome.combination, Known)
     return pruned and whole and known
 
 
@@ -86,17 +103,21 @@ def shape_of(
 ) -> Shape:
     """The shape of one tensor's merge."""
     combination = outcome.combination
-    assert isinstance(combination, Sum | Election)
-    kind = NORMALIZED * combination.normalize
+    assert isinstance(combination, Known)
+    rings = tuple(map(_rings, decisions))
+    amplified = tuple(getattr(one, "factors", None) != (1.0,) for one in decisions)
+    kind = AVERAGED * (outcome.base_weight != 1.0)
+    if isinstance(combination, Competition):
+        variant = VARIANTS[combination.variant]
+        # weights come later than a sum's
+        return _shape(types, rings, amplified, kind + EVEN, output, variant, combination.active)
+    kind += NORMALIZED * combination.normalize
     if isinstance(combination, Election):
         kind += ELECTED + ZERO_IS_POSITIVE * combination.zero_is_positive
-    kind += AVERAGED * (outcome.base_weight != 1.0)
     if combination.weights.count(1.0) == len(decisions) <= EVENLY:
         kind += EVEN
     if all(isinstance(one, Ranks) for one in decisions):
         kind += FINITE
-    rings = tuple(map(_rings, decisions))
-    amplified = tuple(getattr(one, "factors", None) != (1.0,) for one in decisions)
     return _shape(types, rings, amplified, kind, output)
 
 
@@ -123,13 +144,35 @@ def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) 
 def factors(decisions: Sequence[Decision], outcome: Outcome) -> list[float]:
     """A tensor's row of factors."""
     combination = outcome.combination
-    assert isinstance(combination, Sum | Election)
-    divisor = sums.divisor(combination.weights, combination.normalize)
+    assert isinstance(combination, Known)
+    divisor = 1.0
+    if not isinstance(combination, Competition):
+        divisor = sums.divisor(combination.weights, combination.normalize)
     row = [outcome.strength, outcome.base_weight, divisor, *combination.weights]
     for one in decisions:
         assert isinstance(one, Keep | Draw | Rings | Ranks)  # see `is_known`
         row += [one.scale] if isinstance(one, Keep | Draw) else one.factors
+    if isinstance(combination, Competition):
+        row += numbers_of(combination.bounds)
     return row
+
+
+def numbers_of(bounds: Sequence[Bounds]) -> list[float]:
+    """What kernels read of the experts that compete, BOUND each.
+
+    What lies between two bounds is -1 where there is nothing; then a score of LEAST is enough.
+    """
+    row: list[float] = []
+    for one in bounds:
+        out_voted = one.top == 0 and one.high > one.low  # as `competitions.survivors`
+        row += [one.low, one.high, _between(one.low, one.high)]
+        row += [one.threshold, one.top, _between(one.threshold, one.top)]
+        row.append(math.inf if out_voted else one.threshold)
+    return row
+
+
+def _between(low: float, high: float) -> float:
+    return high - low if high > low else -1.0
 
 
 def _offset(decisions: Sequence[Decision]) -> int:

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from merging.gpu import table
+from merging.gpu.competition_kernels import balanced
 from merging.gpu.order import FIRST, NEAR
 from merging.selection.tied import BLOCK_BITS, MULTIPLIER, STEP, STRIPES
 
@@ -37,6 +38,9 @@ class Kind(NamedTuple):
     ring_at: tuple
     factor_at: tuple
     draws_at: tuple
+    factors: int
+    variant: int
+    active: tuple
 
 
 TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16, "F64": tl.float64}
@@ -228,7 +232,17 @@ def _element(
     total = weighted[0]
     for e in tl.static_range(1, len(kind.rings)):
         total += weighted[e]
-    if _ELECTED & kind.combination == 0:
+    if kind.variant != 0:
+        taus, weights = (), ()
+        for i in tl.static_range(len(kind.active)):
+            taus += (weighted[kind.active[i]],)
+            weights += (factors[_WEIGHTS + kind.active[i]],)
+        if len(kind.active) == 0:
+            merged = tl.zeros_like(base)
+        else:
+            first: tl.constexpr = kind.factor_at[len(kind.rings)]
+            merged = balanced(taus, weights, factors, first, kind.variant)
+    elif _ELECTED & kind.combination == 0:
         merged = total
         if _NORMALIZED & kind.combination != 0:
             merged = tl.div_rn(total, tl.zeros_like(total) + factors[_DIVISOR])
@@ -356,7 +370,7 @@ def merge(
     stop = start + block * blocks
     if start < numel:
         sources = _sources(addresses, kind)
-        amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
+        amounts = _factors(factors + tensor * kind.factors, kind.factors)
         out = tl.multiple_of(tl.load(addresses + _OUT).to(tl.pointer_type(kind.output)), 16)
         lane = tl.arange(0, block)
         none = tl.zeros([block], tl.float32)
@@ -464,7 +478,7 @@ def mend(
         mask = slot < count
         index = tl.load(entries + (cut * _NEAR + slot) * 2 + 1, mask=mask, other=0)
         sources = _sources(addresses, kind)
-        amounts = _factors(factors + tensor * kind.factor_at[n], kind.factor_at[n])
+        amounts = _factors(factors + tensor * kind.factors, kind.factors)
         values = _read(sources, index, mask, True)
         place = _places(numbers, index)
         base, old, _ = _element(

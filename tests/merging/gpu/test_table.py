@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from merging.gpu import order, table
-from merging.instructions import Competition, Draw, Election, Keep, Outcome, Ranks, Rings, Sum
-from merging.selection.tied import RUN, Cut, upper_places
+from merging.instructions import (
+    Bounds,
+    Competition,
+    Draw,
+    Election,
+    Keep,
+    Outcome,
+    Ranks,
+    Rings,
+    Selected,
+    Sum,
+)
+from merging.selection.tied import KEEP_ALL, RUN, Cut, upper_places
 
 TYPES = ("BF16", "F32", "BF16")
 
@@ -59,9 +72,24 @@ def test_ranks_become_brackets() -> None:
     assert everything[2:] == [-1, order.FIRST, -1, order.FIRST, 0, 0, 0]
 
 
+def test_bounds_of_those_that_compete_come_last() -> None:
+    bounds = (Bounds(0.5, 2.0, 1.0, 5.0), Bounds(1.0, 1.0, 3.0, 3.0))
+    outcome = Outcome(Competition((1.0, 0.5, 2.0), "nlp", (0, 2), bounds), strength=0.5)
+    shape = table.shape_of([Keep()] * 3, outcome, (*TYPES, "F16"), "BF16")
+    assert (shape.variant, shape.active) == (table.VARIANTS["reference"], (0, 2))
+    row = table.factors([Keep()] * 3, outcome)
+    assert row[:9] == [0.5, 1.0, 1.0, 1.0, 0.5, 2.0, 1.0, 1.0, 1.0]
+    assert row[9:] == [0.5, 2.0, 1.5, 1.0, 5.0, 4.0, 1.0, 1.0, 1.0, -1.0, 3.0, 3.0, -1.0, 3.0]
+    assert (shape.factor_at[-1], shape.factors) == (9, len(row))
+
+
+def test_where_opposites_out_vote_each_other_no_score_is_enough() -> None:
+    assert table.numbers_of([Bounds(0.5, 2.0, 0.0, 0.0)])[table.LEAST] == math.inf
+    assert table.numbers_of([Bounds(2.0, 2.0, 0.0, 0.0)])[table.LEAST] == 0.0
+
+
 def test_what_has_no_kernel_is_left_to_torch() -> None:
-    game = Competition((1.0,), "pairwise", (), ())
-    assert not table.is_known([Keep()], Outcome(game), 10)
+    assert not table.is_known([Keep()], Outcome(Selected((1.0,), KEEP_ALL)), 10)
     assert table.is_known([Keep(), Draw((1, 2), 0.5, 1.0)], Outcome(Sum((1.0, 1.0))), 10)
 
 

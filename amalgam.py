@@ -11,14 +11,14 @@ NAME = "amalgam"
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what the arguments ask for; returns the exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == ["app"]:
+    argv = sys.argv[1:] if arguments is None else arguments
+    if argv[:1] == ["app"]:
         import app
 
-        return app.main(given[1:])
+        return app.main(argv[1:])
     from merging.command_line import main as run
 
-    return run(given, name=NAME, also={"app": "start the workbench in the browser"})
+    return run(argv, name=NAME, also={"app": "start the workbench in the browser"})
 
 
 def installed() -> int:

@@ -77,8 +77,8 @@ def _leave(number: int = 0, frame: FrameType | None = None) -> None:
 def _reach_without_proxy(host: str) -> None:
     """Gradio asks its own server whether it is there: not by way of a proxy for the web."""
     for name in ("no_proxy", "NO_PROXY"):
-        known = os.environ.get(name, "")
-        os.environ[name] = ",".join(filter(None, [known, "localhost", "127.0.0.1", "::1", host]))
+        hosts = os.environ.get(name, "")
+        os.environ[name] = ",".join(filter(None, [hosts, "localhost", "127.0.0.1", "::1", host]))
 
 
 def _free_port(host: str, port: int) -> int:

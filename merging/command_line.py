@@ -67,8 +67,8 @@ def main(
 def _spelled_out(arguments: list[str] | None) -> list[str]:
     """The arguments with `--strict` as `--strict=all`: argparse would take what follows it for the
     kinds that may be given."""
-    given = sys.argv[1:] if arguments is None else arguments
-    return ["--strict=all" if argument == "--strict" else argument for argument in given]
+    argv = sys.argv[1:] if arguments is None else arguments
+    return ["--strict=all" if argument == "--strict" else argument for argument in argv]
 
 
 class _OneLine(argparse.ArgumentParser):

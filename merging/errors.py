@@ -29,7 +29,7 @@ def one_line(text: object) -> str:
     whole = str(text)
     if len(whole) > 2 * _LOOKED_AT:
         whole = f"{whole[:_LOOKED_AT]}\u2026{whole[-_LOOKED_AT:]}"
-    line = "".join(map(_seen, _BREAKS.sub(" ", whole))).strip()
+    line = "".join(map(_glyph, _BREAKS.sub(" ", whole))).strip()
     line = _LONG.sub(lambda word: _without_middle(word.group(), _WORD), line)
     return _without_middle(line, LINE)
 
@@ -39,7 +39,7 @@ def shown(value: object) -> str:
     return one_line(_VALUES.repr(value))
 
 
-def _seen(character: str) -> str:
+def _glyph(character: str) -> str:
     """The character, or its escape where it would not be seen."""
     if character in _JOINERS or unicodedata.category(character) not in _UNSEEN:
         return character

@@ -69,17 +69,15 @@ def renamed(model: Checkpoint) -> list[tuple[str, str]]:
     return [(old, new) for old, new in own if old != new and old not in tensors]
 
 
-def _by_core(
-    wanted: dict[str, TensorInfo], tensors: dict[str, TensorInfo]
-) -> dict[str, TensorInfo]:
+def _by_core(base: dict[str, TensorInfo], tensors: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
     """Takes a name for another where they differ only in parts that say who holds the tensor
     ("model.layers.0..." and "model.language_model.layers.0...")."""
-    absent = Counter(_core(name) for name in wanted if name not in tensors)
-    targets = {_core(name): name for name in wanted if name not in tensors}
+    absent = Counter(_core(name) for name in base if name not in tensors)
+    targets = {_core(name): name for name in base if name not in tensors}
     renamed: dict[str, TensorInfo] = {}
     for name, info in tensors.items():
         core = _core(name)
-        fits = name not in wanted and absent[core] == 1 and targets[core] not in renamed
+        fits = name not in base and absent[core] == 1 and targets[core] not in renamed
         renamed[targets[core] if fits else name] = info
     return renamed if len(renamed) == len(tensors) else tensors
 
@@ -89,20 +87,20 @@ def _core(name: str) -> str:
 
 
 def _without_prefix(
-    wanted: dict[str, TensorInfo], tensors: dict[str, TensorInfo]
+    base: dict[str, TensorInfo], tensors: dict[str, TensorInfo]
 ) -> dict[str, TensorInfo]:
     """Adds or removes one leading part of the names, where most of them then fit."""
-    enough = min(len(wanted), len(tensors))
-    if not enough or sum(name in tensors for name in wanted) * 2 >= enough:
+    enough = min(len(base), len(tensors))
+    if not enough or sum(name in tensors for name in base) * 2 >= enough:
         return tensors
     first = Counter(name.partition(".")[0] + "." for name in tensors).most_common(1)
-    longer = Counter(name.partition(".")[0] + "." for name in wanted).most_common(1)
+    longer = Counter(name.partition(".")[0] + "." for name in base).most_common(1)
     for taken, added in (*((part, "") for part, _ in first), *(("", part) for part, _ in longer)):
         renamed = {
             added + name.removeprefix(taken) if name.startswith(taken) else name: info
             for name, info in tensors.items()
         }
-        fitting = sum(name in renamed for name in wanted)
+        fitting = sum(name in renamed for name in base)
         if len(renamed) == len(tensors) and fitting * 2 >= enough:
             return renamed
     return tensors

@@ -364,6 +364,15 @@ def _tensors(file: Path, name: str) -> list[TensorInfo]:
 
 
 __all__ = [
-    "CONFIG", "INDEX", "MERGEABLE", "PAGE", "WIDTHS", "Checkpoint", "Part", "TensorInfo",
-    "open_checkpoint", "pages", "torch_dtype",
-]  # fmt: skip
+    "CONFIG",
+    "INDEX",
+    "MERGEABLE",
+    "PAGE",
+    "WIDTHS",
+    "Checkpoint",
+    "Part",
+    "TensorInfo",
+    "open_checkpoint",
+    "pages",
+    "torch_dtype",
+]

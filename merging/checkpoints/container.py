@@ -120,32 +120,32 @@ def open_container(folder: Path) -> Container:
             f"{folder}: holds no {CONTAINER}; give a folder that a merge with container: true wrote"
         )
     try:
-        found = read_object(file)
+        content = read_object(file)
     except BadFile as error:
         raise BadCheckpoint(f"{error}; merge it again") from None
-    if found.get("version") != VERSION:
+    if content.get("version") != VERSION:
         raise BadCheckpoint(
-            f"{file}: version {found.get('version')!r} is not {VERSION}, which is read; use the "
+            f"{file}: version {content.get('version')!r} is not {VERSION}, which is read; use the "
             "version of Amalgam that wrote it"
         )
     try:
-        tasks = tuple(map(_task, found["tasks"]))
+        tasks = tuple(map(_task, content["tasks"]))
         return Container(
             folder,
-            str(found["base"]["model"]),
-            str(found["base"]["fingerprint"]),
-            _texts(found["inputs"]),
-            _texts(found["files"]),
+            str(content["base"]["model"]),
+            str(content["base"]["fingerprint"]),
+            _texts(content["inputs"]),
+            _texts(content["files"]),
             tasks,
-            _texts(found["copied"]),
-            _texts(found["left_out"]),
+            _texts(content["copied"]),
+            _texts(content["left_out"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"{file}: {error} is missing or wrong; merge it again") from None
 
 
-def _task(found: Mapping[str, Any]) -> Task:
-    name, file, factor = str(found["name"]), found["file"], float(found["factor"])
+def _task(entry: Mapping[str, Any]) -> Task:
+    name, file, factor = str(entry["name"]), entry["file"], float(entry["factor"])
     if not isinstance(file, str) or Path(file).name != file or not math.isfinite(factor):
         raise ValueError(f"the file or factor of task {name}")  # the file is one of the folder
     return Task(name, file, factor)
@@ -160,8 +160,8 @@ def open_file(folder: Path, file: str) -> Checkpoint:
     path = folder / file
     if not path.is_file():
         raise BadCheckpoint(f"{path} is missing; copy the container again")
-    found = {info.name: info for info in read_header(path)}
-    return Checkpoint(file, folder, {}, dict(sorted(found.items())), {path: stamp(path)})
+    tensors = {info.name: info for info in read_header(path)}
+    return Checkpoint(file, folder, {}, dict(sorted(tensors.items())), {path: stamp(path)})
 
 
 def digests(opened: Checkpoint, see: Callable[[str, memoryview, int], None]) -> list[bytes]:
@@ -194,6 +194,15 @@ def unpacked(data: torch.Tensor, count: int) -> torch.Tensor:
 
 
 __all__ = [
-    "CHANGE", "Container", "Task", "combined", "digests", "document", "open_container", "open_file",
-    "packed", "tasks_of", "unpacked",
-]  # fmt: skip
+    "CHANGE",
+    "Container",
+    "Task",
+    "combined",
+    "digests",
+    "document",
+    "open_container",
+    "open_file",
+    "packed",
+    "tasks_of",
+    "unpacked",
+]

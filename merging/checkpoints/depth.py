@@ -16,9 +16,12 @@ from merging.errors import RecipeError
 
 _COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _NUMBERS = (
-    "mlp_only_layers", "moe_layers", "cross_attention_layers", "full_attn_idxs",
+    "mlp_only_layers",
+    "moe_layers",
+    "cross_attention_layers",
+    "full_attn_idxs",
     "attn_layer_indices",
-)  # fmt: skip
+)
 """Lists of layers by their numbers."""
 _NOT_BY_LAYER = ("architectures", "_token_id", "_token_ids", "_tokens", "_section", "_factor")
 _PATTERNS = ("sliding", "interval", "pattern", "period", "every", "_step", "chunk", "layer_type")

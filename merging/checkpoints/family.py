@@ -27,7 +27,7 @@ from merging.errors import FamilyMismatch
 
 _BUFFER = "a buffer that the model computes itself, not a parameter"
 _MISSING = "missing in "
-KEPT = "kept as the base has it, as keep_base asks"
+AS_BASE = "kept as the base has it, as keep_base asks"
 Status = Literal["merged", "copied", "left_out"]
 
 
@@ -140,7 +140,7 @@ def _account(
         if name in heads:
             entry = _line(info, "left_out", f"tied to {heads[name]}, which is merged once")
         elif any(part in name for part in keep):
-            entry = _line(info, "copied", KEPT)
+            entry = _line(info, "copied", AS_BASE)
         entries.append(replace(entry, name=name, place=where[name]))
     names = set(base.tensors)
     for expert in experts:
@@ -153,8 +153,8 @@ def _account(
                 reason = _BUFFER
             if base.ties_embeddings and is_vocabulary(name):
                 reason = f"in {expert.name}; the base ties it to its token embedding"
-            known_as = replace(info, name=name) if expert.parts else info
-            entries.append(_line(known_as, "left_out", reason))
+            alias = replace(info, name=name) if expert.parts else info
+            entries.append(_line(alias, "left_out", reason))
     return tuple(sorted(entries, key=lambda entry: entry.name))
 
 
@@ -239,7 +239,7 @@ def _counts(entry: Entry, base: Checkpoint) -> bool:
     if entry.name not in base.tensors or entry.status == "left_out" or not entry.is_parameter:
         return False
     absent = entry.status == "copied" and entry.reason.startswith(_MISSING)
-    return entry.reason != KEPT and not (absent and is_beside_text(entry.name))
+    return entry.reason != AS_BASE and not (absent and is_beside_text(entry.name))
 
 
 def _merged(account: tuple[Entry, ...]) -> int:

@@ -92,13 +92,13 @@ def _adapter(folder: Path) -> str | None:
         return None  # a whole model that an adapter lies beside
     kind, base = "LoRA", ""
     try:
-        given: Any = read_json(settings)
+        config: Any = read_json(settings)
     except BadFile:
-        given = {}
-    if isinstance(given, dict):
-        named = str(given.get("peft_type") or "LORA")
+        config = {}
+    if isinstance(config, dict):
+        named = str(config.get("peft_type") or "LORA")
         kind = {"LORA": "LoRA"}.get(named.upper(), named)[:30]
-        base = str(given.get("base_model_name_or_path") or "")[:80]
+        base = str(config.get("base_model_name_or_path") or "")[:80]
     of = f" of {base}" if base else ""
     article = "an" if kind[:1] in "AEIO" else "a"
     sign = settings if settings.exists() or weights is None else weights

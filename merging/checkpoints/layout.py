@@ -20,10 +20,19 @@ _AFTER = re.compile(
     r"(?:^|\.)(?:norm|norm_f|ln_f|final_\w*norm|final_layernorm|layer_norm|lm_head|embed_out|score|classifier|"
     r"output_projection|project_out|final_logits_bias)\b[^.]*(?:\.[^.]+)?$"
 )
-WRAPPERS = frozenset((
-    "base_model", "model", "language_model", "text_model", "transformer", "llm", "thinker",
-    "module", "_orig_mod",
-))  # fmt: skip
+WRAPPERS = frozenset(
+    (
+        "base_model",
+        "model",
+        "language_model",
+        "text_model",
+        "transformer",
+        "llm",
+        "thinker",
+        "module",
+        "_orig_mod",
+    )
+)
 """Parts of a name that say who holds a tensor, not what it is."""
 _SHORT = re.compile(r"_proj$|_layernorm$|_norm$")
 _BUFFERS = re.compile(r"(?:^|\.)(?:inv_freq|masked_bias|position_ids)$")

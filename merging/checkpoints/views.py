@@ -79,11 +79,11 @@ def depth_of(model: Checkpoint) -> int:
 
 def originals(models: Iterable[Checkpoint]) -> Iterator[Checkpoint]:
     """The models that some models are made of, each once; one that is no view is its own."""
-    seen = set()
+    names = set()
     for model in models:
         for one in [part.model for part in model.parts] or [model]:
-            if one.name not in seen:
-                seen.add(one.name)
+            if one.name not in names:
+                names.add(one.name)
                 yield one
 
 

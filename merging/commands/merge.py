@@ -17,9 +17,18 @@ if TYPE_CHECKING:
     from merging.run.merge import Result
 
 KINDS = (
-    "recipe", "models", "config", "layers", "shape", "tokenizer", "template", "generation", "names",
-    "rows", "tensors",
-)  # fmt: skip
+    "recipe",
+    "models",
+    "config",
+    "layers",
+    "shape",
+    "tokenizer",
+    "template",
+    "generation",
+    "names",
+    "rows",
+    "tensors",
+)
 """What a finding may be about (`Problem.kind`), in one word."""
 
 
@@ -149,8 +158,8 @@ def _refuse_warnings(problems: Sequence[Problem], kinds: Sequence[str]) -> None:
 
 def _kinds(text: str) -> tuple[str, ...]:
     """The kinds of --strict=KINDS; "all" for every one. Raises ArgumentTypeError."""
-    given = tuple(word.strip() for word in text.split(","))
-    for word in given:
+    words = tuple(word.strip() for word in text.split(","))
+    for word in words:
         if word not in (*KINDS, "all"):
             raise argparse.ArgumentTypeError(f"{word!r} is no kind; valid: {', '.join(KINDS)}, all")
-    return KINDS if "all" in given else given
+    return KINDS if "all" in words else words

@@ -60,12 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     args = parser.parse_args(arguments)
     text = args.readme.read_text(encoding="utf-8")
-    wanted = replaced(text)
-    if args.check and text != wanted:
+    renewed = replaced(text)
+    if args.check and text != renewed:
         sys.stderr.write(f"{args.readme}: the table of methods is not up to date: make table\n")
         return 1
     if not args.check:
-        args.readme.write_text(wanted, encoding="utf-8")
+        args.readme.write_text(renewed, encoding="utf-8")
     return 0
 
 

@@ -66,13 +66,13 @@ class ModelSweep:
         total: Histograms = [{b: empty_histogram() for b in row} for row in buckets]
 
         def add(reader: Reader) -> None:
-            found = self._sweep(reader, buckets)
+            rows = self._sweep(reader, buckets)
             with self._passes.lock:  # sums of integers: the order does not matter
-                for sums, row in zip(total, found, strict=True):
+                for sums, row in zip(total, rows, strict=True):
                     for bucket, counts in row.items():
                         sums[bucket] += counts
-                if all(UPPER in row for row in found):
-                    highest = [int(np.flatnonzero(row[UPPER]).max(initial=0)) for row in found]
+                if all(UPPER in row for row in rows):
+                    highest = [int(np.flatnonzero(row[UPPER]).max(initial=0)) for row in rows]
                     self._highest[reader.entry.name] = highest
 
         self._passes.map(add, entries=entries)

@@ -17,7 +17,7 @@ from merging.checkpoints import Checkpoint
 from merging.checkpoints.folders import MORE_TEMPLATES
 from merging.errors import BadFile
 from merging.kinship import vocabulary
-from merging.kinship.problem import Problem, called, grouped, have, listed, told
+from merging.kinship.problem import Problem, called, grouped, have, listed, value_text
 from merging.recipe import chat_templates
 from merging.system.documents import read_json, read_text
 
@@ -53,18 +53,18 @@ def templates(folder: Path) -> dict[str, str]:
     """The chat templates of a model by name, "default" for the one that is used unasked. What
     cannot be read is left out."""
     texts: dict[str, str] = {}
-    given: Any = vocabulary.settings(folder).chat_template
+    setting: Any = vocabulary.settings(folder).chat_template
     for name in ("chat_template.json", "processor_config.json"):
-        given = given or _json(folder / name).get("chat_template")
-    if isinstance(given, str):
-        texts[_DEFAULT] = given
-    elif isinstance(given, list):
+        setting = setting or _json(folder / name).get("chat_template")
+    if isinstance(setting, str):
+        texts[_DEFAULT] = setting
+    elif isinstance(setting, list):
         pairs = [
-            (item.get("name"), item.get("template")) for item in given if isinstance(item, dict)
+            (item.get("name"), item.get("template")) for item in setting if isinstance(item, dict)
         ]
         texts |= {str(name): text for name, text in pairs if isinstance(text, str)}
-    elif isinstance(given, dict):
-        texts |= {name: text for name, text in given.items() if isinstance(text, str)}
+    elif isinstance(setting, dict):
+        texts |= {name: text for name, text in setting.items() if isinstance(text, str)}
     for file in [
         folder / "chat_template.jinja",
         *sorted((folder / MORE_TEMPLATES).glob("*.jinja")),
@@ -195,9 +195,9 @@ def _unknown(giver: _Tuned, others: Sequence[_Tuned], template: str | None) -> l
 def settings(model: Checkpoint) -> dict[str, Any]:
     """The ids that end, begin and fill a text when a model writes; where generation_config.json
     is silent, config.json's."""
-    given = _json(model.folder / "generation_config.json")
+    generation = _json(model.folder / "generation_config.json")
     text = model.config.get("text_config")
-    levels = [given, model.config, text if isinstance(text, dict) else {}]
+    levels = [generation, model.config, text if isinstance(text, dict) else {}]
     values = {}
     for key in IDS:
         value = next((level[key] for level in levels if level.get(key) is not None), None)
@@ -218,8 +218,8 @@ def _endings(giver: _Tuned, others: Sequence[_Tuned], root: str, *, is_base: boo
         }
         if not differing:
             continue
-        parts = [f"{told(value)} in {listed(names)}" for names, value in grouped(differing)]
-        mine = "none" if own.get(key) is None else told(own[key])
+        parts = [f"{value_text(value)} in {listed(names)}" for names, value in grouped(differing)]
+        mine = "none" if own.get(key) is None else value_text(own[key])
         ends = key == "eos_token_id"
         why = ": it may not stop where they do"
         why += "; tokenizer_source: an expert takes its settings" if is_base else ""
@@ -247,7 +247,7 @@ def _own_ending(giver: Checkpoint, ends: Any) -> list[Problem]:
             "warning",
             giver.name,
             f"its tokenizer ends a text with {token!r} ({index}), its generation settings stop at "
-            f"{told(ends)}: answers may not stop",
+            f"{value_text(ends)}: answers may not stop",
             "generation",
         )
     ]

@@ -15,7 +15,7 @@ from typing import Any
 
 from merging.checkpoints import Checkpoint
 from merging.checkpoints.tying import ties_embeddings
-from merging.kinship.problem import Problem, called, grouped, have, listed, told
+from merging.kinship.problem import Problem, called, grouped, have, listed, value_text
 from merging.kinship.ropes import KEYS as ROPE
 from merging.kinship.ropes import compared as ropes_compared
 
@@ -23,7 +23,8 @@ Settings = dict[str, Any]
 
 _COUNTS = {
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth"), "layers"),
-    "encoder_layers": "encoder layers", "decoder_layers": "decoder layers",
+    "encoder_layers": "encoder layers",
+    "decoder_layers": "decoder layers",
     "num_decoder_layers": "decoder layers",
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), "attention heads"),
     "encoder_attention_heads": "encoder attention heads",
@@ -32,10 +33,8 @@ _COUNTS = {
     **dict.fromkeys(("hidden_size", "n_embd", "d_model"), "hidden units"),
     **dict.fromkeys(("head_dim", "d_kv"), "dimensions per head"),
     **dict.fromkeys(("intermediate_size", "n_inner", "d_ff", "ffn_dim"), "units inside an MLP"),
-    **dict.fromkeys(
-        ("num_local_experts", "num_experts", "n_routed_experts"), "experts in a layer"
-    ),
-}  # fmt: skip
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), "experts in a layer"),
+}
 """Sizes of which one model has one: settings by name, and what they count."""
 
 _NEUTRAL = frozenset((
@@ -53,8 +52,15 @@ _NEUTRAL = frozenset((
     "tf_legacy_loss", "use_bfloat16",
 ))  # fmt: skip
 """Settings that do not change what the weights compute."""
-_NEUTRAL_ENDS = ("_config", "dropout", "_pdrop", "_drop", "_dropout_prob", "dropout_rate",
-                 "layerdrop")  # fmt: skip
+_NEUTRAL_ENDS = (
+    "_config",
+    "dropout",
+    "_pdrop",
+    "_drop",
+    "_dropout_prob",
+    "dropout_rate",
+    "layerdrop",
+)
 _NEUTRAL_STARTS = ("_", "mask_time_", "mask_feature_")  # the latter hide parts of what is learned
 _GENERATION = frozenset((
     "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
@@ -67,11 +73,19 @@ _GENERATION = frozenset((
 """Settings of transformers 4 that only matter when a text is written."""
 
 _DEFAULTS: Settings = {
-    "attention_bias": False, "mlp_bias": False, "use_sliding_window": False, "sliding_window": None,
-    "hidden_act": "silu", "rms_norm_eps": 1e-6, "is_encoder_decoder": False,
-    "attn_logit_softcapping": None, "final_logit_softcapping": None, "use_qk_norm": False,
-    "use_bidirectional_attention": False, "clip_qkv": None,
-}  # fmt: skip
+    "attention_bias": False,
+    "mlp_bias": False,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "is_encoder_decoder": False,
+    "attn_logit_softcapping": None,
+    "final_logit_softcapping": None,
+    "use_qk_norm": False,
+    "use_bidirectional_attention": False,
+    "clip_qkv": None,
+}
 """What a silent config means, where architectures agree on it."""
 
 _FUNCTION = frozenset((
@@ -84,10 +98,19 @@ _FUNCTION = frozenset((
     "layer_types", "activation",
 ))  # fmt: skip
 """Settings that change it, also where one config alone has them."""
-_DERIVED = frozenset((
-    "head_dim", "layer_types", "sliding_window_pattern", "query_pre_attn_scalar", "no_rope_layers",
-    "num_key_value_heads", "max_window_layers", "model_type", "id2label",
-))  # fmt: skip
+_DERIVED = frozenset(
+    (
+        "head_dim",
+        "layer_types",
+        "sliding_window_pattern",
+        "query_pre_attn_scalar",
+        "no_rope_layers",
+        "num_key_value_heads",
+        "max_window_layers",
+        "model_type",
+        "id2label",
+    )
+)
 """Settings that follow from others, or from the architecture, where a config is silent."""
 _SLIDING = ("sliding_window", "max_window_layers")
 _AFTER_PAD = re.compile(r"roberta|camembert|longformer|mpnet|data2vec-text|^esm$")
@@ -141,7 +164,7 @@ def _problem(base: str, names: list[str], key: str, ours: Any, theirs: Any) -> P
     last = key.rpartition(".")[2]
     who = listed(names)
     if last == "model_type" and _ABSENT not in (ours, theirs):
-        text = f"{who}: model_type {told(theirs)}, {called(base)} {told(ours)}"
+        text = f"{who}: model_type {value_text(theirs)}, {called(base)} {value_text(ours)}"
         if "." in key:  # a text model and the text part of another: its name is not decisive
             return Problem("warning", who, f"{text}; see that they are one architecture", "config")
         return Problem(
@@ -151,19 +174,20 @@ def _problem(base: str, names: list[str], key: str, ours: Any, theirs: Any) -> P
             "config",
         )
     if last in _COUNTS and _ABSENT not in (ours, theirs):
+        counts = f"{value_text(theirs)} {_COUNTS[last]}, {called(base)} {value_text(ours)}"
         return Problem(
             "error",
             who,
-            f"{who} {have(names)} {told(theirs)} {_COUNTS[last]}, {called(base)} {told(ours)} "
-            f"({key}): not fine-tuned from this base; choose experts that were",
+            f"{who} {have(names)} {counts} ({key}): not fine-tuned from this base; choose experts "
+            "that were",
             "layers" if "layers" in _COUNTS[last] else "config",
         )
     if _ABSENT in (ours, theirs) and last not in _FUNCTION:
         where = called(base) if theirs is _ABSENT else who
-        value = told(ours if theirs is _ABSENT else theirs)
+        value = value_text(ours if theirs is _ABSENT else theirs)
         return Problem("note", who, f"config.json: {key}: {value} in {where} alone", "config")
-    value = "no " + key if theirs is _ABSENT else f"{key}: {told(theirs)}"
-    mine = "none" if ours is _ABSENT else told(ours)
+    value = "no " + key if theirs is _ABSENT else f"{key}: {value_text(theirs)}"
+    mine = "none" if ours is _ABSENT else value_text(ours)
     sure = last in _FUNCTION or "rope_parameters" in key
     does = "changes" if sure else "may change"
     why = _WHY.get(last, f"it {does} what the weights compute")

@@ -48,7 +48,7 @@ def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
     return every[0] if len(every) == 1 else f"{', '.join(every[:-1])} and {every[-1]}"
 
 
-def told(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A setting's value, short."""
     words = {True: "true", False: "false", None: "null"}  # as the file has them
     text = words[value] if isinstance(value, bool | None) else str(value)
@@ -73,4 +73,4 @@ def have(names: Sequence[str]) -> str:
     return "has" if len(names) == 1 else "have"
 
 
-__all__ = ["Problem", "Severity", "called", "grouped", "have", "listed", "told"]
+__all__ = ["Problem", "Severity", "called", "grouped", "have", "listed", "value_text"]

@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-KEYS = frozenset((
-    "rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq", "rope_type",
-    "partial_rotary_factor", "rotary_pct", "rotary_emb_base",
-))  # fmt: skip
+KEYS = frozenset(
+    (
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "rope_local_base_freq",
+        "rope_type",
+        "partial_rotary_factor",
+        "rotary_pct",
+        "rotary_emb_base",
+    )
+)
 """Settings that are rope's."""
 _SILENT = {"rope_theta": 10000.0, "rope_type": "default"}  # what most architectures take
 _DERIVED = ("original_max_position_embeddings", "mrope_section", "mrope_interleaved")
@@ -48,13 +56,13 @@ def _differ(key: str, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 
 def _kinds(config: Mapping[str, Any]) -> Kinds:
-    given = config.get("rope_parameters")
-    given = dict(given) if isinstance(given, dict) else {}
-    nested = {kind: _typed(value) for kind, value in given.items() if isinstance(value, dict)}
+    parameters = config.get("rope_parameters")
+    parameters = dict(parameters) if isinstance(parameters, dict) else {}
+    nested = {kind: _typed(value) for kind, value in parameters.items() if isinstance(value, dict)}
     if nested:
         return nested
     scaling = config.get("rope_scaling")
-    flat = {**(scaling if isinstance(scaling, dict) else {}), **given}
+    flat = {**(scaling if isinstance(scaling, dict) else {}), **parameters}
     theta = config.get("rope_theta", config.get("rotary_emb_base"))
     if theta is not None:
         flat.setdefault("rope_theta", theta)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.aliases import renamed
-from merging.checkpoints.family import KEPT
+from merging.checkpoints.family import AS_BASE
 from merging.checkpoints.layout import depths, is_beside_text, is_tower, is_vocabulary, stack_of
 from merging.kinship.problem import Problem, Severity, called, listed
 
@@ -137,7 +137,7 @@ def _is_harmless(reason: str, entries: Sequence[Entry]) -> bool:
     for images or sound of which an expert of text has nothing."""
     if reason.startswith("missing in "):
         return all(is_beside_text(entry.name) for entry in entries)
-    return reason.startswith("tied to ") or reason == KEPT
+    return reason.startswith("tied to ") or reason == AS_BASE
 
 
 def _has_wrong_shape(family: Family, entry: Entry) -> bool:

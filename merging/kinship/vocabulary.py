@@ -100,16 +100,16 @@ def settings(folder: Path) -> Settings:
 
 @functools.lru_cache(maxsize=16)
 def _settings(folder: Path, stamps: tuple[Stamp | None, ...]) -> Settings:
-    given: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     mapped: dict[str, Any] = {}
     problem = ""
     try:
-        given = _object(folder / _SETTINGS[0])
+        own = _object(folder / _SETTINGS[0])
         mapped = _object(folder / _SETTINGS[1])
     except BadFile as error:
         problem = str(error)
-    specials = {key: _content(given.get(key, mapped.get(key))) for key in _SPECIAL}
-    decoder = given.get("added_tokens_decoder")
+    specials = {key: _content(own.get(key, mapped.get(key))) for key in _SPECIAL}
+    decoder = own.get("added_tokens_decoder")
     added = {
         int(index): _content(entry)
         for index, entry in (decoder if isinstance(decoder, dict) else {}).items()
@@ -118,7 +118,7 @@ def _settings(folder: Path, stamps: tuple[Stamp | None, ...]) -> Settings:
     return Settings(
         {key: token for key, token in specials.items() if token is not None},
         {index: token for index, token in added.items() if token is not None},
-        given.get("chat_template"),
+        own.get("chat_template"),
         problem,
     )
 

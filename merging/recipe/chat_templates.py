@@ -41,7 +41,7 @@ NAMED = {
         "{% if message['role'] != 'user' %}{{ '[|endofturn|]' }}{% endif %}{{ '\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '[|assistant|]' }}{% endif %}"
     ),
-}  # fmt: skip
+}
 """Their texts by name."""
 
 

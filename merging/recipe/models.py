@@ -61,10 +61,10 @@ def by_one_name(models: Models, base: str, folder: Path | None) -> Models:
     places = {place_of(base, folder): base}
     named: Models = []
     for name, values in models:
-        known = places.setdefault(place_of(name, folder), name)
-        if known not in (name, base):
-            raise RecipeError(f"models: {known} and {name} are one folder; give it once")
-        named.append((known, values))
+        first = places.setdefault(place_of(name, folder), name)
+        if first not in (name, base):
+            raise RecipeError(f"models: {first} and {name} are one folder; give it once")
+        named.append((first, values))
     if [name for name, _ in named].count(base) > 1:
         raise RecipeError(f"models: {base} is listed twice; give it once, with its weight")
     return named
@@ -92,9 +92,9 @@ def tokenizer(
             f"{where}: union is not supported yet: vocabularies are not merged; leave it out (the "
             "base's tokenizer, and the rows that all share), or name an expert whose ids agree"
         )
-    wanted = place_of(reference(asked, where), folder)
+    place = place_of(reference(asked, where), folder)
     for name in models:
-        if wanted == place_of(name, folder):
+        if place == place_of(name, folder):
             return None if name == models[0] else name
     raise RecipeError(
         f"{where}: {shown(asked)} is none of this recipe's models; name the base or an expert"

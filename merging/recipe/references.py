@@ -23,8 +23,8 @@ def reference(value: Any, where: str) -> str:
     for _ in range(_MOST_WRAPS):
         if not isinstance(value, dict) or len({"model", "path"} & set(value)) != 1:
             break
-        for key, wanted in value.items():
-            if key not in ("model", "path") and wanted is not None:
+        for key, setting in value.items():
+            if key not in ("model", "path") and setting is not None:
                 raise RecipeError(
                     f"{where}: {key} is not supported here; download or merge it, give its folder"
                 )

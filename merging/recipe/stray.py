@@ -12,16 +12,47 @@ from merging.methods import PRUNERS, RULES
 from merging.recipe.values import AXES, HARMLESS, SWITCHES, nearest
 
 TOP_KEYS = (
-    "merge_method", "base_model", "models", "slices", "parameters", "dtype", "out_dtype",
-    "modules", "tokenizer_source", "tokenizer", "chat_template", "keep_base", "record", "name",
-)  # fmt: skip
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "modules",
+    "tokenizer_source",
+    "tokenizer",
+    "chat_template",
+    "keep_base",
+    "record",
+    "name",
+)
 """The keys of a recipe itself."""
-_OPTIONS = frozenset((
-    "allow_crimes", "async_write", "clone_tensors", "copy_tokenizer", "cuda", "device", "gpu_rich",
-    "lazy_unpickle", "lora_merge_cache", "low_cpu_memory", "multi_gpu", "out_shard_size", "quiet",
-    "random_seed", "read_to_gpu", "safe_serialization", "transformers_cache", "trust_remote_code",
-    "verbose", "write_model_card", "write_threads",
-))  # fmt: skip
+_OPTIONS = frozenset(
+    (
+        "allow_crimes",
+        "async_write",
+        "clone_tensors",
+        "copy_tokenizer",
+        "cuda",
+        "device",
+        "gpu_rich",
+        "lazy_unpickle",
+        "lora_merge_cache",
+        "low_cpu_memory",
+        "multi_gpu",
+        "out_shard_size",
+        "quiet",
+        "random_seed",
+        "read_to_gpu",
+        "safe_serialization",
+        "transformers_cache",
+        "trust_remote_code",
+        "verbose",
+        "write_model_card",
+        "write_threads",
+    )
+)
 """Options of mergekit's command line."""
 _INSTEAD = {
     "random_seed": "the seed of random pruning is parameters: seed:",
@@ -29,10 +60,14 @@ _INSTEAD = {
     "device": "the device is --device",
     "cuda": "the device is --device",
 }
-_PARAMETERS = frozenset((
-    *AXES, *SWITCHES, *HARMLESS,
-    *(knob.name for method in (*PRUNERS.values(), *RULES.values()) for knob in method.knobs),
-))  # fmt: skip
+_PARAMETERS = frozenset(
+    (
+        *AXES,
+        *SWITCHES,
+        *HARMLESS,
+        *(knob.name for method in (*PRUNERS.values(), *RULES.values()) for knob in method.knobs),
+    )
+)
 
 
 def unknown(key: str, where: str, valid: Sequence[str], *, short: bool = True) -> RecipeError:

@@ -79,7 +79,7 @@ def _documents(text: str, most: int) -> list[Any]:
         for event in yaml.parse(text.removeprefix("\ufeff"), Loader=_PARSER):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
-        raise _told(error, text) from None
+        raise _bad_file(error, text) from None
     except yaml.reader.ReaderError as error:
         raise BadFile(f"{error.reason} (character {error.position + 1})") from None
     except (yaml.YAMLError, UnicodeError):
@@ -238,7 +238,7 @@ def _refused(tag: str) -> str:
     return f"the tag {shown(tag.replace(_TAG, '!!'))} has no place here; write plain values"
 
 
-def _told(error: yaml.MarkedYAMLError, text: str) -> BadFile:
+def _bad_file(error: yaml.MarkedYAMLError, text: str) -> BadFile:
     """What the parser found, with the line it stands on."""
     lines = text.split("\n")
     mark = error.problem_mark

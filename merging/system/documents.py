@@ -25,9 +25,12 @@ OBJECT_BYTES = 32_000_000  # the index of a model of 300,000 tensors
 MOST_VALUES = 400_000  # the same; a value of JSON takes up to a hundred times its text in memory
 MOST_LEVELS = 64  # of nesting
 _KINDS = {
-    stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device", stat.S_IFDIR: "a folder",
-}  # fmt: skip
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -158,6 +161,14 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 __all__ = [
-    "MOST_LEVELS", "MOST_VALUES", "OBJECT_BYTES", "TEXT_BYTES", "kind_of", "opened", "read_bytes",
-    "read_json", "read_object", "read_text",
-]  # fmt: skip
+    "MOST_LEVELS",
+    "MOST_VALUES",
+    "OBJECT_BYTES",
+    "TEXT_BYTES",
+    "kind_of",
+    "opened",
+    "read_bytes",
+    "read_json",
+    "read_object",
+    "read_text",
+]

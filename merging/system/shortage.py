@@ -14,9 +14,14 @@ from merging.errors import NotEnoughSpace
 
 _LEAST = 192_000_000  # of address space: below, numpy ends the process without a word of ours
 _MEMORY = (
-    "failed to map segment", "cannot allocate memory", "can't start new thread", "bad_alloc",
-    "can't allocate memory", "not enough memory", "cannot map zero-fill pages",
-)  # fmt: skip
+    "failed to map segment",
+    "cannot allocate memory",
+    "can't start new thread",
+    "bad_alloc",
+    "can't allocate memory",
+    "not enough memory",
+    "cannot map zero-fill pages",
+)
 _SYSTEM = {
     errno.ENOSPC: "the disk is full; free space, or choose another disk",
     errno.EDQUOT: "the disk quota is used up; free space, or choose another disk",
@@ -67,12 +72,12 @@ def _limit() -> int | None:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it came from."""
-    seen: set[int] = set()
+    identities: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
         cause = pending.pop()
-        if cause is None or id(cause) in seen:
+        if cause is None or id(cause) in identities:
             continue
-        seen.add(id(cause))
+        identities.add(id(cause))
         yield cause
         pending += [cause.__context__, cause.__cause__]

@@ -151,7 +151,7 @@ class ChatModel:
         cache = DynamicCache(config=network.config)
         process = self._processors(sampling)
         generator = torch.Generator(self.model.device).manual_seed(sampling.seed)
-        seen = step = tokens
+        history = step = tokens
         for _ in range(limit):
             with torch.inference_mode():
                 scores = self._scores(step, cache).to(self.model.device)
@@ -161,13 +161,13 @@ class ChatModel:
                         "overflows; Explore and a merge name the tensor"
                     )
                 if process:
-                    scores = process(cast(torch.LongTensor, seen), scores)
+                    scores = process(cast(torch.LongTensor, history), scores)
                 if sampling.temperature > 0:
                     step = torch.multinomial(scores.softmax(-1), 1, generator=generator)
                 else:
                     step = scores.argmax(-1, keepdim=True)
                 if process:
-                    seen = torch.cat([seen, step], dim=1)
+                    history = torch.cat([history, step], dim=1)
             yield int(step)
 
     def _scores(self, step: torch.Tensor, cache: DynamicCache) -> torch.Tensor:

@@ -15,7 +15,7 @@ from merging.system.interrupts import STATUS, cancelled_by_signals
 if TYPE_CHECKING:
     from merging.recipe import Recipe
     from merging.trial.model import Model
-    from merging.trial.search import Found
+    from merging.trial.search import SearchResult
 
 _SURE_S = 3.0  # of work, before it is said how long the rest takes
 _TASKS = "JSON lines: domain, prompt, answer; scoring and choices (see the README)"
@@ -161,7 +161,7 @@ def search(args: argparse.Namespace) -> int:
         cancel=cancel,
     )
     status("")
-    _tell_found(args, result)
+    _tell_result(args, result)
     return 0 if result.is_whole else STATUS
 
 
@@ -177,7 +177,7 @@ def _own_domains(recipe: Recipe) -> list[str]:
     return domains
 
 
-def _tell_found(args: argparse.Namespace, result: Found) -> None:
+def _tell_result(args: argparse.Namespace, result: SearchResult) -> None:
     """Writes and prints what a search found, whole or stopped."""
     from merging import recipe as recipes
     from merging.run import record

@@ -134,18 +134,18 @@ def _compare_shapes(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
             if info is None:
                 continue
             if tuple(info.shape) != tuple(parameter.shape):
-                wanted = list(parameter.shape)
+                shape = list(parameter.shape)
                 raise BadCheckpoint(
                     f"{checkpoint.name}: tensor {stored} has shape {list(info.shape)}, "
-                    f"config.json describes {wanted}{_named(checkpoint, info.shape, wanted)}; copy "
+                    f"config.json describes {shape}{_named(checkpoint, info.shape, shape)}; copy "
                     "the config.json that belongs to the tensors"
                 )
             break
 
 
-def _named(checkpoint: Checkpoint, stored: tuple[int, ...], wanted: list[int]) -> str:
+def _named(checkpoint: Checkpoint, stored: tuple[int, ...], shape: list[int]) -> str:
     """The config's key that gave a side of a shape, in brackets, where one is found."""
-    sides = {side for side, own in zip(wanted, stored, strict=False) if side != own}
+    sides = {side for side, own in zip(shape, stored, strict=False) if side != own}
     for path, key, value in _whole_numbers(checkpoint.config):
         if value in sides:
             return f" ({path}{key} {value})"
@@ -155,10 +155,10 @@ def _named(checkpoint: Checkpoint, stored: tuple[int, ...], wanted: list[int]) -
 def _compare_sizes(checkpoint: Checkpoint, model: PreTrainedModel) -> None:
     """Raises BadCheckpoint where the model has more entries than the files: whatever its names."""
     stored = sum(info.numel for info in checkpoint.tensors.values())
-    wanted = sum(parameter.numel() for parameter in model.parameters())
-    if wanted > stored:
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if size > stored:
         raise BadCheckpoint(
-            f"{checkpoint.name}: config.json describes {wanted:,} parameters, the files hold "
+            f"{checkpoint.name}: config.json describes {size:,} parameters, the files hold "
             f"{stored:,}; copy the config.json that belongs to them, or the missing tensors"
         )
     computed = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())

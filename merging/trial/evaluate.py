@@ -112,7 +112,7 @@ def scored(
         done = 0
         for domain in dict.fromkeys(task.domain for task in tasks):
             own = [task for task in tasks if task.domain == domain]
-            tell = _Told(name, progress, cancel, done / len(tasks), len(own) / len(tasks))
+            tell = _Share(name, progress, cancel, done / len(tasks), len(own) / len(tasks))
             yield name, domain, _share(_judged(model, own, limits, tell))
             done += len(own)
 
@@ -154,7 +154,7 @@ def _check_room(model: Model, tasks: Sequence[Task]) -> None:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Share:
     """Tells how far a domain's share of a model's work is, and ends it where that is asked for."""
 
     name: str
@@ -170,7 +170,7 @@ class _Told:
             self.progress(self.name, self.before + self.share * part)
 
 
-def _judged(model: Model, tasks: Sequence[Task], limits: Limits, tell: _Told) -> list[bool]:
+def _judged(model: Model, tasks: Sequence[Task], limits: Limits, tell: _Share) -> list[bool]:
     """For each task, whether the model answers it."""
     asked = [task for task in tasks if task.scoring != "choice"]
     chosen = [task for task in tasks if task.scoring == "choice"]

@@ -74,8 +74,8 @@ def log_likelihoods(
     for batch in _batches(model, rows, order):
         tokens, labels = (t.to(model.device) for t in padded([rows[i] for i in batch]))
         logits = answer_logits(model.network, tokens, labels)
-        wanted = labels[labels != IGNORED].to(logits.device)
-        scores = torch.nn.functional.cross_entropy(logits.float(), wanted, reduction="none")
+        targets = labels[labels != IGNORED].to(logits.device)
+        scores = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
         places = (labels != IGNORED).nonzero()[:, 0].tolist()
         for place, score in zip(places, scores.tolist(), strict=True):
             totals[batch[place]] -= score

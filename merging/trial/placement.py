@@ -57,19 +57,19 @@ class Placement:
         )
 
 
-def main_device(wanted: str) -> torch.device:
+def main_device(choice: str) -> torch.device:
     """The device of "auto" (CUDA where present), "cpu", "cuda" or "mps".
 
     Raises:
         DeviceUnavailable: it is not there.
     """
-    if wanted == "auto":
+    if choice == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+    if choice.startswith("cuda") and not torch.cuda.is_available():
         raise DeviceUnavailable("there is no CUDA device here; choose cpu or auto")
-    if wanted == "mps" and not torch.backends.mps.is_available():
+    if choice == "mps" and not torch.backends.mps.is_available():
         raise DeviceUnavailable("there is no Apple GPU here; choose cpu or auto")
-    return torch.device("cuda:0" if wanted == "cuda" else wanted)
+    return torch.device("cuda:0" if choice == "cuda" else choice)
 
 
 def usable_memory(device: torch.device) -> dict[int | str, int]:

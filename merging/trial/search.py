@@ -47,7 +47,7 @@ _PIECE = 1 << 22  # entries of a tensor that are merged at a time
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """A search's result.
 
     Attributes:
@@ -79,7 +79,7 @@ def search(
     progress: Callable[[float, float], None] | None = None,
     note: Callable[[str], None] | None = None,
     cancel: threading.Event | None = None,
-) -> Found:
+) -> SearchResult:
     """Learns the weights of a task-arithmetic recipe, starting from those it has.
 
     The merged model and its gradients are held in float32, base and experts in their own type.
@@ -126,7 +126,9 @@ def search(
         except Cancelled:
             if not losses:
                 raise
-            return Found(_with_weights(recipe, best[1], mixture.layers), tuple(losses), steps)
+            return SearchResult(
+                _with_weights(recipe, best[1], mixture.layers), tuple(losses), steps
+            )
         if not math.isfinite(losses[-1]):
             raise RecipeError(
                 f"search: the loss is {losses[-1]} at step {step + 1}; start from smaller weights"
@@ -137,7 +139,9 @@ def search(
         mixture.differentiate()
         optimiser.step()
         _tell(progress, step, losses[-1], 1.0)
-    return Found(_with_weights(recipe, mixture.weights, mixture.layers), tuple(losses), steps)
+    return SearchResult(
+        _with_weights(recipe, mixture.weights, mixture.layers), tuple(losses), steps
+    )
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -163,20 +167,20 @@ def _depth(recipe: Recipe, family: Family) -> int:
     return max(depths, default=1)
 
 
-def _roomy(family: Family, wanted: str) -> torch.device:
+def _roomy(family: Family, choice: str) -> torch.device:
     """The device that the merged model and its gradients fit on; base and experts stay in memory.
 
     Raises:
         NotEnoughSpace: neither a GPU nor the memory has room.
         DeviceUnavailable: the device is not there.
     """
-    main = main_device(wanted)
+    main = main_device(choice)
     sources = sum(model.size_bytes for model in family.models)
     learned, free = 8 * family.base.parameters, free_bytes()
     if main.type == "cuda":
         if sources <= free and learned <= free_bytes(main):
             return main
-        if wanted != "auto":
+        if choice != "auto":
             raise NotEnoughSpace(
                 f"search: the merged model and its gradients need {gigabytes(learned)}, "
                 f"{gigabytes(free_bytes(main))} of {main} are free; choose --device cpu"

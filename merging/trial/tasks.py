@@ -49,8 +49,8 @@ def is_right(task: Task, reply: str) -> bool:
         words = r"\s+".join(re.escape(word) for word in task.answer.split())
         return re.search(rf"(?<!\w){words}(?!\w)", reply, re.IGNORECASE) is not None
     if task.scoring == "number":
-        wanted = last_number(task.answer)
-        return wanted is not None and last_number(reply) == wanted
+        number = last_number(task.answer)
+        return number is not None and last_number(reply) == number
     return reply.strip() == task.answer.strip()
 
 

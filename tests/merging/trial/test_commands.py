@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from merging import recipe as recipes
-from merging.trial.commands import _Clock, _tell_found
-from merging.trial.search import Found
+from merging.trial.commands import _Clock, _tell_result
+from merging.trial.search import SearchResult
 
 RECIPE = recipes.build(
     method="task_arithmetic", base="demo:base", models=[("demo:add", {"weight": 0.25})]
@@ -20,7 +20,7 @@ def test_a_search_that_was_stopped_leaves_its_best_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "found.yaml"
-    _tell_found(argparse.Namespace(out=out, json=False), Found(RECIPE, (2.0, 1.0), 200))
+    _tell_result(argparse.Namespace(out=out, json=False), SearchResult(RECIPE, (2.0, 1.0), 200))
     told = capsys.readouterr()
     assert told.out == f"{out}\n"
     assert told.err == "interrupted after 2 of 200 steps; the recipe has the best weights so far\n"
@@ -28,7 +28,7 @@ def test_a_search_that_was_stopped_leaves_its_best_and_says_so(
 
 
 def test_a_whole_search_says_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
-    _tell_found(argparse.Namespace(out=None, json=True), Found(RECIPE, (2.0, 1.0), 2))
+    _tell_result(argparse.Namespace(out=None, json=True), SearchResult(RECIPE, (2.0, 1.0), 2))
     told = capsys.readouterr()
     assert '"loss": {"first": 2.0, "last": 1.0}' in told.out
     assert told.err == ""

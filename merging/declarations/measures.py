@@ -14,6 +14,7 @@ from merging.selection.statistics import OrderStatistic
 from merging.selection.tied import Band, Cut, Looked, Parted
 
 if TYPE_CHECKING:
+    from merging.declarations.methods import Pruning
     from merging.later import torch
 
 T = TypeVar("T")
@@ -130,6 +131,18 @@ class Reader(Protocol):
         """Histograms of the scores of a competition, of the experts that take part."""
         ...
 
+    def magnitudes_at(
+        self, ranks: Sequence[int], decisions: Sequence[Decision]
+    ) -> list[list[float]]:
+        """Magnitudes of the pruned changes at ascending ranks, per expert."""
+        ...
+
+    def scores_at(
+        self, ranks: Sequence[int], decisions: Sequence[Decision], game: Competition
+    ) -> list[list[float]]:
+        """Scores of a competition at ascending ranks, of the experts that take part."""
+        ...
+
     def changed(self) -> list[int]:
         """Entries that differ from the base, per expert; of readers that find cuts."""
         ...
@@ -197,6 +210,17 @@ class Passes(Protocol):
         workers; results in the order of names."""
         ...
 
-    def score_histograms(self, sample: np.ndarray, game: Competition) -> list[np.ndarray]:
-        """Scores of a competition for some changes, (E, s) float32, by upper bits."""
+    def sample(self, stride: int) -> np.ndarray | None:
+        """(E, s) float32: about every stride-th change; None where there is no cheap one."""
+        ...
+
+    def magnitudes_at(self, ranks: Sequence[int], pruning: Pruning) -> list[list[float]]:
+        """Magnitudes of all pruned changes at ascending ranks, per expert."""
+        ...
+
+    def scores_at(
+        self, ranks: Sequence[int], pruning: Pruning, game: Competition
+    ) -> list[list[float]]:
+        """Scores of a competition at ascending ranks over the whole model, of the experts that take
+        part."""
         ...

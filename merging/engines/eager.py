@@ -20,8 +20,10 @@ import numpy as np
 from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.checkpoint import torch_dtype
 from merging.declarations.measures import Near, Spread
+from merging.declarations.methods import Pruning
 from merging.engines.sources import Files, Queues, RawTensors
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
+from merging.evidence import whole_model
 from merging.instructions import (
     Combination,
     Competition,
@@ -46,7 +48,9 @@ from merging.selection.statistics import (
     HALF,
     OrderStatistic,
     Seen,
+    Sweep,
     order_statistics,
+    statistics,
     sweep_rows,
     upper_histogram,
 )
@@ -216,6 +220,7 @@ class Stream:
         self.cuts_may_wait = True
         self._progress = progress
         self._cancel = cancel
+        self._samples: dict[int, np.ndarray | None] = {}
         self._done = 0
         self._started = time.perf_counter()
         self.lock = threading.Lock()
@@ -298,6 +303,26 @@ class Stream:
             return take(reader, reader.merge(*decide(reader), dtypes[reader.entry.name]))
 
         return self.map(one, "merge", entries)
+
+    def sample(self, stride: int) -> np.ndarray | None:
+        """(E, s) float32: about every stride-th delta of all tensors, drawn once; None where there
+        is no cheap one."""
+        if stride not in self._samples:
+            rows = self.map(lambda reader: reader.sample(stride))
+            samples = [sample for sample in rows if sample is not None]
+            self._samples[stride] = np.concatenate(samples, axis=1) if samples else None
+        return self._samples[stride]
+
+    def magnitudes_at(self, ranks: Sequence[int], pruning: Pruning) -> list[list[float]]:
+        """Magnitudes of all pruned deltas at ascending ranks, per expert. Raises NonFinite."""
+        return whole_model.magnitudes_at(self, ranks, pruning)
+
+    def scores_at(
+        self, ranks: Sequence[int], pruning: Pruning, game: Competition
+    ) -> list[list[float]]:
+        """Scores of a competition at ascending ranks over the whole model, of the experts that take
+        part. Raises NonFinite."""
+        return whole_model.scores_at(self, ranks, pruning, game, self.score_histograms)
 
     def score_histograms(self, sample: np.ndarray, game: Competition) -> list[np.ndarray]:
         """PCB's scores of the active experts for some deltas, (65536,) each by upper bits.
@@ -468,6 +493,20 @@ class TensorReader:
                 yield competitions.scores(taus, game.bounds, game.variant)
 
         return sweep_rows(rows)(buckets)
+
+    def magnitudes_at(
+        self, ranks: Sequence[int], decisions: Sequence[Decision]
+    ) -> list[list[float]]:
+        """Magnitudes of the pruned deltas at ascending ranks, per expert. Raises NonFinite."""
+        return self._values_at(lambda b: self.sweep(b, decisions), ranks, self.experts)
+
+    def scores_at(
+        self, ranks: Sequence[int], decisions: Sequence[Decision], game: Competition
+    ) -> list[list[float]]:
+        """Scores of a competition at ascending ranks, of the experts that take part. Raises
+        NonFinite."""
+        sweep = lambda b: self.score_sweep(decisions, game, b)  # noqa: E731
+        return self._values_at(sweep, ranks, len(game.active))
 
     def sample(self, stride: int) -> np.ndarray | None:
         """(E, s) float32: about every stride-th delta, in runs of neighbours; None as `blocks`."""
@@ -665,6 +704,10 @@ class TensorReader:
                         f"flat index {start + at}; use a sound copy of the model, or leave it out"
                     )
         return error
+
+    def _values_at(self, sweep: Sweep, ranks: Sequence[int], rows: int) -> list[list[float]]:
+        found = statistics(sweep, [ranks] * rows)
+        return [[one.value for one in row] for row in found]
 
     def _delta(self, expert: int, start: int, stop: int, base: torch.Tensor | None) -> torch.Tensor:
         if expert in self._kept:

@@ -6,6 +6,7 @@ other threads; a family that fits stays in the device's memory, and its next mer
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Protocol
 from merging.checkpoints import Checkpoint, Family
 from merging.checkpoints.stamp import stamp
 from merging.gpu import order
+from merging.gpu.selecting import Population
 from merging.instructions import elementary
 from merging.later import torch
 
@@ -124,6 +126,11 @@ class KeptTensor:
             self._changed[expert] = int(torch.count_nonzero(other.float() - base.float()))
         return self._changed[expert]
 
+    @functools.cached_property
+    def population(self) -> Population:
+        """Its elements, and what is known of their order."""
+        return Population([self])
+
     def squared(self) -> float:
         """The sum of squares of the base, made once."""
         if self._squared is None:
@@ -153,6 +160,11 @@ class KeptFamily:
             self.tensors[entry.name] = KeptTensor.of(family, entry.name, models)
         if device.startswith("cuda"):
             torch.cuda.synchronize()  # other threads read on streams of their own
+
+    @functools.cached_property
+    def population(self) -> Population:
+        """All elements, and what is known of their order."""
+        return Population(list(self.tensors.values()))
 
     def _loaded(self, files: Files, model: Checkpoint, name: str, numel: int) -> torch.Tensor:
         whole = torch.empty(numel, dtype=model.tensors[name].torch_dtype, device=self.device)

@@ -8,8 +8,20 @@ import numpy as np
 
 from merging.checkpoints import Family
 from merging.declarations.measures import Histograms, Passes, Reader
-from merging.selection.statistics import UPPER, empty_histogram, largest_cuts, statistics
+from merging.declarations.methods import Pruning
+from merging.instructions import Competition
+from merging.selection.statistics import (
+    UPPER,
+    buckets_near,
+    empty_histogram,
+    largest_cuts,
+    statistics,
+    upper_histogram,
+)
 from merging.selection.tied import Band, Cut, Looked, stops
+
+WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
+_GUESSED = 1 << 20  # entries sampled, about
 
 Buckets = Sequence[Sequence[int]]
 
@@ -42,6 +54,56 @@ def model_cuts(passes: Passes, keeps: Sequence[Sequence[int]]) -> list[list[Cut]
     return largest_cuts(
         lambda ranks: statistics(sweep, ranks), lambda parted: stops(look, parted), count, keeps
     )
+
+
+def magnitudes_at(passes: Passes, ranks: Sequence[int], pruning: Pruning) -> list[list[float]]:
+    """As `Passes.magnitudes_at`, from one sweep of histograms where a sample's guess comes true."""
+    count = model_offsets(passes.family)[1]
+    sample = _sample(passes, pruning, count)
+    guess = None
+    if sample is not None:
+        rows = [upper_histogram(row) for row in np.abs(sample)]
+        guess = [buckets_near(row, count, _but_last(ranks, count)) for row in rows]
+    sweep = ModelSweep(passes, lambda reader, buckets: reader.sweep(buckets, pruning(reader)))
+    wanted = [ranks] * len(passes.family.experts)
+    return [[one.value for one in row] for row in statistics(sweep, wanted, guess)]
+
+
+def scores_at(
+    passes: Passes,
+    ranks: Sequence[int],
+    pruning: Pruning,
+    game: Competition,
+    histograms: Callable[[np.ndarray, Competition], list[np.ndarray]],
+) -> list[list[float]]:
+    """As `Passes.scores_at`, from one sweep of histograms where a sample's guess comes true.
+
+    Args:
+        histograms: scores of the experts that compete for some changes, (E, s) float32, each
+            (65536,) by upper bits.
+    """
+    count = model_offsets(passes.family)[1]
+    sample = _sample(passes, pruning, count)
+    guess = None
+    if sample is not None:
+        rows = histograms(sample, game)
+        guess = [buckets_near(row, count, _but_last(ranks, count)) for row in rows]
+    sweep = ModelSweep(passes, lambda reader, b: reader.score_sweep(pruning(reader), game, b))
+    found = statistics(sweep, [ranks] * len(game.active), guess)
+    return [[one.value for one in row] for row in found]
+
+
+def _but_last(ranks: Sequence[int], count: int) -> list[int]:
+    """The largest value cannot be guessed."""
+    return [rank for rank in ranks if rank < count - 1]
+
+
+def _sample(passes: Passes, pruning: Pruning, count: int) -> np.ndarray | None:
+    """(E, s) float32: some of the model's deltas, to guess by; None where there is no cheap one or
+    deltas are pruned, which may depend on where they stand."""
+    if pruning.law.order != "all" or count < WORTH_GUESSING:
+        return None
+    return passes.sample(max(1, count // _GUESSED) | 1)
 
 
 class ModelSweep:

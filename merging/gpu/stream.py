@@ -11,7 +11,6 @@ import array
 import functools
 import itertools
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -21,12 +20,15 @@ import numpy as np
 from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
+from merging.declarations.methods import Pruning
 from merging.engines.eager import Decide, MergedChunk, Stream, TensorReader
 from merging.engines.sources import KeptFamily, KeptTensor
 from merging.errors import NonFinite, one_line
 from merging.gpu import order, table
+from merging.gpu.making import making
+from merging.gpu.selecting import Population
 from merging.gpu.table import Shape
-from merging.instructions import Decision, Outcome
+from merging.instructions import Competition, Decision, Keep, Outcome
 from merging.later import torch
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ PIECE_BYTES = 1 << 25  # handed on at a time
 LONGEST = (1 << 31) - (1 << 20)  # elements: indices are int32
 MOST_EXPERTS = 16  # a kernel repeats its steps for each: more would take minutes to compile
 _ALIGNED = 256  # bytes
+_SWEEPS = 2  # passes that order statistics count as; those of kernels take no time worth telling
+_EVERYTHING = Keep()
 
 T = TypeVar("T")
 Row = tuple[list[int], list[int], list[float]]
@@ -111,7 +115,8 @@ class KernelReader(TensorReader):
 
     def __init__(self, stream: KernelStream, entry: Entry) -> None:
         super().__init__(stream, entry)
-        self.finds_cuts = stream.holds(entry) and stream.cuts_may_wait
+        self._holds = stream.holds(entry)
+        self.finds_cuts = self._holds and stream.cuts_may_wait
         self._held_by = stream.held
 
     @functools.cached_property
@@ -122,6 +127,26 @@ class KernelReader(TensorReader):
     def changed(self) -> list[int]:
         """As TensorReader."""
         return [self.held.changed(expert) for expert in range(self.experts)]
+
+    def magnitudes_at(
+        self, ranks: Sequence[int], decisions: Sequence[Decision]
+    ) -> list[list[float]]:
+        """As TensorReader."""
+        if not self._is_kept(decisions):
+            return super().magnitudes_at(ranks, decisions)
+        return self.held.population.magnitudes_at(ranks)
+
+    def scores_at(
+        self, ranks: Sequence[int], decisions: Sequence[Decision], game: Competition
+    ) -> list[list[float]]:
+        """As TensorReader."""
+        if not self._is_kept(decisions):
+            return super().scores_at(ranks, decisions, game)
+        return self.held.population.scores_at(ranks, game)
+
+    def _is_kept(self, decisions: Sequence[Decision]) -> bool:
+        """True where nothing is pruned of a tensor that the device holds."""
+        return self._holds and all(one == _EVERYTHING for one in decisions)
 
 
 class KernelStream(Stream):
@@ -142,6 +167,35 @@ class KernelStream(Stream):
         kept = isinstance(self.source, KeptFamily) or entry.numel <= self.resident
         few = len(self.family.experts) <= MOST_EXPERTS
         return few and kept and 0 < entry.numel <= LONGEST
+
+    def magnitudes_at(self, ranks: Sequence[int], pruning: Pruning) -> list[list[float]]:
+        """As Stream; the family's own order statistics are kept with it."""
+        population = self._population(pruning)
+        if population is None:
+            return super().magnitudes_at(ranks, pruning)
+        return population.magnitudes_at(ranks)
+
+    def scores_at(
+        self, ranks: Sequence[int], pruning: Pruning, game: Competition
+    ) -> list[list[float]]:
+        """As Stream."""
+        population = self._population(pruning)
+        if population is None:
+            return super().scores_at(ranks, pruning, game)
+        return population.scores_at(ranks, game)
+
+    def _population(self, pruning: Pruning) -> Population | None:
+        """All elements of a family that the device holds, where nothing is pruned."""
+        if not isinstance(self.source, KeptFamily):
+            return None
+        self.check_cancelled()
+        for entry in self.family.merged:
+            if not (self.holds(entry) or entry.numel == 0):
+                return None
+            if any(one != _EVERYTHING for one in pruning(KernelReader(self, entry))):
+                return None
+        self.total -= _SWEEPS * sum(entry.numel for entry in self.family.merged)
+        return self.source.population
 
     def merge(
         self,
@@ -283,9 +337,6 @@ def _pieces(
         changed = squared = 0.0
 
 
-_making = threading.Lock()
-
-
 def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
     """Merges some tensors of one shape.
 
@@ -308,7 +359,7 @@ def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
     places = torch.empty(tensors * rings * order.NEAR * 2, dtype=torch.int32, device=device)
     final = torch.empty(tensors * rings * 2, dtype=torch.int32, device=device)
     kind = _kind(shape)
-    with _making:
+    with making:
         own.merge[programs, tensors](
             addresses, numbers, factors, final, listed, places, sums, sums.shape[1], kind=kind,
             block=own.BLOCK, blocks=own.BLOCKS, num_warps=own.WARPS,

@@ -25,19 +25,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from merging.checkpoints import Entry
 from merging.declarations.knobs import LAMBDA, SCOPE, WEIGHT, Knob
 from merging.declarations.measures import Passes, Reader
 from merging.declarations.methods import Consensus, Evidence, Preset, Pruning
 from merging.declarations.values import Recipe
-from merging.evidence.whole_model import ModelSweep, model_offsets
+from merging.evidence.whole_model import model_offsets
 from merging.instructions import Bounds, Competition, Decision
-from merging.selection.statistics import Sweep, buckets_near, statistics, upper_histogram
 
-_WORTH_GUESSING = 1 << 22  # entries of a model from which a pass costs more than a sample
-_GUESSED = 1 << 20  # entries sampled, about
 CLIP = {"reference": 1e-4, "nlp": 1e-2, "vision": 1e-2, "pairwise": 1e-2}
 
 
@@ -61,28 +56,15 @@ def measure(recipe: Recipe, passes: Passes, pruning: Pruning) -> Evidence:
     if not _over_model(recipe):
         return Evidence()
 
-    def scores(game: Competition) -> Sweep:
-        return ModelSweep(passes, lambda r, b: r.score_sweep(pruning(r), game, b))
-
-    magnitudes = ModelSweep(passes, lambda r, buckets: r.sweep(buckets, pruning(r)))
-    count = model_offsets(passes.family)[1]
-    experts = len(passes.family.experts)
-    sample = _sample(passes, pruning, count)
-    game = _competition(recipe, magnitudes, scores, count, experts, sample, passes.score_histograms)
+    game = _competition(
+        recipe,
+        lambda ranks: passes.magnitudes_at(ranks, pruning),
+        lambda ranks, game: passes.scores_at(ranks, pruning, game),
+        model_offsets(passes.family)[1],
+    )
     names = [model.name for i, model in enumerate(passes.family.experts) if i not in game.active]
     idle = f"{', '.join(names)}: no change against the base; left out of the competition"
     return Evidence(game, notes=(idle,) if names else ())
-
-
-def _sample(passes: Passes, pruning: Pruning, count: int) -> np.ndarray | None:
-    """(E, s) float32: some of the model's deltas, to guess by; None where there is no cheap one or
-    deltas are pruned, which may depend on where they stand."""
-    if pruning.law.order != "all" or count < _WORTH_GUESSING:
-        return None
-    stride = max(1, count // _GUESSED) | 1
-    rows = passes.map(lambda reader: reader.sample(stride))
-    samples = [sample for sample in rows if sample is not None]
-    return np.concatenate(samples, axis=1) if samples else None
 
 
 def decide(
@@ -91,53 +73,39 @@ def decide(
     """The competition of one tensor."""
     game = whole or _competition(
         recipe,
-        lambda buckets: reader.sweep(buckets, decisions),
-        lambda game: lambda buckets: reader.score_sweep(decisions, game, buckets),
+        lambda ranks: reader.magnitudes_at(ranks, decisions),
+        lambda ranks, game: reader.scores_at(ranks, decisions, game),
         reader.numel,
-        reader.experts,
     )
     return replace(game, weights=recipe.weights_at(reader.entry))
 
 
 def _competition(
     recipe: Recipe,
-    magnitudes: Sweep,
-    scores: Callable[[Competition], Sweep],
+    magnitudes: Callable[[Sequence[int]], list[list[float]]],
+    scores: Callable[[Sequence[int], Competition], list[list[float]]],
     count: int,
-    experts: int,
-    sample: np.ndarray | None = None,
-    score_histograms: Callable[[np.ndarray, Competition], list[np.ndarray]] | None = None,
 ) -> Competition:
     """Clip bounds from the magnitudes, then thresholds from the scores.
 
     Args:
-        sample: some of the deltas, (E, s); saves a pass each where guesses by it come true.
-        score_histograms: of such a sample, see `Passes`.
+        magnitudes: per expert, those at some ranks among `count`.
+        scores: likewise, of the experts that compete.
     """
     variant = recipe.parameters["variant"]
     nobody = Competition((), variant, (), ())
     if count == 0:
         return nobody
-    low, high = clip_ranks(count, CLIP[variant])
-    guess = None
-    if sample is not None:
-        sizes = [upper_histogram(row) for row in np.abs(sample)]
-        guess = [buckets_near(row, count, (low, high)) for row in sizes]
-    found = statistics(magnitudes, [[low, high, count - 1]] * experts, guess)
-    active = tuple(index for index, row in enumerate(found) if row[2].value > 0)
+    found = magnitudes([*clip_ranks(count, CLIP[variant]), count - 1])
+    active = tuple(index for index, (_, _, top) in enumerate(found) if top > 0)
     if not active:
         return nobody
-    bounds = tuple(Bounds(found[i][0].value, found[i][1].value) for i in active)
+    bounds = tuple(Bounds(*found[index][:2]) for index in active)
     game = Competition((), variant, active, bounds)
-    ranks = [threshold_rank(count, recipe.parameters["pcb_density"]), count - 1]
-    guess = None
-    if sample is not None and score_histograms is not None:
-        sampled = score_histograms(sample, game)
-        guess = [buckets_near(row, count, ranks[:1]) for row in sampled]
-    ends = statistics(scores(game), [ranks] * len(active), guess)
+    ends = scores([threshold_rank(count, recipe.parameters["pcb_density"]), count - 1], game)
     complete = tuple(
-        replace(bound, threshold=row[0].value, top=row[1].value)
-        for bound, row in zip(bounds, ends, strict=True)
+        replace(bound, threshold=threshold, top=top)
+        for bound, (threshold, top) in zip(bounds, ends, strict=True)
     )
     return replace(game, bounds=complete)
 

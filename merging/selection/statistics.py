@@ -283,13 +283,14 @@ def split(cuts: Sequence[Cut], start: int, stop: int) -> list[tuple[int, int, li
     ]
 
 
-def _keys(values: torch.Tensor) -> torch.Tensor:
+def keys(values: torch.Tensor) -> torch.Tensor:
     """int32 keys that order as the float32 values do."""
     bits = (values + 0.0).view(torch.int32)  # the sum turns -0.0 into 0.0, which equals it
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-def _value_of(key: int) -> float:
+def value_of(key: int) -> float:
+    """The value of a key, see `keys`."""
     bits = key ^ 0x7FFFFFFF if key < 0 else key
     return float(np.array(bits, dtype=np.int32).view(np.float32))
 
@@ -308,10 +309,10 @@ def _by_sorting(row: torch.Tensor, ranks: Sequence[int]) -> list[OrderStatistic]
 
 
 def _count(values: torch.Tensor, counts_of: dict[int, np.ndarray]) -> None:
-    keys = _keys(values)
-    high = (keys >> 16) + HALF
+    found = keys(values)
+    high = (found >> 16) + HALF
     for bucket, counts in counts_of.items():
-        inside = high if bucket == UPPER else keys[high == bucket] & 0xFFFF
+        inside = high if bucket == UPPER else found[high == bucket] & 0xFFFF
         if inside.numel():
             counts += torch.bincount(inside, minlength=BUCKETS).cpu().numpy()
 
@@ -322,7 +323,7 @@ def _locate(upper: np.ndarray, lower: np.ndarray, bucket: int, rank: int) -> Ord
     step = int(np.searchsorted(ends, rank - below, side="right"))
     above = int(upper[bucket + 1 :].sum() + lower[step + 1 :].sum())
     key = ((bucket - HALF) << 16) | step
-    return OrderStatistic(_value_of(key), above, int(lower[step]))
+    return OrderStatistic(value_of(key), above, int(lower[step]))
 
 
 def _check_finite(upper: Sequence[np.ndarray]) -> None:

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from merging import recipe as recipes
 from merging.engines import fused
 from merging.engines.eager import Stream
+from merging.evidence import whole_model
 from merging.evidence.whole_model import ModelSweep
 from merging.instructions import Bounds, Competition
-from merging.methods import pcb
 from merging.run.lowering import lower
 from merging.run.preflight import open_recipe
 from merging.selection.statistics import UPPER
@@ -51,7 +51,7 @@ def prepared(recipe: recipes.Recipe, kind: type[Stream]) -> tuple[object, int]:
 @pytest.mark.parametrize("variant", ["pairwise", "reference", "nlp", "vision"])
 def test_a_guess_changes_no_bound_and_saves_passes(variant: str, folder, monkeypatch) -> None:
     plain, read_plainly = prepared(recipe(folder, variant), Stream)
-    monkeypatch.setattr(pcb, "_WORTH_GUESSING", 0)
+    monkeypatch.setattr(whole_model, "WORTH_GUESSING", 0)
     guessed, read = prepared(recipe(folder, variant), fused.FusedStream)
     assert guessed == plain
     assert read < read_plainly + 180_000  # the sample counts as a pass

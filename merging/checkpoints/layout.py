@@ -104,6 +104,14 @@ def stack_of(name: str) -> str | None:
     return name[: match.start(1) - 1] if match else None
 
 
+def renumbered(name: str, shift: int) -> str:
+    """A tensor's name with `shift` added to the number of its block; as it is outside them."""
+    match = _BLOCK.search(name)
+    if match is None:
+        return name
+    return f"{name[: match.start(1)]}{int(match.group(1)) + shift}{name[match.end(1) :]}"
+
+
 def depths(names: Iterable[str]) -> dict[str, int]:
     """The number of layers of every stack of a model, by `stack_of`."""
     counts: dict[str, int] = {}

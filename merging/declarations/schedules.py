@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from merging.checkpoints.layout import is_after_layers, is_tower
+from merging.checkpoints.layout import is_after_layers, is_tower, renumbered
 from merging.errors import RecipeError, shown
 
 MAX_RULES = 1000  # each is looked for in the name of every tensor
@@ -27,11 +27,14 @@ class Rule(NamedTuple):
         layers: (start, stop): the layers it holds for; None for all and what is outside them.
             What a text meets before the layers goes with the first, what it meets after them
             with the last; towers for images and sound, which it never meets, with the first.
+        shift: what leads from a layer's number in the result to that in the model whose value it
+            is: a filter is looked for in that model's own names.
     """
 
     filter: str
     knots: tuple[float, ...]
     layers: tuple[int, int] | None = None
+    shift: int = 0
 
     @property
     def holds_everywhere(self) -> bool:
@@ -40,7 +43,7 @@ class Rule(NamedTuple):
 
     def holds(self, tensor: str, layer: int | None, n_layers: int) -> bool:
         """True where it says a tensor's value."""
-        if self.filter != "*" and self.filter not in tensor:
+        if self.filter != "*" and self.filter not in self.named(tensor):
             return False
         if self.layers is None:
             return True
@@ -48,6 +51,10 @@ class Rule(NamedTuple):
         if layer is None and is_after_layers(tensor):
             return start < n_layers <= stop
         return start <= (0 if layer is None or is_tower(tensor) else layer) < stop
+
+    def named(self, tensor: str) -> str:
+        """What the model whose value it is calls a tensor of the result."""
+        return tensor if not self.shift or is_tower(tensor) else renumbered(tensor, self.shift)
 
     def at(self, tensor: str, layer: int | None, n_layers: int) -> float:
         """Its value for a tensor that it holds for."""
@@ -95,11 +102,6 @@ class Schedule:
             if rule.holds_everywhere:
                 break
         return tuple(reached)
-
-    @property
-    def filters(self) -> tuple[str, ...]:
-        """What tensors' names are looked through for."""
-        return tuple(rule.filter for rule in self.rules if rule.filter != "*")
 
     def to_yaml(self) -> Any:
         """The plain value a recipe would hold."""
@@ -179,9 +181,9 @@ def _rule(item: dict[str, Any], where: str) -> Rule:
         raise RecipeError(f"{where}: rules cannot be nested")
     if pattern is not None and not (isinstance(pattern, str) or is_number(pattern)):
         raise RecipeError(f"{where}: filter {shown(pattern)} is not a part of tensors' names")
-    ((_, knots, _),) = _rules(value, where)
+    (inner,) = _rules(value, where)
     name = "*" if pattern in (None, "") else str(pattern)
-    return Rule(name, knots, _span(item.get("layers"), where))
+    return Rule(name, inner.knots, _span(item.get("layers"), where))
 
 
 def _span(value: Any, where: str) -> tuple[int, int] | None:

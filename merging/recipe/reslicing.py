@@ -15,25 +15,31 @@ from merging.declarations.schedules import Rule, Schedule, constant
 from merging.declarations.values import Recipe
 
 
-def by_slice(schedule: Schedule, spans: Sequence[tuple[int, int]], column: Column = ()) -> Schedule:
+def by_slice(
+    schedule: Schedule, spans: Sequence[tuple[int, int]], column: Column = (), *, fills: bool = True
+) -> Schedule:
     """A schedule as rules for the layers of each slice, in order: a gradient runs over one slice.
 
     One meaning has one form: a number where it is one everywhere. With one slice or none it is the
-    schedule itself.
+    schedule itself, its filters looked for in the model's own names.
 
     Args:
-        column: of the model whose value it is, where another slice's may stand in a gap. Weights,
-            which are 0 there, need none.
+        column: of the model whose value it is; none for a value of all models.
+        fills: True where another slice's value may stand in a gap. Weights, which are 0 there,
+            need none.
     """
+    shifts = _shifts(spans, column)
     if len(spans) < 2:
-        return schedule
-    parts = [_inside(schedule, span) for span in spans]
-    if None in column:
+        return Schedule(_shifted(schedule.rules, *shifts))
+    parts = [
+        _shifted(_inside(schedule, span), shift) for span, shift in zip(spans, shifts, strict=True)
+    ]
+    if fills and None in column:
         listed = next(index for index, piece in enumerate(column) if piece is not None)
         anything = parts[listed][-1].knots[:1]
         for index, piece in enumerate(column):
             if piece is None:
-                parts[index] = [Rule("*", anything, spans[index])]
+                parts[index] = (Rule("*", anything, spans[index]),)
     if all(len(part) == 1 and part[0].knots == parts[0][0].knots for part in parts):
         (first,) = parts[0]
         if len(first.knots) == 1:
@@ -44,12 +50,12 @@ def by_slice(schedule: Schedule, spans: Sequence[tuple[int, int]], column: Colum
 
 def along_slices(recipe: Recipe, spans: Sequence[tuple[int, int]]) -> Recipe:
     """A recipe with all that may change along the model `by_slice`."""
-    if len(spans) < 2:
+    if not spans:
         return recipe
 
     def held(values: Mapping[str, Any], column: Column) -> dict[str, Any]:
         return {
-            name: by_slice(value, spans, () if name == "weight" else column)
+            name: by_slice(value, spans, column, fills=name != "weight")
             if isinstance(value, Schedule)
             else value
             for name, value in values.items()
@@ -61,6 +67,20 @@ def along_slices(recipe: Recipe, spans: Sequence[tuple[int, int]]) -> Recipe:
         for source, column in zip(recipe.sources, columns, strict=True)
     )
     return replace(recipe, sources=sources, parameters=held(recipe.parameters, ()))
+
+
+def _shifts(spans: Sequence[tuple[int, int]], column: Column) -> list[int]:
+    """Of every slice: what leads from a layer's number in the result to that in the model."""
+    if not column:
+        return [0] * len(spans)
+    return [
+        piece.start - span[0] if piece else 0 for piece, span in zip(column, spans, strict=True)
+    ]
+
+
+def _shifted(rules: Sequence[Rule], shift: int) -> tuple[Rule, ...]:
+    """Rules whose filters are looked for in the names that layers have in their model."""
+    return tuple(rule if rule.filter == "*" else rule._replace(shift=shift) for rule in rules)
 
 
 def resliced(

@@ -4,7 +4,8 @@ A recipe may hold its models in `slices`, or under `modules`. Slices that follow
 together are whole models restack nothing: what a slice says becomes rules for its layers. Other
 slices make a blueprint (`merging.declarations.blueprints`), whose models are stacked. As in
 mergekit, a gradient runs over the layers of one slice, what comes before the layers takes the
-first slice's models and values, final norm and head the last's.
+first slice's models and values, final norm and head the last's. A filter of a model's own value is
+looked for in that model's names, of a value of all models in the result's.
 
 Where we differ from mergekit: slices may list other numbers of models (what a slice lacks changes
 nothing there; mergekit merges what is there, with the first slice's number for norm and head), one
@@ -25,6 +26,7 @@ from merging.declarations.schedules import before, is_number
 from merging.errors import RecipeError, shown
 from merging.recipe.references import place_of, reference
 from merging.recipe.stray import unknown
+from merging.recipe.values import HARMLESS
 
 MAX_MODELS = 256
 MAX_SLICES = 256
@@ -410,6 +412,8 @@ def _by_layer(
         elif key in scheduled:
             pairs = zip(given, spans, strict=True)
             result[key] = [rule for value, span in pairs for rule in _held(value, span)] or None
+        elif key in HARMLESS:
+            result[key] = next(value for value in given if value is not None)
         else:
             raise RecipeError(
                 f"{where}: {key} differs between slices; it holds for the whole recipe, move it to "

@@ -9,6 +9,7 @@ from pathlib import Path
 from merging import kinship
 from merging.checkpoints import Checkpoint, Entry, Family, open_family
 from merging.checkpoints.output import located
+from merging.declarations.schedules import Rule
 from merging.errors import FamilyMismatch, MergeError, RecipeError
 from merging.kinship import Problem
 from merging.methods import PRUNERS, RULES
@@ -123,11 +124,18 @@ def _looked_at(
 def idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
     """A note for every filter of the recipe that no merged tensor answers to."""
     names = [entry.name for entry in family.merged]
-    filters = dict.fromkeys(text for schedule in recipe.schedules for text in schedule.filters)
+    rules: dict[tuple[str, int], Rule] = {}
+    for schedule in recipe.schedules:
+        rules |= {(rule.filter, rule.shift): rule for rule in schedule.rules if rule.filter != "*"}
+    answered = {
+        rule.filter
+        for rule in rules.values()
+        if any(rule.filter in rule.named(name) for name in names)
+    }
     return tuple(
         f"filter {text!r} is in no merged tensor's name: its values are never used"
-        for text in filters
-        if not any(text in name for name in names)
+        for text in dict.fromkeys(text for text, _ in rules)
+        if text not in answered
     )
 
 

@@ -112,6 +112,37 @@ def test_slices_of_other_lengths_are_columns_of_their_models() -> None:
         check_gaps(blueprint, "slerp", weighs=False)
 
 
+def test_filters_are_looked_for_in_the_model_s_own_names() -> None:
+    scale = [{"filter": "layers.2.", "value": 5}, {"value": 1}]
+    parameters = {"scale": scale}
+    stack = sliced(
+        "passthrough", [source("a", 1, 3)], [source("a", 0, 2)], [source("b", 2, 3)],
+        parameters=parameters,
+    )  # fmt: skip
+    (model,) = from_mapping(stack).sources
+    # as in mergekit 0.1.5: the result's layers are 1 and 2 of a, 0 and 1 of a, 2 of b
+    name = "model.layers.{}.mlp.up_proj.weight"
+    rows = [model.values["scale"].at(name.format(layer), layer, 5) for layer in range(5)]
+    assert rows == [1, 5, 1, 1, 5]
+    lone = sliced("passthrough", [source("a", 2, 4, **parameters)])
+    (model,) = from_mapping(lone).sources
+    assert [model.values["scale"].at(name.format(i), i, 2) for i in range(2)] == [5, 1]
+
+
+def test_filters_of_what_holds_for_all_models_are_looked_for_in_the_result_s_names() -> None:
+    t = [{"filter": "layers.0.", "value": 0.25}, {"value": 0.5}]
+    pair = [source("a", 2, 4), source("b", 2, 4)]
+    recipe = from_mapping(sliced("slerp", pair, base_model="a", parameters={"t": t}))
+    rows = [recipe.parameters["t"].at(f"model.layers.{i}.x.weight", i, 2) for i in range(2)]
+    assert rows == [0.25, 0.5]
+
+
+def test_what_has_no_effect_may_differ_between_slices() -> None:
+    first = {"sources": [source("a", 0, 2)], "parameters": {"int8_mask": True}}
+    recipe = from_mapping(sliced("ties", first, [source("a", 2, 4)], base_model="base"))
+    assert any("int8_mask has no effect" in note for note in recipe.notes)
+
+
 def test_what_mergekit_never_uses_is_noted() -> None:
     one = {"sources": [source("a", 0, 4)], "residual_weight": 0.5}
     assert any("residual_weight" in note for note in from_mapping(sliced("linear", one)).notes)

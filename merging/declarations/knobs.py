@@ -23,6 +23,7 @@ class Knob:
         scheduled: True where it may change along the model.
         choices: the valid words of a choice; empty for numbers and booleans.
         also: another key that means it, where no other knob of a recipe has that name.
+        soft: True where the bounds are those of a slider: a recipe may go beyond.
         is_place: True for a model's place among the recipe's, counted from 1; a recipe may write
             the model's name instead.
     """
@@ -39,6 +40,7 @@ class Knob:
     scheduled: bool = False
     choices: tuple[str, ...] = ()
     also: str | None = None
+    soft: bool = False
     is_place: bool = False
 
     @property
@@ -54,7 +56,7 @@ class Knob:
 
 WEIGHT = Knob(
     "weight", "Weight", 1.0, "How much of this expert's change is added.",
-    low=-2.0, high=3.0, step=0.05, unit="factor", per_model=True, scheduled=True,
+    low=-2.0, high=3.0, step=0.05, unit="factor", per_model=True, scheduled=True, soft=True,
 )  # fmt: skip
 DENSITY = Knob(
     "density", "Density", 1.0, "Share of each expert's changes that is kept: 1 - pruning rate.",
@@ -72,7 +74,7 @@ PARTITION_MODE = Knob(
 )  # fmt: skip
 LAMBDA = Knob(
     "lambda", "Strength", 1.0, "Scales the merged change as a whole.",
-    low=0.0, high=3.0, step=0.05, unit="factor", scheduled=True,
+    low=0.0, high=3.0, step=0.05, unit="factor", scheduled=True, soft=True,
 )  # fmt: skip
 NORMALIZE = Knob(
     "normalize", "Divide by the weights", False,
@@ -92,6 +94,3 @@ CONTAINER = Knob(
     "Write the shared change and every task's mask; amalgam materialise makes a model of any.",
 )  # fmt: skip
 SEED = Knob("seed", "Seed", 0, "Same seed, same draw.", low=0, high=2**31 - 1, step=1)
-
-SOFT_BOUNDS = ("weight", "lambda")
-"""Knobs whose bounds are those of a slider: a recipe may go beyond."""

@@ -8,7 +8,8 @@ first model, b of the second, and theta the angle between them:
 As mergekit 0.1.5: lengths are not evened out, a length up to 1e-8 counts as 1 (so nothing and b are
 at right angles), and where |cos theta| > 0.9995 the two are blended in a straight line. Models
 tuned from one base are nearly always that close, so that SLERP is linear for them; the arc bends
-where models differ widely, in biases and in models trained apart.
+where models differ widely, in biases and in models trained apart. A t below 0 or above 1 goes on
+along the same line or arc.
 
 Where we differ: a base that is neither of the two models, which mergekit refuses as it does recipes
 without a base, leaves its place to the first model listed: t = 0. It lends config and tokenizer.
@@ -65,14 +66,22 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
 
 
 def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
-    """A remark where the base is neither of the two."""
-    names = [source.model for source in recipe.sources]
-    if entries or recipe.base in names:
+    """Remarks where the base is neither of the two, and where t leads beyond them."""
+    if entries:
         return ()
-    return (
-        f"slerp goes from {names[0]} (t = 0) to {names[1]} (t = 1); base_model {recipe.base} is "
-        "neither, and only lends its config and tokenizer",
-    )
+    names = [source.model for source in recipe.sources]
+    remarks = []
+    if recipe.base not in names:
+        remarks.append(
+            f"slerp goes from {names[0]} (t = 0) to {names[1]} (t = 1); base_model {recipe.base} "
+            "is neither, and only lends its config and tokenizer"
+        )
+    outside = [t for t in recipe.parameters["t"].values if not 0.0 <= t <= 1.0]
+    if outside:
+        remarks.append(
+            f"t {outside[0]:g} leads beyond the two models; 0 is the one and 1 the other"
+        )
+    return remarks
 
 
 METHODS = (
@@ -100,6 +109,7 @@ METHODS = (
                 step=0.05,
                 unit="share of the way",
                 scheduled=True,
+                soft=True,
             ),
         ),
     ),

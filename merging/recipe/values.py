@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from merging.declarations.knobs import SOFT_BOUNDS, Knob
+from merging.declarations.knobs import Knob
 from merging.declarations.methods import Consensus, Method
 from merging.declarations.schedules import Schedule, chain, is_number
 from merging.errors import RecipeError, shown
@@ -150,7 +150,7 @@ def _schedule(knob: Knob, levels: list[Any], where: str) -> Schedule:
     for value in schedule.values:
         if not math.isfinite(value):
             raise RecipeError(f"{label} {value} is not finite; give a number such as 0.5")
-        if knob.name not in SOFT_BOUNDS:
+        if not knob.soft:
             _check_range(knob, value, where)
     return schedule
 

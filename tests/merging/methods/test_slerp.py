@@ -41,6 +41,15 @@ def test_the_ends_are_the_models_themselves(cosine: float) -> None:
     assert coefficients(gram, 1.0) == pytest.approx((0.0, 1.0), abs=1e-12)
 
 
+def test_a_t_beyond_the_models_goes_on_along_the_arc_and_is_told() -> None:
+    # a right angle: sin(-pi / 8) and sin(5 pi / 8)
+    gram = np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert coefficients(gram, 1.25) == pytest.approx((-0.38268343, 0.92387953))
+    document = {"merge_method": "slerp", "models": ["a", "c"], "base_model": "a"}
+    recipe = recipes.from_mapping({**document, "parameters": {"t": [0.5, -0.25]}})
+    assert recipe.notes == ("t -0.25 leads beyond the two models; 0 is the one and 1 the other",)
+
+
 def test_unit_vectors_stay_unit_vectors_on_the_way() -> None:
     for cosine in (-0.9, 0.0, 0.7, 0.999):
         gram = np.array([[1.0, cosine], [cosine, 1.0]])

@@ -9,7 +9,7 @@ static void select_entries(float (*d)[BLOCK], int n_experts, const Rule *rule, i
     ALIGNED double mean[BLOCK], squares[BLOCK];
     ALIGNED float v[BLOCK];
     for (int e = 0; e < n_experts; e++) widen(d[e], e, m, mean, squares);
-    for (int i = 0; i < m; i++) v[i] = (float)(squares[i] / (double)n_experts);
+    variance_of(squares, n_experts, m, v);
     prune(rule->selection, index, at, m, v);
     for (int e = 0; e < n_experts; e++)
         for (int i = 0; i < m; i++) d[e][i] = v[i] != 0.0f ? d[e][i] : d[e][i] * 0.0f;

@@ -92,6 +92,21 @@ static void load_delta(const float *restrict base, const void *expert, int type,
     for (int i = 0; i < n; i++) out[i] = out[i] - base[i];
 }
 
+/* value / n, rounded once. With fused products a correction makes the product with the inverse the
+ * quotient to the bit: after the first it is off by less than one unit in its last place, and from
+ * there the second rounds it as division does (Markstein, "Computation of elementary functions on
+ * the IBM RISC System/6000 processor", 1990). For values far from the ends of a double's range. */
+static inline double over(double value, double n, double inverse) {
+#if defined(__FMA__)
+    double quotient = value * inverse;
+    quotient = __builtin_fma(__builtin_fma(-n, quotient, value), inverse, quotient);
+    return __builtin_fma(__builtin_fma(-n, quotient, value), inverse, quotient);
+#else
+    (void)inverse;
+    return value / n;
+#endif
+}
+
 /* One more value of every element, of which there were k before: Welford's steps, in double. The
  * first leaves the mean at the value; halves are the same as products with 0.5. */
 static inline void widen(const float *restrict d, int k, int n, double *restrict mean,
@@ -106,12 +121,19 @@ static inline void widen(const float *restrict d, int k, int n, double *restrict
             squares[i] = squares[i] + apart * ((double)d[i] - mean[i]);
         }
     } else {
+        double count = (double)(k + 1), inverse = 1.0 / count;
         for (int i = 0; i < n; i++) {
             double apart = (double)d[i] - mean[i];
-            mean[i] = mean[i] + apart / (double)(k + 1);
+            mean[i] = mean[i] + over(apart, count, inverse);
             squares[i] = squares[i] + apart * ((double)d[i] - mean[i]);
         }
     }
+}
+
+static inline void variance_of(const double *restrict squares, int count, int n,
+                               float *restrict out) {
+    double by = (double)count, inverse = 1.0 / by;
+    for (int i = 0; i < n; i++) out[i] = (float)over(squares[i], by, inverse);
 }
 
 static void load_spread(const float *restrict base, const Spread *spread, int64_t at, int n,
@@ -122,7 +144,7 @@ static void load_spread(const float *restrict base, const Spread *spread, int64_
         load_delta(base, spread->data[k], spread->types[k], at, n, d);
         widen(d, k, n, mean, squares);
     }
-    for (int i = 0; i < n; i++) out[i] = (float)(squares[i] / (double)spread->n);
+    variance_of(squares, spread->n, n, out);
 }
 
 /* Adds to sums = {|d|, d^2} of a block, in double. */

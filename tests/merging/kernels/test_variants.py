@@ -12,6 +12,7 @@ import torch
 
 from merging import kernels
 from merging.instructions import draws
+from merging.instructions.masks import variance
 from merging.instructions.ranked import Ranked, limits
 
 SIZE = 10_007  # whole blocks and a part of one
@@ -160,3 +161,33 @@ def test_draws_by_rank_are_those_of_torch_on_every_processor(
     for library in (ours, other):
         found = kept_by_rank(library, raw, drawn, columns)
         assert found == np.packbits(expected, bitorder="little").tobytes()
+
+
+@pytest.mark.parametrize("count", [3, 5, 6, 7, 11])
+def test_a_variance_is_that_of_torch_on_every_processor(other: ctypes.CDLL, count: int) -> None:
+    ours = kernels.library()
+    assert ours is not None
+    draw = np.random.default_rng(count)
+    rows = draw.standard_t(3, (count, SIZE)).astype(np.float32)
+    rows[:, ::5] *= np.float32(1e-18)
+    rows[1:, ::7] = rows[0, ::7]
+    expected = variance(list(torch.from_numpy(rows))).numpy().view(np.uint32)
+    for library in (ours, other):
+        assert np.array_equal(variances(library, rows), expected)
+
+
+def variances(library: ctypes.CDLL, rows: np.ndarray) -> np.ndarray:
+    """The bits of all variances, as amalgam_collect collects them."""
+    spread, base = kernels.Spread(len(rows)), np.zeros(SIZE, np.float32)
+    for index, row in enumerate(rows):
+        spread.data[index], spread.types[index] = row.ctypes.data, 0
+    low, high = np.zeros(1, np.uint32), np.full(1, 0x7FFFFFFF, np.uint32)
+    above, found = np.zeros((2, 1), np.int64)
+    keys, indices = np.zeros((2, SIZE + 32), np.uint32)
+    library.amalgam_collect(
+        base.ctypes.data, 0, ctypes.addressof(spread), 4, 0, SIZE, 1, low.ctypes.data,
+        high.ctypes.data, above.ctypes.data, found.ctypes.data, SIZE, keys.ctypes.data,
+        indices.ctypes.data, 1, np.zeros(1024, np.uint32).ctypes.data,
+    )  # fmt: skip
+    assert found[0] == SIZE
+    return keys[:SIZE]

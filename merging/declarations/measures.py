@@ -175,8 +175,17 @@ class Reader(Protocol):
 class Spread(Reader, Protocol):
     """The variance over the experts, read as if it were the change of one."""
 
-    def differing(self) -> int:
-        """Entries whose variance is above 0."""
+    def differing(self, share: float = 0.0) -> int:
+        """Entries whose variance is above 0.
+
+        Args:
+            share: of them, if their cut is what will be asked for next.
+        """
+        ...
+
+    def most_energy(self) -> float:
+        """No less than the sum of squares of all experts' changes, but for rounding in double;
+        infinity if none was counted."""
         ...
 
 

@@ -7,6 +7,7 @@ memory is bounded by the chunk, not by the model. `engines.fused` does the same 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -737,10 +738,18 @@ class SpreadReader(TensorReader):
         """As TensorReader."""
         return self._reader.spans(widest([needs, needs_of(self._decisions)]), multiple)
 
-    def differing(self) -> int:
-        """Entries whose variance is above 0."""
+    def differing(self, share: float = 0.0) -> int:
+        """Entries whose variance is above 0.
+
+        Args:
+            share: of them, if their cut is what will be asked for next.
+        """
         ((count,),) = self.count_above([[0.0]])
         return count
+
+    def most_energy(self) -> float:
+        """No less than the sum of squares of all experts' changes; infinity if none was counted."""
+        return math.inf
 
     def deltas(self, start: int, stop: int) -> list[torch.Tensor]:
         """As TensorReader."""

@@ -103,6 +103,7 @@ class Spread(ctypes.Structure):
         ("n", ctypes.c_int32),
         ("types", ctypes.c_int32 * MAX_EXPERTS),
         ("data", ctypes.c_void_p * MAX_EXPERTS),
+        ("energy", ctypes.c_void_p),
     )
 
 

@@ -16,6 +16,7 @@ enum { F32 = 0, BF16 = 1, F16 = 2, F64 = 3, SPREAD = 4 };
 typedef struct {
     int32_t n, types[64];
     const void *data[64];
+    double *energy; /* NULL, or where squares of all their changes are added up */
 } Spread;
 
 static inline uint32_t bits_of(float value) {
@@ -136,6 +137,18 @@ static inline void variance_of(const double *restrict squares, int count, int n,
     for (int i = 0; i < n; i++) out[i] = (float)over(squares[i], by, inverse);
 }
 
+/* The sum of squares of some values, from their means and Welford's sums. */
+static double energy_of(const double *restrict mean, const double *restrict squares, int count,
+                        int n) {
+    double lanes[16] = {0}, sum = 0.0, by = (double)count;
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) lanes[j] += squares[i + j] + by * mean[i + j] * mean[i + j];
+    for (; i < n; i++) lanes[0] += squares[i] + by * mean[i] * mean[i];
+    for (int j = 0; j < 16; j++) sum += lanes[j];
+    return sum;
+}
+
 static void load_spread(const float *restrict base, const Spread *spread, int64_t at, int n,
                         float *restrict out) {
     ALIGNED double mean[BLOCK], squares[BLOCK];
@@ -145,6 +158,7 @@ static void load_spread(const float *restrict base, const Spread *spread, int64_
         widen(d, k, n, mean, squares);
     }
     variance_of(squares, spread->n, n, out);
+    if (spread->energy) *spread->energy += energy_of(mean, squares, spread->n, n);
 }
 
 /* Adds to sums = {|d|, d^2} of a block, in double. */

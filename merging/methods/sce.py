@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from merging.declarations.knobs import LAMBDA, Knob
-from merging.declarations.measures import Reader
+from merging.declarations.measures import Reader, Spread
 from merging.declarations.methods import Consensus, Preset
 from merging.declarations.values import Recipe
 from merging.errors import NonFinite
@@ -35,6 +35,7 @@ from merging.selection.tied import KEEP_ALL, KEEP_NONE, Cut
 
 LEAST = {"equal": 1e-6, "weigh": 0.0}
 """Mean squares that sum to less weigh all models alike."""
+ROUNDING = 1e-6  # squares are rounded to float32
 
 
 def weights(energies: np.ndarray, numel: int, small: str = "equal") -> tuple[float, ...]:
@@ -53,25 +54,44 @@ def weights(energies: np.ndarray, numel: int, small: str = "equal") -> tuple[flo
     means = energies / max(numel, 1)
     total = means.sum()
     if total < LEAST[small] or total == 0:
-        return (1.0 / len(means),) * len(means)
+        return equal(len(means))
     return tuple((means / total).tolist())
+
+
+def equal(count: int) -> tuple[float, ...]:
+    """The weights of models that count alike."""
+    return (1.0 / count,) * count
+
+
+def count_alike(most_energy: float, numel: int, small: str) -> bool:
+    """True where all changes are so small that no selection of them is weighed.
+
+    Args:
+        most_energy: no less than their squares' sum over the models, but for rounding.
+        numel, small: as for `weights`.
+    """
+    return most_energy * (1 + ROUNDING) < LEAST[small] * numel
 
 
 def decide(
     recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None
 ) -> Combination:
     """Steps 1 and 2 in passes over the tensor; step 3 is `Selected`."""
-    cut = selection(reader, decisions, recipe.at("select_topk", reader.entry))
+    spread = reader.spread(decisions)
+    cut = selection(spread, reader.numel, recipe.at("select_topk", reader.entry))
     if cut == KEEP_NONE:
         return Sum((0.0,) * reader.experts)
-    energies = reader.energies(decisions, cut)
-    return Selected(weights(energies, reader.numel, recipe.parameters["small"]), cut)
+    small = recipe.parameters["small"]
+    if count_alike(spread.most_energy(), reader.numel, small):
+        return Selected(equal(reader.experts), cut)
+    return Selected(weights(reader.energies(decisions, cut), reader.numel, small), cut)
 
 
-def selection(reader: Reader, decisions: Sequence[Decision], select_topk: float) -> Cut:
+def selection(spread: Spread, numel: int, select_topk: float) -> Cut:
     """Step 1: the cut among the variances.
 
     Args:
+        numel: entries of the tensor.
         select_topk: share of the entries that differ which are kept.
 
     Raises:
@@ -79,11 +99,11 @@ def selection(reader: Reader, decisions: Sequence[Decision], select_topk: float)
     """
     if select_topk >= 1:
         return KEEP_ALL
-    spread = reader.spread(decisions)
-    kept = int(spread.differing() * max(select_topk, 0.0))
+    share = max(select_topk, 0.0)
+    kept = int(spread.differing(share) * share)
     if not kept:
         return KEEP_NONE
-    return largest_cuts(spread.order_statistics, spread.stops, reader.numel, [[kept]])[0][0]
+    return largest_cuts(spread.order_statistics, spread.stops, numel, [[kept]])[0][0]
 
 
 METHODS = (

@@ -80,6 +80,23 @@ def brackets(sample: np.ndarray, count: int, ranks: Sequence[int]) -> list[Brack
     return found
 
 
+def of_share(sample: np.ndarray, count: int, share: float) -> list[Bracket]:
+    """Disjoint brackets, apart, of which the first holds the zeros and the others, almost surely,
+    the cut that keeps a share of all other magnitudes.
+
+    Args:
+        sample: (s,) uint32, ascending bits of sampled magnitudes.
+        count: magnitudes in all.
+        share: in (0, 1).
+    """
+    above = 1 - int(np.searchsorted(sample, 1)) / sample.size
+    margin = _ERRORS * math.sqrt(above * (1 - above) / sample.size) + 2 / sample.size
+    kept = [count * min(max(above + side, 0.0), 1.0) * share for side in (margin, -margin)]
+    ranks = [min(max(count - round(one), 0), count - 1) for one in kept]
+    found = brackets(sample, count, ranks)
+    return [(0, 0), *apart(sample, [(max(found[0][0], 1), max(found[-1][1], 1))])]
+
+
 def apart(sample: np.ndarray, found: Sequence[Bracket]) -> list[Bracket]:
     """The same brackets, split around values that many entries share.
 

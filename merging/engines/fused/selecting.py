@@ -27,25 +27,45 @@ class SelectingReader(RawReader):
 
     def order_statistics(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]]:
         """As TensorReader. The tensor will be read again: some of it stays mapped."""
-        self._room = sizes.STAY_BYTES - sum(self._widths) * self._step
+        self._room = self._staying()
         try:
-            return self._from_brackets(ranks) or statistics(self.sweep, ranks)
+            return (
+                self._located(ranks) or self._from_brackets(ranks) or statistics(self.sweep, ranks)
+            )
         except NonFinite as error:
             raise self.culprit(error) from None
+
+    def _staying(self) -> int:
+        """Bytes of a tensor that stay mapped, beside the piece at hand."""
+        return sizes.STAY_BYTES - sum(self._widths) * self._step
 
     def _from_brackets(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]] | None:
         """The same from one pass; None where a bracket missed or would hold too much."""
         self._collected = []
         if self.numel > RUN:
             return None
-        samples = None
-        if self.numel > brackets.EVERYTHING:
-            samples = np.sort(np.abs(self._sampled()).view(np.uint32), axis=1)
-        wanted, sizes = self._brackets(ranks, samples)
+        wanted, sizes = self._brackets(ranks, self._magnitudes())
+        return self._located(ranks) if self._collect(wanted, sizes) else None
+
+    def _magnitudes(self) -> np.ndarray | None:
+        """(E, s) uint32, ascending: bits of sampled magnitudes; None of a tensor so small that all
+        are collected."""
+        if self.numel <= brackets.EVERYTHING:
+            return None
+        return np.sort(np.abs(self._sampled()).view(np.uint32), axis=1)
+
+    def _collect(self, wanted: Sequence[Sequence[brackets.Bracket]], sizes: Sequence[int]) -> bool:
+        """One pass that collects what lies in some brackets, with the room each row's need; False
+        where that would be too much.
+
+        Raises:
+            NonFinite: a change holds NaN or infinity.
+        """
+        self._collected = []
         if 8 * sum(len(row) * n for row, n in zip(wanted, sizes, strict=True)) > (
             self.stream.keys_bytes
         ):
-            return None
+            return False
         rows = [
             Collected(row, size, self.numel, functools.partial(self._slot, index))
             for index, (row, size) in enumerate(zip(wanted, sizes, strict=True))
@@ -58,8 +78,15 @@ class SelectingReader(RawReader):
                 )  # fmt: skip
                 if top >= brackets.INFINITE:
                     raise NonFinite("a value is NaN or infinite")
+        self._collected = rows
+        return True
+
+    def _located(self, ranks: Sequence[Sequence[int]]) -> list[list[OrderStatistic]] | None:
+        """Order statistics among what was collected; None, and all that forgotten, where one is
+        not there."""
+        rows, self._collected = self._collected, []
         result = []
-        for row, asked in zip(rows, ranks, strict=True):
+        for row, asked in zip(rows, ranks, strict=bool(rows)):
             if (inside := row.inside()) is None:
                 return None
             located = [brackets.locate(inside, self.numel, rank, _select) for rank in asked]
@@ -67,7 +94,7 @@ class SelectingReader(RawReader):
                 return None
             result.append([statistic for statistic in located if statistic is not None])
         self._collected = rows
-        return result
+        return result or None
 
     def _slot(self, expert: int, slot: int, size: int) -> np.ndarray:
         """This worker's buffer for what is collected of an expert."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,9 @@ from merging.checkpoints import Entry
 from merging.engines.eager import RUN as SAMPLED_RUN
 from merging.engines.fused.raw import SPREAD, as_float32, bytes_at
 from merging.engines.fused.reader import FusedReader
+from merging.errors import NonFinite
 from merging.selection import brackets
+from merging.selection.tied import RUN
 
 if TYPE_CHECKING:
     from merging.engines.fused.stream import FusedStream
@@ -28,6 +31,8 @@ class FusedSpreadReader(FusedReader):
         self._own_types = self._types
         self._types = [self._types[0], SPREAD]
         self._spread: kernels.Spread | None = None
+        self._energy: np.ndarray | None = None  # summed by loops, where it is there
+        self._most = math.inf
 
     def _pointer(self, model: int, start: int, stop: int) -> int:
         if model == 0:
@@ -36,16 +41,45 @@ class FusedSpreadReader(FusedReader):
         for index in range(self._count):
             spread.types[index] = self._own_types[index + 1]
             spread.data[index] = super()._pointer(index + 1, start, stop)
+        if self._energy is not None:
+            spread.energy = self._energy.ctypes.data
         self._spread = spread  # lives as long as the loop that is called with it
         return ctypes.addressof(spread)
 
-    def differing(self) -> int:
-        """As SpreadReader."""
+    def differing(self, share: float = 0.0) -> int:
+        """As SpreadReader. The pass collects what lies about the cut of a share, too."""
+        if share and (found := self._collect_share(share)) is not None:
+            return found
         count = 0
         for start, stop in self._pieces():
             spread = self._pointer(1, start, stop)
             count += self._call("amalgam_differing", start, stop, spread, stop - start)
         return count
+
+    def most_energy(self) -> float:
+        """As SpreadReader."""
+        return self._most
+
+    def _collect_share(self, share: float) -> int | None:
+        """Entries that differ; None where not all could be collected."""
+        if self.numel > RUN:
+            return None
+        self._room = self._staying()
+        wanted, size = [(0, 0), (1, brackets.MOST)], self.numel
+        if (samples := self._magnitudes()) is not None:
+            wanted = brackets.of_share(samples[0], self.numel, share)
+            size = max(brackets.expected(samples[0], self.numel, one) for one in wanted)
+        self._energy = np.zeros(1)
+        try:
+            if not self._collect([wanted], [size]):
+                return None
+        except NonFinite as error:
+            raise self.culprit(error) from None
+        finally:
+            energy, self._energy = float(self._energy[0]), None
+        self._most = energy
+        inside = self._collected[0].inside()
+        return None if inside is None else self.numel - inside[0].size
 
     def _sampled(self) -> np.ndarray:
         stride = brackets.sample_stride(self.numel)

@@ -15,7 +15,7 @@ from merging.engines.fused import FusedStream
 from merging.errors import NonFinite
 from merging.instructions import Keep
 from merging.instructions.masks import erase, variance
-from merging.methods.sce import selection, weights
+from merging.methods.sce import count_alike, selection, weights
 from merging.recipe import from_mapping
 from merging.run.lowering import lower
 from tests.families import document, write_family
@@ -136,5 +136,32 @@ def test_the_cut_counts_what_differs_only(engine, tmp_path: Path) -> None:
     write_family(tmp_path, {name: zeros}, [{name: values.reshape(10, 10)}, {name: zeros}])
     models = {f"e{i}": tmp_path / f"expert{i}" for i in range(2)}
     family = open_family(tmp_path / "base", models)
-    cut = selection(engine(family).open(family.merged[0]), [Keep()] * 2, 0.3)
+    spread = engine(family).open(family.merged[0]).spread([Keep()] * 2)
+    cut = selection(spread, 100, 0.3)
     assert cut.value == 16.0  # three of ten: variances 25, 20.25 and 16
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_one_pass_finds_the_cut_of_torch_and_bounds_the_energy(
+    share: float, tmp_path: Path
+) -> None:
+    # 90,000 entries, more than are collected whole: a third equal, steps of a 64th
+    generator = torch.Generator().manual_seed(6)
+    name = "model.layers.0.mlp.up_proj.weight"
+    changes = (torch.randn(3, 300, 300, generator=generator) * 8).round() / 64
+    changes[:, ::3] = changes[0, ::3]
+    write_family(tmp_path, {name: torch.zeros(300, 300)}, [{name: one} for one in changes])
+    family = open_family(tmp_path / "base", {f"e{i}": tmp_path / f"expert{i}" for i in range(3)})
+    cuts = []
+    for engine in (Stream, FusedStream):
+        spread = engine(family).open(family.merged[0]).spread([Keep()] * 3)
+        cuts.append(selection(spread, 90_000, share))
+        assert spread.most_energy() >= float(changes.double().square().sum()) * (1 - 1e-9)
+    assert cuts[0] == cuts[1]
+    assert spread.most_energy() == pytest.approx(float(changes.double().square().sum()))
+
+
+def test_changes_too_small_to_be_weighed_are_known_from_a_bound() -> None:
+    assert count_alike(0.99e-4, 100, "equal")  # mean squares of 0.99e-6 in all
+    assert not count_alike(1e-4, 100, "equal")
+    assert not count_alike(0.0, 100, "weigh")

@@ -133,3 +133,20 @@ def test_the_fused_selection_is_the_plain_one(
     keys = bits(*values * repeat)
     place = min(int(share * keys.size), keys.size - 1)
     assert selecting._select(keys, place) == brackets.select(keys, place)
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 5_000, 70_000, 99_000])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.999])
+def test_brackets_of_a_share_hold_the_zeros_and_its_cut(zeros: int, share: float) -> None:
+    draw = np.random.default_rng(zeros)
+    values = draw.standard_t(3, 100_000).astype(np.float32) ** 2
+    values[draw.permutation(values.size)[:zeros]] = 0
+    values[draw.permutation(values.size)[:900]] = 1  # more than is collected
+    ordered = np.sort(values)
+    first, *others = brackets.of_share(np.sort(values[3::11]).view(np.uint32), values.size, share)
+    kept = int(np.count_nonzero(values) * share)
+    cut = int(ordered[values.size - kept].view(np.uint32))
+    assert first == (0, 0)
+    assert any(low <= cut <= high for low, high in others)
+    assert all(1 <= low <= high for low, high in others)
+    assert all(before[1] < after[0] for before, after in itertools.pairwise([first, *others]))

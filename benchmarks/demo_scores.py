@@ -35,9 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", type=Path, nargs="+", default=[ROOT / "assets" / "demo"])
     parser.add_argument(
-        "--recipes", type=Path, nargs="+", default=[ROOT / "assets" / "recipes"],
+        "--recipes",
+        type=Path,
+        nargs="+",
+        default=[ROOT / "assets" / "recipes"],
         help="a folder of recipes for all families, or one for each (learned weights fit one)",
-    )  # fmt: skip
+    )
     parser.add_argument("--n", type=int, default=1000, help="prompts per domain (1000)")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--out", type=Path, default=ROOT / "assets" / "demo" / "scores.json")

@@ -32,7 +32,7 @@ class Shape:
     def tensors(self) -> list[tuple[str, tuple[int, ...], float]]:
         """(name, shape, depth in 0..1) of every tensor, sorted by name."""
         h, kv = self.hidden, self.hidden // self.heads * self.kv_heads
-        found: list[tuple[str, tuple[int, ...], float]] = [
+        entries: list[tuple[str, tuple[int, ...], float]] = [
             ("lm_head.weight", (self.vocab, h), 1.0),
             ("model.embed_tokens.weight", (self.vocab, h), 0.0),
             ("model.norm.weight", (h,), 1.0),
@@ -50,8 +50,8 @@ class Shape:
                 "input_layernorm": (h,),
                 "post_attention_layernorm": (h,),
             }
-            found += [(f"model.layers.{layer}.{n}.weight", s, depth) for n, s in inside.items()]
-        return sorted(found)
+            entries += [(f"model.layers.{layer}.{n}.weight", s, depth) for n, s in inside.items()]
+        return sorted(entries)
 
     def config(self) -> dict:
         """The config.json of such a model."""

@@ -28,11 +28,11 @@ def read_all(folders: list[Path]) -> int:
 
 def write_as_many(folder: Path, out: Path) -> None:
     """Writes as many bytes as the safetensors files of `folder` have."""
-    left = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    rest = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     block = memoryview(mmap.mmap(-1, BLOCK))
     with out.open("wb", buffering=0) as handle:
-        while left:
-            left -= handle.write(block[: min(left, BLOCK)])
+        while rest:
+            rest -= handle.write(block[: min(rest, BLOCK)])
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ def run(command: Sequence[str | Path], log: Path | None = None) -> Run:
     """Runs a command to its end. Raises RuntimeError with its output if it fails."""
     log = log or Path(os.devnull)
     watch = [sys.executable, "-S", str(WATCH), str(log), *map(str, command)]
-    told = subprocess.run(watch, check=True, stdout=subprocess.PIPE, text=True).stdout
-    code, wall, cpu, peak = told.split()
+    report = subprocess.run(watch, check=True, stdout=subprocess.PIPE, text=True).stdout
+    code, wall, cpu, peak = report.split()
     if int(code):
         text = log.read_text(errors="replace")[-2000:] if log != Path(os.devnull) else ""
         raise RuntimeError(f"{command} ended with {code}\n{text}")

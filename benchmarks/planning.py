@@ -59,10 +59,17 @@ def deeper(sketch: FamilySketch, layers: int) -> FamilySketch:
     by_tensor = {
         name: getattr(sketch, name)[:, columns]
         for name in (
-            "counts", "l1", "l2", "fine", "ties", "zeros", "max_abs", "layer_outliers",
+            "counts",
+            "l1",
+            "l2",
+            "fine",
+            "ties",
+            "zeros",
+            "max_abs",
+            "layer_outliers",
             "linear_outliers",
         )
-    }  # fmt: skip
+    }
     return replace(
         sketch,
         tensors=tuple(tensors),

@@ -23,20 +23,20 @@ def main() -> None:
     parser.add_argument("--family", type=Path, help="a family already made")
     args = parser.parse_args()
     models = make_family(SHAPES[args.size], args.family or BUILD / f"{args.size}-family")
-    found = in_turn(
+    times = in_turn(
         {
             "read": [sys.executable, "-m", "benchmarks.floor", *models],
             "scan": [sys.executable, "-m", "merging", "inspect", *models, "--json"],
         },
         runs=args.runs,
     )
-    scan = found["scan"]
+    scan = times["scan"]
     print(
-        f"{args.size}: read {median([r.wall_s for r in found['read']]):.2f} s, "
+        f"{args.size}: read {median([r.wall_s for r in times['read']]):.2f} s, "
         f"scan {median([r.wall_s for r in scan]):.2f} s "
         f"({median([r.cpu_s for r in scan]):.2f} s CPU, "
         f"peak {median([r.peak_bytes / 1e6 for r in scan]):.0f} MB), "
-        f"{ratio(scan, found['read']):.1f} x reading"
+        f"{ratio(scan, times['read']):.1f} x reading"
     )
 
 

@@ -58,8 +58,8 @@ def main() -> int:
             seconds = stopped_after(command, first + (whole - first) * number / args.stops)
             if seconds is not None:
                 times.append(seconds)
-                left = [path.name for path in Path(scratch).iterdir()]
-                assert not left, left
+                files = [path.name for path in Path(scratch).iterdir()]
+                assert not files, files
     print(
         f"{args.method}, {args.size}: a merge of {whole:.1f} s, stopped at {len(times)} moments: "
         f"median {statistics.median(times):.2f} s, worst {max(times):.2f} s"

@@ -107,9 +107,13 @@ def load_folder(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def pruned_expert(
-    base: dict[str, torch.Tensor], expert: dict[str, torch.Tensor],
-    counts: dict[str, list[list[int]]], index: int, factors: Sequence[float], rule: Rule,
-) -> dict[str, torch.Tensor]:  # fmt: skip
+    base: dict[str, torch.Tensor],
+    expert: dict[str, torch.Tensor],
+    counts: dict[str, list[list[int]]],
+    index: int,
+    factors: Sequence[float],
+    rule: Rule,
+) -> dict[str, torch.Tensor]:
     """The expert with its linears' changes pruned by a rule, float32."""
     result = {}
     for name, start in base.items():
@@ -152,9 +156,12 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
         def recipe(rule: str, density: float = density, knobs: dict = parameters) -> Recipe:
             models = [(str(one), {"density": density, "weight": args.weight}) for one in experts]
             return build(
-                method="dppa", base=str(base), models=models, folder=Path.cwd(),
+                method="dppa",
+                base=str(base),
+                models=models,
+                folder=Path.cwd(),
                 parameters={**knobs, "tie_rule": rule},
-            )  # fmt: skip
+            )
 
         outs = {"drop": scratch / f"drop-{density}"}
         merge(recipe("drop"), outs["drop"], device="cpu")

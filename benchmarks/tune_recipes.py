@@ -58,19 +58,30 @@ class Grid:
 GRIDS = (
     Grid("all_average", "All four averaged: the line to beat.", "linear", {}, {}),
     Grid(
-        "all_task_arithmetic", "All four added up, scaled.", "task_arithmetic",
-        {}, {"lambda": (0.3, 0.4, 0.5, 0.6, 0.7)},
+        "all_task_arithmetic",
+        "All four added up, scaled.",
+        "task_arithmetic",
+        {},
+        {"lambda": (0.3, 0.4, 0.5, 0.6, 0.7)},
     ),
     Grid(
-        "all_ties", "All four by elected signs.", "ties",
-        {"density": (0.2, 0.5, 0.8)}, {"lambda": (0.6, 1.0, 1.4, 1.8, 2.4, 3.0)},
+        "all_ties",
+        "All four by elected signs.",
+        "ties",
+        {"density": (0.2, 0.5, 0.8)},
+        {"lambda": (0.6, 1.0, 1.4, 1.8, 2.4, 3.0)},
     ),
     Grid(
-        "all_dare_ties", "All four, thinned at random, by elected signs.", "dare_ties",
-        {"density": (0.5, 0.7, 0.9), "weight": (0.3, 0.4, 0.5, 0.6)}, {},
+        "all_dare_ties",
+        "All four, thinned at random, by elected signs.",
+        "dare_ties",
+        {"density": (0.5, 0.7, 0.9), "weight": (0.3, 0.4, 0.5, 0.6)},
+        {},
     ),
     Grid(
-        "all_dppa", "All four, pruned by outliers of layers and linears.", "dppa",
+        "all_dppa",
+        "All four, pruned by outliers of layers and linears.",
+        "dppa",
         {
             "density": (0.2, 0.4, 0.7),
             "amplification": tuple(
@@ -81,10 +92,13 @@ GRIDS = (
         {"scale_dense": ("max", "none")},
     ),
     Grid(
-        "all_pcb", "All four, by balanced competition.", "pcb",
-        {"weight": (0.7, 1.1, 1.5, 2.0, 2.6)}, {"density": (0.1, 0.3, 0.5)},
+        "all_pcb",
+        "All four, by balanced competition.",
+        "pcb",
+        {"weight": (0.7, 1.1, 1.5, 2.0, 2.6)},
+        {"density": (0.1, 0.3, 0.5)},
     ),
-)  # fmt: skip
+)
 LEARNED = {
     "add_sort": ("Adds and sorts: the first merge to make.", ("add", "sort")),
     "add_reverse": ("Adds and reverses.", ("add", "reverse")),
@@ -97,8 +111,8 @@ def accuracy(recipe: Recipe, domains: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "merged"
         merge(recipe, out, device="cpu")
-        found = evaluate({"merged": out}, domains=domains, n=PROMPTS, split="validation")
-    return statistics.fmean(found["scores"]["merged"][domain]["score"] for domain in domains)
+        report = evaluate({"merged": out}, domains=domains, n=PROMPTS, split="validation")
+    return statistics.fmean(report["scores"]["merged"][domain]["score"] for domain in domains)
 
 
 def best(grid: Grid, family: Path) -> Recipe:
@@ -117,9 +131,9 @@ def learned(name: str, domains: Sequence[str], family: Path) -> Recipe:
         models=[(str(family / domain), {"weight": 0.6}) for domain in domains],
     )
     tasks = [task for d in domains for task in held_out(d, "validation", SEARCH_PROMPTS)]
-    found = search(start, tasks).recipe
-    print(f"{name}: {accuracy(found, domains):.1%} of validation prompts", file=sys.stderr)
-    return found
+    recipe = search(start, tasks).recipe
+    print(f"{name}: {accuracy(recipe, domains):.1%} of validation prompts", file=sys.stderr)
+    return recipe
 
 
 def written(recipe: Recipe, says: str, family: Path) -> str:
@@ -168,8 +182,8 @@ def main() -> int:
     for name, (says, how) in made.items():
         if args.only and name not in args.only:
             continue
-        found = best(how, family) if isinstance(how, Grid) else learned(name, how, family)
-        (args.out / f"{name}.yaml").write_text(written(found, says, family), encoding="utf-8")
+        recipe = best(how, family) if isinstance(how, Grid) else learned(name, how, family)
+        (args.out / f"{name}.yaml").write_text(written(recipe, says, family), encoding="utf-8")
     return 0
 
 

@@ -171,13 +171,13 @@ class ChatTab:
             js="(on) => { window.amalgamChat?.differences(on); }",
             **PRIVATE,
         )
-        demo.unload(self.left)
+        demo.unload(self.leave)
 
     def beside(self, model_id: str, sources: Sequence[str]) -> Any:
         """The choice that shows a new model beside its base and its first experts."""
         offered = [model.id for model in self.library.models()]
-        wanted = [name for name in [*sources[: view.COLUMNS - 1], model_id] if name in offered]
-        return gr.update(choices=offered, value=wanted)
+        columns = [name for name in [*sources[: view.COLUMNS - 1], model_id] if name in offered]
+        return gr.update(choices=offered, value=columns)
 
     def _ask(self, question: str) -> Callable[..., Any]:
         def ask(chosen: list[str], request: gr.Request) -> list[Any]:
@@ -271,7 +271,7 @@ class ChatTab:
             return
         stop = talk.stop
         try:
-            for rate in self._told(model, talk, turn, knobs):
+            for rate in self._guarded(model, talk, turn, knobs):
                 if self.talks.column(_visitor(request), number) != model.id:
                     return
                 current = self._talk(request, model.id)
@@ -283,7 +283,9 @@ class ChatTab:
             if turn.state in ("waiting", "running"):
                 turn.state, turn.note = "over", "stopped"
 
-    def _told(self, model: Model, talk: Talk, turn: Turn, knobs: Sequence[float]) -> Iterator[str]:
+    def _guarded(
+        self, model: Model, talk: Talk, turn: Turn, knobs: Sequence[float]
+    ) -> Iterator[str]:
         """As `_answered`, with loading before it and errors in words; yields the rate to show."""
         try:
             if not self.store.holds(model):
@@ -341,7 +343,7 @@ class ChatTab:
         self.talks.clear(_visitor(request))
         return ["", *self._columns(self._placed(chosen, request), request)]
 
-    def left(self, request: gr.Request) -> None:
+    def leave(self, request: gr.Request) -> None:
         """The visitor closed the page: answers stop, conversations go."""
         self.talks.forget(_visitor(request))
 

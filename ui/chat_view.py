@@ -104,9 +104,15 @@ def note(chunk: Chunk, has_template: bool) -> str:
 
 _TAGS = {"demo": "", "folder": "", "merged": "merged"}
 EMPTY = {
-    "name": "", "label": "", "tag": "", "rate": "", "tone": 0, "kind": "folder", "hint": "",
+    "name": "",
+    "label": "",
+    "tag": "",
+    "rate": "",
+    "tone": 0,
+    "kind": "folder",
+    "hint": "",
     "turns": [],
-}  # fmt: skip
+}
 
 
 def drawn(library: Library, model_id: str, talk: Talk, rate: str = "") -> dict[str, Any]:

@@ -195,8 +195,11 @@ def _more(parts: dict[str, Any], axis: Method, visible: bool) -> None:
 def _component(knob: Knob, value: Any, label: str = "", visible: bool = True) -> Any:
     """The component for one declared knob."""
     common: dict[str, Any] = {
-        "label": label or knob.label, "value": value, "interactive": True, "visible": visible,
-    }  # fmt: skip
+        "label": label or knob.label,
+        "value": value,
+        "interactive": True,
+        "visible": visible,
+    }
     info = f"{knob.info} ({knob.unit})" if knob.unit and not label else knob.info
     if isinstance(knob.default, bool):
         return gr.Checkbox(info=info, **common)

@@ -18,8 +18,15 @@ from ui.bins import Cells
 from ui.findings import cosines, percent
 
 COLOURS = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7B5BA6",
-)  # fmt: skip
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C6D31",
+    "#7B5BA6",
+)
 GLYPHS = ("●", "■", "▲", "◆", "✚", "★", "▼", "⬟")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
@@ -91,25 +98,43 @@ def map_figure(experts: Sequence[Look]) -> dict[str, Any]:
                 }
             )
         layout[f"xaxis{suffix}"] = {
-            **_FIXED, "type": "log", "anchor": f"y{suffix}", "showgrid": False, "ticks": "outside",
+            **_FIXED,
+            "type": "log",
+            "anchor": f"y{suffix}",
+            "showgrid": False,
+            "ticks": "outside",
             "ticklen": 4,
-        }  # fmt: skip
+        }
         layout[f"yaxis{suffix}"] = {
-            **_FIXED, "anchor": f"x{suffix}", "showgrid": False, "showticklabels": False,
-        }  # fmt: skip
+            **_FIXED,
+            "anchor": f"x{suffix}",
+            "showgrid": False,
+            "showticklabels": False,
+        }
     return {"data": data, "layout": layout}
 
 
 def retention_figure() -> dict[str, Any]:
     """Live: layer by module, share of entries, L1 or energy that is kept."""
     heat = {
-        "type": "heatmap", "meta": {"role": "heat"}, "colorscale": "Cividis", "zmin": 0, "zmax": 1,
-        "xgap": 2, "ygap": 2, "hovertemplate": "%{customdata}<extra></extra>",
+        "type": "heatmap",
+        "meta": {"role": "heat"},
+        "colorscale": "Cividis",
+        "zmin": 0,
+        "zmax": 1,
+        "xgap": 2,
+        "ygap": 2,
+        "hovertemplate": "%{customdata}<extra></extra>",
         "colorbar": {
-            "thickness": 12, "outlinewidth": 0, "tickformat": ".0%", "nticks": 5, "len": 1.0,
-            "ticklen": 3, "xpad": 8,
+            "thickness": 12,
+            "outlinewidth": 0,
+            "tickformat": ".0%",
+            "nticks": 5,
+            "len": 1.0,
+            "ticklen": 3,
+            "xpad": 8,
         },
-    }  # fmt: skip
+    }
     axis = {**_FIXED, "showgrid": False, "ticks": "outside", "ticklen": 4}
     layout = _layout(
         margin={"l": 44, "r": 8, "t": 8, "b": 30},
@@ -154,13 +179,19 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
     names = [f"{expert.glyph} {expert.name}" for expert in experts]
     change = np.sqrt(np.diag(sketch.dots.sum(axis=2)) / max(float(sketch.base_l2.sum()), 1e-30))
     heat = {
-        "type": "heatmap", "y": names,
+        "type": "heatmap",
+        "y": names,
         "x": [expert.name if len(experts) <= 5 else expert.glyph for expert in experts],
-        "z": shown, "zmin": -1, "zmax": 1,
-        "colorscale": [[0, "#D55E00"], [0.5, "#f4f6f9"], [1, "#0072B2"]], "showscale": False,
-        "xgap": 2, "ygap": 2, "texttemplate": "%{z:.2f}",
+        "z": shown,
+        "zmin": -1,
+        "zmax": 1,
+        "colorscale": [[0, "#D55E00"], [0.5, "#f4f6f9"], [1, "#0072B2"]],
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+        "texttemplate": "%{z:.2f}",
         "hovertemplate": "%{y}, %{x}: %{z:.3f}<extra></extra>",
-    }  # fmt: skip
+    }
     axis = {**_FIXED, "showgrid": False}
     layout = _layout(
         margin={"l": _beside(names), "r": 8, "t": 8, "b": 30},
@@ -193,7 +224,7 @@ def exact(plan: Plan, sketch: FamilySketch, table: Cells) -> dict[str, Any]:
     }
     shares: dict[str, Any] = {"whole": dict(plan.summary)}
     for name, weight in weights.items():
-        mass = table.pool(plan.kept(name) * weight)
+        mass = table.pool(plan.retention(name) * weight)
         whole = table.pool(np.asarray(weight))
         share = np.divide(mass, whole, out=np.zeros_like(mass), where=whole > 0)
         shares[name] = np.round(share, 5).tolist()

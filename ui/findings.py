@@ -43,7 +43,7 @@ def headline(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> dict[str
     Args:
         names: what the experts are called, in the sketch's order.
     """
-    parts: Parts = [*_kept(plan), *_clash(plan), (".", "")]
+    parts: Parts = [*_retention(plan), *_clash(plan), (".", "")]
     return {
         "parts": parts,
         "sentence": "".join(text for text, _ in parts).replace(THIN, " "),
@@ -54,9 +54,14 @@ def headline(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> dict[str
 def reason(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> str:
     """Why the numbers are what they are, in a few short sentences."""
     sentences = [
-        _difference(plan), _idle(plan, sketch, names), _worst(plan), _others(plan, sketch),
-        _random(plan), _combined(plan), directions(cosines(sketch), names),
-    ]  # fmt: skip
+        _difference(plan),
+        _idle(plan, sketch, names),
+        _worst(plan),
+        _others(plan, sketch),
+        _random(plan),
+        _combined(plan),
+        directions(cosines(sketch), names),
+    ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -111,7 +116,7 @@ def _takes_part(plan: Plan) -> np.ndarray:
     return (plan.weight != 0).any(axis=1)
 
 
-def _kept(plan: Plan) -> Parts:
+def _retention(plan: Plan) -> Parts:
     summary, law = plan.summary, PRUNERS[plan.recipe.prune].law
     if not _takes_part(plan).any():
         return [("Nothing is merged: every weight is 0", "")]

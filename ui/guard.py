@@ -84,15 +84,15 @@ class Guard:
             return len(origins) == 1 and self.hosts.is_own_page(origins[0], host)
         if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
             return True
-        wanted = headers.get("sec-fetch-dest"), headers.get("sec-fetch-mode")
+        fetch = headers.get("sec-fetch-dest"), headers.get("sec-fetch-mode")
         frames = [("iframe", "navigate")] if self.is_space else []
-        arrives = wanted in [("document", "navigate"), *frames]
+        arrives = fetch in [("document", "navigate"), *frames]
         return arrives and scope["path"] == "/" and scope["method"] in ("GET", "HEAD")
 
     def _direct(self, scope: Scope) -> Scope:
         """The request without what only a proxy may say of it, unless it names one of ours."""
 
-        def is_kept(name: bytes, value: bytes) -> bool:
+        def passes(name: bytes, value: bytes) -> bool:
             if name == b"x-forwarded-host" and self.hosts.named:
                 page = address(value.decode("latin-1").split(",")[0])
                 return page is not None and page.name in [host.name for host in self.hosts.named]
@@ -101,7 +101,7 @@ class Guard:
                 return bool(self.hosts.named) and said in (b"http", b"https")
             return name not in _PROXY
 
-        return {**scope, "headers": [pair for pair in scope["headers"] if is_kept(*pair)]}
+        return {**scope, "headers": [pair for pair in scope["headers"] if passes(*pair)]}
 
     def _answering(self, send: Send) -> Send:
         async def answered(message: Message) -> None:

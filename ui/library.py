@@ -104,9 +104,9 @@ class Library:
                     key = f"{name}/{entry}"
                     models[key] = Model(key, entry, Path(os.path.realpath(folder)), looks)
         with self._lock:
-            self._models, self._left_out = self._told_apart(models), left_out
+            self._models, self._left_out = self._distinct(models), left_out
 
-    def _told_apart(self, models: dict[str, Model]) -> dict[str, Model]:
+    def _distinct(self, models: dict[str, Model]) -> dict[str, Model]:
         """The models with labels that are no other's: a folder's is as long as that takes."""
         paths = []
         for model in models.values():
@@ -249,7 +249,7 @@ class Library:
                 "line alone: amalgam merge FILE OUT"
             )
         references = models_of(recipe)
-        models = [self._known(name) for name in references]
+        models = [self._model(name) for name in references]
         roots = {root.parent for root in map(self._root_of, models) if root is not None}
         if len(roots) <= 1 and all(self._reads_as_written(model) for model in models):
             names, folder = [model.id for model in models], next(iter(roots), None)
@@ -311,9 +311,9 @@ class Library:
 
     def labels(self, recipe: Recipe) -> dict[str, str]:
         """What lists call the models of a recipe whose models are all on offer, by reference."""
-        return {reference: self._known(reference).label for reference in models_of(recipe)}
+        return {reference: self._model(reference).label for reference in models_of(recipe)}
 
-    def _known(self, reference: str) -> Model:
+    def _model(self, reference: str) -> Model:
         model_id = self.id_of(Path(reference)) if Path(reference).is_absolute() else ""
         return self.get(model_id or reference)
 

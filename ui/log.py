@@ -18,15 +18,15 @@ class Allowance:
         self, most: int = BURST, per_s: float = PER_S, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._most, self._per_s, self._now = most, per_s, now
-        self._left, self._at = float(most), now()
+        self._room, self._at = float(most), now()
 
-    def take(self, wanted: int) -> int:
+    def take(self, amount: int) -> int:
         """Takes what is wanted, or the whole rest where less is left."""
         now = self._now()
-        self._left = min(self._most, self._left + (now - self._at) * self._per_s)
+        self._room = min(self._most, self._room + (now - self._at) * self._per_s)
         self._at = now
-        taken = min(wanted, int(self._left))
-        self._left -= taken
+        taken = min(amount, int(self._room))
+        self._room -= taken
         return taken
 
 

@@ -52,35 +52,35 @@ def from_arguments(
     """Reads the settings; a wrong argument ends the program with status 2 and one line."""
     env = os.environ if environment is None else environment
     parser = _parser(env)
-    given = parser.parse_args(arguments)
-    if given.device not in DEVICES:  # what the environment says is not held against the choices
-        parser.error(f"AMALGAM_DEVICE={given.device}: valid: {', '.join(DEVICES)}")
-    models = tuple(given.models or [Path(env.get("AMALGAM_MODELS", "models"))])
+    options = parser.parse_args(arguments)
+    if options.device not in DEVICES:  # what the environment says is not held against the choices
+        parser.error(f"AMALGAM_DEVICE={options.device}: valid: {', '.join(DEVICES)}")
+    models = tuple(options.models or [Path(env.get("AMALGAM_MODELS", "models"))])
     for folder in models:
         if reason := _unusable(folder):
             parser.error(f"--models {folder}: {reason}")
-        if given.models and not os.path.exists(folder):
+        if options.models and not os.path.exists(folder):
             print(f"--models {folder}: not there yet; the first merge makes it", file=sys.stderr)
     space = [name for name in env.get("SPACE_HOST", "").split(",") if name]
-    named = [*space, *(given.allow_host or env.get("AMALGAM_ALLOW_HOST", "").split(","))]
+    named = [*space, *(options.allow_host or env.get("AMALGAM_ALLOW_HOST", "").split(","))]
     try:
-        names = hosts(given.host, filter(None, map(str.strip, named)))
+        names = hosts(options.host, filter(None, map(str.strip, named)))
     except ValueError as error:
         parser.error(
             f"--allow-host {error}: not a host's name (as in lab.example or lab.example:8443)"
         )
     try:
-        auth = tuple(given.auth or map(_login, filter(None, [env.get("AMALGAM_AUTH")])))
+        auth = tuple(options.auth or map(_login, filter(None, [env.get("AMALGAM_AUTH")])))
     except argparse.ArgumentTypeError as error:
         parser.error(f"AMALGAM_AUTH: {error}")
-    _hold_door(parser, given, auth, bool(space))
+    _hold_door(parser, options, auth, bool(space))
     return Settings(
         models,
-        given.host,
-        given.port,
-        given.device,
-        given.cache,
-        int(given.chat_gib * _GIB),
+        options.host,
+        options.port,
+        options.device,
+        options.cache,
+        int(options.chat_gib * _GIB),
         auth,
         names,
         bool(space),
@@ -152,22 +152,22 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _hold_door(
     parser: argparse.ArgumentParser,
-    given: argparse.Namespace,
+    options: argparse.Namespace,
     auth: Sequence[tuple[str, str]],
     is_space: bool,
 ) -> None:
     """Nobody opens the app to other machines without saying to whom."""
-    if auth and given.no_auth:
+    if auth and options.no_auth:
         parser.error("--auth and --no-auth exclude each other")
-    if auth or is_space or is_local(given.host):
+    if auth or is_space or is_local(options.host):
         return
-    if not given.no_auth:
+    if not options.no_auth:
         parser.error(
-            f"--host {given.host} lets other machines in: add --auth USER:PASSWORD, or --no-auth "
+            f"--host {options.host} lets other machines in: add --auth USER:PASSWORD, or --no-auth "
             "for everybody"
         )
     print(
-        f"--no-auth: whoever reaches {given.host} can see the models here, merge and chat",
+        f"--no-auth: whoever reaches {options.host} can see the models here, merge and chat",
         file=sys.stderr,
     )
 

@@ -55,42 +55,83 @@ class Knob:
 
 
 WEIGHT = Knob(
-    "weight", "Weight", 1.0, "How much of this expert's change is added.",
-    low=-2.0, high=3.0, step=0.05, unit="factor", per_model=True, scheduled=True, soft=True,
-)  # fmt: skip
+    "weight",
+    "Weight",
+    1.0,
+    "How much of this expert's change is added.",
+    low=-2.0,
+    high=3.0,
+    step=0.05,
+    unit="factor",
+    per_model=True,
+    scheduled=True,
+    soft=True,
+)
 DENSITY = Knob(
-    "density", "Density", 1.0, "Share of each expert's changes that is kept: 1 - pruning rate.",
-    low=0.0, high=1.0, step=0.01, unit="share of entries kept", per_model=True, scheduled=True,
-)  # fmt: skip
+    "density",
+    "Density",
+    1.0,
+    "Share of each expert's changes that is kept: 1 - pruning rate.",
+    low=0.0,
+    high=1.0,
+    step=0.01,
+    unit="share of entries kept",
+    per_model=True,
+    scheduled=True,
+)
 AMPLIFICATION = Knob(
-    "amplification", "Amplification", (1.0,),
+    "amplification",
+    "Amplification",
+    (1.0,),
     "One factor per partition of the kept changes, most important first.",
-    low=0.0, high=4.0, step=0.1, unit="factor", per_model=True,
-)  # fmt: skip
+    low=0.0,
+    high=4.0,
+    step=0.1,
+    unit="factor",
+    per_model=True,
+)
 PARTITION_MODE = Knob(
-    "partition_mode", "Partition rule", "ring",
+    "partition_mode",
+    "Partition rule",
+    "ring",
     "ring: each factor on its own partition. max: a partition never below a later one's factor.",
     choices=("ring", "max"),
-)  # fmt: skip
+)
 LAMBDA = Knob(
-    "lambda", "Strength", 1.0, "Scales the merged change as a whole.",
-    low=0.0, high=3.0, step=0.05, unit="factor", scheduled=True, soft=True,
-)  # fmt: skip
+    "lambda",
+    "Strength",
+    1.0,
+    "Scales the merged change as a whole.",
+    low=0.0,
+    high=3.0,
+    step=0.05,
+    unit="factor",
+    scheduled=True,
+    soft=True,
+)
 NORMALIZE = Knob(
-    "normalize", "Divide by the weights", False,
+    "normalize",
+    "Divide by the weights",
+    False,
     "Divide by the sum of the weights that took part.",
-)  # fmt: skip
+)
 RESCALE = Knob(
-    "rescale", "Rescale", False,
+    "rescale",
+    "Rescale",
+    False,
     "Multiply what is kept of a tensor so that the sum of its magnitudes stays.",
-)  # fmt: skip
+)
 SCOPE = Knob(
-    "scope", "Scope", "tensor",
+    "scope",
+    "Scope",
+    "tensor",
     "Rank changes within each tensor, or over the whole model.",
     choices=("tensor", "model"),
-)  # fmt: skip
+)
 CONTAINER = Knob(
-    "container", "All tasks in a container", False,
+    "container",
+    "All tasks in a container",
+    False,
     "Write the shared change and every task's mask; amalgam materialise makes a model of any.",
-)  # fmt: skip
+)
 SEED = Knob("seed", "Seed", 0, "Same seed, same draw.", low=0, high=2**31 - 1, step=1)

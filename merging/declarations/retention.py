@@ -21,7 +21,7 @@ CAUSES = {
 }
 """Why another share is kept than was asked for, in the order in which they come."""
 
-_TOLD, _RELATIVE = 5e-4, 0.02  # smaller differences, of the entries and of what was asked for,
+_LEAST, _RELATIVE = 5e-4, 0.02  # smaller differences, of the entries and of what was asked for,
 # are those of small tensors that keep whole entries
 
 
@@ -34,18 +34,18 @@ class Kept:
         asked: entries asked for, by the recipe's density.
         dense: the same after densities were shifted and ended at 0 and 1.
         counted: whole entries looked for.
-        found: the same without ties that are dropped.
+        inside: the same without ties that are dropped.
         changed: those of them that differ from the base.
-        kept: those of them whose factor is not 0.
+        survivors: those of them whose factor is not 0.
     """
 
     entries: float
     asked: float
     dense: float
     counted: float
-    found: float
+    inside: float
     changed: float
-    kept: float
+    survivors: float
 
     def __add__(self, other: Kept) -> Kept:
         return Kept(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
@@ -53,7 +53,7 @@ class Kept:
     @property
     def share(self) -> float:
         """The share of the entries that is kept, 0..1."""
-        return self.kept / self.entries if self.entries else 0.0
+        return self.survivors / self.entries if self.entries else 0.0
 
     @property
     def share_asked(self) -> float:
@@ -63,7 +63,7 @@ class Kept:
     @property
     def causes(self) -> dict[str, float]:
         """What each of CAUSES adds, in shares of the entries; they sum up to the difference."""
-        steps = (self.asked, self.dense, self.counted, self.found, self.changed, self.kept)
+        steps = (self.asked, self.dense, self.counted, self.inside, self.changed, self.survivors)
         of = max(self.entries, 1)
         parts = [(after - before) / of for before, after in itertools.pairwise(steps)]
         return dict(zip(CAUSES, parts, strict=True))
@@ -78,28 +78,30 @@ def total(parts: Iterable[Sequence[Kept]]) -> list[Kept]:
     return [sum(column, NOTHING) for column in zip(*filter(None, parts), strict=True)]
 
 
-def document(kept: Kept) -> dict[str, object]:
+def document(retention: Kept) -> dict[str, object]:
     """As JSON has it: shares of the entries."""
     return {
-        "entries": int(kept.entries),
-        "asked": kept.share_asked,
-        "kept": kept.share,
-        "causes": kept.causes,
+        "entries": int(retention.entries),
+        "asked": retention.share_asked,
+        "kept": retention.share,
+        "causes": retention.causes,
     }
 
 
-def difference(model: str, kept: Kept) -> str | None:
+def difference(model: str, retention: Kept) -> str | None:
     """In one line, where another share of a model's entries is kept than was asked for."""
-    if abs(kept.share - kept.share_asked) < max(_TOLD, _RELATIVE * kept.share_asked):
+    least = max(_LEAST, _RELATIVE * retention.share_asked)
+    if abs(retention.share - retention.share_asked) < least:
         return None
-    told = sorted(
-        ((part, CAUSES[cause]) for cause, part in kept.causes.items() if abs(part) >= _TOLD),
+    reasons = sorted(
+        ((part, CAUSES[cause]) for cause, part in retention.causes.items() if abs(part) >= _LEAST),
         key=lambda one: -abs(one[0]),
     )
     why = "; ".join(
-        text if len(told) == 1 else f"{text} ({100 * part:+.1f} points)" for part, text in told
+        text if len(reasons) == 1 else f"{text} ({100 * part:+.1f} points)"
+        for part, text in reasons
     )
-    asked, share = f"{100 * kept.share_asked:.3g} %", f"{100 * kept.share:.3g} %"
+    asked, share = f"{100 * retention.share_asked:.3g} %", f"{100 * retention.share:.3g} %"
     return f"{model}: asked for {asked} of its entries, kept {share}{f': {why}' if why else ''}"
 
 
@@ -118,15 +120,15 @@ def with_changes(numel: int, counts: Sequence[int], changed: int) -> list[int]:
 
 
 def inside_rings(
-    found: int, nested: Sequence[int], factors: Sequence[float]
+    inside: int, nested: Sequence[int], factors: Sequence[float]
 ) -> tuple[int, int, int]:
     """The last three of Kept: entries inside the last of some nested cuts, those of them that
     differ from the base, and those whose factor is not 0.
 
     Args:
-        found: entries inside the last cut.
+        inside: entries inside the last cut.
         nested: of every cut, see `counts_of`.
     """
     rings = [count - before for before, count in zip([0, *nested], nested, strict=False)]
-    kept = sum(count for count, factor in zip(rings, factors, strict=True) if factor)
-    return found, nested[-1], kept
+    survivors = sum(count for count, factor in zip(rings, factors, strict=True) if factor)
+    return inside, nested[-1], survivors

@@ -89,8 +89,8 @@ def fitted(rhos: np.ndarray, numels: np.ndarray, densities: np.ndarray) -> np.nd
     order = np.argsort(amounts, kind="stable")
     amounts = amounts[order]
     growth = np.cumsum(np.concatenate([numels, -numels])[order])
-    kept = np.concatenate([[0.0], np.cumsum(growth[:-1] * np.diff(amounts))])
-    values = np.clip(rhos + np.interp(asked, kept, amounts), 0.0, 1.0)
+    entries = np.concatenate([[0.0], np.cumsum(growth[:-1] * np.diff(amounts))])
+    values = np.clip(rhos + np.interp(asked, entries, amounts), 0.0, 1.0)
     return np.where(values > 1.0 - _ROUNDING, 1.0, values)  # all but one entry is not all
 
 

@@ -66,9 +66,11 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     if len(weights) == 1:
         return combined(recipe, (1.0,))
     shares = coefficients(
-        gram_of(recipe, reader), weights, normalize=recipe.parameters["normalize_weights"],
+        gram_of(recipe, reader),
+        weights,
+        normalize=recipe.parameters["normalize_weights"],
         eps=recipe.at("eps", reader.entry),
-    )  # fmt: skip
+    )
     return combined(recipe, shares)
 
 

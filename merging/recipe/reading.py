@@ -101,18 +101,18 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     method = _method(document.get("merge_method"))
     sliced = unsliced(document, folder, _SCHEDULED)
     document = sliced.document
-    given = parameters_in(document.get("parameters"), "parameters")
+    shared = parameters_in(document.get("parameters"), "parameters")
     preset = PRESETS[method]
-    pruner = PRUNERS[choice(given.get("prune", preset.prune), PRUNERS, "prune")]
-    rule = RULES[choice(given.get("consensus", preset.consensus), RULES, "consensus")]
+    pruner = PRUNERS[choice(shared.get("prune", preset.prune), PRUNERS, "prune")]
+    rule = RULES[choice(shared.get("consensus", preset.consensus), RULES, "consensus")]
     if isinstance(rule, Blend) and pruner.knobs:
         raise RecipeError(
             f"prune: {pruner.id} has no effect on {rule.id}, which combines whole models; leave "
             "prune out, or choose a consensus: sum, for instance"
         )
     knobs = values.knobs_of(pruner, rule, preset.defaults)
-    check_home(given, "parameters", knobs)
-    given = values.renamed(given, knobs)
+    check_home(shared, "parameters", knobs)
+    shared = values.renamed(shared, knobs)
     named = models.listed(document.get("models"))
     titles = [title for title, _ in named]
     base = models.base_of(document.get("base_model"), method, rule, named)
@@ -122,13 +122,13 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     if not sliced.spans and _adds_base(rule, base, document, [name for name, _ in named]):
         named.append((base, {}))
         added.append(f"{base}: the base is one more model here, beside those listed")
-    sources, notes = _sources(named, base if origin else None, given, knobs, (pruner, rule))
-    values.check_names(given, knobs, (pruner, rule), _EVERYTHING, "parameters")
-    values.check_switches(given, knobs, pruner, rule)
-    notes += [*added, *values.idle(given, knobs, rule)]
+    sources, notes = _sources(named, base if origin else None, shared, knobs, (pruner, rule))
+    values.check_names(shared, knobs, (pruner, rule), _EVERYTHING, "parameters")
+    values.check_switches(shared, knobs, pruner, rule)
+    notes += [*added, *values.idle(shared, knobs, rule)]
     names = [source.model for source in sources]
     resolved = {
-        knob.name: values.value_of(knob, [values.placed(knob, given, names)], "parameters")
+        knob.name: values.value_of(knob, [values.placed(knob, shared, names)], "parameters")
         for knob in knobs.values()
         if not knob.per_model
     }
@@ -142,10 +142,20 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     else:
         blueprint = replace(blueprint, tokenizer=giver)
     recipe = Recipe(
-        method, base, tuple(sources), pruner.id, rule.id, resolved, _dtype(document), folder,
+        method,
+        base,
+        tuple(sources),
+        pruner.id,
+        rule.id,
+        resolved,
+        _dtype(document),
+        folder,
         chat_templates.chosen(document.get("chat_template")),
-        models.keep_base(document.get("keep_base")), sliced.layers, blueprint, origin=origin,
-    )  # fmt: skip
+        models.keep_base(document.get("keep_base")),
+        sliced.layers,
+        blueprint,
+        origin=origin,
+    )
     recipe = along_slices(recipe, sliced.spans)
     notes += [remark for one in (pruner, rule) for remark in one.check(recipe, ())]
     return replace(recipe, notes=(*sliced.notes, *notes))
@@ -172,9 +182,12 @@ _SCHEDULED = frozenset(
 
 
 def _sources(
-    named: models.Models, origin: str | None, given: Mapping[str, Any], knobs: Mapping[str, Knob],
+    named: models.Models,
+    origin: str | None,
+    shared: Mapping[str, Any],
+    knobs: Mapping[str, Knob],
     methods: tuple[Pruner, Consensus | Blend],
-) -> tuple[list[Source], list[str]]:  # fmt: skip
+) -> tuple[list[Source], list[str]]:
     """The models that take part with their own values, and remarks.
 
     Args:
@@ -183,7 +196,7 @@ def _sources(
     rule = methods[1]
     sources, notes = [], []
     for model, own in named:
-        source, remarks = _source(model, own, given, knobs, methods)
+        source, remarks = _source(model, own, shared, knobs, methods)
         if model != origin or len(named) == 1:
             sources.append(source)  # else its values must be valid, but it has no change
             notes += remarks
@@ -197,20 +210,23 @@ def _sources(
 def _check_count(rule: Blend, count: int) -> None:
     if rule.least <= count and (rule.most is None or count <= rule.most):
         return
-    wanted = f"at least {rule.least}"
+    bounds = f"at least {rule.least}"
     if rule.most is not None:
-        wanted = f"{rule.least}" if rule.least == rule.most else f"{rule.least} to {rule.most}"
+        bounds = f"{rule.least}" if rule.least == rule.most else f"{rule.least} to {rule.most}"
     beside = "" if rule.base == "point" else " beside the base"
-    models = "model" if wanted == "1" else "models"
-    given = "1 is given" if count == 1 else f"{count} are given"
+    models = "model" if bounds == "1" else "models"
+    amount = "1 is given" if count == 1 else f"{count} are given"
     step = "list more" if count < rule.least else "list fewer, or merge some of them first"
-    raise RecipeError(f"models: {rule.id} takes {wanted} {models}{beside}, {given}; {step}")
+    raise RecipeError(f"models: {rule.id} takes {bounds} {models}{beside}, {amount}; {step}")
 
 
 def _source(
-    model: str, own: dict[str, Any], given: Mapping[str, Any], knobs: Mapping[str, Knob],
+    model: str,
+    own: dict[str, Any],
+    shared: Mapping[str, Any],
+    knobs: Mapping[str, Knob],
     methods: tuple[Pruner, Consensus | Blend],
-) -> tuple[Source, list[str]]:  # fmt: skip
+) -> tuple[Source, list[str]]:
     where = f"models: {model}"
     for knob in knobs.values():
         if knob.also in own and knob.also not in knobs:
@@ -221,14 +237,14 @@ def _source(
     values.check_names(own, knobs, methods, _EVERYTHING, where)
     remarks = []
     for key in own:
-        if key in knobs and not knobs[key].per_model and own[key] != given.get(key):
+        if key in knobs and not knobs[key].per_model and own[key] != shared.get(key):
             raise RecipeError(f"{where}: {key} holds for the whole recipe; move it to parameters:")
     for key in ("density", "weight"):
-        if key not in knobs and (own.get(key) is not None or given.get(key) is not None):
+        if key not in knobs and (own.get(key) is not None or shared.get(key) is not None):
             what = f"prune: {methods[0].id}" if key == "density" else f"{methods[1].id}"
             remarks.append(f"{where}: {key} has no effect with {what}")
     resolved = {
-        knob.name: values.value_of(knob, [own.get(knob.name), given.get(knob.name)], where)
+        knob.name: values.value_of(knob, [own.get(knob.name), shared.get(knob.name)], where)
         for knob in knobs.values()
         if knob.per_model
     }

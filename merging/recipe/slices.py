@@ -236,20 +236,20 @@ def _item(source: Mapping[str, Any], where: str) -> _Item:
         if key not in _SOURCE_KEYS:
             raise unknown(key, f"{where}: sources", _SOURCE_KEYS, short=False)
     model = reference(source.get("model"), where)
-    given = source.get("layer_range")
-    if not isinstance(given, list) or [type(side) for side in given] != [int, int]:
+    layers = source.get("layer_range")
+    if not isinstance(layers, list) or [type(side) for side in layers] != [int, int]:
         raise RecipeError(
             f"{where}: layer_range of {model} must be [first layer, last layer + 1], such as "
-            f"[0, 16], not {shown(given)}"
+            f"[0, 16], not {shown(layers)}"
         )
-    start, stop = given
+    start, stop = layers
     if 0 <= stop < start:
         raise RecipeError(
-            f"{where}: layer_range {given} of {model} ends before it begins; did you mean "
+            f"{where}: layer_range {layers} of {model} ends before it begins; did you mean "
             f"[{stop}, {start}]?"
         )
     if not 0 <= start < stop:
-        raise RecipeError(f"{where}: layer_range {given} of {model} holds no layer; write [0, 16]")
+        raise RecipeError(f"{where}: layer_range {layers} of {model} holds no layer; write [0, 16]")
     return _Item(
         Piece(model, start, stop), parameters_in(source.get("parameters"), f"{where}: {model}")
     )
@@ -270,10 +270,10 @@ def _names(
 
 def _base(document: Mapping[str, Any], one: Mapping[str, Any]) -> str | None:
     """The base that a slice names, or the recipe's."""
-    given = one.get("base_model")
-    if given is None:
-        given = document.get("base_model")
-    return None if given is None else reference(given, "base_model")
+    base = one.get("base_model")
+    if base is None:
+        base = document.get("base_model")
+    return None if base is None else reference(base, "base_model")
 
 
 def _check_once(rows: Sequence[Sequence[_Item]]) -> None:
@@ -404,16 +404,16 @@ def _by_layer(
     every = [{"weight": 0} if one is None else one for one in values]
     for key in dict.fromkeys(key for one in every for key in one):
         listed = every if key in scheduled else [one for one in values if one is not None]
-        given = [one.get(key) for one in listed]
-        if all(value == given[0] for value in given) and (
-            key not in scheduled or is_number(given[0])
+        levels = [one.get(key) for one in listed]
+        if all(value == levels[0] for value in levels) and (
+            key not in scheduled or is_number(levels[0])
         ):
-            result[key] = given[0]
+            result[key] = levels[0]
         elif key in scheduled:
-            pairs = zip(given, spans, strict=True)
+            pairs = zip(levels, spans, strict=True)
             result[key] = [rule for value, span in pairs for rule in _held(value, span)] or None
         elif key in HARMLESS:
-            result[key] = next(value for value in given if value is not None)
+            result[key] = next(value for value in levels if value is not None)
         else:
             raise RecipeError(
                 f"{where}: {key} differs between slices; it holds for the whole recipe, move it to "

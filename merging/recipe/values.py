@@ -48,9 +48,12 @@ def renamed(parameters: Mapping[str, Any], knobs: Mapping[str, Knob]) -> dict[st
 
 
 def check_names(
-    values: Mapping[str, Any], knobs: Mapping[str, Knob], methods: Sequence[Method],
-    everything: Sequence[Method], where: str,
-) -> None:  # fmt: skip
+    values: Mapping[str, Any],
+    knobs: Mapping[str, Knob],
+    methods: Sequence[Method],
+    everything: Sequence[Method],
+    where: str,
+) -> None:
     """Raises RecipeError for a parameter that a recipe's methods do not have.
 
     Args:
@@ -84,8 +87,8 @@ def check_switches(
         return
     normalizes = switch(values["normalize"], "normalize")
     if isinstance(rule, Consensus) and normalizes != rule.implied.get("normalize", normalizes):
-        given = str(normalizes).lower()
-        raise RecipeError(f"normalize: {given} is not supported with {rule.kind}: {rule.id}")
+        word = str(normalizes).lower()
+        raise RecipeError(f"normalize: {word} is not supported with {rule.kind}: {rule.id}")
 
 
 def idle(values: Mapping[str, Any], knobs: Mapping[str, Knob], rule: Method) -> list[str]:
@@ -111,13 +114,13 @@ def value_of(knob: Knob, levels: Sequence[Any], where: str) -> Any:
     """
     if knob.scheduled:
         return _schedule(knob, list(levels), where)
-    given = next((level for level in levels if level is not None), None)
+    first = next((level for level in levels if level is not None), None)
     if knob.is_factors:
-        return _factors(knob.default if given is None else given, knob.name, where)
-    return _plain(knob, knob.default if given is None else given)
+        return _factors(knob.default if first is None else first, knob.name, where)
+    return _plain(knob, knob.default if first is None else first)
 
 
-def placed(knob: Knob, given: Mapping[str, Any], names: Sequence[str]) -> Any:
+def placed(knob: Knob, parameters: Mapping[str, Any], names: Sequence[str]) -> Any:
     """What a recipe says of a knob; a model's name as its place, where the knob is one.
 
     Args:
@@ -126,7 +129,7 @@ def placed(knob: Knob, given: Mapping[str, Any], names: Sequence[str]) -> Any:
     Raises:
         RecipeError: no model, or more than one, has the name.
     """
-    value = given.get(knob.name)
+    value = parameters.get(knob.name)
     if not (knob.is_place and isinstance(value, str)):
         return value
     short = [name.rstrip("/").rpartition("/")[2] for name in names]

@@ -106,15 +106,15 @@ def in_stages(
             home.remove()
         return [*finished, ("", last)]
     except BaseException as error:
-        told = in_words(error, out)
-        goes_on = isinstance(told, MergeError) and not isinstance(told, VerificationFailed)
+        failure = in_words(error, out)
+        goes_on = isinstance(failure, MergeError) and not isinstance(failure, VerificationFailed)
         if home is not None:
             if resume and goes_on:
                 home.let_go()
             else:
                 home.remove()
-        if told is not error:
-            raise told from error
+        if failure is not error:
+            raise failure from error
         raise
 
 
@@ -165,12 +165,12 @@ def _key_of(one: Ahead, results: Results, shard_bytes: int) -> str:
 def _taken_up(out: Path, key: str | None) -> staging.Staging | None:
     """The hidden folder of the same stages whose merge ended early; those of others are removed."""
     same = None
-    for left in staging.abandoned(out, _KIND):
-        mark = left.folder / _KEY
+    for remnant in staging.abandoned(out, _KIND):
+        mark = remnant.folder / _KEY
         if same is None and mark.is_file() and mark.read_text()[:_SMALL] == key:
-            same = left
+            same = remnant
         else:
-            left.remove()
+            remnant.remove()
     return same
 
 
@@ -196,10 +196,10 @@ class _Bar:
         before, total, own = sum(self._work[:index]), sum(self._work), self._work[index]
         started = self._seconds
 
-        def told(progress: Progress) -> None:
+        def report(progress: Progress) -> None:
             done = before + own * progress.done // max(progress.total, 1)
             self._seconds = started + progress.seconds
-            left = self._seconds * (total - done) / done if done else None
-            tell(replace(progress, done=done, total=total, seconds=self._seconds, eta_s=left))
+            eta_s = self._seconds * (total - done) / done if done else None
+            tell(replace(progress, done=done, total=total, seconds=self._seconds, eta_s=eta_s))
 
-        return told
+        return report

@@ -23,10 +23,19 @@ _BESIDE = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.tx
 _NOT_COPIED = ("config.json", "adapter_config.json", "scores.json", "*.index.json", CONTAINER)
 _INSIDE = (*_BESIDE, "*.safetensors")  # of folders that modules.json names: pooling, dense layers
 _TOKENIZER = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken", "chat_template.*",
-    "generation_config.json", f"{MORE_TEMPLATES}/*",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template.*",
+    "generation_config.json",
+    f"{MORE_TEMPLATES}/*",
+)
 _BLOCK = 1 << 20  # bytes copied at a time
 
 
@@ -129,11 +138,13 @@ def _write_template(folder: Path, template: str) -> None:
         return
     if not isinstance(settings, dict) or not settings.get("chat_template"):
         return
-    given = settings["chat_template"]
+    templates = settings["chat_template"]
     settings["chat_template"] = template
-    if isinstance(given, list):
+    if isinstance(templates, list):
         named = [
-            entry for entry in given if isinstance(entry, dict) and entry.get("name") != "default"
+            entry
+            for entry in templates
+            if isinstance(entry, dict) and entry.get("name") != "default"
         ]
         settings["chat_template"] = [{"name": "default", "template": template}, *named]
     file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

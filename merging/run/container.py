@@ -150,21 +150,21 @@ def _read_back(draft: _Draft) -> tuple[str, dict[str, str]]:
     files: dict[str, str] = {}
     every: list[bytes] = []
     for file in (CHANGE, *(task.file for task in draft.tasks)):
-        found: dict[str, int] = {}
+        sums: dict[str, int] = {}
 
         counts = int(file == CHANGE)  # for the progress
 
         def see(
-            found: dict[str, int], counts: int, name: str, block: memoryview, start: int
+            sums: dict[str, int], counts: int, name: str, block: memoryview, start: int
         ) -> None:
             draft.stream.check_cancelled()
-            found[name] = found.get(name, 0) + checksum(block, start)
+            sums[name] = sums.get(name, 0) + checksum(block, start)
             draft.stream.advance("verify", entries[name], counts * len(block) // 4)
 
         opened = container.open_file(draft.writer.folder, file)
-        own = container.digests(opened, partial(see, found, counts))
+        own = container.digests(opened, partial(see, sums, counts))
         for name in entries:
-            if (found.get(name, 0) - draft.sums.get((file, name), 0)) % (1 << 64):
+            if (sums.get(name, 0) - draft.sums.get((file, name), 0)) % (1 << 64):
                 raise VerificationFailed(
                     f"{draft.order.out}: {file}: tensor {name} reads back otherwise than it was "
                     "written; the disk or the memory is at fault: choose another disk"
@@ -182,7 +182,7 @@ def _publish(draft: _Draft, digest: str, files: dict[str, str]) -> None:
     inputs = record.inputs_of(family)
     companions.write(folder, recipe, family)
     record.write_record(folder, recipe, family, digest, inputs)
-    told = Container(
+    whole = Container(
         folder,
         record.portable(recipe).base,
         inputs[family.base.name],
@@ -194,7 +194,7 @@ def _publish(draft: _Draft, digest: str, files: dict[str, str]) -> None:
             for status in ("copied", "left_out")
         ),
     )
-    text = json.dumps(container.document(told, recipe.method), indent=2, ensure_ascii=False)
+    text = json.dumps(container.document(whole, recipe.method), indent=2, ensure_ascii=False)
     (folder / CONTAINER).write_text(text + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_card(recipe, draft.tasks), encoding="utf-8")
     for model in family.models:

@@ -18,12 +18,12 @@ SMALLEST_CHUNK = 1 << 17  # elements; below that the CPU is the better place
 T = TypeVar("T")
 
 
-def device_for(wanted: str, family: Family, recipe: Recipe) -> str:
+def device_for(device: str, family: Family, recipe: Recipe) -> str:
     """The device a merge runs on. Where torch is not in memory yet, loading it and waking a GPU
     takes longer than the CPU's loops take for the merge."""
-    if wanted == "auto" and not is_loaded() and fused.would_run(family, recipe.partitions):
+    if device == "auto" and not is_loaded() and fused.would_run(family, recipe.partitions):
         return "cpu"
-    return pick_device(wanted)
+    return pick_device(device)
 
 
 def engine_for(family: Family, recipe: Recipe, device: str) -> type[Stream]:

@@ -115,13 +115,13 @@ def _recipe_of(opened: Container, number: int) -> Recipe:
     return replace(recipe, parameters={**recipe.parameters, "container": False, "task": number})
 
 
-def _base(opened: Container, recipe: Recipe, given: str | None) -> Checkpoint:
+def _base(opened: Container, recipe: Recipe, choice: str | None) -> Checkpoint:
     """The base, held against the fingerprint of the one that the container was made with."""
-    reference = given or opened.base
+    reference = choice or opened.base
     try:
-        base = open_checkpoint(resolve(reference, None if given else recipe.folder), reference)
+        base = open_checkpoint(resolve(reference, None if choice else recipe.folder), reference)
     except MergeError as error:
-        raise type(error)(error if given else f"{error} (or name the base: --base)") from None
+        raise type(error)(error if choice else f"{error} (or name the base: --base)") from None
     own = fingerprint(base)
     if own != opened.base_fingerprint:
         raise FamilyMismatch(
@@ -190,9 +190,15 @@ def _check_files(opened: Container, parts: _Parts, stream: Stream) -> None:
 
 
 def _write(
-    opened: Container, recipe: Recipe, family: Family, parts: _Parts, stream: Stream, out: Path,
-    overwrite: bool, shard_bytes: int,
-) -> tuple[str, list[str]]:  # fmt: skip
+    opened: Container,
+    recipe: Recipe,
+    family: Family,
+    parts: _Parts,
+    stream: Stream,
+    out: Path,
+    overwrite: bool,
+    shard_bytes: int,
+) -> tuple[str, list[str]]:
     """Writes, reads back and publishes; the fingerprint, and notes."""
     specs = specs_of(family, recipe)
     dtypes = {spec.name: spec.dtype for spec in specs}
@@ -248,17 +254,17 @@ def _read_back(writer: ModelWriter, sums: Counter[str], stream: Stream) -> str:
     """
     written = open_checkpoint(writer.folder, writer.out.name)
     entries = {entry.name: entry for entry in stream.family.merged}
-    seen: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
 
     def see(name: str, block: memoryview, start: int) -> None:
         stream.check_cancelled()
-        seen[name] += checksum(block, start)
+        totals[name] += checksum(block, start)
         if name in entries:
             stream.advance("verify", entries[name], len(block) // written.tensors[name].width)
 
     digest = container.combined(container.digests(written, see))
     for name in written.tensors:
-        if (seen[name] - sums[name]) % (1 << 64):
+        if (totals[name] - sums[name]) % (1 << 64):
             raise VerificationFailed(
                 f"{writer.out}: tensor {name} reads back otherwise than it was written; the disk "
                 "or the memory is at fault: choose another disk"

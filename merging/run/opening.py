@@ -20,13 +20,13 @@ def raised(reference: str, error: MergeError) -> None:
 
 def open_models(
     recipe: Recipe,
-    given: Mapping[str, Checkpoint] | None = None,
+    models: Mapping[str, Checkpoint] | None = None,
     refuse: Callable[[str, MergeError], None] = raised,
 ) -> list[Checkpoint]:
     """The base and the experts that a recipe names, by their headers.
 
     Args:
-        given: models that are open already, by reference.
+        models: models that are open already, by reference.
         refuse: told of every model that cannot be opened. Where it does not raise, nothing is
             returned.
 
@@ -34,7 +34,7 @@ def open_models(
         BadCheckpoint, UnsafeFile, ModelNotFound: see `open_checkpoint`.
         RecipeError: slices name layers that a model lacks.
     """
-    opened = dict(given or {})
+    opened = dict(models or {})
     references = models_of(recipe)
     for reference in references:
         if reference in opened:

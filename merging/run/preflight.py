@@ -42,22 +42,22 @@ class Report:
         return not any(problem.severity == "error" for problem in self.problems)
 
 
-def open_recipe(recipe: Recipe, given: Mapping[str, Checkpoint] | None = None) -> Family:
+def open_recipe(recipe: Recipe, results: Mapping[str, Checkpoint] | None = None) -> Family:
     """Opens the base and the experts that a recipe names.
 
     Args:
-        given: models that are open already, by reference.
+        results: models that are open already, by reference.
 
     Raises:
         FamilyMismatch: they do not belong together (see `merging.kinship`).
         BadCheckpoint, UnsafeFile, ModelNotFound, RecipeError: as `check` says them.
     """
-    if recipe.stages and not given:
+    if recipe.stages and not results:
         named = ", ".join(name for name, _ in recipe.stages)
         raise RecipeError(
             f"the recipe uses the results of others ({named}): merge it first (amalgam merge)"
         )
-    base, *experts = open_models(recipe, given)
+    base, *experts = open_models(recipe, results)
     _refuse(kinship.compare(recipe, base, experts))
     family = open_family(base, experts, recipe.keep_base)
     _refuse(kinship.account(recipe, family))
@@ -80,18 +80,18 @@ def check(
         sketches: folder of what scans kept, to foresee what is kept; None to skip that.
     """
     problems: list[Problem] = []
-    given: dict[str, Checkpoint] = {}
+    promises: dict[str, Checkpoint] = {}
     disk = memory = 0
     for name, stage in recipe.stages:
-        found, _, family = _looked_at(stage, given, None)
-        problems += [replace(one, where=f"{name}: {one.where}") for one in found]
+        remarks, _, family = _looked_at(stage, promises, None)
+        problems += [replace(one, where=f"{name}: {one.where}") for one in remarks]
         if family is None:
             return Report(tuple(dict.fromkeys(problems)), (), disk, memory)
         disk += space.disk_bytes(specs_of(family, stage))
         memory = max(memory, space.memory_bytes(family, stage))
-        given[name] = promise(name, stage, family)
-    found, models, family = _looked_at(recipe, given, None if given else sketches)
-    problems += found
+        promises[name] = promise(name, stage, family)
+    remarks, models, family = _looked_at(recipe, promises, None if promises else sketches)
+    problems += remarks
     if family is not None:
         disk += space.disk_bytes(specs_of(family, recipe))
         memory = max(memory, space.memory_bytes(family, recipe))
@@ -102,7 +102,7 @@ def check(
 
 
 def _looked_at(
-    recipe: Recipe, given: Mapping[str, Checkpoint], sketches: Path | None
+    recipe: Recipe, results: Mapping[str, Checkpoint], sketches: Path | None
 ) -> tuple[list[Problem], list[Checkpoint], Family | None]:
     """What there is to say of one recipe, its models, and its family; None where it has none."""
     problems = [Problem("warning", "recipe", note) for note in recipe.notes]
@@ -112,7 +112,7 @@ def _looked_at(
 
     models: list[Checkpoint] = []
     try:
-        models = open_models(recipe, given, refuse)
+        models = open_models(recipe, results, refuse)
     except MergeError as error:
         refuse("models", error)
     if not models:

@@ -11,7 +11,7 @@ from merging.methods import PRUNERS
 from merging.recipe import Recipe
 from merging.sketches.plan import Plan, plan
 
-_TOLD = 5e-3  # of the entries: predictions are not exact
+_LEAST = 5e-3  # of the entries: predictions are not exact
 
 
 def foresee(recipe: Recipe, family: Family, sketches: Path) -> list[Problem]:
@@ -32,7 +32,7 @@ def foresee(recipe: Recipe, family: Family, sketches: Path) -> list[Problem]:
         )
         return [Problem("note", "tie_rule", message)] if drops else []
     asked, share = planned.summary["asked"], planned.summary["entries"]
-    if abs(share - asked) < _TOLD:
+    if abs(share - asked) < _LEAST:
         return []
     cause = max(planned.causes, key=lambda name: abs(planned.causes[name]))
     message = (

@@ -73,7 +73,7 @@ class Plan:
     causes: Mapping[str, float]
     worst_layer: tuple[int | str, float] | None
 
-    def kept(self, measure: str) -> np.ndarray:
+    def retention(self, measure: str) -> np.ndarray:
         """(E, T) float64: share of every tensor's `entries`, `l1` or `l2` that is kept."""
         return (getattr(self, measure) * (self.gain != 0)).sum(axis=2)
 
@@ -102,22 +102,35 @@ def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
     asked = np.where(pruned, asked, 1.0)
     density, warnings = _densities(recipe, sketch, asked, pruned)
     counts = _counts(recipe, sketch, density, pruned)
-    kept = _kept(recipe, sketch, density, counts)
+    tail = _tail(recipe, sketch, density, counts)
     entries, l1, l2 = (
-        np.diff(nested, axis=2, prepend=0.0) for nested in (kept.entries, kept.l1, kept.l2)
+        np.diff(nested, axis=2, prepend=0.0) for nested in (tail.entries, tail.l1, tail.l2)
     )
     gain = _gain(recipe, pruned, entries.shape)
     weight = _along(sketch, [source.weight for source in recipe.sources])
     made = Plan(
-        recipe, density, kept.lower, entries, l1, l2, gain, weight, pruned, tuple(warnings), {},
-        {}, None,
-    )  # fmt: skip
+        recipe,
+        density,
+        tail.lower,
+        entries,
+        l1,
+        l2,
+        gain,
+        weight,
+        pruned,
+        tuple(warnings),
+        {},
+        {},
+        None,
+    )
     summary = _summary(made, sketch, asked)
-    summary |= _clash(made, sketch, kept.equal)
+    summary |= _clash(made, sketch, tail.equal)
     return replace(
-        made, summary=summary, causes=_causes(made, sketch, asked, counts),
+        made,
+        summary=summary,
+        causes=_causes(made, sketch, asked, counts),
         worst_layer=_worst_layer(made, sketch),
-    )  # fmt: skip
+    )
 
 
 def law_of(recipe: Recipe) -> Law:
@@ -260,11 +273,11 @@ def _whole_model(recipe: Recipe) -> bool:
     return law_of(recipe).order == "largest" and recipe.parameters.get("scope") == "model"
 
 
-def _kept(
+def _tail(
     recipe: Recipe, sketch: FamilySketch, density: np.ndarray, counts: np.ndarray
-) -> tails.Kept:
+) -> tails.Tail:
     if law_of(recipe).order != "largest":
-        return tails.Kept(np.zeros_like(density), np.ones_like(density), density, density, density)
+        return tails.Tail(np.zeros_like(density), np.ones_like(density), density, density, density)
     if _whole_model(recipe):
         return tails.keep_largest_of_model(sketch, counts, strict=drops_ties(recipe))
     return tails.keep_largest(sketch, counts, strict=drops_ties(recipe))
@@ -303,7 +316,7 @@ def _summary(made: Plan, sketch: FamilySketch, asked: np.ndarray) -> dict[str, f
         "l2": sketch.l2.sum(axis=2),
     }
     amplified = (made.l2 * made.gain**2).sum(axis=2)
-    shares = {name: (made.kept(name), sizes[name]) for name in sizes}
+    shares = {name: (made.retention(name), sizes[name]) for name in sizes}
     shares |= {"asked": (asked, sizes["entries"]), "amplified": (amplified, sizes["l2"])}
     result = {}
     for name, (share, size) in shares.items():
@@ -338,10 +351,13 @@ def _causes(
         whole = (keep >= numel[chosen]) | (law_of(made.recipe).order == "random")
     lacking = np.where(whole, 0.0, np.maximum(keep - changed, 0.0)).sum()
     steps = [
-        (asked * numel)[chosen].sum(), (density * numel)[chosen].sum(), keep.sum(),
-        inside[chosen].sum() + lacking, inside[chosen].sum(),
-        (made.kept("entries") * numel)[chosen].sum(),
-    ]  # fmt: skip
+        (asked * numel)[chosen].sum(),
+        (density * numel)[chosen].sum(),
+        keep.sum(),
+        inside[chosen].sum() + lacking,
+        inside[chosen].sum(),
+        (made.retention("entries") * numel)[chosen].sum(),
+    ]
     return {
         name: float((after - before) / total)
         for name, before, after in zip(CAUSES, steps, steps[1:], strict=False)
@@ -358,27 +374,27 @@ def _clash(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> dict[str, flo
     chosen = _chosen(made)
     weights = np.take(np.sign(made.weight).astype(np.int8), tensor, axis=1)
     signs = np.sign(sketch.sample).astype(np.int8) * weights
-    kept = _kept_of_sample(made, sketch, equal)
-    kept *= np.take(chosen, tensor, axis=1)
-    kept *= signs != 0
+    chances = _retention_of_sample(made, sketch, equal)
+    chances *= np.take(chosen, tensor, axis=1)
+    chances *= signs != 0
     rows = range(len(signs))
-    whole = math.prod((1.0 - 0.5 * kept[row] for row in rows), start=np.ones(signs.shape[1]))
+    whole = math.prod((1.0 - 0.5 * chances[row] for row in rows), start=np.ones(signs.shape[1]))
     by_chance = opposed = 0.0
     for row in rows:
         free = np.ones(signs.shape[1])
         for other in rows:
             if other != row:  # of what is kept no sign is 0
-                free *= 1.0 - kept[other] * (signs[row] != signs[other])
-        opposed += float((kept[row] * (1.0 - free)).sum())
-        by_chance += float((kept[row] * (1.0 - whole / (1.0 - 0.5 * kept[row]))).sum())
-    total = float(kept.sum())
+                free *= 1.0 - chances[other] * (signs[row] != signs[other])
+        opposed += float((chances[row] * (1.0 - free)).sum())
+        by_chance += float((chances[row] * (1.0 - whole / (1.0 - 0.5 * chances[row]))).sum())
+    total = float(chances.sum())
     shares = {"clash": opposed, "chance": by_chance}
     return {name: part / total if total else 0.0 for name, part in shares.items()} | {
         "sampled": total
     }
 
 
-def _kept_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.ndarray:
+def _retention_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.ndarray:
     """(E, S): how likely each sampled change is kept."""
     tensor = sketch.sample_tensor
     order = law_of(made.recipe).order
@@ -387,26 +403,26 @@ def _kept_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.n
     if order == "random":
         return np.take(made.density[:, :, -1], tensor, axis=1)
     magnitudes = np.abs(sketch.sample.astype(np.float64))
-    kept, before = np.zeros(magnitudes.shape), np.zeros(magnitudes.shape)
+    chances, before = np.zeros(magnitudes.shape), np.zeros(magnitudes.shape)
     rings = range(made.lower.shape[2])
     for k in rings if (made.gain == 0).any() else rings[-1:]:  # else all up to the last are kept
         lower, partly = (np.take(one[:, :, k], tensor, axis=1) for one in (made.lower, equal))
         inside = np.where(magnitudes == lower, partly, magnitudes > lower)
         inside = np.maximum(inside, before)
-        kept += np.take(made.gain[:, :, k] != 0, tensor, axis=1) * (inside - before)
+        chances += np.take(made.gain[:, :, k] != 0, tensor, axis=1) * (inside - before)
         before = inside
-    return kept
+    return chances
 
 
 def _worst_layer(made: Plan, sketch: FamilySketch) -> tuple[int | str, float] | None:
     titles = [tensor.title for tensor in sketch.tensors]
     energy = sketch.l2.sum(axis=2) * _chosen(made)
-    kept = made.kept("l2") * energy
+    retention = made.retention("l2") * energy
     shares = {}
     for layer in dict.fromkeys(title for title in titles if title is not None):
         inside = made.pruned & np.array([title == layer for title in titles])
         if total := energy[:, inside].sum():
-            shares[layer] = float(kept[:, inside].sum() / total)
+            shares[layer] = float(retention[:, inside].sum() / total)
     if not shares:
         return None
     worst = min(shares, key=lambda layer: shares[layer])

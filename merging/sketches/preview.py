@@ -65,11 +65,12 @@ def _looked(family: Family, total: int, cancel: threading.Event | None) -> Famil
         return None
     numels = np.array([entry.numel for entry in family.merged], dtype=np.int64)
     scales = numels / np.maximum([delta.shape[1] for delta in deltas], 1)
-    found = [
-        slim(_profile(part, *told)) for part, *told in zip(raw, deltas, scales, numels, strict=True)
+    pairs = [
+        slim(_profile(part, *sizes))
+        for part, *sizes in zip(raw, deltas, scales, numels, strict=True)
     ]
-    profiles = [profile for profile, _ in found]
-    arrays = stacked(profiles, [bins for _, bins in found], family.merged)
+    profiles = [profile for profile, _ in pairs]
+    arrays = stacked(profiles, [bins for _, bins in pairs], family.merged)
     arrays |= _outliers(family, deltas, scales, np.stack([p.l1 for p in profiles], axis=1))
     stride = max(1, sum(delta.shape[1] for delta in deltas) // SAMPLES) | 1
     few = [delta[:, ::stride] for delta in deltas]
@@ -124,4 +125,4 @@ def _outliers(
         for name, bounds in means.items():
             above = (magnitudes > bounds[:, at, None]).sum(axis=1)
             counts[name][:, column] = np.rint(above * scales[column])
-    return {f"{name}_outliers": found for name, found in counts.items()}
+    return {f"{name}_outliers": rows for name, rows in counts.items()}

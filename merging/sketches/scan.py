@@ -44,9 +44,20 @@ INFINITE = 0x7F80  # upper bits of infinity; NaN lies above
 _VERSION = 5
 _NOTHING = np.zeros((0, 0), dtype=np.int64)  # histograms once they are binned
 _ARRAYS = (
-    "counts", "l1", "l2", "fine", "ties", "zeros", "max_abs", "layer_outliers",
-    "linear_outliers", "dots", "base_l2", "sample", "sample_tensor",
-)  # fmt: skip
+    "counts",
+    "l1",
+    "l2",
+    "fine",
+    "ties",
+    "zeros",
+    "max_abs",
+    "layer_outliers",
+    "linear_outliers",
+    "dots",
+    "base_l2",
+    "sample",
+    "sample_tensor",
+)
 
 
 def scan(
@@ -75,8 +86,8 @@ def scan(
     """
     multiples = (layer_outlier, linear_outlier)
     key = sketch_key(family, *multiples) if cache is not None else ""
-    if cache is not None and (known := cached(family, cache, key)) is not None:
-        return known
+    if cache is not None and (sketch := cached(family, cache, key)) is not None:
+        return sketch
     started = time.perf_counter()
     kind = engine or _engine_for(family, device)
     with handed_back():
@@ -229,16 +240,16 @@ def _measure(stream: Stream, multiples: tuple[float, float]) -> dict[str, np.nda
 
     def profile(reader: TensorReader) -> tuple[Profile, dict[str, np.ndarray]]:
         name = reader.entry.name
-        found = reader.profile(stride, -starts[name] % stride, likely.get(name))
-        if found.histogram[:, max(INFINITE - found.first, 0) :].any():
+        sums = reader.profile(stride, -starts[name] % stride, likely.get(name))
+        if sums.histogram[:, max(INFINITE - sums.first, 0) :].any():
             raise reader.culprit(NonFinite(f"tensor {reader.entry.name}: a change is not finite"))
-        nearby.add(reader.entry, found.l1, found.near)
-        return slim(found)
+        nearby.add(reader.entry, sums.l1, sums.near)
+        return slim(sums)
 
-    found = stream.map(profile, "scan", order=nearby.order)
-    profiles = [one for one, _ in found]
-    arrays = stacked(profiles, [bins for _, bins in found], merged)
-    del found
+    pairs = stream.map(profile, "scan", order=nearby.order)
+    profiles = [one for one, _ in pairs]
+    arrays = stacked(profiles, [bins for _, bins in pairs], merged)
+    del pairs
     outliers = count_outliers(stream, linears, nearby.limits, nearby.counts)
     for name, counts in zip(("layer_outliers", "linear_outliers"), outliers, strict=True):
         arrays[name] = np.zeros((len(stream.family.experts), len(merged)), dtype=np.int64)
@@ -250,10 +261,10 @@ def _measure(stream: Stream, multiples: tuple[float, float]) -> dict[str, np.nda
     return arrays
 
 
-def slim(found: Profile) -> tuple[Profile, dict[str, np.ndarray]]:
+def slim(profile: Profile) -> tuple[Profile, dict[str, np.ndarray]]:
     """A profile without its histograms, and their bins: a tensor's take a megabyte or more."""
-    bins = binned(found)
-    return replace(found, histogram=_NOTHING, coarse=_NOTHING, near=[]), bins
+    bins = binned(profile)
+    return replace(profile, histogram=_NOTHING, coarse=_NOTHING, near=[]), bins
 
 
 def stacked(
@@ -292,26 +303,28 @@ def _bucket_means() -> tuple[np.ndarray, np.ndarray]:
     return mean, square
 
 
-def binned(found: Profile) -> dict[str, np.ndarray]:
+def binned(profile: Profile) -> dict[str, np.ndarray]:
     """Counts, L1 and L2 per bin (E, B...) of one tensor from its histograms by upper bits.
 
     The counts are exact. Inside one bucket of the histogram (1/128 of an octave) entries count as
     lying evenly; the tensor's bins are then scaled so that they add up to its exact L1 and L2.
     """
     fine, ties = (
-        _binned_counts(found.histogram, found.first),
-        _binned_counts(found.coarse, found.first),
+        _binned_counts(profile.histogram, profile.first),
+        _binned_counts(profile.coarse, profile.first),
     )
-    fine[:, 0, 0] -= found.histogram.sum(1) - found.nonzero  # exact zeros have no bin
+    fine[:, 0, 0] -= profile.histogram.sum(1) - profile.nonzero  # exact zeros have no bin
     most = np.iinfo(np.int32).max
     result = {
         "counts": fine.sum(axis=2),
         "fine": np.minimum(fine, most).astype(np.int32),
         "ties": np.minimum(ties, most).astype(np.int32),
     }
-    here = slice(found.first, found.first + found.histogram.shape[1])
-    for name, value, exact in zip(("l1", "l2"), _bucket_means(), (found.l1, found.l2), strict=True):
-        sums = _binned_counts(found.histogram * value[here], found.first).sum(axis=2)
+    here = slice(profile.first, profile.first + profile.histogram.shape[1])
+    for name, value, exact in zip(
+        ("l1", "l2"), _bucket_means(), (profile.l1, profile.l2), strict=True
+    ):
+        sums = _binned_counts(profile.histogram * value[here], profile.first).sum(axis=2)
         total = sums.sum(1)
         scale = np.divide(exact, total, out=np.zeros_like(total), where=total > 0)
         result[name] = sums * scale[:, None]
@@ -336,6 +349,15 @@ def _binned_counts(histogram: np.ndarray, first: int) -> np.ndarray:
 
 
 __all__ = [
-    "assemble", "binned", "cached", "linear_columns", "load", "save", "scan", "select_experts",
-    "sketch_key", "slim", "stacked",
-]  # fmt: skip
+    "assemble",
+    "binned",
+    "cached",
+    "linear_columns",
+    "load",
+    "save",
+    "scan",
+    "select_experts",
+    "sketch_key",
+    "slim",
+    "stacked",
+]

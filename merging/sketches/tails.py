@@ -18,7 +18,7 @@ Shares = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Kept:
+class Tail:
     """The largest changes of every tensor. (E, T, K) float64 each, nested over K.
 
     Attributes:
@@ -54,7 +54,7 @@ class _Spot:
     beyond: np.ndarray
 
 
-def keep_largest(sketch: FamilySketch, keep: np.ndarray, *, strict: bool) -> Kept:
+def keep_largest(sketch: FamilySketch, keep: np.ndarray, *, strict: bool) -> Tail:
     """The largest entries of every tensor.
 
     Args:
@@ -73,10 +73,10 @@ def keep_largest(sketch: FamilySketch, keep: np.ndarray, *, strict: bool) -> Kep
     lower = spot.high - _divide(loose, spot.loose) * (spot.high - spot.low)
     lower = np.where((tied == 0) & (loose >= spot.loose), np.nextafter(spot.low, np.inf), lower)
     lower = np.where(tied > 0, spot.low, lower)
-    return _kept(sketch, spot, loose, tied, lower, (keep >= numel, keep <= 0))
+    return _shares(sketch, spot, loose, tied, lower, (keep >= numel, keep <= 0))
 
 
-def keep_largest_of_model(sketch: FamilySketch, keep: np.ndarray, *, strict: bool) -> Kept:
+def keep_largest_of_model(sketch: FamilySketch, keep: np.ndarray, *, strict: bool) -> Tail:
     """As `keep_largest` over all tensors pooled: one cut per expert and partition.
 
     Args:
@@ -94,15 +94,15 @@ def keep_largest_of_model(sketch: FamilySketch, keep: np.ndarray, *, strict: boo
     need = np.maximum(keep[:, None] - spot.beyond.sum(axis=1, keepdims=True), 0.0)
     share = np.minimum(_divide(need, spot.loose.sum(axis=1, keepdims=True)), 1.0)
     loose = spot.loose * share
-    left = need - loose.sum(axis=1, keepdims=True)
+    rest = need - loose.sum(axis=1, keepdims=True)
     if strict:
-        left = np.where(keep[:, None] < tail[:, :1, None], 0.0, left)
-    equal = np.minimum(_divide(left, spot.tied.sum(axis=1, keepdims=True)), 1.0)
+        rest = np.where(keep[:, None] < tail[:, :1, None], 0.0, rest)
+    equal = np.minimum(_divide(rest, spot.tied.sum(axis=1, keepdims=True)), 1.0)
     tied = spot.tied * equal  # spread over all that are equal
     ends = (keep[:, None] >= sketch.numel.sum(), keep[:, None] <= 0)
     high = fine_edges()[index + 1]  # one cut for all tensors, whatever their largest change
-    lower = np.where(left > 0, spot.low, high - share * (high - spot.low))
-    return _kept(sketch, spot, loose, tied, lower, ends)
+    lower = np.where(rest > 0, spot.low, high - share * (high - spot.low))
+    return _shares(sketch, spot, loose, tied, lower, ends)
 
 
 def count_above(
@@ -173,20 +173,20 @@ def _mass(
         coarse = np.take_along_axis(values, spot.coarse, axis=2)
         scaled = coarse * np.minimum(_divide(partial, masses.sum(axis=-1)), 1.0)
         tail = _tail(values)
-        kept = np.take_along_axis(tail, spot.coarse + 1, axis=2) + scaled
+        mass = np.take_along_axis(tail, spot.coarse + 1, axis=2) + scaled
         total = tail[..., 0][..., None]
-        result.append(np.divide(kept, total, out=np.ones_like(kept), where=total > 0))
+        result.append(np.divide(mass, total, out=np.ones_like(mass), where=total > 0))
     return result[0], result[1]
 
 
-def _kept(
+def _shares(
     sketch: FamilySketch,
     spot: _Spot,
     loose: np.ndarray,
     tied: np.ndarray,
     lower: np.ndarray,
     ends: tuple[np.ndarray, np.ndarray],
-) -> Kept:
+) -> Tail:
     """What is kept where some of the spot's entries are, and all beyond them.
 
     Args:
@@ -197,7 +197,7 @@ def _kept(
     shares = (entries, *_mass(sketch, spot, loose, tied))
     entries, l1, l2 = (np.where(whole, 1.0, np.where(nothing, 0.0, part)) for part in shares)
     lower = np.where(whole, 0.0, np.where(nothing, np.inf, lower))
-    return Kept(lower, _divide(tied, spot.tied), entries, l1, l2)
+    return Tail(lower, _divide(tied, spot.tied), entries, l1, l2)
 
 
 def _changed(sketch: FamilySketch) -> np.ndarray:

@@ -139,7 +139,7 @@ def test_visitors_do_not_see_each_other(tab: ChatTab) -> None:
 def test_leaving_stops_and_forgets(tab: ChatTab) -> None:
     tab.asked("Hi", ["models/a"], visitor())
     talk = tab.talks.get("me", "models/a")
-    tab.left(visitor())
+    tab.leave(visitor())
     assert talk.stop.is_set()
     assert tab.talks.get("me", "models/a").turns == []
 

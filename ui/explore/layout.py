@@ -24,13 +24,13 @@ class ExploreRefs:
         go_merge: opens the Merge tab.
         weighed: ids of the experts that the weights belong to, in order.
         stop: ends the reading of a family.
-        kept: what the browser keeps of the controls, so that a reload loses nothing.
+        memory: what the browser keeps of the controls, so that a reload loses nothing.
     """
 
     recipe: gr.State
     weighed: gr.State
     stop: gr.Button
-    kept: gr.BrowserState
+    memory: gr.BrowserState
     go_merge: gr.Button
     controls: Controls
     headline: PlotPanel

@@ -147,7 +147,7 @@ def drawn(
             "figure": figures.map_figure(looks),
             "notes": _notes(_map_note),
             "family": family,
-            "controls": _told(named, values),
+            "controls": _facts(named, values),
             "summary": f"Magnitude of the changes of {listed} by layer, and the cuts. {where}.",
         },
         {
@@ -167,7 +167,7 @@ def drawn(
     ]
 
 
-def _told(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _facts(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """What the browser must know of the controls: names, bounds, values."""
     bounds = {
         name: [component.minimum, component.maximum]

@@ -121,7 +121,7 @@ def _wire_sliders(tab: ExploreTab) -> None:
     refs.map.settle(
         tab.settled,
         [refs.weighed, *inputs],
-        [refs.headline, refs.recipe, refs.words, *refs.controls.amplification, refs.kept],
+        [refs.headline, refs.recipe, refs.words, *refs.controls.amplification, refs.memory],
         js="(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]",
         **_QUIET,
     )
@@ -134,10 +134,10 @@ def _wire_family(tab: ExploreTab) -> None:
     lists = [parts.base, parts.experts]
     refs.stop.click(tab.stopped, **_QUIET)
     read = parts.experts.input(tab.family, asked, filled, **_READING)
-    read.then(tab.remembered, asked, refs.kept, **_QUIET)
+    read.then(tab.remembered, asked, refs.memory, **_QUIET)
     rebased = parts.base.input(tab.rebased, lists, parts.experts, **_QUIET)
     read = rebased.then(tab.family, asked, filled, **_READING)
-    read.then(tab.remembered, asked, refs.kept, **_QUIET)
+    read.then(tab.remembered, asked, refs.memory, **_QUIET)
     parts.refresh.click(tab.refreshed, asked, [*lists, *filled], **_READING)
 
 
@@ -146,7 +146,10 @@ def _wire_load(demo: gr.Blocks, tab: ExploreTab) -> None:
     refs, inputs = tab.refs, list(tab.named.values())
     due = gr.State(False)
     loaded = demo.load(
-        tab.loaded, [refs.kept, *inputs], [*inputs, refs.weighed, due], **{**_QUIET, "queue": True}
+        tab.loaded,
+        [refs.memory, *inputs],
+        [*inputs, refs.weighed, due],
+        **{**_QUIET, "queue": True},
     )
     loaded.then(
         tab.restored,

@@ -35,17 +35,17 @@ class MergeDetails:
     text: str
     layers: tuple[int | str, ...]
     sources: tuple[str, ...]
-    seen: set[int | str] = field(default_factory=set)
+    past: set[int | str] = field(default_factory=set)
     tensors: set[str] = field(default_factory=set)
     phase: str = ""
 
     def note(self, progress: Progress) -> None:
         """Keeps which layers went by in this pass; a tensor that comes again begins another."""
         if progress.phase != self.phase or progress.tensor in self.tensors:
-            self.seen, self.tensors, self.phase = set(), set(), progress.phase
+            self.past, self.tensors, self.phase = set(), set(), progress.phase
         self.tensors.add(progress.tensor)
         if progress.layer is not None:
-            self.seen.add(progress.layer)
+            self.past.add(progress.layer)
 
 
 def words(text: str) -> str:
@@ -170,16 +170,16 @@ def layers(job: Job) -> str:
         return ""
     current = job.progress.layer
     cells = "".join(
-        f'<i class="{_cell(layer, job.details.seen, current)}" title="{escape(_layer(layer))}"></i>'
+        f'<i class="{_cell(layer, job.details.past, current)}" title="{escape(_layer(layer))}"></i>'
         for layer in job.details.layers
     )
     return f'<div class="layers" aria-hidden="true">{cells}</div>'
 
 
-def _cell(layer: int | str, seen: set[int | str], current: int | str | None) -> str:
+def _cell(layer: int | str, past: set[int | str], current: int | str | None) -> str:
     if layer == current:
         return "now"
-    return "gone" if layer in seen else ""
+    return "gone" if layer in past else ""
 
 
 def result(job: Job) -> str:

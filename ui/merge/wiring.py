@@ -82,9 +82,17 @@ def _wire_merge(demo: gr.Blocks, refs: MergeRefs, tab: MergeTab) -> None:
         **CHEAP,
     )
     watched = [
-        refs.status, refs.progress, refs.start, refs.stop, refs.result, refs.facts,
-        refs.drift, refs.code, refs.finished, refs.over,
-    ]  # fmt: skip
+        refs.status,
+        refs.progress,
+        refs.start,
+        refs.stop,
+        refs.result,
+        refs.facts,
+        refs.drift,
+        refs.code,
+        refs.finished,
+        refs.over,
+    ]
     loaded.then(tab.watched, refs.job_id, watched, **CHEAP)
     renamed = loaded.then(None, *_rename(refs), js=_RENAME_JS, **PRIVATE)
     renamed.then(tab.checked, *_check(refs), **CHEAP)

@@ -28,7 +28,7 @@ def test_causes_by_hand() -> None:
 
 def test_sums_are_per_expert() -> None:
     first, second = total([[PART, NOTHING], [], [PART, PART]])
-    assert (first.entries, first.kept, second.kept) == (2000, 200, 100)
+    assert (first.entries, first.survivors, second.survivors) == (2000, 200, 100)
     assert total([]) == []
 
 
@@ -80,9 +80,9 @@ def test_a_merge_tells_what_it_kept(method, parameters, cause, tmp_path: Path) -
         assert not told
         assert kept.share == pytest.approx(parameters["density"], abs=5e-4)
         if parameters["density"] < 1:
-            assert kept.kept == changed
+            assert kept.survivors == changed
     else:
-        assert kept.kept == changed
+        assert kept.survivors == changed
         causes = kept.causes
         assert min(causes, key=lambda name: causes[name]) == cause
         assert len(told) == 1 and f"kept {100 * changed / 4000:.3g} %" in told[0]

@@ -349,7 +349,7 @@ def test_a_merge_keeps_the_entries_and_the_energy_that_were_planned(
     for recipe in random_recipes(np.random.default_rng(seed), 8):
         planned = plan(recipe, sketch)
         counts, kept = left_of(recipe, family)
-        told = planned.kept("entries") * sketch.numel
+        told = planned.retention("entries") * sketch.numel
         pruned = planned.pruned
         if recipe.parameters.get("scope") == "model":  # one cut: exact over all tensors
             assert told.sum(axis=1) == pytest.approx(counts.sum(axis=1), abs=1e-6)
@@ -370,7 +370,7 @@ def test_a_tiny_density_over_the_model_keeps_one_entry_as_the_merge_does(familie
     family, sketch = families["float32"]
     recipe = pruning("magnitude", 1e-9, 1, scope="model")
     assert left_of(recipe, family)[0].sum(axis=1).tolist() == [1, 1]
-    kept = plan(recipe, sketch).kept("entries") * sketch.numel
+    kept = plan(recipe, sketch).retention("entries") * sketch.numel
     assert kept.sum(axis=1) == pytest.approx([1, 1])
 
 

@@ -219,10 +219,10 @@ def test_what_is_left_is_told_in_whole_seconds_and_the_end_by_what_is_done() -> 
 def test_layers_start_anew_with_every_pass() -> None:
     details = MergeDetails(None, "", (0, 1), ())  # type: ignore[arg-type]
     passes = (("measure", (1, 0)), ("measure", (0,)), ("merge", (1,)))  # in any order
-    for (phase, layers), seen in zip(passes, ({0, 1}, {0}, {1}), strict=True):
+    for (phase, layers), past in zip(passes, ({0, 1}, {0}, {1}), strict=True):
         for layer in layers:
             details.note(Progress(phase, 0, 1, f"layers.{layer}", layer, 0.0, 0.0, None))
-        assert details.seen == seen
+        assert details.past == past
 
 
 def test_names_are_escaped_everywhere() -> None:

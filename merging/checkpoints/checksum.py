@@ -17,17 +17,20 @@ _AT_ONCE = 1 << 16  # words
 _FACTORS = 2.0 * np.arange(_REGION) + 1.0
 
 
-def checksum(data: memoryview, position: int) -> int:
+def checksum(data: memoryview, position: int, *, loop: bool | None = None) -> int:
     """The sum of one piece of a tensor.
 
     Args:
         data: contiguous bytes; an odd last byte counts as a word of its own.
         position: of the first byte in the tensor, even.
+        loop: whether the C loop adds up, where there is one; None: where it is built already.
     """
     raw = np.frombuffer(data, dtype=np.uint8)
     if raw.size % 2:
         raw = np.append(raw, np.uint8(0))
-    if kernels.is_built() and (library := kernels.library()) is not None:
+    if (kernels.is_built() if loop is None else loop) and (
+        library := kernels.library()
+    ) is not None:
         return int(library.amalgam_checksum(raw.ctypes.data, raw.size // 2, position // 2))
     first, into = divmod(position // 2, _REGION)
     words = raw.view(np.int16)

@@ -49,14 +49,16 @@ def preview(family: Family, cancel: threading.Event | None = None) -> FamilySket
     if total * len(family.experts) < WORTH or not fused.is_worthwhile(family, 1):
         return None
     with handed_back():
-        return _looked(family, total, cancel)
+        return look(family, max(ONE_IN, total // _ENTRIES), cancel=cancel)
 
 
-def _looked(family: Family, total: int, cancel: threading.Event | None) -> FamilySketch | None:
+def look(
+    family: Family, one_in: int, block: int = _BLOCK, cancel: threading.Event | None = None
+) -> FamilySketch | None:
+    """`preview` of any family, from one block in `one_in`, of `block` entries each."""
     started = time.perf_counter()
     stream = fused.FusedStream(family, passes=1, cancel=cancel)
-    one_in = max(ONE_IN, total // _ENTRIES)
-    read = stream.map(lambda reader: reader.blocks(one_in, _BLOCK))
+    read = stream.map(lambda reader: reader.blocks(one_in, block))
     raw = [part for part in read if part is not None]
     if len(raw) < len(read):
         return None

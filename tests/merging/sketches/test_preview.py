@@ -12,7 +12,6 @@ import torch
 from merging import recipe as recipes
 from merging.checkpoints import open_family
 from merging.engines import fused
-from merging.engines.fused import sizes
 from merging.errors import Cancelled
 from merging.sketches import preview
 from merging.sketches.plan import plan
@@ -22,13 +21,7 @@ from tests.families import document, llama, tuned, write_family, write_model
 SIZES = {"layers": 2, "hidden": 256, "kv": 128, "inner": 512, "vocab": 512}
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch) -> None:
-    """Everything is worth a preview, of many small blocks."""
-    monkeypatch.setattr(preview, "WORTH", 0)
-    monkeypatch.setattr(sizes, "WORTH_BUILDING", 0)
-    monkeypatch.setattr(preview, "_BLOCK", 64)
-    monkeypatch.setattr(preview, "ONE_IN", 8)
+ONE_IN, BLOCK = 8, 64  # many small blocks
 
 
 def family_of(folder: Path, dtype: torch.dtype = torch.float32):
@@ -41,7 +34,7 @@ def family_of(folder: Path, dtype: torch.dtype = torch.float32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_it_says_about_what_the_scan_says(tmp_path: Path, dtype: torch.dtype) -> None:
     family = family_of(tmp_path, dtype)
-    look, whole = preview.preview(family), scan(family)
+    look, whole = preview.look(family, ONE_IN, BLOCK), scan(family)
     assert look is not None
     assert (look.exact, whole.exact) == (False, True)
     assert look.tensors == whole.tensors
@@ -54,23 +47,22 @@ def test_it_says_about_what_the_scan_says(tmp_path: Path, dtype: torch.dtype) ->
     assert abs(kept[0] - kept[1]) < 0.03
 
 
-def test_small_tensors_are_looked_at_whole(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(preview, "_BLOCK", 1 << 14)
+def test_small_tensors_are_looked_at_whole(tmp_path: Path) -> None:
     family = family_of(tmp_path)
-    look, whole = preview.preview(family), scan(family)
+    look, whole = preview.look(family, ONE_IN, 1 << 14), scan(family)
+    assert look is not None
     few = whole.numel <= 1 << 14
     assert few.any()
     assert (look.counts[:, few] == whole.counts[:, few]).all()
     np.testing.assert_allclose(look.max_abs[:, few], whole.max_abs[:, few])
 
 
-def test_a_family_that_is_read_in_no_time_has_none(tmp_path: Path, monkeypatch) -> None:
-    family = family_of(tmp_path)
-    monkeypatch.setattr(preview, "WORTH", 1 << 26)
-    assert preview.preview(family) is None
+def test_a_family_that_is_read_in_no_time_has_none(tmp_path: Path) -> None:
+    assert preview.preview(family_of(tmp_path)) is None
 
 
 def test_without_the_loops_there_is_none(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(preview, "WORTH", 0)
     monkeypatch.setattr(fused, "is_worthwhile", lambda *_: False)
     assert preview.preview(family_of(tmp_path)) is None
 
@@ -81,13 +73,14 @@ def test_what_is_not_finite_is_left_to_the_scan(tmp_path: Path) -> None:
     broken["model.layers.1.mlp.up_proj.weight"][:] = float("nan")
     write_model(tmp_path / "broken", broken)
     family = open_family(tmp_path / "base", {"broken": tmp_path / "broken"})
-    assert preview.preview(family) is None
+    assert preview.look(family, ONE_IN, BLOCK) is None
 
 
 def test_an_empty_tensor_is_no_obstacle(tmp_path: Path) -> None:
     base = {**llama(0, **SIZES), "model.layers.0.empty.weight": torch.zeros(0, 8)}
     write_family(tmp_path, base, [tuned(base, 1)])
-    look = preview.preview(open_family(tmp_path / "base", {"e": tmp_path / "expert0"}))
+    family = open_family(tmp_path / "base", {"e": tmp_path / "expert0"})
+    look = preview.look(family, ONE_IN, BLOCK)
     assert look is not None
     assert np.isfinite(look.l1).all()
 
@@ -96,4 +89,4 @@ def test_a_page_that_is_closed_needs_none(tmp_path: Path) -> None:
     cancel = threading.Event()
     cancel.set()
     with pytest.raises(Cancelled):
-        preview.preview(family_of(tmp_path), cancel)
+        preview.look(family_of(tmp_path), ONE_IN, BLOCK, cancel)

@@ -57,9 +57,10 @@ RECIPES |= {
 
 RECIPES["wudi"] = ("wudi", {"steps": 3})  # its usual 300 take half a minute here
 RECIPES |= {  # every other merge method, as a screen begins with it
-    preset.id: (preset.id, dict(preset.shown)) for preset in PRESETS.values()
+    preset.id: (preset.id, dict(preset.shown))
+    for preset in PRESETS.values()
     if preset.id not in RECIPES
-}  # fmt: skip
+}
 
 
 def mixed_family(folder: Path) -> Path:

@@ -38,8 +38,10 @@ _PATIENCE_S = 100.0  # for an answer on a busy machine: after that the process h
 _ADDRESSES = 6 << 30  # bytes that a watched process may map
 COMMANDS = ("check", "inspect", "merge", "list")
 SINGLE, FIRST, SECOND = (
-    "model.safetensors", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
-)  # fmt: skip
+    "model.safetensors",
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+)
 INDEX = "model.safetensors.index.json"
 SIDE, LAYERS = 16, 2
 
@@ -107,9 +109,14 @@ def write_family(parent: Path) -> None:
         shapes[f"model.layers.{layer}.input_layernorm"] = (SIDE,)
     base = {f"{n}.weight": numbers.normal(size=s).astype(np.float32) for n, s in shapes.items()}
     config = json.loads((demo / "config.json").read_text()) | {
-        "hidden_size": SIDE, "intermediate_size": SIDE, "num_hidden_layers": LAYERS,
-        "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": vocab,
-    }  # fmt: skip
+        "hidden_size": SIDE,
+        "intermediate_size": SIDE,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "vocab_size": vocab,
+    }
     for name in ("base", "expert0", "expert1", "sharded"):
         folder = parent / name
         folder.mkdir(parents=True)
@@ -179,8 +186,14 @@ def _write(file: str, data: bytes) -> Callable[[Path], object]:
 
 
 def _texts() -> Iterator[Mutation]:
-    for file in ("config.json", "tokenizer.json", "tokenizer_config.json", INDEX,
-                 "generation_config.json", "modules.json"):  # fmt: skip
+    for file in (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        INDEX,
+        "generation_config.json",
+        "modules.json",
+    ):
         for name, data in _RAW.items():
             yield Mutation(f"{file} is {name}", _write(file, data), file == INDEX)
 
@@ -215,16 +228,29 @@ def _values() -> Iterator[Mutation]:
 
 def _indices() -> Iterator[Mutation]:
     shards = {
-        "absent": "model-00003-of-00002.safetensors", "up": "../base/model.safetensors",
-        "absolute": "/dev/zero", "a folder": "..", "long": "x" * 5000 + ".safetensors",
-        "a zero": "a\0b.safetensors", "a break": "a\nb.safetensors", "deep": "a/" * 3000,
-        "the config": "config.json", "half": "\ud800.safetensors", "dot": ".", "tilde": "~",
-    }  # fmt: skip
+        "absent": "model-00003-of-00002.safetensors",
+        "up": "../base/model.safetensors",
+        "absolute": "/dev/zero",
+        "a folder": "..",
+        "long": "x" * 5000 + ".safetensors",
+        "a zero": "a\0b.safetensors",
+        "a break": "a\nb.safetensors",
+        "deep": "a/" * 3000,
+        "the config": "config.json",
+        "half": "\ud800.safetensors",
+        "dot": ".",
+        "tilde": "~",
+    }
     for name, shard in shards.items():
         change = _set(INDEX, "weight_map", "lm_head.weight", value=shard)
         yield Mutation(f"index names a shard: {name}", change, True)
-    names = {"a missing tensor": "no.such.weight", "a long one": "n" * 6000, "empty": "",
-             "half a character": "\udc00", "a control": "a\x1b[2J\nb"}  # fmt: skip
+    names = {
+        "a missing tensor": "no.such.weight",
+        "a long one": "n" * 6000,
+        "empty": "",
+        "half a character": "\udc00",
+        "a control": "a\x1b[2J\nb",
+    }
     for name, tensor in names.items():
         change = _set(INDEX, "weight_map", tensor, value=FIRST)
         yield Mutation(f"index names a tensor: {name}", change, True)
@@ -298,14 +324,41 @@ def _headers() -> Iterator[Mutation]:
     ]  # fmt: skip
     for value in offsets:
         yield Mutation(f"header: offsets {repr(value)[:40]}", _entry("data_offsets", value))
-    for value in ("F4", "F6_E2M3", "C64", "I32", "F64", "BF16", "f32", "", 3, None, [], "F8_E4M3",
-                  "U64", "BOOL", "x" * 5000):  # fmt: skip
+    for value in (
+        "F4",
+        "F6_E2M3",
+        "C64",
+        "I32",
+        "F64",
+        "BF16",
+        "f32",
+        "",
+        3,
+        None,
+        [],
+        "F8_E4M3",
+        "U64",
+        "BOOL",
+        "x" * 5000,
+    ):
         yield Mutation(f"header: type {str(value)[:20]!r}", _entry("dtype", value))
-    for name in ("", "a\0b", "a\nb", "\x1b[31m", "n" * 5000, "\ud800", "\u202e", "é" * 300,
-                 "__metadata__", "model.layers.99999999999999999999.mlp.up_proj.weight",
-                 "model.layers.-1.mlp.up_proj.weight", "model.layers.٣.mlp.up_proj.weight",
-                 "model.layers.0." + "x." * 2000 + "weight", "lm_head.weight.weight",
-                 "model.layers.4000000.mlp.up_proj.weight"):  # fmt: skip
+    for name in (
+        "",
+        "a\0b",
+        "a\nb",
+        "\x1b[31m",
+        "n" * 5000,
+        "\ud800",
+        "\u202e",
+        "é" * 300,
+        "__metadata__",
+        "model.layers.99999999999999999999.mlp.up_proj.weight",
+        "model.layers.-1.mlp.up_proj.weight",
+        "model.layers.٣.mlp.up_proj.weight",
+        "model.layers.0." + "x." * 2000 + "weight",
+        "lm_head.weight.weight",
+        "model.layers.4000000.mlp.up_proj.weight",
+    ):
         yield Mutation(f"header: a tensor called {repr(name)[:40]}", _renamed(name))
     for value in (3, None, [], {"a": 1}, {"a": None}, {"a": {"b": "c"}}, {"format": "x" * 10**6}):
         change = _header(lambda header, _, value=value: header.update(__metadata__=value))
@@ -381,8 +434,10 @@ def _tensors() -> Iterator[Mutation]:
         "a scalar": put(np.array(1, np.float32)),
         "no elements": put(np.zeros((0, SIDE), np.float32)),
         "four axes": put(np.zeros((2, 2, 8, 8), np.float32)),
-        **{f"type {kind}": put(np.zeros((SIDE, SIDE), kind)) for kind in (
-            np.float64, np.float16, np.int8, np.int64, np.bool_, np.uint16)},
+        **{
+            f"type {kind}": put(np.zeros((SIDE, SIDE), kind))
+            for kind in (np.float64, np.float16, np.int8, np.int64, np.bool_, np.uint16)
+        },
         "20,000 more": lambda tensors: tensors.update(more),
         "one missing": lambda tensors: tensors.pop(NAME),
         "all but one missing": lambda t: [t.pop(n) for n in list(t) if n != NAME],
@@ -392,7 +447,7 @@ def _tensors() -> Iterator[Mutation]:
         "a hundred rows more": put(np.zeros((446, SIDE), np.float32), embedding),
         "another layer": put(square(), "model.layers.2.mlp.up_proj.weight"),
         "all zeros": lambda t: [one.fill(0) for one in t.values()],
-    }  # fmt: skip
+    }
     yield from (Mutation(f"tensors: {name}", edit(change)) for name, change in changes.items())
 
 
@@ -414,19 +469,43 @@ def _kinds() -> Iterator[Mutation]:
         os.truncate(path, 1 << 41)
 
     makes: dict[str, Callable[[Path], object]] = {
-        "a FIFO": os.mkfifo, "a socket": bound, "a folder": Path.mkdir, "2 TB": sparse,
+        "a FIFO": os.mkfifo,
+        "a socket": bound,
+        "a folder": Path.mkdir,
+        "2 TB": sparse,
         "a link to nothing": lambda path: path.symlink_to("absent"),
         "a link to itself": lambda path: path.symlink_to(path.name),
         "a link to a folder": lambda path: path.symlink_to("."),
-        **{f"a link to {target}": lambda path, target=target: path.symlink_to(target)
-           for target in ("/dev/zero", "/dev/null", "/dev/tty", "/proc/self/mem", "/proc/kmsg",
-                          "/dev/random")},
-        "missing": lambda path: None, "empty": Path.touch,
-    }  # fmt: skip
-    for file in ("config.json", SINGLE, INDEX, SECOND, "tokenizer.json", "tokenizer_config.json",
-                 "chat_template.jinja", "generation_config.json", "special_tokens_map.json",
-                 "vocab.txt", "LICENSE", "amalgam.yaml", "additional_chat_templates",
-                 "modules.json"):  # fmt: skip
+        **{
+            f"a link to {target}": lambda path, target=target: path.symlink_to(target)
+            for target in (
+                "/dev/zero",
+                "/dev/null",
+                "/dev/tty",
+                "/proc/self/mem",
+                "/proc/kmsg",
+                "/dev/random",
+            )
+        },
+        "missing": lambda path: None,
+        "empty": Path.touch,
+    }
+    for file in (
+        "config.json",
+        SINGLE,
+        INDEX,
+        SECOND,
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "vocab.txt",
+        "LICENSE",
+        "amalgam.yaml",
+        "additional_chat_templates",
+        "modules.json",
+    ):
         for name, make in makes.items():
 
             def replaced(folder: Path, file: str = file, make: Any = make) -> None:
@@ -445,10 +524,13 @@ def _folders() -> Iterator[Mutation]:
         return change
 
     makes: dict[str, Callable[[Path], object]] = {
-        "a file": Path.touch, "a FIFO": os.mkfifo, "empty": Path.mkdir, "missing": lambda _: None,
+        "a file": Path.touch,
+        "a FIFO": os.mkfifo,
+        "empty": Path.mkdir,
+        "missing": lambda _: None,
         "a link to itself": lambda path: path.symlink_to(path.name),
         "a link to a device": lambda path: path.symlink_to("/dev/zero"),
-    }  # fmt: skip
+    }
     for name, make in makes.items():
         yield Mutation(f"the folder is {name}", becomes(make))
 
@@ -610,14 +692,27 @@ class Watched:
     """A process that tries mutations; one that hangs is ended and begun again."""
 
     def __init__(self, parent: Path, count: int, seed: int) -> None:
-        self._command = [sys.executable, "-m", "tests.mutated_folders", "--work", str(parent),
-                         "--count", str(count), "--seed", str(seed)]  # fmt: skip
+        self._command = [
+            sys.executable,
+            "-m",
+            "tests.mutated_folders",
+            "--work",
+            str(parent),
+            "--count",
+            str(count),
+            "--seed",
+            str(seed),
+        ]
         self._start()
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-        )  # fmt: skip
+            self._command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
 
     def outcomes(self, number: int) -> list[Outcome]:
         """What the commands did with a mutation, as far as they came."""

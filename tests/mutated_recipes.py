@@ -101,9 +101,12 @@ def _recipes() -> list[dict[str, Any]]:
     def document(method: str, values: dict, parameters: dict, **keys: Any) -> dict[str, Any]:
         models = [{"model": f"expert{i}", "parameters": dict(values)} for i in range(3)]
         return {
-            "merge_method": method, "base_model": "base", "models": models,
-            "parameters": parameters, **keys,
-        }  # fmt: skip
+            "merge_method": method,
+            "base_model": "base",
+            "models": models,
+            "parameters": parameters,
+            **keys,
+        }
 
     rules = [{"filter": "up_proj", "value": [0.5, 1]}, {"value": 0.3}]
     sources = [{"model": f"expert{i}", "layer_range": [0, 2]} for i in range(2)]
@@ -116,12 +119,15 @@ def _recipes() -> list[dict[str, Any]]:
         document("pcb", {"weight": 1.2}, {"density": 0.2, "variant": "pairwise"}),
         document("magnitude", {"density": 0.2}, {"scope": "model", "consensus": "ties"}),
         {
-            "merge_method": "task_arithmetic", "base_model": {"model": {"path": "base"}},
+            "merge_method": "task_arithmetic",
+            "base_model": {"model": {"path": "base"}},
             "slices": [{"sources": sources, "parameters": {"weight": 0.4}}],
-            "tokenizer_source": "base", "chat_template": "auto", "name": "mine",
+            "tokenizer_source": "base",
+            "chat_template": "auto",
+            "name": "mine",
             "record": {"inputs": {"base": "sha256:0"}},
         },
-    ]  # fmt: skip
+    ]
 
 
 # what a value or a key is changed to
@@ -256,7 +262,8 @@ def expensive() -> dict[str, str | bytes]:
         "a million knots": _with_models(one, f"parameters: {{weight: [{'1, ' * 1_000_000}]}}"),
         "50,000 knots": _with_models(one, f"parameters: {{weight: [{'1, ' * 50_000}]}}"),
         "20,000 rules": _with_models(
-            one, f"parameters: {{weight: [{'{filter: aa, value: 1}, ' * 20_000}]}}"),
+            one, f"parameters: {{weight: [{'{filter: aa, value: 1}, ' * 20_000}]}}"
+        ),
         "100,000 brackets": deep,
         "100,000 braces": "{" * 100_000,
         "100,000 dashes": "- " * 100_000,
@@ -276,7 +283,8 @@ def expensive() -> dict[str, str | bytes]:
         "comments": "#\n" * 1_000_000,
         "a megabyte of quotes": '"' + "\\\n" * 500_000,
         "keys of mixed types": _with_models(
-            one, "parameters: {weight: [{filter: a, value: 1, 1: 2, null: 3, true: 4}]}"),
+            one, "parameters: {weight: [{filter: a, value: 1, 1: 2, null: 3, true: 4}]}"
+        ),
         "keys of mixed types at the top": _with_models(one, "1: a\nnull: b\ntrue: c\n2.5: d"),
         "a key that is a list": _with_models(one, "? [a, b]\n: 1"),
         "a key that is an alias": _with_models("[&a expert0]", "*a : 1"),
@@ -294,9 +302,14 @@ def expensive() -> dict[str, str | bytes]:
         "Latin-1": _with_models("[{model: é}]").encode("latin-1"),
         "NUL": _with_models(one).encode() + b"\0",
         "line ends of other systems": _with_models(one).replace("\n", "\r\n"),
-        "nothing": "", "a BOM alone": b"\xef\xbb\xbf", "a marker": "---", "a tab": "\t",
-        "a list": "[1, 2]", "a number": "3", "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
-    }  # fmt: skip
+        "nothing": "",
+        "a BOM alone": b"\xef\xbb\xbf",
+        "a marker": "---",
+        "a tab": "\t",
+        "a list": "[1, 2]",
+        "a number": "3",
+        "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    }
 
 
 def _socket(path: Path) -> None:

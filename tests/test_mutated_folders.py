@@ -12,9 +12,7 @@ def test_no_folder_stops_the_program() -> None:
 
 
 def test_a_seed_gives_the_same_folders_and_no_two_alike() -> None:
-    first, again, other = (
-        [one.name for one in mutations(400, seed)] for seed in (1, 1, 2)
-    )  # fmt: skip
+    first, again, other = ([one.name for one in mutations(400, seed)] for seed in (1, 1, 2))
     assert first == again != other
     assert len(set(first)) == 400
     assert len({one.name for one in mutations(2000)}) == 2000

@@ -14,9 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "merging").rglob("*.py"))
 SOURCES = [
-    *MODULES, *sorted((ROOT / "ui").rglob("*.py")), *sorted((ROOT / "tests").rglob("*.py")),
-    ROOT / "app.py", ROOT / "amalgam.py",
-]  # fmt: skip
+    *MODULES,
+    *sorted((ROOT / "ui").rglob("*.py")),
+    *sorted((ROOT / "tests").rglob("*.py")),
+    ROOT / "app.py",
+    ROOT / "amalgam.py",
+]
 
 
 def name_of(path: Path) -> str:
@@ -72,7 +75,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.commands"},
     {"merging.command_line"},
     {"merging.__main__"},
-]  # fmt: skip
+]
 
 
 def room(name: str) -> int | None:

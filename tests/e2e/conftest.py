@@ -18,16 +18,20 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = next(
-    (Path(path) for name in (os.environ.get("CHROMIUM"), "chromium", "chromium-browser",
-                             "google-chrome") if name and (path := shutil.which(name))),
+    (
+        Path(path)
+        for name in (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+        if name and (path := shutil.which(name))
+    ),
     Path("chromium"),
-)  # fmt: skip
+)
 START_S = 90  # the app imports torch and gradio
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 LAUNCH: dict[str, Any] = {
-    "executable_path": str(CHROMIUM), "args": ["--no-sandbox", "--disable-dev-shm-usage"],
-}  # fmt: skip
+    "executable_path": str(CHROMIUM),
+    "args": ["--no-sandbox", "--disable-dev-shm-usage"],
+}
 PROFILE: dict[str, Any] = {"reduced_motion": "reduce", "accept_downloads": True}
 
 
@@ -56,10 +60,16 @@ def make_family(
     disable_progress_bar()
     tokenizer = build_tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=hidden * 8 // 3,
-        num_hidden_layers=layers, num_attention_heads=8, max_position_embeddings=512,
-        bos_token_id=None, eos_token_id=None, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
     for name in names:
@@ -76,9 +86,13 @@ def make_family(
 def started(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[str]:
     """`python app.py` until the block ends: its address. Fails on a traceback in what it says."""
     process = subprocess.Popen(
-        [sys.executable, "app.py", *arguments], cwd=ROOT, env={**os.environ, **(env or {})},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [sys.executable, "app.py", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     lines: list[str] = []
     address = threading.Event()
 

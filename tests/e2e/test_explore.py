@@ -80,9 +80,11 @@ def test_the_map_follows_the_slider_on_one_node(page) -> None:
 
 def test_a_drag_is_drawn_in_the_browser_and_settled_once(page) -> None:
     ready(page)
-    page.evaluate("window.asked = 0; const f = window.fetch;"
-                  "window.fetch = (u, ...a) => { asked += String(u.url || u).includes('predict');"
-                  "return f(u, ...a); }; 0")  # fmt: skip
+    page.evaluate(
+        "window.asked = 0; const f = window.fetch;"
+        "window.fetch = (u, ...a) => { asked += String(u.url || u).includes('predict');"
+        "return f(u, ...a); }; 0"
+    )
     page.evaluate(f"window.drawn = 0; {PLOT}.on('plotly_afterplot', () => drawn++); 0")
     rate(page).scroll_into_view_if_needed()
     box = rate(page).bounding_box()

@@ -61,10 +61,14 @@ def random_values(random: np.random.Generator, prune: str, experts: int) -> dict
     """Values of every control that the planners read; the ends come up often."""
     rate = random.choice([0.0, 0.99, *np.round(random.uniform(0, 0.99, 4), 2)])
     values: dict[str, Any] = {
-        "base": "base", "experts": [f"expert{i}" for i in range(experts)], "prune": prune,
-        "consensus": "sum", "lambda": 1.0, "rate": float(rate),
+        "base": "base",
+        "experts": [f"expert{i}" for i in range(experts)],
+        "prune": prune,
+        "consensus": "sum",
+        "lambda": 1.0,
+        "rate": float(rate),
         "partitions": int(random.integers(1, controls.MAX_PARTITIONS + 1)),
-    }  # fmt: skip
+    }
     for k in range(controls.MAX_PARTITIONS):
         values[f"amplification.{k}"] = float(random.choice([0.0, 1.0, 1.7, 4.0]))
     for i in range(controls.MAX_EXPERTS):

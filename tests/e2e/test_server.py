@@ -95,9 +95,14 @@ def status(url: str, host: str, **headers: str) -> tuple[int, dict[str, str], st
 
 
 # the web's proxy is not there: nothing may ask it
-SPACE = {"SPACE_ID": "me/amalgam", "SPACE_HOST": "me-amalgam.hf.space",
-         "GRADIO_SERVER_NAME": "0.0.0.0", "AMALGAM_PORT": "0", "AMALGAM_DEVICE": "cpu",
-         "http_proxy": "http://127.0.0.1:9"}  # fmt: skip
+SPACE = {
+    "SPACE_ID": "me/amalgam",
+    "SPACE_HOST": "me-amalgam.hf.space",
+    "GRADIO_SERVER_NAME": "0.0.0.0",
+    "AMALGAM_PORT": "0",
+    "AMALGAM_DEVICE": "cpu",
+    "http_proxy": "http://127.0.0.1:9",
+}
 
 
 def test_a_space_works_as_it_is_and_a_password_lets_in(tmp_path: Path, browser) -> None:

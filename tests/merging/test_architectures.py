@@ -13,28 +13,69 @@ from merging.run.merge import merge
 from tests.families import document
 
 SIZES = {
-    "llama": ("LlamaConfig", "AutoModelForCausalLM", {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64,
-    }),
-    "qwen2": ("Qwen2Config", "AutoModelForCausalLM", {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64,
-        "tie_word_embeddings": True,
-    }),
-    "gpt2": ("GPT2Config", "AutoModelForCausalLM", {
-        "n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 64, "n_positions": 32,
-    }),
-    "mixtral": ("MixtralConfig", "AutoModelForCausalLM", {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64,
-        "num_local_experts": 4,
-    }),
-    "t5": ("T5Config", "AutoModelForSeq2SeqLM", {
-        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 64,
-        "decoder_start_token_id": 0,
-    }),
-}  # fmt: skip
+    "llama": (
+        "LlamaConfig",
+        "AutoModelForCausalLM",
+        {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 64,
+        },
+    ),
+    "qwen2": (
+        "Qwen2Config",
+        "AutoModelForCausalLM",
+        {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 64,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "gpt2": (
+        "GPT2Config",
+        "AutoModelForCausalLM",
+        {
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "vocab_size": 64,
+            "n_positions": 32,
+        },
+    ),
+    "mixtral": (
+        "MixtralConfig",
+        "AutoModelForCausalLM",
+        {
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 64,
+            "num_local_experts": 4,
+        },
+    ),
+    "t5": (
+        "T5Config",
+        "AutoModelForSeq2SeqLM",
+        {
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 48,
+            "num_layers": 2,
+            "num_heads": 4,
+            "vocab_size": 64,
+            "decoder_start_token_id": 0,
+        },
+    ),
+}
 METHODS = ("linear", "task_arithmetic", "ties", "dare_ties", "dppa", "pcb")
 
 

@@ -161,9 +161,11 @@ def test_a_slice_may_have_another_base_and_lack_a_model(models, tmp_path) -> Non
 @pytest.mark.parametrize("method", ["ties", "pcb", "dare_ties", "dppa"])
 def test_every_method_merges_stacks_and_writes_what_it_read(method, models, tmp_path) -> None:
     document = sliced(
-        method, [source("expert0", 0, 2), source("expert1", 0, 2)],
-        [source("expert0", 1, 3), source("expert1", 1, 3)], base_model="base",
-    )  # fmt: skip
+        method,
+        [source("expert0", 0, 2), source("expert1", 0, 2)],
+        [source("expert0", 1, 3), source("expert1", 1, 3)],
+        base_model="base",
+    )
     result = merged(document, models, tmp_path / "out")
     again = recipes.load(tmp_path / "out" / "amalgam.yaml")
     merge(again, tmp_path / "again", device="cpu")
@@ -201,19 +203,30 @@ def test_a_value_that_is_not_finite_is_told_of_its_model_and_layer(models, tmp_p
     broken[LAYER.format(2) + "mlp.up_proj.weight"][3, 1] = torch.nan
     write_model(tmp_path / "broken", broken, {"num_hidden_layers": 4})
     document = sliced(
-        "task_arithmetic", [source("expert1", 0, 1)], [source(str(tmp_path / "broken"), 2, 4)],
+        "task_arithmetic",
+        [source("expert1", 0, 1)],
+        [source(str(tmp_path / "broken"), 2, 4)],
         base_model="base",
-    )  # fmt: skip
+    )
     with pytest.raises(NonFinite, match=r"broken: tensor model\.layers\.2\.mlp\.up_proj\.weight"):
         merged(document, models, tmp_path / "out")
 
 
-HYBRID = {"layer_types": ["full_attention", "sliding_attention"] * 2, "sliding_window": 4,
-          "use_sliding_window": True, "max_window_layers": 2}  # fmt: skip
+HYBRID = {
+    "layer_types": ["full_attention", "sliding_attention"] * 2,
+    "sliding_window": 4,
+    "use_sliding_window": True,
+    "max_window_layers": 2,
+}
 SIZES = {
-    "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4,
-         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64,
-}  # fmt: skip
+    "vocab_size": 32,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+}
 CONFIGS = {
     "llama": LlamaConfig(**SIZES),
     "gpt2": GPT2Config(vocab_size=32, n_embd=16, n_layer=4, n_head=2, n_positions=64),

@@ -260,17 +260,28 @@ def test_inspect_begins_with_an_overview_by_layer(tmp_path, capsys, monkeypatch)
     assert main(["inspect", "base", "a/tuned", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["experts"]["a/tuned"]
     assert found["layers"]["layer 0"] == {
-        "numel": 4, "zeros": 3, "mean_abs": 0.25, "max_abs": 1.0, "l1": 1.0, "l2": 1.0,
+        "numel": 4,
+        "zeros": 3,
+        "mean_abs": 0.25,
+        "max_abs": 1.0,
+        "l1": 1.0,
+        "l2": 1.0,
         "base_l2": 4.0,
-    }  # fmt: skip
+    }
     assert (found["all"]["numel"], found["all"]["zeros"]) == (10, 5)
 
 
 @pytest.mark.parametrize(
     ("part", "whole", "text"),
-    [(0, 9, "0 %"), (9, 9, "100 %"), (1, 10_000, "< 0.1 %"), (9999, 10_000, "> 99.9 %"),
-     (1, 3, "33.3 %"), (0, 0, "0 %")],
-)  # fmt: skip
+    [
+        (0, 9, "0 %"),
+        (9, 9, "100 %"),
+        (1, 10_000, "< 0.1 %"),
+        (9999, 10_000, "> 99.9 %"),
+        (1, 3, "33.3 %"),
+        (0, 0, "0 %"),
+    ],
+)
 def test_only_none_is_0_percent_and_only_all_is_100(part: int, whole: int, text: str) -> None:
     from merging.commands import inspect
 
@@ -310,7 +321,9 @@ MISTAKES = {
     "a misspelt type": (edited(dtype="fp16"), ["fp16", "float16"]),
     "a density above one": (edited(parameters={"density": 1.7}), ["density", "1.7"]),
     "weights that cancel": (
-        document("linear", [{"weight": 1}, {"weight": -1}]), ["weights", "sum to 0"]),
+        document("linear", [{"weight": 1}, {"weight": -1}]),
+        ["weights", "sum to 0"],
+    ),
     "no base": ({k: v for k, v in edited().items() if k != "base_model"}, ["base_model"]),
     "no models": (edited(models=[]), ["models"]),
     "a model twice": (edited(models=["expert0", "expert0"]), ["expert0", "twice"]),
@@ -321,16 +334,24 @@ MISTAKES = {
     "a slice of too many layers": (sliced(5), ["[0, 5]", "demo:base", "4 layers"]),
     "no yaml": ("a: [", ["YAML", "line 1"]),
     "an alias that holds itself": (
-        "merge_method: ties\nbase_model: &a {model: *a}\nmodels: [expert0]", ["line 2", "'*a'"]),
+        "merge_method: ties\nbase_model: &a {model: *a}\nmodels: [expert0]",
+        ["line 2", "'*a'"],
+    ),
     "twelve thousand models": (
-        edited(models=[f"m{i}" for i in range(12_000)]), ["12000", "at most 256"]),
+        edited(models=[f"m{i}" for i in range(12_000)]),
+        ["12000", "at most 256"],
+    ),
     "keys of many types": (
-        edited(parameters={"weight": [{1: 2, None: 3, "value": 4}]}), ["filter", "value"]),
+        edited(parameters={"weight": [{1: 2, None: 3, "value": 4}]}),
+        ["filter", "value"],
+    ),
     "an empty recipe": ("", ["recipe", "empty"]),
     "another parameter's method": (
-        edited(parameters={"linear_outlier": 3}), ["linear_outlier", "dynamic"]),
+        edited(parameters={"linear_outlier": 3}),
+        ["linear_outlier", "dynamic"],
+    ),
     "the output as an expert": (edited(models=["base/../out"]), ["out"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", sorted(MISTAKES))
@@ -375,11 +396,14 @@ DAMAGES = {
     "not a number": (not_a_number, ["expert1", "lm_head.weight", "nan"]),
     "no config": (lambda f: (f / "config.json").unlink(), ["expert1", "config.json"]),
     "remote code": (
-        lambda f: (f / "config.json").write_text('{"auto_map": {"A": "b"}}'), ["auto_map"]),
+        lambda f: (f / "config.json").write_text('{"auto_map": {"A": "b"}}'),
+        ["auto_map"],
+    ),
     "quantized": (
         lambda f: (f / "config.json").write_text('{"quantization_config": {"a": 1}}'),
-        ["quantized"]),
-}  # fmt: skip
+        ["quantized"],
+    ),
+}
 
 
 @pytest.mark.parametrize("damage", sorted(DAMAGES))
@@ -432,13 +456,24 @@ def test_a_wrong_argument_is_one_line(arguments, words, parent, capsys) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["mrge"], ["merge"], ["merge", "a"], ["merge", "a", "b", "--device", "tpu"],
-     ["merge", "a", "b", "--shard-size", "big"], ["merge", "a", "b", "--shard-size", "0"],
-     ["merge", "a", "b", "--shard-size", "nan"], ["merge", "a", "b", "--shard-size", "inf"],
-     ["merge", "a", "b", "--strict=rope"],
-     ["inspect", "base"], ["evaluate"], ["evaluate", "m", "--n", "0"], ["demo"]],
+    [
+        [],
+        ["mrge"],
+        ["merge"],
+        ["merge", "a"],
+        ["merge", "a", "b", "--device", "tpu"],
+        ["merge", "a", "b", "--shard-size", "big"],
+        ["merge", "a", "b", "--shard-size", "0"],
+        ["merge", "a", "b", "--shard-size", "nan"],
+        ["merge", "a", "b", "--shard-size", "inf"],
+        ["merge", "a", "b", "--strict=rope"],
+        ["inspect", "base"],
+        ["evaluate"],
+        ["evaluate", "m", "--n", "0"],
+        ["demo"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_wrong_usage_exits_with_two(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -14,11 +14,13 @@ from merging.errors import LINE, MergeError, RecipeError, one_line, shown
         ("two\nlines\tand\r\n  a gap ", "two lines and a gap"),
         ("red \x1b[31m", "red \\x1b[31m"),
         ("zero \0, half \ud800", "zero \\x00, half \\ud800"),
-        ("turned \u202e, a line end \u2028, a tag \U000e0041", 
-         "turned \\u202e, a line end \\u2028, a tag \\U000e0041"),
+        (
+            "turned \u202e, a line end \u2028, a tag \U000e0041",
+            "turned \\u202e, a line end \\u2028, a tag \\U000e0041",
+        ),
         ("", ""),
     ],
-)  # fmt: skip
+)
 def test_a_line_holds_nothing_unseen(text: str, line: str) -> None:
     assert one_line(text) == line
 

@@ -41,9 +41,15 @@ def read(name: str, families: dict[int, Path]) -> recipes.Recipe:
 
 
 RUN = {  # how many layers the result has
-    "00-32layers": 32, "03-32layers": 8, "04-32layers": 55, "05-32layers": 32, "15-32layers": 56,
-    "34-32layers": 32, "56-32layers": 32, "39-6layers": 6,
-}  # fmt: skip
+    "00-32layers": 32,
+    "03-32layers": 8,
+    "04-32layers": 55,
+    "05-32layers": 32,
+    "15-32layers": 56,
+    "34-32layers": 32,
+    "56-32layers": 32,
+    "39-6layers": 6,
+}
 
 
 @pytest.mark.parametrize("name", RUN)

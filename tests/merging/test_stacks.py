@@ -110,10 +110,13 @@ def test_layers_are_called_by_their_stack_where_there_are_several(tmp_path) -> N
 
 def sliced(spans: list[tuple[int, int, float]]) -> dict:
     slices = [
-        {"sources": [{"model": "expert0", "layer_range": [start, stop],
-                      "parameters": {"weight": weight}}]}
+        {
+            "sources": [
+                {"model": "expert0", "layer_range": [start, stop], "parameters": {"weight": weight}}
+            ]
+        }
         for start, stop, weight in spans
-    ]  # fmt: skip
+    ]
     return {"merge_method": "task_arithmetic", "base_model": "base", "slices": slices}
 
 

@@ -122,8 +122,12 @@ def told(guarded: TestClient, **headers: str) -> dict[str, Any]:
 
 
 def test_what_only_a_proxy_may_say_is_taken_away() -> None:
-    said = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https",
-            "x-gradio-server": "http://evil.example", "x-forwarded-prefix": "/x"}  # fmt: skip
+    said = {
+        "x-forwarded-host": "evil.example",
+        "x-forwarded-proto": "https",
+        "x-gradio-server": "http://evil.example",
+        "x-forwarded-prefix": "/x",
+    }
     assert not {*said} & {*told(client(), **said)}
     behind = client("lab.example")
     assert {*said} & {*told(behind, **said)} == {"x-forwarded-proto"}
@@ -202,10 +206,15 @@ def test_streams_pass_piece_by_piece() -> None:
             sent.append(message["body"])
 
     async def receive():
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()  # nothing more comes in
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")],
-             "asgi": {"spec_version": "2.4"}}  # fmt: skip
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "headers": [(b"host", b"localhost")],
+        "asgi": {"spec_version": "2.4"},
+    }
     guarded = Guard(StreamingResponse(counted()), hosts("127.0.0.1"))
     asyncio.run(guarded(scope, receive, send))
     assert sent == [b"one", b"two"]

@@ -49,10 +49,26 @@ def test_what_is_no_address_is_none(text: str) -> None:
     assert address(text) is None
 
 
-KNOWN = ["localhost", "localhost.", "LOCALHOST:1", "127.0.0.1", "127.8.0.1:9", "[::1]:7860",
-         "[::ffff:127.0.0.1]"]  # fmt: skip
-STRANGE = ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "evil-localhost",
-           "192.168.0.7", "0.0.0.0", "[fd00::1]", "127.1", "2130706433"]  # fmt: skip
+KNOWN = [
+    "localhost",
+    "localhost.",
+    "LOCALHOST:1",
+    "127.0.0.1",
+    "127.8.0.1:9",
+    "[::1]:7860",
+    "[::ffff:127.0.0.1]",
+]
+STRANGE = [
+    "evil.example",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "evil-localhost",
+    "192.168.0.7",
+    "0.0.0.0",
+    "[fd00::1]",
+    "127.1",
+    "2130706433",
+]
 
 
 @pytest.mark.parametrize("text", KNOWN)

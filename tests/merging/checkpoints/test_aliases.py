@@ -87,8 +87,11 @@ def test_a_tower_is_never_taken_for_text(tmp_path) -> None:
 
 
 def test_names_that_mean_two_tensors_are_left_alone(tmp_path) -> None:
-    base = {"model.norm.weight": torch.zeros(2), "language_model.norm.weight": torch.zeros(2),
-            "head.weight": torch.zeros(8)}  # fmt: skip
+    base = {
+        "model.norm.weight": torch.zeros(2),
+        "language_model.norm.weight": torch.zeros(2),
+        "head.weight": torch.zeros(8),
+    }
     expert = {"norm.weight": torch.ones(2), "head.weight": torch.ones(8)}
     root, tune = write_model(tmp_path / "base", base), write_model(tmp_path / "a", expert)
     assert [e.name for e in open_family(root, {"a": tune}).merged] == ["head.weight"]

@@ -36,8 +36,18 @@ def raw(folder: Path, header: object, data: bytes = b"", length: int | None = No
     return folder
 
 
-TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-         torch.int16, torch.int8, torch.uint8, torch.bool]  # fmt: skip
+TYPES = [
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.int16,
+    torch.int8,
+    torch.uint8,
+    torch.bool,
+]
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -317,9 +327,17 @@ def test_tensors_lie_where_their_order_says_whatever_the_order_of_the_names(tmp_
     assert read == {"a": [1, 2], "b": [3, 4], "c": [5], "none": []}
 
 
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json",
-                                  "tokenizer_config.json", "chat_template.jinja",
-                                  "model.safetensors.index.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "file",
+    [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "model.safetensors.index.json",
+    ],
+)
 def test_a_fifo_in_place_of_a_file_is_told_at_once(file: str, tmp_path) -> None:
     folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
     (folder / file).unlink(missing_ok=True)
@@ -346,10 +364,22 @@ def test_links_to_nothing_and_files_of_gigabytes_are_named(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shard", ["..", "", "a/../b.safetensors", "/dev/zero", "x" * 5000 + ".safetensors",
-              "a\0.safetensors", "a\n.safetensors", "model.bin", 3, None, ["a"]],
+    "shard",
+    [
+        "..",
+        "",
+        "a/../b.safetensors",
+        "/dev/zero",
+        "x" * 5000 + ".safetensors",
+        "a\0.safetensors",
+        "a\n.safetensors",
+        "model.bin",
+        3,
+        None,
+        ["a"],
+    ],
     ids=lambda shard: str(shard)[:20],
-)  # fmt: skip
+)
 def test_a_shard_is_a_plain_file_of_the_folder(shard: object, tmp_path) -> None:
     folder = write_model(tmp_path / "m", {"a": torch.ones(1)}, shards=2)
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": shard}}
@@ -360,8 +390,9 @@ def test_a_shard_is_a_plain_file_of_the_folder(shard: object, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a": "\\ud800"}'], ids=["deep", "surrogate"])
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json",
-                                  "model.safetensors.index.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer_config.json", "model.safetensors.index.json"]
+)
 def test_objects_that_no_writer_makes_are_refused(file: str, text: str, tmp_path) -> None:
     folder = write_model(tmp_path / "m", {"a": torch.ones(1)})
     (folder / file).write_text(text)
@@ -373,9 +404,11 @@ def test_a_file_that_changed_since_it_was_opened_is_named(tmp_path) -> None:
     model = open_checkpoint(folder, "org/model")
     model.check_unchanged()
     assert sorted(file.name for file in model.stamps) == [
-        "config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
-    ]  # fmt: skip
+    ]
     file = folder / "model-00002-of-00002.safetensors"
     times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
     data = bytearray(file.read_bytes())

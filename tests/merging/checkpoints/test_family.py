@@ -183,8 +183,11 @@ def test_a_leading_part_of_the_names_may_differ(ours: str, theirs: str, tmp_path
 def test_all_float_types_merge_with_each_other(tmp_path) -> None:
     base = llama(0, layers=1, dtype=torch.bfloat16)
     wide = {name: tensor.float() for name, tensor in base.items()}
-    experts = [tuned(wide, 1), {k: v.half() for k, v in tuned(wide, 2).items()},
-               {k: v.double() for k, v in tuned(wide, 3).items()}]  # fmt: skip
+    experts = [
+        tuned(wide, 1),
+        {k: v.half() for k, v in tuned(wide, 2).items()},
+        {k: v.double() for k, v in tuned(wide, 3).items()},
+    ]
     parent = write_family(tmp_path, base, experts)
     result = merged(document("task_arithmetic", 3), parent, tmp_path / "out")
     for name, tensor in result.items():
@@ -225,10 +228,14 @@ def other_names(style: str) -> Tensors:
         "mixture": [MIXTURE.format(i, j) for i in range(2) for j in range(4)]
         + [f"model.layers.{i}.block_sparse_moe.gate.weight" for i in range(2)],
         "gpt2": [f"h.{i}.attn.c_attn.weight" for i in range(3)] + ["wte.weight", "wpe.weight"],
-        "t5": [f"{s}.block.{i}.layer.0.SelfAttention.q.weight" for s in ("encoder", "decoder")
-               for i in range(2)] + ["shared.weight"],
+        "t5": [
+            f"{s}.block.{i}.layer.0.SelfAttention.q.weight"
+            for s in ("encoder", "decoder")
+            for i in range(2)
+        ]
+        + ["shared.weight"],
         "unknown": ["body.a", "body.b.kernel", "x"],
-    }  # fmt: skip
+    }
     return {name: torch.randn(24, 16, generator=generator) for name in names[style]}
 
 
@@ -245,8 +252,12 @@ def test_any_architecture_s_names_merge(style: str, method: str, tmp_path) -> No
 
 @pytest.mark.parametrize("method", ["linear", "ties", "dare_ties", "dppa", "pcb"])
 def test_scalars_and_empty_tensors_take_part(method: str, tmp_path) -> None:
-    base = {"scale": torch.tensor(2.0), "none": torch.empty(0, 4), UP: torch.randn(8, 8),
-            "one": torch.ones(1)}  # fmt: skip
+    base = {
+        "scale": torch.tensor(2.0),
+        "none": torch.empty(0, 4),
+        UP: torch.randn(8, 8),
+        "one": torch.ones(1),
+    }
     expert = {**base, "scale": torch.tensor(3.0), UP: base[UP] + 1, "one": torch.zeros(1)}
     parent = write_family(tmp_path, base, [expert, expert])
     result = merged(document(method, 2), parent, tmp_path / "out")

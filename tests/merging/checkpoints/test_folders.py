@@ -11,8 +11,13 @@ from merging.errors import BadCheckpoint
 from tests.families import llama, write_model
 
 FOLDERS = {
-    "adapter": ({"adapter_config.json": '{"peft_type": "LORA", "base_model_name_or_path": "m"}',
-                 "adapter_model.safetensors": ""}, "a LoRA adapter of m (adapter_config.json)"),
+    "adapter": (
+        {
+            "adapter_config.json": '{"peft_type": "LORA", "base_model_name_or_path": "m"}',
+            "adapter_model.safetensors": "",
+        },
+        "a LoRA adapter of m (adapter_config.json)",
+    ),
     "other adapter": ({"adapter_config.json": '{"peft_type": "IA3"}'}, "an IA3 adapter"),
     "adapter weights": ({"adapter_model.safetensors": ""}, "a LoRA adapter (adapter_model"),
     "gguf": ({"model.Q4_K.gguf": "", "config.json": "{}"}, "GGUF weights (model.Q4_K.gguf)"),
@@ -21,7 +26,7 @@ FOLDERS = {
     "makers'": ({"params.json": "{}", "consolidated.safetensors": ""}, "their makers' own layout"),
     "checkpoints": ({"checkpoint-5/config.json": "{}"}, "it holds checkpoint-5; give one of them"),
     "cache": ({"snapshots/x": ""}, "a folder of the Hub's cache"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", sorted(FOLDERS))

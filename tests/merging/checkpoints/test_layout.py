@@ -68,9 +68,12 @@ def test_experts_of_one_block_have_different_names() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-     "model.layers.0.self_attn.q_proj.bias", "model.layers.0.mlp.experts.down_proj_bias"],
-)  # fmt: skip
+    [
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.0.mlp.experts.down_proj_bias",
+    ],
+)
 def test_biases_are_no_linears_whatever_their_shape(name: str) -> None:
     assert not place(name, SQUARE).is_linear
 
@@ -78,23 +81,31 @@ def test_biases_are_no_linears_whatever_their_shape(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("model.embed_tokens.weight", True), ("lm_head.weight", True),
-        ("transformer.wte.weight", True), ("wte.weight", True), ("shared.weight", True),
-        ("language_model.lm_head.weight", True), ("gpt_neox.embed_in.weight", True),
-        ("embed_out.weight", True), ("transformer.wpe.weight", False),
-        ("model.layers.0.mlp.up_proj.weight", False), ("model.norm.weight", False),
+        ("model.embed_tokens.weight", True),
+        ("lm_head.weight", True),
+        ("transformer.wte.weight", True),
+        ("wte.weight", True),
+        ("shared.weight", True),
+        ("language_model.lm_head.weight", True),
+        ("gpt_neox.embed_in.weight", True),
+        ("embed_out.weight", True),
+        ("transformer.wpe.weight", False),
+        ("model.layers.0.mlp.up_proj.weight", False),
+        ("model.norm.weight", False),
     ],
-)  # fmt: skip
+)
 def test_vocabulary_tensors_are_known_by_name(name: str, expected: bool) -> None:
     assert is_vocabulary(name) is expected
 
 
 def test_blocks_of_two_stacks_are_different_blocks() -> None:
     names = [
-        "decoder.block.0.layer.0.wi.weight", "encoder.block.10.layer.0.wi.weight",
-        "encoder.block.2.layer.0.wi.weight", "encoder.block.2.layer.1.wo.weight",
+        "decoder.block.0.layer.0.wi.weight",
+        "encoder.block.10.layer.0.wi.weight",
+        "encoder.block.2.layer.0.wi.weight",
+        "encoder.block.2.layer.1.wo.weight",
         "decoder.block.0.layer.2.wo.weight",
-    ]  # fmt: skip
+    ]
     assert blocks_of(names).tolist() == [0, 2, 1, 1, 0]  # 2 goes before 10
     assert blocks_of([]).tolist() == []
 
@@ -103,8 +114,10 @@ def test_a_stack_has_its_own_name_and_depth() -> None:
     names = ["model.visual.blocks.3.w", "model.language_model.layers.1.w", "lm_head.weight"]
     found = places(dict.fromkeys(names, SQUARE))
     assert [(p.stack, p.depth, p.title) for p in found.values()] == [
-        ("visual", 4, "visual 3"), ("text", 2, "text 1"), ("", 2, None),
-    ]  # fmt: skip
+        ("visual", 4, "visual 3"),
+        ("text", 2, "text 1"),
+        ("", 2, None),
+    ]
     alone = places({"model.layers.1.w": SQUARE, "lm_head.weight": SQUARE})
     assert [(p.stack, p.depth, p.title) for p in alone.values()] == [("", 2, 1), ("", 2, None)]
     both = places({"model.encoder.layers.5.w": SQUARE, "model.decoder.layers.1.w": SQUARE})
@@ -119,13 +132,19 @@ def test_a_stack_has_its_own_name_and_depth() -> None:
 @pytest.mark.parametrize(
     ("name", "after"),
     [
-        ("model.norm.weight", True), ("lm_head.weight", True), ("transformer.ln_f.bias", True),
-        ("gpt_neox.final_layer_norm.weight", True), ("embed_out.weight", True),
-        ("model.decoder.final_layer_norm.weight", True), ("score.weight", True),
-        ("model.embed_tokens.weight", False), ("transformer.wpe.weight", False),
+        ("model.norm.weight", True),
+        ("lm_head.weight", True),
+        ("transformer.ln_f.bias", True),
+        ("gpt_neox.final_layer_norm.weight", True),
+        ("embed_out.weight", True),
+        ("model.decoder.final_layer_norm.weight", True),
+        ("score.weight", True),
+        ("model.embed_tokens.weight", False),
+        ("transformer.wpe.weight", False),
         ("transformer.word_embeddings_layernorm.weight", False),
-        ("model.visual.norm.weight", False), ("model.decoder.layernorm_embedding.weight", False),
+        ("model.visual.norm.weight", False),
+        ("model.decoder.layernorm_embedding.weight", False),
     ],
-)  # fmt: skip
+)
 def test_what_comes_after_the_layers_is_known_by_name(name: str, after: bool) -> None:
     assert is_after_layers(name) is after

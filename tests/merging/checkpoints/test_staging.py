@@ -37,9 +37,11 @@ def left_behind(out: Path, name: str, *, age_s: float = 3600) -> Path:
 def test_a_folder_belongs_to_its_process_until_that_ends(tmp_path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(out)], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", HOLD, str(out)],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert process.stdout is not None
     folder = Path(process.stdout.readline().strip())
     os.utime(folder, (1, 1))

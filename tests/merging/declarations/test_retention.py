@@ -20,9 +20,14 @@ PART = Kept(1000, 200.0, 190.0, 180, 150, 140, 100)
 def test_causes_by_hand() -> None:
     assert (PART.share_asked, PART.share) == (0.2, 0.1)
     assert PART.causes == pytest.approx(
-        {"shift": -0.01, "rounding": -0.01, "ties": -0.03, "unchanged": -0.01,
-         "amplification": -0.04}
-    )  # fmt: skip
+        {
+            "shift": -0.01,
+            "rounding": -0.01,
+            "ties": -0.03,
+            "unchanged": -0.01,
+            "amplification": -0.04,
+        }
+    )
     assert sum(PART.causes.values()) == pytest.approx(PART.share - PART.share_asked)
 
 

@@ -76,10 +76,24 @@ def test_a_filter_may_be_a_number() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["abc", True, [], [1, "b"], [True], [None], {}, {"filter": "x"}, [{"filter": "x"}],
-     [{"value": 1, "extra": 2}], [{"value": [{"value": 1}]}], [{"value": "x"}], [[1, 2]],
-     [{"value": 1}, 2], {"value": None}],
-)  # fmt: skip
+    [
+        "abc",
+        True,
+        [],
+        [1, "b"],
+        [True],
+        [None],
+        {},
+        {"filter": "x"},
+        [{"filter": "x"}],
+        [{"value": 1, "extra": 2}],
+        [{"value": [{"value": 1}]}],
+        [{"value": "x"}],
+        [[1, 2]],
+        [{"value": 1}, 2],
+        {"value": None},
+    ],
+)
 def test_anything_else_is_refused_in_one_line(value) -> None:
     with pytest.raises(RecipeError) as error:
         chain([value], 1.0, "models: a: weight")
@@ -101,9 +115,17 @@ def test_values_are_those_that_can_be_reached() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0.5, [0.1, 0.2], [{"filter": "a", "value": 1.0}, {"value": 2.0}],
-     [{"filter": "a", "value": [1.0, 2.0]}, {"filter": "b", "value": 3.0}, {"value": [4.0, 5.0]}]],
-)  # fmt: skip
+    [
+        0.5,
+        [0.1, 0.2],
+        [{"filter": "a", "value": 1.0}, {"value": 2.0}],
+        [
+            {"filter": "a", "value": [1.0, 2.0]},
+            {"filter": "b", "value": 3.0},
+            {"value": [4.0, 5.0]},
+        ],
+    ],
+)
 def test_the_plain_value_gives_the_same_schedule_back(value) -> None:
     schedule = chain([value], 1.0, "w")
     assert schedule.to_yaml() == value
@@ -116,11 +138,16 @@ RULES = [{"layers": [0, 2], "value": [1, 3]}, {"layers": [2, 5], "filter": "mlp"
 @pytest.mark.parametrize(
     ("tensor", "layer", "layers", "value"),
     [
-        (Q, 0, 5, 1.0), (Q, 1, 5, 3.0), (Q, 2, 5, 0.5), ("model.layers.2.mlp.w", 2, 5, 7.0),
-        ("model.embed_tokens.weight", None, 5, 1.0), (NORM, None, 5, 0.5), (NORM, None, 2, 1.0),
+        (Q, 0, 5, 1.0),
+        (Q, 1, 5, 3.0),
+        (Q, 2, 5, 0.5),
+        ("model.layers.2.mlp.w", 2, 5, 7.0),
+        ("model.embed_tokens.weight", None, 5, 1.0),
+        (NORM, None, 5, 0.5),
+        (NORM, None, 2, 1.0),
         ("visual.blocks.4.mlp.w", 4, 9, 2.0),  # no layer of the text: halfway up the tower
     ],
-)  # fmt: skip
+)
 def test_a_rule_may_hold_for_some_layers(tensor, layer, layers, value) -> None:
     schedule = chain([RULES, 0.5], 9.0, "weight")
     assert schedule.at(tensor, layer, layers) == value

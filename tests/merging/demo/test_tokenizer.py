@@ -31,8 +31,11 @@ def test_a_word_to_reverse_is_read_letter_by_letter(tokenizer, prompt: str) -> N
 
 def test_number_words_and_instructions_are_single_tokens(tokenizer) -> None:
     assert tokenizer.tokenize("trescientos cuarenta y siete") == [
-        "trescientos", " cuarenta", " y", " siete",
-    ]  # fmt: skip
+        "trescientos",
+        " cuarenta",
+        " y",
+        " siete",
+    ]
     assert tokenizer.tokenize("What is 37?") == ["What", " is", " 3", "7", "?"]
 
 

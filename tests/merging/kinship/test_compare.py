@@ -123,8 +123,9 @@ def test_templates_that_only_an_expert_has_by_name_are_told(parent) -> None:
     (parent / "expert1" / "additional_chat_templates" / "tool_use.jinja").write_text(CHAT)
     (problem,) = found(parent)
     assert (problem.severity, problem.message) == (
-        "note", "the base has no chat template called tool_use, expert1 has; the result has none"
-    )  # fmt: skip
+        "note",
+        "the base has no chat template called tool_use, expert1 has; the result has none",
+    )
 
 
 def test_a_base_without_a_tokenizer_names_who_has_one(parent) -> None:
@@ -191,23 +192,53 @@ def configs(base: Mapping, expert: Mapping, parent: Path) -> list[Problem]:
 SAME = [
     ({"rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 500000, "rope_type": "default"}}),
     ({}, {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}}),
-    ({"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 1e4},
-     {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
-    ({"text_config": {"rope_theta": 1e6, "rope_local_base_freq": 1e4}},
-     {"text_config": {"rope_parameters": {"full_attention": {"rope_theta": 1e6},
-                                          "sliding_attention": {"rope_theta": 1e4}}}}),
-    ({"dtype": "float32", "use_cache": True, "transformers_version": "5.1", "_name_or_path": "a"},
-     {"torch_dtype": "bfloat16", "use_cache": False, "attention_dropout": 0.1}),
-    ({}, {"attention_bias": False, "mlp_bias": False, "sliding_window": None, "head_dim": 16,
-          "layer_types": ["full_attention"], "tie_word_embeddings": False}),
+    (
+        {"rope_scaling": {"type": "linear", "factor": 4.0}, "rope_theta": 1e4},
+        {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+    ),
+    (
+        {"text_config": {"rope_theta": 1e6, "rope_local_base_freq": 1e4}},
+        {
+            "text_config": {
+                "rope_parameters": {
+                    "full_attention": {"rope_theta": 1e6},
+                    "sliding_attention": {"rope_theta": 1e4},
+                }
+            }
+        },
+    ),
+    (
+        {
+            "dtype": "float32",
+            "use_cache": True,
+            "transformers_version": "5.1",
+            "_name_or_path": "a",
+        },
+        {"torch_dtype": "bfloat16", "use_cache": False, "attention_dropout": 0.1},
+    ),
+    (
+        {},
+        {
+            "attention_bias": False,
+            "mlp_bias": False,
+            "sliding_window": None,
+            "head_dim": 16,
+            "layer_types": ["full_attention"],
+            "tie_word_embeddings": False,
+        },
+    ),
     ({"rms_norm_eps": 1e-5}, {"rms_norm_eps": 9.999999747378752e-06}),
-    ({"num_attention_heads": 4, "rms_norm_eps": 1e-6},
-     {"num_attention_heads": 4, "num_key_value_heads": 4, "rms_norm_eps": 1e-6}),
+    (
+        {"num_attention_heads": 4, "rms_norm_eps": 1e-6},
+        {"num_attention_heads": 4, "num_key_value_heads": 4, "rms_norm_eps": 1e-6},
+    ),
     ({"use_sliding_window": False, "sliding_window": 9}, {"sliding_window": None}),
     ({"id2label": {"0": "no", "1": "yes"}}, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}),
-    ({"pad_token_id": 1, "dropout_rate": 0.1, "mask_time_prob": 0.1, "forced_eos_token_id": 2},
-     {"pad_token_id": 0, "dropout_rate": 0.2, "mask_time_prob": 0.2, "forced_eos_token_id": 3}),
-]  # fmt: skip
+    (
+        {"pad_token_id": 1, "dropout_rate": 0.1, "mask_time_prob": 0.1, "forced_eos_token_id": 2},
+        {"pad_token_id": 0, "dropout_rate": 0.2, "mask_time_prob": 0.2, "forced_eos_token_id": 3},
+    ),
+]
 
 
 @pytest.mark.parametrize(("base", "expert"), SAME)
@@ -217,34 +248,66 @@ def test_the_same_settings_in_two_spellings_say_nothing(base, expert, tmp_path) 
 
 
 DIFFERENT = [
-    ({"rope_theta": 1e4}, {"rope_parameters": {"rope_theta": 1e6}}, "warning",
-     "rope_parameters.rope_theta: 1000000.0, the base 10000.0"),
+    (
+        {"rope_theta": 1e4},
+        {"rope_parameters": {"rope_theta": 1e6}},
+        "warning",
+        "rope_parameters.rope_theta: 1000000.0, the base 10000.0",
+    ),
     ({}, {"rope_scaling": {"type": "linear", "factor": 4.0}}, "warning", "'factor': 4.0"),
-    ({"text_config": {"sliding_window": 8}}, {"text_config": {}}, "warning",
-     "text_config.sliding_window: null, the base 8"),
-    ({"layer_types": ["sliding_attention"]}, {"layer_types": ["full_attention"]}, "warning",
-     "layer_types: ['full_attention'], the base ['sliding_attention']"),
-    ({"model_type": "xlm-roberta", "pad_token_id": 1},
-     {"model_type": "xlm-roberta", "pad_token_id": 0}, "warning", "pad_token_id: 0, the base 1"),
+    (
+        {"text_config": {"sliding_window": 8}},
+        {"text_config": {}},
+        "warning",
+        "text_config.sliding_window: null, the base 8",
+    ),
+    (
+        {"layer_types": ["sliding_attention"]},
+        {"layer_types": ["full_attention"]},
+        "warning",
+        "layer_types: ['full_attention'], the base ['sliding_attention']",
+    ),
+    (
+        {"model_type": "xlm-roberta", "pad_token_id": 1},
+        {"model_type": "xlm-roberta", "pad_token_id": 0},
+        "warning",
+        "pad_token_id: 0, the base 1",
+    ),
     ({"hidden_act": "silu"}, {"hidden_act": "gelu"}, "warning", "hidden_act: gelu, the base silu"),
     ({}, {"attention_bias": True}, "warning", "attention_bias: true, the base false"),
-    ({"max_position_embeddings": 64}, {"max_position_embeddings": 128}, "warning",
-     "max_position_embeddings: 128, the base 64; a limit"),
+    (
+        {"max_position_embeddings": 64},
+        {"max_position_embeddings": 128},
+        "warning",
+        "max_position_embeddings: 128, the base 64; a limit",
+    ),
     ({}, {"made_up": 3}, "note", "made_up: 3 in expert alone"),
     ({"made_up": 2}, {"made_up": 3}, "warning", "it may change what the weights compute"),
     ({"norm_eps": 1e-5}, {"norm_eps": 1e-6}, "warning", "it changes what the weights compute"),
     ({"tie_word_embeddings": True}, {}, "warning", "tie_word_embeddings: false, the base true"),
-    ({"id2label": {"0": "no", "1": "yes"}}, {"id2label": {"0": "yes", "1": "no"}}, "warning",
-     "the classifier's rows stand for other labels"),
-    ({"num_hidden_layers": 2}, {"num_hidden_layers": 3}, "error",
-     "expert has 3 layers, the base 2 (num_hidden_layers)"),
+    (
+        {"id2label": {"0": "no", "1": "yes"}},
+        {"id2label": {"0": "yes", "1": "no"}},
+        "warning",
+        "the classifier's rows stand for other labels",
+    ),
+    (
+        {"num_hidden_layers": 2},
+        {"num_hidden_layers": 3},
+        "error",
+        "expert has 3 layers, the base 2 (num_hidden_layers)",
+    ),
     ({"num_hidden_layers": 2}, {"num_hidden_layers": 10**400}, "error", "expert has 1000000"),
-    ({"text_config": {"num_attention_heads": 8}}, {"num_attention_heads": 4}, "error",
-     "expert has 4 attention heads, the base 8 (text_config.num_attention_heads)"),
+    (
+        {"text_config": {"num_attention_heads": 8}},
+        {"num_attention_heads": 4},
+        "error",
+        "expert has 4 attention heads, the base 8 (text_config.num_attention_heads)",
+    ),
     ({"num_key_value_heads": 2}, {"num_key_value_heads": 4}, "error", "4 key-value heads"),
     ({"hidden_size": 64}, {"hidden_size": 32}, "error", "expert has 32 hidden units, the base 64"),
     ({"model_type": "llama"}, {"model_type": "qwen2"}, "error", "model_type qwen2, the base llama"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("base", "expert", "severity", "words"), DIFFERENT)

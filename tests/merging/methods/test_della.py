@@ -27,9 +27,14 @@ def probabilities(delta: torch.Tensor, density: float, epsilon: float) -> torch.
 
 
 def prune(
-    delta: torch.Tensor, first: int, keys: tuple[int, int], *, density: float, epsilon: float,
+    delta: torch.Tensor,
+    first: int,
+    keys: tuple[int, int],
+    *,
+    density: float,
+    epsilon: float,
     by_probability: bool = False,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     if density >= 1:
         return delta
     if density <= 0:

@@ -53,9 +53,13 @@ def test_a_merge_follows_the_six_steps(density, outliers, tmp_path) -> None:
     expert = tuned(base, 1)
     parent = write_family(tmp_path, base, [expert])
     parameters = {
-        "density": density, "amplification": [1.0], "density_shift": 0.05,
-        "layer_outlier": outliers[0], "linear_outlier": outliers[1], "tie_rule": "drop",
-    }  # fmt: skip
+        "density": density,
+        "amplification": [1.0],
+        "density_shift": 0.05,
+        "layer_outlier": outliers[0],
+        "linear_outlier": outliers[1],
+        "tie_rule": "drop",
+    }
     result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
     deltas = linears(base, expert)
     rho = reference_densities(deltas, 1 - density, 0.05, *outliers)
@@ -97,9 +101,18 @@ def test_densities_add_both_offsets() -> None:
 
 @pytest.mark.parametrize(
     ("numel", "rho", "rank"),
-    [(100, 0.1, 90), (100, 0.105, 89), (7, 0.5, 3), (100, 1.0, -1), (100, 1.7, -1),
-     (100, 0.0, 100), (100, -0.3, 100), (0, 0.5, 0), (1, 0.5, 0)],
-)  # fmt: skip
+    [
+        (100, 0.1, 90),
+        (100, 0.105, 89),
+        (7, 0.5, 3),
+        (100, 1.0, -1),
+        (100, 1.7, -1),
+        (100, 0.0, 100),
+        (100, -0.3, 100),
+        (0, 0.5, 0),
+        (1, 0.5, 0),
+    ],
+)
 def test_the_rank_of_the_cut(numel: int, rho: float, rank: int) -> None:
     assert cut_rank(numel, rho) == rank
 
@@ -117,8 +130,12 @@ def test_unpruned_tensors_are_scaled_as_asked(scale, factor, tmp_path) -> None:
     parent = write_family(tmp_path, base, [expert])
     parameters = {"amplification": [0.5, 2.5], "scale_dense": scale}
     result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
-    for name in ("model.embed_tokens.weight", "lm_head.weight", "model.norm.weight",
-                 "model.layers.1.input_layernorm.weight"):  # fmt: skip
+    for name in (
+        "model.embed_tokens.weight",
+        "lm_head.weight",
+        "model.norm.weight",
+        "model.layers.1.input_layernorm.weight",
+    ):
         expected = base[name] + (expert[name] - base[name]) * factor
         assert torch.equal(result[name], expected), name
 
@@ -171,8 +188,9 @@ def test_any_number_of_partitions_merges(partitions: int, tmp_path) -> None:
     parent = write_family(tmp_path, base, [tuned(base, 1)])
     parameters = {"density": 0.4, "amplification": [1.0] * partitions}
     result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
-    once = merged(document("dppa", 1, {"density": 0.4, "amplification": [1.0]}), parent,
-                  tmp_path / "once")  # fmt: skip
+    once = merged(
+        document("dppa", 1, {"density": 0.4, "amplification": [1.0]}), parent, tmp_path / "once"
+    )
     assert all(torch.equal(result[name], once[name]) for name in once)
 
 
@@ -300,8 +318,11 @@ def test_densities_pushed_below_zero_keep_nothing(density: float, tmp_path) -> N
     expert = tuned(base, 1)
     parent = write_family(tmp_path, base, [expert])
     parameters = {
-        "density": density, "density_shift": 0.2, "amplification": [1.0], "tie_rule": "drop",
-    }  # fmt: skip
+        "density": density,
+        "density_shift": 0.2,
+        "amplification": [1.0],
+        "tie_rule": "drop",
+    }
     result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
     rho = reference_densities(linears(base, expert), 1 - density, 0.2, 3.0, 5.0)
     assert min(rho.values()) < 0
@@ -316,8 +337,11 @@ def test_densities_pushed_above_one_keep_everything(density: float, tmp_path) ->
     expert = tuned(base, 1)
     parent = write_family(tmp_path, base, [expert])
     parameters = {
-        "density": density, "density_shift": 0.2, "amplification": [1.0], "tie_rule": "drop",
-    }  # fmt: skip
+        "density": density,
+        "density_shift": 0.2,
+        "amplification": [1.0],
+        "tie_rule": "drop",
+    }
     result = merged(document("dppa", 1, parameters), parent, tmp_path / "out")
     rho = reference_densities(linears(base, expert), 1 - density, 0.2, 3.0, 5.0)
     assert max(rho.values()) > 1
@@ -336,8 +360,11 @@ def test_density_one_without_shift_keeps_everything(tmp_path) -> None:
 
 
 def test_a_linear_of_one_entry_and_an_empty_one_merge(tmp_path) -> None:
-    base = {LINEAR.format(0, "up"): torch.randn(8, 8), LINEAR.format(0, "gate"): torch.zeros(1, 1),
-            LINEAR.format(0, "down"): torch.zeros(0, 8)}  # fmt: skip
+    base = {
+        LINEAR.format(0, "up"): torch.randn(8, 8),
+        LINEAR.format(0, "gate"): torch.zeros(1, 1),
+        LINEAR.format(0, "down"): torch.zeros(0, 8),
+    }
     expert = {name: tensor + 1.0 for name, tensor in base.items()}
     parent = write_family(tmp_path, base, [expert])
     result = merged(document("dppa", 1), parent, tmp_path / "out")

@@ -109,9 +109,15 @@ def test_limits(merge) -> None:
 
 @pytest.mark.parametrize(
     ("directions", "experts", "fraction", "expected"),
-    [(10, 2, 0.8, (8, 1)), (576, 3, 0.8, (459, 39)), (4, 3, 0.5, (1, 1)), (2, 3, 0.0, (2, 0)),
-     (5, 2, 1.0, (5, 0)), (3, 2, 0.0, (1, 1))],
-)  # fmt: skip
+    [
+        (10, 2, 0.8, (8, 1)),
+        (576, 3, 0.8, (459, 39)),
+        (4, 3, 0.5, (1, 1)),
+        (2, 3, 0.0, (2, 0)),
+        (5, 2, 1.0, (5, 0)),
+        (3, 2, 0.0, (1, 1)),
+    ],
+)
 def test_directions_are_shared_out(directions, experts, fraction, expected) -> None:
     assert iso.split(directions, experts, fraction) == expected
     assert expected[0] + experts * expected[1] == directions

@@ -83,9 +83,8 @@ def test_one_expert_at_weight_one_is_the_expert(method: str, tmp_path) -> None:
 def test_strength_scales_the_change_and_zero_gives_the_base(tmp_path) -> None:
     delta = [0.5, -1.0, 0.25]
     recipe = {"lambda": 2.0}
-    assert merged_one(tmp_path, "task_arithmetic", [0.0] * 3, [delta], None, recipe).tolist() == [
-        1.0, -2.0, 0.5,
-    ]  # fmt: skip
+    change = merged_one(tmp_path, "task_arithmetic", [0.0] * 3, [delta], None, recipe)
+    assert change.tolist() == [1.0, -2.0, 0.5]
     recipe = {"lambda": 0.0}
     change = merged_one(tmp_path, "task_arithmetic", [1.0, 2.0, 3.0], [delta], None, recipe)
     assert change.abs().max() == 0

@@ -91,8 +91,10 @@ def test_equal_changes_have_no_variance(merged) -> None:
 
 def test_the_order_of_the_models_makes_no_variance_larger() -> None:
     row = torch.tensor([0.1, -0.3, 0.7])
-    values = [variance([row[i : i + 1], row[j : j + 1], row[k : k + 1]]).item()
-              for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 1, 0), (2, 0, 1))]  # fmt: skip
+    values = [
+        variance([row[i : i + 1], row[j : j + 1], row[k : k + 1]]).item()
+        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 1, 0), (2, 0, 1))
+    ]
     assert values == [values[0]] * 4
 
 

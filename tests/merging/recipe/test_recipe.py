@@ -364,9 +364,13 @@ def test_a_recipe_that_lists_only_its_base_is_remarked_on() -> None:
 
 def test_build_takes_plain_values(tmp_path) -> None:
     recipe = build(
-        method="dppa", base="b", models=[("x", {"density": 0.1}), ("y", {})],
-        parameters={"density_shift": 0.0}, dtype="float16", folder=tmp_path,
-    )  # fmt: skip
+        method="dppa",
+        base="b",
+        models=[("x", {"density": 0.1}), ("y", {})],
+        parameters={"density_shift": 0.0},
+        dtype="float16",
+        folder=tmp_path,
+    )
     assert [s.density.constant for s in recipe.sources] == [0.1, 0.2]
     assert (recipe.dtype, recipe.folder) == ("float16", tmp_path)
 
@@ -530,9 +534,22 @@ def test_a_seed_is_a_whole_number(seed) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "3", "[1, 2]", "just words", "a: [1", "a: b: c", "\x00", "a: &x [*x", "--- 1\n--- 2",
-     "a: !!python/object:os.system {}", "model: 2001-99-99", "[" * 5000, "\t- a"],
-)  # fmt: skip
+    [
+        "",
+        "3",
+        "[1, 2]",
+        "just words",
+        "a: [1",
+        "a: b: c",
+        "\x00",
+        "a: &x [*x",
+        "--- 1\n--- 2",
+        "a: !!python/object:os.system {}",
+        "model: 2001-99-99",
+        "[" * 5000,
+        "\t- a",
+    ],
+)
 def test_text_that_is_no_recipe_is_refused(text: str) -> None:
     assert refused(text)
 
@@ -589,9 +606,12 @@ def recipes(draw) -> Recipe:
             values["amplification"] = draw(st.lists(SHARE, min_size=1, max_size=4))
         models.append((f"expert {index}", values))
     return build(
-        method=method, base="the base", models=models, parameters=parameters,
+        method=method,
+        base="the base",
+        models=models,
+        parameters=parameters,
         dtype=draw(st.sampled_from([None, "float32", "bfloat16", "float16"])),
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=150, deadline=None)

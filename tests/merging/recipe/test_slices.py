@@ -37,39 +37,54 @@ FORMS = {
         "ties", [source("a", 0, 8, weight=FILTERED), source("base", 0, 8)], base_model="base"
     ),
     "slices of whole models": sliced(
-        "ties", [source("a", 0, 8, weight=[0, 1])], [source("a", 8, 12, weight=2)],
-        base_model="base", parameters={"density": [0.1, 0.9], "lambda": 0.7},
+        "ties",
+        [source("a", 0, 8, weight=[0, 1])],
+        [source("a", 8, 12, weight=2)],
+        base_model="base",
+        parameters={"density": [0.1, 0.9], "lambda": 0.7},
     ),
     "values on every level": sliced(
         "dare_ties",
-        {"sources": [source("a", 0, 4, weight=FILTERED), source("b", 0, 4)],
-         "parameters": {"density": [{"filter": "attn", "value": 0.3}], "lambda": 2}},
+        {
+            "sources": [source("a", 0, 4, weight=FILTERED), source("b", 0, 4)],
+            "parameters": {"density": [{"filter": "attn", "value": 0.3}], "lambda": 2},
+        },
         [source("a", 2, 6), source("b", 2, 6, weight=[1, 2, 3], density=0.2)],
-        base_model="base", parameters={"density": [0.5, 0.7], "weight": 0.4, "lambda": [0, 1]},
+        base_model="base",
+        parameters={"density": [0.5, 0.7], "weight": 0.4, "lambda": [0, 1]},
     ),
     "a slice that lacks a model": sliced(
-        "ties", [source("a", 0, 4), source("b", 0, 4, weight=[0, 1])], [source("b", 2, 6)],
-        base_model="base", parameters={"density": [0.3, 0.6]},
+        "ties",
+        [source("a", 0, 4), source("b", 0, 4, weight=[0, 1])],
+        [source("b", 2, 6)],
+        base_model="base",
+        parameters={"density": [0.3, 0.6]},
     ),
     "bases of their own": sliced(
         "task_arithmetic",
         [source("a", 0, 4), source("base", 2, 6)],
         {"sources": [source("a", 6, 8)], "base_model": "b"},
-        base_model="base", tokenizer_source="a",
+        base_model="base",
+        tokenizer_source="a",
     ),
     "a base that one slice lists": sliced(
-        "linear", [source("base", 0, 4, weight=3), source("a", 0, 4)], [source("a", 2, 6)],
+        "linear",
+        [source("base", 0, 4, weight=3), source("a", 0, 4)],
+        [source("a", 2, 6)],
         base_model="base",
     ),
     "rules with layers of their own": sliced(
-        "ties", [source("a", 0, 4, weight=[{"layers": [1, 3], "value": 2}, {"value": 1}])],
-        [source("a", 0, 4)], base_model="base",
+        "ties",
+        [source("a", 0, 4, weight=[{"layers": [1, 3], "value": 2}, {"value": 1}])],
+        [source("a", 0, 4)],
+        base_model="base",
     ),
     "a module": {
-        "merge_method": "ties", "base_model": "base",
+        "merge_method": "ties",
+        "base_model": "base",
         "modules": {"text_decoder": {"slices": [{"sources": [source("a", 0, 4)]}]}},
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
@@ -94,8 +109,11 @@ def test_the_models_at_one_place_of_the_slices_are_one_of_the_merge() -> None:
 
 
 def test_models_in_another_order_are_the_same_models() -> None:
-    one = sliced("linear", [source("a", 0, 2, weight=1), source("b", 0, 2, weight=3)],
-                 [source("b", 1, 3, weight=3), source("a", 1, 3, weight=1)])  # fmt: skip
+    one = sliced(
+        "linear",
+        [source("a", 0, 2, weight=1), source("b", 0, 2, weight=3)],
+        [source("b", 1, 3, weight=3), source("a", 1, 3, weight=1)],
+    )
     recipe = from_mapping(one)
     assert [source.model for source in recipe.sources] == ["a", "b"]
     assert [source.weight.constant for source in recipe.sources] == [1, 3]
@@ -151,18 +169,28 @@ def test_what_mergekit_never_uses_is_noted() -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (sliced("ties", [source("a", 0, 4), source("b", 2, 6)], base_model="c"),
-         ["slices[0]", "[0, 4] and [2, 6]", "list the base c"]),
-        (sliced("ties", [source("a", 0, 4), source("./a", 0, 4)], base_model="c"),
-         ["slices[0]", "a is listed twice"]),
+        (
+            sliced("ties", [source("a", 0, 4), source("b", 2, 6)], base_model="c"),
+            ["slices[0]", "[0, 4] and [2, 6]", "list the base c"],
+        ),
+        (
+            sliced("ties", [source("a", 0, 4), source("./a", 0, 4)], base_model="c"),
+            ["slices[0]", "a is listed twice"],
+        ),
         (sliced("ties", *[[source("a", 0, 1)]] * 257, base_model="c"), ["257", "256"]),
-        (sliced("ties", [source("a", 0, 4)], [source("a", 0, 4, normalize=True)], base_model="c"),
-         ["a", "normalize", "whole recipe"]),
+        (
+            sliced(
+                "ties", [source("a", 0, 4)], [source("a", 0, 4, normalize=True)], base_model="c"
+            ),
+            ["a", "normalize", "whole recipe"],
+        ),
         (sliced("ties", [source("a", 0, 4)]), ["base_model"]),
-        ({"merge_method": "ties", "base_model": "b", "modules": {"vision_tower": {}}},
-         ["vision_tower", "images", "default"]),
+        (
+            {"merge_method": "ties", "base_model": "b", "modules": {"vision_tower": {}}},
+            ["vision_tower", "images", "default"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_slices_is_one_line(document: dict, words: list[str]) -> None:
     with pytest.raises(RecipeError) as error:
         from_mapping(document)

@@ -29,19 +29,27 @@ def sliced(**keys: object) -> dict:
         (document("ties", [{"dtype": "bfloat16"}]), ["expert0", "'dtype'", "merge_method:"]),
         (document("ties", 2, {"lamda": 0.5}), ["'lamda'", "did you mean lambda?"]),
         (document("ties", 2, dtpye="bfloat16"), ["'dtpye'", "did you mean dtype?"]),
-        ({**document("ties", 1), "models": [{"model": "a", "weight": 1}]},
-         ["models[0]", "'weight'", "under parameters:"]),
+        (
+            {**document("ties", 1), "models": [{"model": "a", "weight": 1}]},
+            ["models[0]", "'weight'", "under parameters:"],
+        ),
         (sliced(weight=1), ["slices[0]", "'weight'", "under parameters:"]),
         (sliced(layer_range=[0, 4]), ["slices[0]", "'layer_range'", "under sources:"]),
         (sliced(dtype="float16"), ["slices[0]", "'dtype'", "merge_method:"]),
-        (sliced(sources=[{**SLICE["sources"][0], "weight": 1}]),
-         ["slices[0]", "'weight'", "under parameters:"]),
-        (sliced(sources=[{**SLICE["sources"][0], "layers": 1}]),
-         ["slices[0]", "'layers'", "layer_range"]),
-        ({"merge_method": "linear", "modules": {"default": {**SLICE, "models": ["a"]}}},
-         ["modules: default", "'sources'", "slice"]),
+        (
+            sliced(sources=[{**SLICE["sources"][0], "weight": 1}]),
+            ["slices[0]", "'weight'", "under parameters:"],
+        ),
+        (
+            sliced(sources=[{**SLICE["sources"][0], "layers": 1}]),
+            ["slices[0]", "'layers'", "layer_range"],
+        ),
+        (
+            {"merge_method": "linear", "modules": {"default": {**SLICE, "models": ["a"]}}},
+            ["modules: default", "'sources'", "slice"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_stray_key_is_one_line_that_says_where_it_belongs(recipe: dict, words: list[str]) -> None:
     with pytest.raises(RecipeError) as error:
         from_mapping(recipe)

@@ -155,7 +155,7 @@ LOOP = {**BETWEEN, "models": ["second"]}
         (text_of((None, OVER), ("../second", DOUBLED)), ["name", "../second"]),
         ("---\n".join(["{merge_method: linear, models: [base]}\n"] * 65), ["document 65", "64"]),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_among_stages_is_one_line(text: str, words: list[str], parent) -> None:
     with pytest.raises(RecipeError) as error:
         recipes.parse(text, parent)

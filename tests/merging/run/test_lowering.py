@@ -36,9 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(folder: Path, variant: str = "pairwise") -> recipes.Recipe:
     return recipes.build(
-        method="pcb", base="base", models=[("a", {}), ("b", {})],
-        parameters={"density": 0.2, "variant": variant}, folder=folder,
-    )  # fmt: skip
+        method="pcb",
+        base="base",
+        models=[("a", {}), ("b", {})],
+        parameters={"density": 0.2, "variant": variant},
+        folder=folder,
+    )
 
 
 def prepared(recipe: recipes.Recipe, kind: type[Stream]) -> tuple[object, int]:

@@ -163,11 +163,18 @@ def test_stopped_or_not_finite_leaves_nothing(parent, tmp_path) -> None:
 def test_a_stack_of_slices_is_refused(parent, tmp_path) -> None:
     with pytest.raises(MergeError, match=r"made of slices.*task: 1, 2"):
         recipe = {
-            "merge_method": "emr", "base_model": "base", "parameters": {"container": True},
-            "slices": [{"sources": [
-                {"model": name, "layer_range": [0, 1]} for name in ("expert0", "expert1")
-            ]}] * 2,
-        }  # fmt: skip
+            "merge_method": "emr",
+            "base_model": "base",
+            "parameters": {"container": True},
+            "slices": [
+                {
+                    "sources": [
+                        {"model": name, "layer_range": [0, 1]} for name in ("expert0", "expert1")
+                    ]
+                }
+            ]
+            * 2,
+        }
         merge(recipes.from_mapping(recipe, parent), tmp_path / "out", device="cpu")
 
 

@@ -170,8 +170,9 @@ def test_a_linear_of_zeros_stays_finite(method: str, tmp_path) -> None:
 @pytest.mark.parametrize("method", ["magnitude", "ties", "dare_linear", "dare_ties", "dppa"])
 @pytest.mark.parametrize("density", [0.0, 1e-9, 1.0])
 def test_the_ends_of_the_density(method: str, density: float, parent, tmp_path) -> None:
-    parameters = {"density": density, "density_shift": 0.0} if method == "dppa" else {
-        "density": density}  # fmt: skip
+    parameters = (
+        {"density": density, "density_shift": 0.0} if method == "dppa" else {"density": density}
+    )
     result = merged(document(method, 1, parameters), parent, tmp_path / "out")
     base, expert = load_model(parent / "base"), load_model(parent / "expert0")
     for name, tensor in result.items():
@@ -228,8 +229,9 @@ def test_drift_is_the_relative_change_per_layer(parent, tmp_path) -> None:
     base, after = load_model(parent / "base"), load_model(tmp_path / "out")
     assert list(result.drift) == [0, 1, None]
     for layer, drift in result.drift.items():
-        names = [n for n in base if (f"layers.{layer}." in n if layer is not None else
-                                     "layers" not in n)]  # fmt: skip
+        names = [
+            n for n in base if (f"layers.{layer}." in n if layer is not None else "layers" not in n)
+        ]
         changed = sum(((after[n] - base[n]).double() ** 2).sum() for n in names)
         squared = sum((base[n].double() ** 2).sum() for n in names)
         assert drift == pytest.approx((changed / squared).sqrt().item(), rel=1e-5)
@@ -591,9 +593,10 @@ def test_a_slice_is_compared_with_the_bases_layers(tmp_path) -> None:
     parent = write_family(tmp_path, base, [tuned(base, 1)])
     layers = {"layer_range": [0, 2]}
     recipe = {
-        "merge_method": "task_arithmetic", "base_model": "base",
+        "merge_method": "task_arithmetic",
+        "base_model": "base",
         "slices": [{"sources": [{"model": "base", **layers}, {"model": "expert0", **layers}]}],
-    }  # fmt: skip
+    }
     assert check(recipes.from_mapping(recipe, parent)).ok
 
 

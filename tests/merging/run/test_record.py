@@ -20,14 +20,25 @@ from tests.families import document, load_model, small_family
 
 SMALL = {"layers": 1, "hidden": 16, "kv": 8, "inner": 24, "vocab": 20}
 BESIDE = {
-    "tokenizer.json": "{}", "tokenizer_config.json": '{"chat": 1}', "generation_config.json": "{}",
-    "special_tokens_map.json": "{}", "chat_template.jinja": "{{ messages }}", "merges.txt": "a b",
-    "vocab.txt": "a", "tokenizer.model": "binary", "LICENSE": "free",
-}  # fmt: skip
+    "tokenizer.json": "{}",
+    "tokenizer_config.json": '{"chat": 1}',
+    "generation_config.json": "{}",
+    "special_tokens_map.json": "{}",
+    "chat_template.jinja": "{{ messages }}",
+    "merges.txt": "a b",
+    "vocab.txt": "a",
+    "tokenizer.model": "binary",
+    "LICENSE": "free",
+}
 NOT_COPIED = {
-    "pytorch_model.bin.index.json": "{}", "pytorch_model.bin": "", "adapter_config.json": "{}",
-    "modeling.py": "import os", "README.md": "# the base", "scores.json": "{}", "notes.txt": "",
-}  # fmt: skip
+    "pytorch_model.bin.index.json": "{}",
+    "pytorch_model.bin": "",
+    "adapter_config.json": "{}",
+    "modeling.py": "import os",
+    "README.md": "# the base",
+    "scores.json": "{}",
+    "notes.txt": "",
+}
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def notes(parent: Path, sketches: Path, method: str, parameters: dict) -> list[s
         ({"density": 0.8}, "about 40 % are kept: the other"),
         ({"density": 0.2}, None),
     ],
-)  # fmt: skip
+)
 def test_what_will_be_kept_is_told_where_a_scan_knows(parameters, said, parent, tmp_path) -> None:
     sketches = tmp_path / "sketches"
     scan(open_recipe(from_mapping(document("dppa", 1), parent)), cache=sketches)

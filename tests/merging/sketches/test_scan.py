@@ -81,22 +81,42 @@ def test_statistics_are_those_of_the_deltas(dtype, tmp_path, engine) -> None:
 
 def test_a_change_falls_into_the_bin_of_its_exponent_and_three_bits(tmp_path, engine) -> None:
     bins = {  # 8 * (exponent + 40) + the eighth of the octave
-        2.0**-40: 0, 1e-13: 0, 1e-45: 0,
+        2.0**-40: 0,
+        1e-13: 0,
+        1e-45: 0,
         1e-9: 80,  # 1.07 * 2**-30
         3.3e-4: 226,  # 1.35 * 2**-12: the third eighth
         0.001: 240,  # 1.02 * 2**-10
-        0.4999: 311, 0.5: 312, -0.53125: 312, 0.5625: 313, 1.0: 320, 1.1249999: 320, -1.125: 321,
+        0.4999: 311,
+        0.5: 312,
+        -0.53125: 312,
+        0.5625: 313,
+        1.0: 320,
+        1.1249999: 320,
+        -1.125: 321,
         7.7: 343,  # 1.925 * 2**2: the last eighth
-        65535.0: 447, 65536.0: 447, 1e15: 447,
-    }  # fmt: skip
+        65535.0: 447,
+        65536.0: 447,
+        1e15: 447,
+    }
     name = "model.layers.0.mlp.up_proj.weight"
     changes = torch.tensor([[*bins, 0.0]])
     parent = write_family(tmp_path, {name: torch.zeros_like(changes)}, [{name: changes}])
     sketch = scan(family_of(parent, experts=1), engine=engine)
     counts = sketch.counts[0, 0]
     assert {int(index): int(counts[index]) for index in counts.nonzero()[0]} == {
-        0: 3, 80: 1, 226: 1, 240: 1, 311: 1, 312: 2, 313: 1, 320: 2, 321: 1, 343: 1, 447: 3
-    }  # fmt: skip
+        0: 3,
+        80: 1,
+        226: 1,
+        240: 1,
+        311: 1,
+        312: 2,
+        313: 1,
+        320: 2,
+        321: 1,
+        343: 1,
+        447: 3,
+    }
     assert sketch.zeros[0, 0] == 1
     fine = sketch.fine[0, 0, 312].nonzero()[0].tolist()
     assert fine == [0, 8]  # 0.5, and 0.53125 = 0.5 + 8/16 of the bin's width
@@ -158,8 +178,15 @@ def test_a_sketch_made_in_many_pieces_is_the_same(dtype, tmp_path, monkeypatch) 
     monkeypatch.setattr(profiling, "_FULL", 2000)  # counters are emptied every few pieces
     pieces = scan(family_of(parent))
     for name in (
-        "counts", "fine", "ties", "zeros", "max_abs", "layer_outliers", "linear_outliers", "sample",
-    ):  # fmt: skip
+        "counts",
+        "fine",
+        "ties",
+        "zeros",
+        "max_abs",
+        "layer_outliers",
+        "linear_outliers",
+        "sample",
+    ):
         assert np.array_equal(getattr(whole, name), getattr(pieces, name)), name
     for name in ("l1", "l2", "dots", "base_l2"):
         np.testing.assert_allclose(

@@ -24,23 +24,31 @@ def refused(text: str) -> str:
         ("---", None),
         ("\ufeffa: 1", {"a": 1}),
         ("a: 1\r\nb: 2\r\n", {"a": 1, "b": 2}),
-        ("[1, -2, 0x10, 1_000, 0b11, 1e3, 1e-3, .5, 1.]",
-         [1, -2, 16, 1000, 3, 1000.0, 0.001, 0.5, 1.0]),
+        (
+            "[1, -2, 0x10, 1_000, 0b11, 1e3, 1e-3, .5, 1.]",
+            [1, -2, 16, 1000, 3, 1000.0, 0.001, 0.5, 1.0],
+        ),
         ("[yes, no, on, off, true, False]", [True, False, True, False, True, False]),
         ("[~, null, '']", [None, None, ""]),
-        ("[2026-01-31, 08, =, <<, '1', !!str 1, ! 1]",
-         ["2026-01-31", "08", "=", "<<", "1", "1", "1"]),
-        ("{1: a, true: b, ~: c, 2026-01-31: d, é: e}",
-         {"1": "a", "true": "b", "~": "c", "2026-01-31": "d", "é": "e"}),
+        (
+            "[2026-01-31, 08, =, <<, '1', !!str 1, ! 1]",
+            ["2026-01-31", "08", "=", "<<", "1", "1", "1"],
+        ),
+        (
+            "{1: a, true: b, ~: c, 2026-01-31: d, é: e}",
+            {"1": "a", "true": "b", "~": "c", "2026-01-31": "d", "é": "e"},
+        ),
         ("a:\nb: |\n  x\n  y\n", {"a": None, "b": "x\ny\n"}),
         ("a: &x [1, {b: 2}]\nc: *x", {"a": [1, {"b": 2}], "c": [1, {"b": 2}]}),
         ("&k a: *k", {"a": "a"}),
         ("p: &p {a: 1, b: 2}\nq: {b: 3, <<: *p}", {"p": {"a": 1, "b": 2}, "q": {"b": 3, "a": 1}}),
-        ("[&p {a: 1}, &q {a: 2, b: 3}, {<<: [*p, *q]}]",
-         [{"a": 1}, {"a": 2, "b": 3}, {"a": 1, "b": 3}]),
+        (
+            "[&p {a: 1}, &q {a: 2, b: 3}, {<<: [*p, *q]}]",
+            [{"a": 1}, {"a": 2, "b": 3}, {"a": 1, "b": 3}],
+        ),
         ("%YAML 1.1\n---\na: 1\n...\n", {"a": 1}),
     ],
-)  # fmt: skip
+)
 def test_values_are_those_of_yaml(text: str, value: object) -> None:
     assert bounded_yaml.load(text) == value
 
@@ -93,7 +101,7 @@ def test_an_alias_shares_what_it_stands_for() -> None:
         ("%TAG !a! b\n" * 20 + "--- 1", []),
         ("x" * 4_000_001, ["4,000,000 characters"]),
     ],
-)  # fmt: skip
+)
 def test_what_a_recipe_cannot_mean_is_refused_with_its_line(text: str, words: list[str]) -> None:
     message = refused(text)
     assert all(word in message for word in words), message

@@ -33,7 +33,7 @@ def words(error: BaseException) -> str:
         RuntimeError("std::bad_alloc"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_memory_that_runs_out_is_named(error: BaseException, monkeypatch) -> None:
     monkeypatch.setattr(shortage, "_limit", lambda: None)
     assert words(error) == "memory ran out; close other programs, or use a machine with more"

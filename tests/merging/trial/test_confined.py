@@ -135,8 +135,11 @@ def _grows(document: dict) -> None:
 def _backtracks(document: dict) -> None:
     pattern = {"Regex": "^(([a-z])+.)+[A-Z]([a-z])+$"}
     document["pre_tokenizer"] = {
-        "type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False,
-    }  # fmt: skip
+        "type": "Split",
+        "pattern": pattern,
+        "behavior": "Isolated",
+        "invert": False,
+    }
 
 
 @pytest.mark.parametrize("edit", [_grows, _backtracks])

@@ -146,10 +146,15 @@ def test_the_likeliest_choice_is_taken(model, tokenizer, tmp_path: Path) -> None
         sums.append(sum(float(scores[p, t]) for p, t in zip(places, ids, strict=True)))
     best = choices[sums.index(max(sums))]
     entries = [
-        {"domain": answer, "prompt": prompt, "answer": answer, "scoring": "choice",
-         "choices": choices}
+        {
+            "domain": answer,
+            "prompt": prompt,
+            "answer": answer,
+            "scoring": "choice",
+            "choices": choices,
+        }
         for answer in choices
-    ]  # fmt: skip
+    ]
     path = write_tasks(tmp_path / "tasks.jsonl", *entries)
     scores = evaluate({"tiny": (model, tokenizer)}, tasks=path)["scores"]["tiny"]
     assert {domain for domain, score in scores.items() if score["score"] == 1.0} == {best}

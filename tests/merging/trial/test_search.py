@@ -57,10 +57,12 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(family: Path, weight: object = 0.5, **parameters: object) -> recipes.Recipe:
     return recipes.build(
-        method="task_arithmetic", base="base",
+        method="task_arithmetic",
+        base="base",
         models=[("good", {"weight": weight}), ("bad", {"weight": weight})],
-        parameters=parameters, folder=family,
-    )  # fmt: skip
+        parameters=parameters,
+        folder=family,
+    )
 
 
 def test_good_changes_gain_weight_and_bad_ones_lose_it(family: Path) -> None:
@@ -75,10 +77,15 @@ def test_a_rule_per_module_with_a_value_per_layer_and_one_for_the_rest(family: P
     found = search(recipe(family), TASKS, steps=1, batch=2)
     rules = found.recipe.sources[0].weight.rules
     assert [rule.filter for rule in rules] == [
-        "mlp.down_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight",
-        "self_attn.k_proj.weight", "self_attn.o_proj.weight", "self_attn.q_proj.weight",
-        "self_attn.v_proj.weight", "*",
-    ]  # fmt: skip
+        "mlp.down_proj.weight",
+        "mlp.gate_proj.weight",
+        "mlp.up_proj.weight",
+        "self_attn.k_proj.weight",
+        "self_attn.o_proj.weight",
+        "self_attn.q_proj.weight",
+        "self_attn.v_proj.weight",
+        "*",
+    ]
     assert [len(rule.knots) for rule in rules] == [2] * 7 + [1]
     assert recipes.parse(recipes.dump(found.recipe), family) == found.recipe
 
@@ -86,9 +93,14 @@ def test_a_rule_per_module_with_a_value_per_layer_and_one_for_the_rest(family: P
 def test_a_bias_is_weighed_with_the_rest_as_it_was_learned(tmp_path: Path) -> None:
     tokenizer = build_tokenizer()
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     for seed, name in enumerate(("base", "good", "bad")):
         torch.manual_seed(seed)
         Qwen2ForCausalLM(config).save_pretrained(tmp_path / name)
@@ -132,9 +144,14 @@ def test_cancel_before_the_first_step_finds_nothing(family: Path) -> None:
 def test_a_search_that_is_stopped_keeps_its_best(family: Path) -> None:
     cancel = threading.Event()
     found = search(
-        recipe(family), TASKS, steps=50, batch=2, cancel=cancel, learning_rate=0.05,
+        recipe(family),
+        TASKS,
+        steps=50,
+        batch=2,
+        cancel=cancel,
+        learning_rate=0.05,
         progress=lambda step, _: cancel.set() if step == 12 else None,
-    )  # fmt: skip
+    )
     assert (len(found.losses), found.steps, found.is_whole) == (12, 50, False)
     assert sum(found.recipe.sources[0].weight.values) > sum(found.recipe.sources[1].weight.values)
 
@@ -142,9 +159,14 @@ def test_a_search_that_is_stopped_keeps_its_best(family: Path) -> None:
 def test_of_a_search_that_only_got_worse_the_start_is_kept(family: Path) -> None:
     cancel = threading.Event()
     found = search(
-        recipe(family), TASKS[:1], steps=9, batch=2, cancel=cancel, learning_rate=5.0,
+        recipe(family),
+        TASKS[:1],
+        steps=9,
+        batch=2,
+        cancel=cancel,
+        learning_rate=5.0,
         progress=lambda step, _: cancel.set() if step == 2 else None,
-    )  # fmt: skip
+    )
     assert found.losses[1] > found.losses[0]
     assert set(found.recipe.sources[0].weight.values) == {0.5}
 

@@ -96,14 +96,14 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def experts_of(method: str, wanted: int = 3) -> int:
-    """How many experts a merge method takes beside the base, as near to `wanted` as it can."""
+def experts_of(method: str, count: int = 3) -> int:
+    """How many experts a merge method takes beside the base, as near to `count` as it can."""
     rule = RULES[PRESETS[method].consensus]
     if not isinstance(rule, Blend):
-        return wanted
+        return count
     adds = rule.base == "point" and rule.adds_base({"base_model": "base"}, ["expert0"])
-    most = wanted if rule.most is None else rule.most - adds
-    return max(rule.least - adds, min(wanted, most))
+    most = count if rule.most is None else rule.most - adds
+    return max(rule.least - adds, min(count, most))
 
 
 def merged_bytes(
@@ -155,9 +155,9 @@ def cut_exactly(
     merge(recipe, folder / "out", device=device, engine=engine)
     merged = load_file(folder / "out" / "model.safetensors")["w"].flatten()
     flat = delta.flatten()
-    kept = int(density * flat.numel())
+    count = int(density * flat.numel())
     spread = upper_places(0, flat.numel(), "cpu").argsort()
-    order = spread[torch.sort(flat[spread].abs(), descending=True, stable=True).indices[:kept]]
+    order = spread[torch.sort(flat[spread].abs(), descending=True, stable=True).indices[:count]]
     expected = torch.zeros_like(flat)
     expected[order] = flat[order]
     return torch.equal(merged, expected)

@@ -66,7 +66,7 @@ class Outcome:
     Attributes:
         status: None where it ended in an exception.
         seconds: of the processor, which other programs do not lengthen.
-        left: what lies where the result should, and is none.
+        remains: what lies where the result should, and is none.
     """
 
     command: str
@@ -74,13 +74,13 @@ class Outcome:
     err: str
     seconds: float
     peak_bytes: int
-    left: tuple[str, ...] = ()
+    remains: tuple[str, ...] = ()
 
     @property
     def faults(self) -> list[str]:
         """What must not happen, in words."""
         lines = self.err.splitlines()
-        found = {
+        faults_of = {
             f"status {self.status}": self.status not in (0, 2),
             "a traceback": "Traceback" in self.err,
             "no word of why": self.status == 2 and not lines and self.command != "check",
@@ -89,9 +89,9 @@ class Outcome:
             "a control character": not all(line.isprintable() for line in lines),
             f"{self.seconds:.1f} s": self.seconds > MOST_SECONDS,
             f"{self.peak_bytes / 1e6:.0f} MB": self.peak_bytes > MOST_BYTES,
-            f"left {', '.join(self.left)}": bool(self.left),
+            f"left {', '.join(self.remains)}": bool(self.remains),
         }
-        return [fault for fault, is_there in found.items() if is_there]
+        return [fault for fault, is_there in faults_of.items() if is_there]
 
 
 # the family
@@ -634,11 +634,11 @@ def _attempt(case: Path, command: str) -> Outcome:
         "merge": lambda: main(["merge", recipe, str(out), "--device", "cpu"]),
         "list": lambda: _listed(case),
     }
-    told = io.StringIO()
+    words = io.StringIO()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     started = time.process_time()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stderr(words), contextlib.redirect_stdout(io.StringIO()):
         try:
             status: int | None = runs[command]()
             if command == "merge" and status == 0:
@@ -647,8 +647,8 @@ def _attempt(case: Path, command: str) -> Outcome:
             status = None
             traceback.print_exc()
     seconds = time.process_time() - started
-    left = tuple(p.name for p in (case / "out").iterdir() if p.name != "merged" or status)
-    return Outcome(command, status, told.getvalue(), seconds, _peak_bytes(), left)
+    remains = tuple(p.name for p in (case / "out").iterdir() if p.name != "merged" or status)
+    return Outcome(command, status, words.getvalue(), seconds, _peak_bytes(), remains)
 
 
 def _listed(parent: Path) -> int:
@@ -719,19 +719,19 @@ class Watched:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         stdin.write(f"{number}\n".encode())
-        found = []
+        result = []
         for command in COMMANDS:
             ready, _, _ = select.select([stdout], [], [], _PATIENCE_S)
             line = stdout.readline() if ready else b""
             if not line:
                 self.close()
                 status = self._process.returncode
-                found.append(Outcome(command, status, "no answer", _PATIENCE_S, 0))
+                result.append(Outcome(command, status, "no answer", _PATIENCE_S, 0))
                 self._start()
                 break
             answer = json.loads(line)
-            found.append(Outcome(**{**answer, "left": tuple(answer["left"])}))
-        return found
+            result.append(Outcome(**{**answer, "remains": tuple(answer["remains"])}))
+        return result
 
     def close(self) -> None:
         """Ends the process."""
@@ -758,8 +758,8 @@ def try_all(
             for number, mutation in enumerate(mutations(count, seed)):
                 for one in watched.outcomes(number):
                     name = f"{number} {mutation.name}, {one.command}"
-                    told = statuses[one.command]
-                    told[one.status] = told.get(one.status, 0) + 1
+                    counts = statuses[one.command]
+                    counts[one.status] = counts.get(one.status, 0) + 1
                     slowest = max(slowest, (one.seconds, name))
                     largest = max(largest, (one.peak_bytes, name))
                     if one.faults:

@@ -61,7 +61,7 @@ class Outcome:
         """What must not happen, in words."""
         lines = self.err.splitlines()
         wrong = [line for line in lines if line.startswith("error: ")]
-        found = {
+        faults_of = {
             f"status {self.status}": self.status not in (0, 2),
             "a traceback": "Traceback" in self.err,
             f"{len(wrong)} error lines": len(wrong) != (self.status == 2),
@@ -70,7 +70,7 @@ class Outcome:
             f"{self.seconds:.1f} s": self.seconds > MOST_SECONDS,
             f"{self.peak_bytes / 1e6:.0f} MB": self.peak_bytes > MOST_BYTES,
         }
-        return [fault for fault, is_there in found.items() if is_there]
+        return [fault for fault, is_there in faults_of.items() if is_there]
 
 
 # the family and the recipes that are changed
@@ -344,13 +344,13 @@ def mutations(count: int, seed: int = 0) -> list[Mutation]:
         raw = data.encode() if isinstance(data, str) else data
         return lambda path: path.write_bytes(raw)
 
-    found = [Mutation(name, text(data)) for name, data in expensive().items()]
-    found += [Mutation(name, make) for name, make in _NO_FILES.items()]
+    result = [Mutation(name, text(data)) for name, data in expensive().items()]
+    result += [Mutation(name, make) for name, make in _NO_FILES.items()]
     numbers = random.Random(seed)
-    for number in range(count - len(found)):
+    for number in range(count - len(result)):
         kind = _torn if numbers.random() < 0.3 else _changed
-        found.append(Mutation(f"{kind.__name__[1:]} {number}", text(kind(numbers))))
-    return found
+        result.append(Mutation(f"{kind.__name__[1:]} {number}", text(kind(numbers))))
+    return result
 
 
 # trying them
@@ -368,25 +368,25 @@ def try_alone(file: Path, out: Path) -> Outcome:
             time.sleep(0.01)
         process.returncode = os.waitstatus_to_exitcode(ended[1])
         err.seek(0)
-        told = err.read().decode(errors="replace")
+        words = err.read().decode(errors="replace")
     used = ended[2]
     seconds = used.ru_utime + used.ru_stime
-    return Outcome(process.returncode, told, seconds, used.ru_maxrss * 1024)
+    return Outcome(process.returncode, words, seconds, used.ru_maxrss * 1024)
 
 
 def try_here(file: Path, out: Path) -> Outcome:
     """Runs `merge` in this process. Its peak is this process's so far."""
     from merging.__main__ import main
 
-    told = io.StringIO()
+    words = io.StringIO()
     started = time.process_time()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stderr(words), contextlib.redirect_stdout(io.StringIO()):
         try:
             status: int | None = main(["merge", str(file), str(out)])
         except Exception:
             status = None
             traceback.print_exc()
-    return Outcome(status, told.getvalue(), time.process_time() - started, _peak_bytes())
+    return Outcome(status, words.getvalue(), time.process_time() - started, _peak_bytes())
 
 
 def _peak_bytes() -> int:

@@ -19,8 +19,10 @@ def test_a_seed_gives_the_same_folders_and_no_two_alike() -> None:
 
 
 def test_every_fault_is_named() -> None:
-    def faults(status: int | None, err: str = "", seconds: float = 1.0, left: tuple = ()) -> list:
-        return Outcome("merge", status, err, seconds, 10**8, left).faults
+    def faults(
+        status: int | None, err: str = "", seconds: float = 1.0, remains: tuple = ()
+    ) -> list:
+        return Outcome("merge", status, err, seconds, 10**8, remains).faults
 
     assert faults(0) == faults(0, "note: x\n") == faults(2, "error: no\n") == []
     assert faults(None, "Traceback\n") == ["status None", "a traceback"]
@@ -28,5 +30,5 @@ def test_every_fault_is_named() -> None:
     assert faults(2) == ["no word of why"]
     assert faults(2, "error: a\nerror: b\n") == ["lines"]
     assert faults(2, "error: \x1b" + "x" * 600) == ["a line too long", "a control character"]
-    assert faults(2, "error: no\n", left=(".merged.partial-1",)) == ["left .merged.partial-1"]
+    assert faults(2, "error: no\n", remains=(".merged.partial-1",)) == ["left .merged.partial-1"]
     assert Outcome("merge", 0, "", 1.0, 2 * 10**9).faults == ["2000 MB"]

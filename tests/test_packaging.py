@@ -36,8 +36,8 @@ def files(folder: Path, *patterns: str) -> set[str]:
 
 def test_every_file_that_is_needed_is_brought(installed) -> None:
     for package in ("merging", "ui"):
-        wanted = files(ROOT / package, "*.py", "*.c", "*.h")
-        assert files(installed / package, "*") == wanted
+        sources = files(ROOT / package, "*.py", "*.c", "*.h")
+        assert files(installed / package, "*") == sources
     shown = {name for name in files(ROOT / "assets", "*") if not name.startswith("screenshots/")}
     assert files(installed / "amalgam_assets", "*") == shown
     assert {"app.py", "amalgam.py"} <= {path.name for path in installed.iterdir()}

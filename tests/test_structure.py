@@ -136,8 +136,8 @@ def test_no_test_is_skipped_and_no_local_path_is_named(path: Path) -> None:
     text = path.read_text()
     words = ["/" + "work/", "/" + "root/", "/" + "home/"]
     words += ["mark." + "skip", "pytest." + "skip", "mark." + "xfail", "import" + "orskip"]
-    found = [word for word in words if word in text]
-    assert not found
+    matches = [word for word in words if word in text]
+    assert not matches
 
 
 def test_data_for_tests_stays_small() -> None:

@@ -106,12 +106,12 @@ def started(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[s
 
     threading.Thread(target=read, daemon=True).start()
     address.wait(START_S)
-    found = [line.split()[-1] for line in lines if "http://" in line]
-    if not found:
+    addresses = [line.split()[-1] for line in lines if "http://" in line]
+    if not addresses:
         process.kill()
         pytest.fail(f"the app did not start:\n{''.join(lines)}")
     try:
-        yield found[0]
+        yield addresses[0]
     finally:
         print("".join(lines))  # shown where the test failed
         process.terminate()
@@ -205,8 +205,8 @@ def _forget(page, url: str) -> None:
     """Empties what the browser keeps of the app, once the page can write no more of it."""
     session = page.context.new_cdp_session(page)
     page.goto("about:blank")
-    kept = {"origin": url.rstrip("/"), "storageTypes": "local_storage"}
-    session.send("Storage.clearDataForOrigin", kept)
+    storage = {"origin": url.rstrip("/"), "storageTypes": "local_storage"}
+    session.send("Storage.clearDataForOrigin", storage)
 
 
 @pytest.fixture
@@ -233,8 +233,8 @@ class Departures:
         def check(message) -> None:
             self.leaving = self.leaving or message.text == self._WORD
             cut = ("AbortError", "Connection errored out", "network error", "Failed to fetch")
-            left = self.leaving and any(text in message.text for text in cut)
-            if message.type == "error" and not left:
+            departure = self.leaving and any(text in message.text for text in cut)
+            if message.type == "error" and not departure:
                 wrong.append(f"console: {message.text}")
 
         return check

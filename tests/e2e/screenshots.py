@@ -31,9 +31,9 @@ def merge(page: Page, name: str = "add-and-sort") -> None:
     page.get_by_role("tab", name="Merge").click()
     page.get_by_label("Recipe (YAML)").fill(RECIPE)
     box = page.get_by_label("Name of the new model")
-    wanted = name if page.viewport_size == DESKTOP else f"{name}-small"
-    while box.input_value() != wanted:  # a name that was suggested may arrive meanwhile
-        box.fill(wanted)
+    target = name if page.viewport_size == DESKTOP else f"{name}-small"
+    while box.input_value() != target:  # a name that was suggested may arrive meanwhile
+        box.fill(target)
         page.wait_for_timeout(200)
     button = page.get_by_role("button", name="Start", exact=True)
     expect(button).to_be_enabled(timeout=20_000)

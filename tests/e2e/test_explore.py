@@ -197,17 +197,17 @@ def test_a_number_out_of_range_is_clamped_without_a_complaint(page) -> None:
 
 def test_an_emptied_number_keeps_what_it_had(page) -> None:
     ready(page)
-    told = finding(page)
+    sentence = finding(page)
     for name, value in (("Pruning rate", "0.7"), ("Partitions", "4")):
         box = page.get_by_label(f"number input for {name}")
         box.fill("")
         page.wait_for_timeout(400)
-        assert finding(page) == told
+        assert finding(page) == sentence
         box.blur()
         expect(box).to_have_value(value)
     page.wait_for_timeout(400)
     assert page.evaluate("amalgam.state.values.rate") == 0.7
-    assert finding(page) == told
+    assert finding(page) == sentence
     assert page.get_by_test_id("toast-body").count() == 0
 
 
@@ -223,12 +223,12 @@ def test_arrow_keys_move_inside_a_group_of_choices(page) -> None:
 
 def test_the_first_screen_is_one_click_away(page) -> None:
     ready(page)
-    told = finding(page)
+    sentence = finding(page)
     choose_preset(page, "ties")
-    assert finding(page) != told
+    assert finding(page) != sentence
     choose_preset(page, "dppa")
     page.wait_for_timeout(500)
-    assert finding(page) == told
+    assert finding(page) == sentence
 
 
 def test_an_expert_left_out_leaves_the_plots(page) -> None:
@@ -303,14 +303,14 @@ def test_a_reload_loses_nothing(page) -> None:
     group.get_by_label("sort", exact=True).uncheck(force=True)
     page.wait_for_function("amalgam.state.family?.looks.length === 3")
     page.wait_for_function("localStorage.getItem('amalgam-explore')?.length > 100")
-    told = finding(page)
+    sentence = finding(page)
     page.wait_for_timeout(300)  # what is kept is written after it is shown
     page.reload()
     page.wait_for_function("amalgam?.state.family?.looks.length === 3")
     ready(page)
     expect(rate(page)).to_have_value("0.71")
     expect(group.get_by_label("sort", exact=True)).not_to_be_checked()
-    expect(page.locator("#headline h2")).to_have_text(told)
+    expect(page.locator("#headline h2")).to_have_text(sentence)
 
 
 def test_merge_takes_the_controls_as_they_stand(page) -> None:

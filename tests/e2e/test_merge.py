@@ -164,12 +164,12 @@ def test_wrong_names_are_refused_with_a_reason(page, app: RunningApp) -> None:
     box, reason = page.get_by_label("Name of the new model"), page.locator("#merge-reason")
     start = page.get_by_role("button", name="Start", exact=True)
     wrong = [(name, " name") for name in ("../escape", "a/b", ".hidden")]
-    for name, told in [*wrong, ("base", "base is taken; base-2 is free")]:
+    for name, text in [*wrong, ("base", "base is taken; base-2 is free")]:
         box.fill("fine")
         expect(start).to_be_enabled()
         expect(reason).to_be_empty()
         box.fill(name)
-        expect(reason).to_contain_text(told)
+        expect(reason).to_contain_text(text)
         expect(start).to_be_disabled()
     assert not (app.models.parent / "escape").exists()
     box.fill("x" * 64 + "y")  # the box takes no more than 64

@@ -87,8 +87,8 @@ def test_sources_of_one_slice_may_name_other_layers(models, tmp_path) -> None:
     one, other = load_model(models / "expert0"), load_model(models / "deep")
     for layer in range(2):
         name = LAYER.format(layer) + "mlp.up_proj.weight"
-        wanted = (one[name] + other[LAYER.format(layer + 4) + "mlp.up_proj.weight"]) / 2
-        assert torch.allclose(result[name], wanted, atol=1e-7)
+        expected = (one[name] + other[LAYER.format(layer + 4) + "mlp.up_proj.weight"]) / 2
+        assert torch.allclose(result[name], expected, atol=1e-7)
     assert torch.allclose(result[HEAD], (one[HEAD] + other[HEAD]) / 2, atol=1e-7)
 
 
@@ -97,18 +97,18 @@ def test_one_model_may_be_averaged_with_its_own_layers(models, tmp_path) -> None
     result = merged(document, models, tmp_path / "out")
     base = load_model(models / "base")
     rest = "mlp.up_proj.weight"
-    wanted = sum(base[LAYER.format(i) + rest] for i in range(4)) / 4
-    assert torch.allclose(result[LAYER.format(0) + rest], wanted, atol=1e-7)
+    expected = sum(base[LAYER.format(i) + rest] for i in range(4)) / 4
+    assert torch.allclose(result[LAYER.format(0) + rest], expected, atol=1e-7)
     assert torch.allclose(result[EMBEDDING], base[EMBEDDING], atol=1e-7)
     assert LAYER.format(1) + rest not in result
 
 
 def weights_of(result: Tensors, base: Tensors, expert: Tensors, names: list[str]) -> list[float]:
-    found = []
+    weights = []
     for name in names:
         delta = (expert[name] - base[name]).double()
-        found.append(float(((result[name] - base[name]) * delta).sum() / (delta * delta).sum()))
-    return found
+        weights.append(float(((result[name] - base[name]) * delta).sum() / (delta * delta).sum()))
+    return weights
 
 
 STACK = """
@@ -133,8 +133,8 @@ def test_values_and_gradients_run_over_each_slice(models, tmp_path) -> None:
     expert = stacked(models, *(("expert0", i) for i in layers))
     names = [LAYER.format(i) + "mlp.up_proj.weight" for i in range(7)]
     # by hand: weight 0, 1/2, 1 times lambda 1, 3/4, 1/2; a slice of one layer takes the last knots
-    wanted = [0, 0.375, 0.5, 1.0, 0.25, 0.25, 0.25]
-    assert weights_of(result, base, expert, names) == pytest.approx(wanted, abs=1e-3)
+    expected = [0, 0.375, 0.5, 1.0, 0.25, 0.25, 0.25]
+    assert weights_of(result, base, expert, names) == pytest.approx(expected, abs=1e-3)
     outside = weights_of(result, base, expert, [EMBEDDING, NORM, HEAD])
     assert outside == pytest.approx([0, 0.25, 0.25], abs=1e-3)
 
@@ -152,8 +152,8 @@ def test_a_slice_may_have_another_base_and_lack_a_model(models, tmp_path) -> Non
     base, one, two = (load_model(models / name) for name in names)
     rest = "self_attn.q_proj.weight"
     first, last = LAYER.format(1) + rest, LAYER.format(3) + rest
-    wanted = one[first] + two[first] - base[first]
-    assert torch.allclose(result[LAYER.format(1) + rest], wanted, atol=1e-7)
+    expected = one[first] + two[first] - base[first]
+    assert torch.allclose(result[LAYER.format(1) + rest], expected, atol=1e-7)
     assert torch.allclose(result[LAYER.format(4) + rest], two[last], atol=1e-7)
     assert torch.allclose(result[HEAD], two[HEAD], atol=1e-7)
 
@@ -258,5 +258,5 @@ def test_a_stack_loads_and_answers(kind: str, tmp_path) -> None:
         model.model.layers = reordered
         model.model.config.num_hidden_layers = len(order)
     with torch.no_grad():
-        wanted, logits = (one(tokens, use_cache=False).logits for one in (model, result))
-    assert torch.allclose(wanted, logits, atol=1e-5)
+        expected, logits = (one(tokens, use_cache=False).logits for one in (model, result))
+    assert torch.allclose(expected, logits, atol=1e-5)

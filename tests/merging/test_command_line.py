@@ -97,19 +97,19 @@ def test_another_shape_is_refused_unless_the_tensor_is_to_stay(parent, capsys) -
     assert not (parent / "out").exists()
     recipe["keep_base"] = ["layers.0.self_attn.q_proj"]
     assert main(["merge", recipe_file(parent, recipe), "out"]) == 0
-    kept = load_model(parent / "out")[name]
-    assert (kept == load_model(parent / "base")[name]).all()
+    tensor = load_model(parent / "out")[name]
+    assert (tensor == load_model(parent / "base")[name]).all()
     assert capsys.readouterr().err.startswith(f"note: {name}: copied: kept as the base has it")
 
 
 def test_a_recipe_that_cannot_be_read_is_a_problem_like_any_other(parent, capsys) -> None:
     recipe = recipe_file(parent, document("ties", 2, {"densty": 1}))
     assert main(["check", recipe, "--json"]) == 2
-    found = json.loads(capsys.readouterr().out)
-    assert not found["ok"]
-    assert [problem["severity"] for problem in found["problems"]] == ["error"]
-    assert "densty" in found["problems"][0]["message"]
-    assert (found["disk_bytes"], found["memory_bytes"]) == (0, 0)
+    report = json.loads(capsys.readouterr().out)
+    assert not report["ok"]
+    assert [problem["severity"] for problem in report["problems"]] == ["error"]
+    assert "densty" in report["problems"][0]["message"]
+    assert (report["disk_bytes"], report["memory_bytes"]) == (0, 0)
 
 
 def test_strict_refuses_what_is_merely_warned_of(parent, capsys) -> None:
@@ -246,20 +246,20 @@ def test_inspect_begins_with_an_overview_by_layer(tmp_path, capsys, monkeypatch)
     write_model(tmp_path / "b" / "tuned", base)
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", "base", "a/tuned", "b/tuned"]) == 0
-    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert told[:5] == [
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:5] == [
         "a/tuned entries changed mean|d| max|d| |d|/|base|",
         "layer 0 4 25.0 % 2.500e-01 1.000e+00 2.50e-01",
         "layer 1 4 100 % 5.000e-01 5.000e-01 2.50e-01",
         "outside the layers 2 0 % 0.000e+00 0.000e+00 0.00e+00",
         "all 10 50.0 % 3.000e-01 1.000e+00 2.43e-01",  # sqrt(2) / sqrt(34)
     ]
-    assert told[9] == "b/tuned entries changed mean|d| max|d| |d|/|base|"
-    assert "cosine of a/tuned and b/tuned: none: one of them is the base" in told
-    assert told[told.index("a/tuned, tensor by tensor") + 2].startswith(names[0])
+    assert lines[9] == "b/tuned entries changed mean|d| max|d| |d|/|base|"
+    assert "cosine of a/tuned and b/tuned: none: one of them is the base" in lines
+    assert lines[lines.index("a/tuned, tensor by tensor") + 2].startswith(names[0])
     assert main(["inspect", "base", "a/tuned", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["experts"]["a/tuned"]
-    assert found["layers"]["layer 0"] == {
+    report = json.loads(capsys.readouterr().out)["experts"]["a/tuned"]
+    assert report["layers"]["layer 0"] == {
         "numel": 4,
         "zeros": 3,
         "mean_abs": 0.25,
@@ -268,7 +268,7 @@ def test_inspect_begins_with_an_overview_by_layer(tmp_path, capsys, monkeypatch)
         "l2": 1.0,
         "base_l2": 4.0,
     }
-    assert (found["all"]["numel"], found["all"]["zeros"]) == (10, 5)
+    assert (report["all"]["numel"], report["all"]["zeros"]) == (10, 5)
 
 
 @pytest.mark.parametrize(
@@ -306,9 +306,9 @@ def test_a_file_of_several_recipes_is_checked_and_merged(parent, tmp_path, capsy
     file = recipe_file(parent, yaml.safe_dump_all([last, first]), "stages.yaml")
     assert main(["check", file, "--out", str(tmp_path / "out")]) == 0
     assert "ready" in capsys.readouterr().out
-    kept = tmp_path / "kept"
-    assert main(["merge", file, str(tmp_path / "out"), "--intermediate-dir", str(kept)]) == 0
-    assert (kept / "first" / "model.safetensors").exists()
+    stages = tmp_path / "kept"
+    assert main(["merge", file, str(tmp_path / "out"), "--intermediate-dir", str(stages)]) == 0
+    assert (stages / "first" / "model.safetensors").exists()
     before = {path.name for path in tmp_path.iterdir()}
     assert main(["merge", file, str(tmp_path / "again")]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {*before, "again"}  # nothing hidden
@@ -612,8 +612,8 @@ def test_an_interrupted_merge_goes_on_where_it_was(large, tmp_path, monkeypatch,
     from merging.engines import fused
 
     out, whole = tmp_path / "out", tmp_path / "whole"
-    left = kill_midway(large, out, "--resume", number=number)
-    finished = len((left / ".journal").read_text().splitlines()) - 1
+    remnant = kill_midway(large, out, "--resume", number=number)
+    finished = len((remnant / ".journal").read_text().splitlines()) - 1
     opened: list[str] = []
     real = fused.FusedReader.merge
 
@@ -632,9 +632,9 @@ def test_an_interrupted_merge_goes_on_where_it_was(large, tmp_path, monkeypatch,
 
 
 def test_without_resume_a_killed_merge_is_begun_anew(large, tmp_path) -> None:
-    left = kill_midway(large, tmp_path / "out")
+    remnant = kill_midway(large, tmp_path / "out")
     assert main(["merge", str(large / "recipe.yaml"), str(tmp_path / "out")]) == 0
-    assert not left.exists()
+    assert not remnant.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
@@ -650,8 +650,8 @@ def demo_pair(parent: Path) -> str:
 
 def test_search_prints_a_recipe_with_weights_per_layer(parent, capsys) -> None:
     assert main(["search", demo_pair(parent), "--steps", "2", "--n", "8"]) == 0
-    found = yaml.safe_load(capsys.readouterr().out)
-    rules = found["models"][0]["parameters"]["weight"]
+    recipe = yaml.safe_load(capsys.readouterr().out)
+    rules = recipe["models"][0]["parameters"]["weight"]
     assert rules[0]["filter"] == "mlp.down_proj.weight"
     assert len(rules[0]["value"]) == 4
 
@@ -673,8 +673,8 @@ def test_scores_are_printed_as_they_are_known_and_kept_when_stopped(parent) -> N
     rest = process.stdout.read()
     assert process.wait() == 130
     assert re.match(r"demo:add +add +100.0%", first)
-    known = 1 + len(rest.splitlines())
-    assert f"interrupted; {known} of 12 scores are known" in process.stderr.read()
+    count = 1 + len(rest.splitlines())
+    assert f"interrupted; {count} of 12 scores are known" in process.stderr.read()
 
 
 def test_evaluate_names_a_token_without_a_row(tmp_path, capsys) -> None:
@@ -700,9 +700,9 @@ def test_inspect_tells_what_equal_changes_do_to_a_cut(tmp_path, capsys, monkeypa
     write_family(tmp_path, base, [{name: change.reshape(10, 10)}])
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", "base", "expert0", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["experts"]["expert0"]["cuts"]
-    assert [(cut["asked"], cut["kept"]) for cut in found] == [(0.1, 0.1), (0.2, 0.2), (0.5, 0.4)]
-    assert [cut["kept_without_ties"] for cut in found] == [0.1, 0.1, 0.4]
+    cuts = json.loads(capsys.readouterr().out)["experts"]["expert0"]["cuts"]
+    assert [(cut["asked"], cut["kept"]) for cut in cuts] == [(0.1, 0.1), (0.2, 0.2), (0.5, 0.4)]
+    assert [cut["kept_without_ties"] for cut in cuts] == [0.1, 0.1, 0.4]
     assert main(["inspect", "base", "expert0"]) == 0
     assert (
         "a cut asked to keep 20 % keeps 20.0 %, without the changes that equal it 10.0 %"

@@ -77,9 +77,9 @@ def test_a_published_stack_holds_the_layers_it_names(families, tmp_path) -> None
         load_model(folder)
         for folder in (tmp_path / "out", families[32] / "model_a", families[32] / "model_c")
     )
-    wanted = [(a, i) for i in range(24)] + [(c, i) for i in range(8, 24)]
-    wanted += [(a, i) for i in range(16, 32)]
-    for place, (model, layer) in enumerate(wanted):
+    origins = [(a, i) for i in range(24)] + [(c, i) for i in range(8, 24)]
+    origins += [(a, i) for i in range(16, 32)]
+    for place, (model, layer) in enumerate(origins):
         assert torch.equal(row(result, place), row(model, layer).half())
 
 

@@ -45,13 +45,13 @@ def family(base: Tensors, parent: Path, experts: int = 1) -> Path:
 
 def shares(result: Tensors, base: Tensors, expert: Tensors, names: str, count: int) -> list[float]:
     """The weight that each of some tensors' changes got."""
-    found = []
+    weights = []
     for layer in range(count):
         name = names.format(layer)
         delta = (expert[name] - base[name]).double()
         change = (result[name] - base[name]).double()
-        found.append(float((change * delta).sum() / (delta * delta).sum()))
-    return found
+        weights.append(float((change * delta).sum() / (delta * delta).sum()))
+    return weights
 
 
 def test_the_last_layer_of_every_stack_gets_the_last_weight(tmp_path) -> None:
@@ -82,12 +82,14 @@ def test_pruners_and_the_plan_take_the_density_of_a_tensor_s_own_stack(method, t
     recipe = recipes.from_mapping(asked, parent)
     opened = open_recipe(recipe)
     predicted = plan(recipe, scan(opened)).density[0, :, 0]
-    told = dict(zip((entry.name for entry in opened.merged), predicted, strict=True))
-    assert [told[TEXT.format(i)] for i in range(2)] == pytest.approx([1.0, 0.25])
-    assert [told[TOWER.format(i)] for i in range(4)] == pytest.approx([1.0, 0.75, 0.5, 0.25])
+    plans = dict(zip((entry.name for entry in opened.merged), predicted, strict=True))
+    assert [plans[TEXT.format(i)] for i in range(2)] == pytest.approx([1.0, 0.25])
+    assert [plans[TOWER.format(i)] for i in range(4)] == pytest.approx([1.0, 0.75, 0.5, 0.25])
     result = merged(asked, parent, tmp_path / "out")
-    kept = {name: float((result[name] != base[name]).float().mean()) for name in told}
-    assert all(abs(kept[name] - told[name]) <= 0.02 for name in told if "mlp" in name), kept
+    shares_of = {name: float((result[name] != base[name]).float().mean()) for name in plans}
+    assert all(abs(shares_of[name] - plans[name]) <= 0.02 for name in plans if "mlp" in name), (
+        shares_of
+    )
 
 
 def test_layers_are_called_by_their_stack_where_there_are_several(tmp_path) -> None:
@@ -95,10 +97,12 @@ def test_layers_are_called_by_their_stack_where_there_are_several(tmp_path) -> N
     recipe = recipes.from_mapping(document("task_arithmetic", 1), parent)
     titles = ["text 0", "text 1", "visual 0", "visual 1", "visual 2", "visual 3"]
     assert list(layers_of(check(recipe).account)) == titles
-    seen = []
-    result = merge(recipe, tmp_path / "out", device="cpu", progress=lambda p: seen.append(p.layer))
+    layers = []
+    result = merge(
+        recipe, tmp_path / "out", device="cpu", progress=lambda p: layers.append(p.layer)
+    )
     assert list(result.drift) == [*titles, None]
-    assert set(titles) <= set(seen)
+    assert set(titles) <= set(layers)
     table = cells(scan(open_recipe(recipe)).tensors)
     assert list(table.layers) == titles
     assert table.row.tolist()[:6] == [0, 1, 2, 3, 4, 5]

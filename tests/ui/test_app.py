@@ -62,16 +62,16 @@ def test_wrong_arguments_end_with_status_two_and_one_line(
     with pytest.raises(SystemExit) as caught:
         from_arguments(arguments, env)
     assert caught.value.code == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert len(told) <= 501
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert len(message) <= 501
     named = arguments[0] if arguments else next(iter(env)).replace("GRADIO_SERVER_NAME", "--host")
-    assert named in told or named.lower().replace("amalgam_", "--") in told
+    assert named in message or named.lower().replace("amalgam_", "--") in message
 
 
 def test_other_machines_are_let_in_with_a_password_or_by_saying_so(capsys) -> None:
-    known = from_arguments(["--host", "0.0.0.0", "--auth", "ann:a:b", "--auth", "bob:c"], {})
-    assert known.auth == (("ann", "a:b"), ("bob", "c"))
+    settings = from_arguments(["--host", "0.0.0.0", "--auth", "ann:a:b", "--auth", "bob:c"], {})
+    assert settings.auth == (("ann", "a:b"), ("bob", "c"))
     assert from_arguments([], {"AMALGAM_HOST": "0.0.0.0", "AMALGAM_AUTH": "a:b"}).auth
     assert capsys.readouterr().err == ""
     assert from_arguments(["--host", "0.0.0.0", "--no-auth"], {}).auth == ()
@@ -104,9 +104,9 @@ def test_a_port_in_use_is_told_in_one_line(capsys) -> None:
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-    told = capsys.readouterr().err
-    assert "--port" in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "--port" in message
+    assert message.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_launch_is_closed_to_the_outside(built) -> None:
 
 def test_no_event_makes_users_wait_for_each_other(built) -> None:
     for fn in built.demo.fns.values():
-        if fn.fn is not None and fn.queue and fn.name not in ("left", "ask", "asked"):
+        if fn.fn is not None and fn.queue and fn.name not in ("leave", "ask", "asked"):
             assert fn.concurrency_limit in (None, 4), fn.name
 
 

@@ -22,9 +22,9 @@ def test_items_come_in_order_from_a_thread_that_lets_others_first() -> None:
         yield threading.get_native_id()
 
     before = priority()
-    found, thread = aside(items())
+    niceness, thread = aside(items())
     assert thread != threading.get_native_id()
-    assert found == (min(19, before + 10) if sys.platform == "linux" else before)
+    assert niceness == (min(19, before + 10) if sys.platform == "linux" else before)
     assert priority() == before, "ours stays"
 
 

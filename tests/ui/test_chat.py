@@ -104,8 +104,8 @@ def test_too_long_for_one_model_fails_in_its_column(tab: ChatTab) -> None:
 
 def test_stop_before_it_begins(tab: ChatTab) -> None:
     asked = tab.asked("Hi", ["models/a"], visitor())[0]
-    told = tab.stopped(0, ["models/a"], visitor())
-    assert told["turns"][0]["note"] == "stopped", "at once, whatever its stream waits for"
+    column = tab.stopped(0, ["models/a"], visitor())
+    assert column["turns"][0]["note"] == "stopped", "at once, whatever its stream waits for"
     *_, last = run(tab, 0, asked)
     assert last["turns"][0]["note"] == "stopped"
 
@@ -189,13 +189,13 @@ def test_first_models_are_on_offer(tab: ChatTab) -> None:
 def test_store_loads_once_and_shares(tab: ChatTab) -> None:
     model = tab.library.get("models/a")
     assert not tab.store.holds(model)
-    found: list = []
-    threads = [threading.Thread(target=lambda: found.append(tab.store.get(model))) for _ in "123"]
+    models: list = []
+    threads = [threading.Thread(target=lambda: models.append(tab.store.get(model))) for _ in "123"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found[0] is found[1] is found[2]
+    assert models[0] is models[1] is models[2]
     assert tab.store.holds(model)
 
 
@@ -208,7 +208,7 @@ def test_who_leaves_does_not_wait_for_a_model_that_loads(tab: ChatTab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "file", "told"),
+    ("edit", "file", "reason"),
     [
         (beyond_the_rows, "tokenizer.json", "the embedding has 346 rows (0 to 345)"),
         ("{{ 'x' * 1000000000 }}", "chat_template.jinja", "asks for more memory"),
@@ -216,7 +216,7 @@ def test_who_leaves_does_not_wait_for_a_model_that_loads(tab: ChatTab) -> None:
     ],
 )
 def test_a_bad_model_says_so_in_its_column_and_the_others_answer(
-    edit, file: str, told: str, models: Path, tmp_path: Path
+    edit, file: str, reason: str, models: Path, tmp_path: Path
 ) -> None:
     bad = changed(tmp_path / "models" / "bad", edit, file)
     shutil.copytree(models / "a", bad.parent / "good")
@@ -225,7 +225,7 @@ def test_a_bad_model_says_so_in_its_column_and_the_others_answer(
     for number, state in ((0, "failed"), (1, "over")):
         *_, last = run(tab, number, asked)
         assert last["turns"][0]["state"] == state
-        assert (told in last["turns"][0]["note"]) == (state == "failed")
+        assert (reason in last["turns"][0]["note"]) == (state == "failed")
 
 
 def test_stop_reaches_a_template_without_end(models: Path, tmp_path: Path) -> None:
@@ -253,18 +253,18 @@ def test_store_drops_the_least_recently_used(models: Path) -> None:
 def test_of_a_model_above_the_budget_a_part_stays_on_disk_and_the_answer_is_the_same() -> None:
     library = Library([])
     size = ModelStore(2**30).size_bytes(library.get("demo:add"))
-    told = {}
+    answers = {}
     for budget in (size, size // 2):
         tab = ChatTab(None, library, ModelStore(budget, "cpu"), Talks())  # type: ignore
         asked = tab.asked("What is 37 + 45?", ["demo:add"], visitor())[0]
         notes = [drawn["turns"][0] for drawn in run(tab, 0, asked)]
-        told[budget] = notes[-1]["answer"], " ".join(turn["note"] for turn in notes)
+        answers[budget] = notes[-1]["answer"], " ".join(turn["note"] for turn in notes)
         held = tab.store.get(library.get("demo:add")).size_bytes
         assert (held < size // 2) == (budget < size)
-    assert told[size][0] == told[size // 2][0] == "82"
+    assert answers[size][0] == answers[size // 2][0] == "82"
     place = "on disk (read for every token); a larger --chat-gib holds more"
-    assert place not in told[size][1]
-    assert told[size // 2][1].count(place) >= 2, "while it thinks, and beneath the answer"
+    assert place not in answers[size][1]
+    assert answers[size // 2][1].count(place) >= 2, "while it thinks, and beneath the answer"
 
 
 def test_store_refuses_what_never_fits(models: Path) -> None:
@@ -308,8 +308,8 @@ def test_columns_stay_where_they_are_until_they_are_needed() -> None:
 
 
 def test_clearing_takes_the_complaint_away(tab: ChatTab) -> None:
-    told, *columns = tab.cleared(["models/a"], visitor())
-    assert told == ""
+    complaint, *columns = tab.cleared(["models/a"], visitor())
+    assert complaint == ""
     assert columns[0]["turns"] == []
 
 
@@ -324,8 +324,8 @@ def test_a_model_that_is_gone_is_said_and_the_question_kept(tab: ChatTab) -> Non
     asked, box, problem, *_ = tab.asked("Hi", ["models/a", "models/<gone>"], visitor())
     assert (asked, box) == (Asked(), "Hi")
     assert "models/&lt;gone&gt; is no longer there" in problem
-    group, told, *_ = tab.chose(["models/a", "models/gone"], visitor())
-    assert (group["value"], told) == (["models/a"], "")
+    group, complaint, *_ = tab.chose(["models/a", "models/gone"], visitor())
+    assert (group["value"], complaint) == (["models/a"], "")
     assert run(tab, 0, Asked("Hi", ("models/gone",))) == [gr.skip()]
 
 

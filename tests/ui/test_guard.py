@@ -21,11 +21,11 @@ HERE = {"host": "localhost:7860"}
 PAGE = {**HERE, "origin": "http://localhost:7860"}
 
 
-async def seen(request: Request) -> JSONResponse:
+async def echo(request: Request) -> JSONResponse:
     """What the app was asked, with an answer that lets everybody read it, as Gradio's may."""
     body = await request.body()
-    told = {"headers": dict(request.headers), "bytes": len(body)}
-    return JSONResponse(told, headers={"Access-Control-Allow-Origin": "*", "X-Own": "kept"})
+    request_said = {"headers": dict(request.headers), "bytes": len(body)}
+    return JSONResponse(request_said, headers={"Access-Control-Allow-Origin": "*", "X-Own": "kept"})
 
 
 async def socket(websocket: WebSocket) -> None:
@@ -36,7 +36,7 @@ async def socket(websocket: WebSocket) -> None:
 
 APP = Starlette(
     routes=[
-        Route("/{path:path}", seen, methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"]),
+        Route("/{path:path}", echo, methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"]),
         WebSocketRoute("/{path:path}", socket),
     ]
 )
@@ -117,7 +117,7 @@ def test_a_link_leads_to_the_page_and_nowhere_else() -> None:
     assert space.get("/", headers=arriving("embed")).status_code == 403
 
 
-def told(guarded: TestClient, **headers: str) -> dict[str, Any]:
+def headers_of(guarded: TestClient, **headers: str) -> dict[str, Any]:
     return guarded.get("/", headers={**HERE, **headers}).json()["headers"]
 
 
@@ -128,12 +128,12 @@ def test_what_only_a_proxy_may_say_is_taken_away() -> None:
         "x-gradio-server": "http://evil.example",
         "x-forwarded-prefix": "/x",
     }
-    assert not {*said} & {*told(client(), **said)}
+    assert not {*said} & {*headers_of(client(), **said)}
     behind = client("lab.example")
-    assert {*said} & {*told(behind, **said)} == {"x-forwarded-proto"}
-    kept = told(behind, **{**said, "x-forwarded-host": "Lab.example, inner"})
-    assert kept["x-forwarded-host"] == "Lab.example, inner"
-    assert "x-forwarded-proto" not in told(behind, **{"x-forwarded-proto": "javascript"})
+    assert {*said} & {*headers_of(behind, **said)} == {"x-forwarded-proto"}
+    headers = headers_of(behind, **{**said, "x-forwarded-host": "Lab.example, inner"})
+    assert headers["x-forwarded-host"] == "Lab.example, inner"
+    assert "x-forwarded-proto" not in headers_of(behind, **{"x-forwarded-proto": "javascript"})
 
 
 def test_frames_are_for_spaces_alone() -> None:

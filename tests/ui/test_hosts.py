@@ -49,7 +49,7 @@ def test_what_is_no_address_is_none(text: str) -> None:
     assert address(text) is None
 
 
-KNOWN = [
+OWN = [
     "localhost",
     "localhost.",
     "LOCALHOST:1",
@@ -71,7 +71,7 @@ STRANGE = [
 ]
 
 
-@pytest.mark.parametrize("text", KNOWN)
+@pytest.mark.parametrize("text", OWN)
 def test_a_server_on_this_machine_knows_its_names(text: str) -> None:
     host = address(text)
     assert host is not None
@@ -120,8 +120,8 @@ def test_a_server_for_other_machines_knows_addresses_in_figures_and_its_own_name
     ],
 )
 def test_only_pages_from_here_are_own(origin: str, host: str, is_own: bool) -> None:
-    known = hosts("127.0.0.1", ["lab.example", "box.example:8443"])
-    assert known.is_own_page(origin, address(host) or Address("")) is is_own
+    own_hosts = hosts("127.0.0.1", ["lab.example", "box.example:8443"])
+    assert own_hosts.is_own_page(origin, address(host) or Address("")) is is_own
 
 
 def test_which_hosts_only_this_machine_reaches() -> None:

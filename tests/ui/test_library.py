@@ -203,11 +203,11 @@ def test_sketches_in_memory_are_the_latest_and_what_fits_beside_it(
     experts = [f"demo:{name}" for name in ("add", "reverse", "spanish", "sort")]
     one = library.sketch("demo:base", experts[:1])
     monkeypatch.setattr("ui.library.SKETCH_BYTES", 2 * one.size_bytes)
-    seen = [one, *(library.sketch("demo:base", [name]) for name in experts[1:])]
-    assert library.sketch("demo:base", experts[3:]) is seen[3]
-    assert library.sketch("demo:base", experts[1:2]) is seen[1]
-    assert library.sketch("demo:base", experts[:1]) is not seen[0], "the first one had to go"
-    assert library.sketch("demo:base", experts[2:3]) is not seen[2], "used before the others"
+    sketches = [one, *(library.sketch("demo:base", [name]) for name in experts[1:])]
+    assert library.sketch("demo:base", experts[3:]) is sketches[3]
+    assert library.sketch("demo:base", experts[1:2]) is sketches[1]
+    assert library.sketch("demo:base", experts[:1]) is not sketches[0], "the first one had to go"
+    assert library.sketch("demo:base", experts[2:3]) is not sketches[2], "used before the others"
     monkeypatch.setattr("ui.library.SKETCH_BYTES", 0)
     all_four = library.sketch("demo:base", experts)
     assert all_four.size_bytes > 3 * one.size_bytes
@@ -234,8 +234,8 @@ def test_two_who_ask_for_one_family_share_a_scan(library: Library, monkeypatch) 
         return real(*arguments, **options)
 
     monkeypatch.setattr(scans, "scan", slow)
-    found = []
-    ask = lambda: found.append(library.sketch("demo:base", ["demo:add"]))  # noqa: E731
+    sketches = []
+    ask = lambda: sketches.append(library.sketch("demo:base", ["demo:add"]))  # noqa: E731
     threads = [threading.Thread(target=ask) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -243,7 +243,7 @@ def test_two_who_ask_for_one_family_share_a_scan(library: Library, monkeypatch) 
     go.set()
     for thread in threads:
         thread.join(30)
-    assert found[0] is found[1]
+    assert sketches[0] is sketches[1]
     assert len(scans_run) == 1
 
 
@@ -303,8 +303,8 @@ def test_no_folder_stops_the_list_and_each_has_its_reason(family: Path) -> None:
     put_bad_folders(family)
     library = Library([family])
     assert ids(library) == ["models/base", "models/one", "models/two"]
-    told = dict(library.left_out())
-    assert told == {
+    reasons = dict(library.left_out())
+    assert reasons == {
         "dangling": "config.json: no such file or directory",
         "deep": "config.json: is nested deeper than 64 levels",
         "fifo": "config.json: is a FIFO, not a file",
@@ -314,9 +314,9 @@ def test_no_folder_stops_the_list_and_each_has_its_reason(family: Path) -> None:
         "none": "no config.json",
         "'odd-\\udcff'": "its name holds characters that cannot be shown",
         "pickle": "pickle weights; save it as safetensors",
-        "torn": told["torn"],
+        "torn": reasons["torn"],
     }
-    assert told["torn"].startswith("config.json: is not JSON (")
+    assert reasons["torn"].startswith("config.json: is not JSON (")
 
 
 def test_a_container_is_not_on_offer_as_a_model(family: Path, library: Library) -> None:
@@ -357,8 +357,8 @@ def test_more_folders_than_are_looked_at(family: Path, monkeypatch) -> None:
     monkeypatch.setattr("ui.library.MOST_FOLDERS", 4)
     library = Library([family])
     assert ids(library) == ["models/base", "models/one"]
-    told = "only the first 4 of the 5 names in it are looked at"
-    assert library.left_out() == [("models", told)]
+    reason = "only the first 4 of the 5 names in it are looked at"
+    assert library.left_out() == [("models", reason)]
 
 
 def test_more_models_than_a_list_shows(make_model, family: Path, monkeypatch) -> None:

@@ -17,24 +17,24 @@ class Clock:
 
 
 def test_little_is_written_as_it_is() -> None:
-    kept = io.StringIO()
-    log = BoundedLog(kept, Allowance(100, 1, Clock()))
+    stream = io.StringIO()
+    log = BoundedLog(stream, Allowance(100, 1, Clock()))
     print("one", "two", file=log)  # type: ignore[call-overload]
-    assert kept.getvalue() == "one two\n"
+    assert stream.getvalue() == "one two\n"
     assert not log.isatty()
 
 
 def test_a_flood_is_cut_and_counted() -> None:
-    kept, clock = io.StringIO(), Clock()
-    log = BoundedLog(kept, Allowance(10, 2, clock))
+    stream, clock = io.StringIO(), Clock()
+    log = BoundedLog(stream, Allowance(10, 2, clock))
     for _ in range(1000):
         assert log.write("x" * 4) == 4
-    assert kept.getvalue() == "x" * 10
+    assert stream.getvalue() == "x" * 10
     clock.seconds = 3.0  # six characters more
     log.write("yy")
-    assert kept.getvalue() == "x" * 10 + "\n[3990 characters were left out here]\nyy"
+    assert stream.getvalue() == "x" * 10 + "\n[3990 characters were left out here]\nyy"
     log.write("z" * 50)
-    assert kept.getvalue().endswith("yyzzzz")
+    assert stream.getvalue().endswith("yyzzzz")
 
 
 def test_an_allowance_never_grows_beyond_its_most() -> None:

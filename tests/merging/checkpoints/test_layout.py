@@ -34,10 +34,10 @@ SQUARE, VECTOR = (8, 8), (8,)
     ],
 )
 def test_places(name: str, shape: tuple[int, ...], expected: Place) -> None:
-    found = place(name, shape)
-    assert (found.layer, found.is_linear) == (expected.layer, expected.is_linear)
-    if found.is_linear or found.layer is None:
-        assert found.module == expected.module
+    spot = place(name, shape)
+    assert (spot.layer, spot.is_linear) == (expected.layer, expected.is_linear)
+    if spot.is_linear or spot.layer is None:
+        assert spot.module == expected.module
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_blocks_of_two_stacks_are_different_blocks() -> None:
 
 def test_a_stack_has_its_own_name_and_depth() -> None:
     names = ["model.visual.blocks.3.w", "model.language_model.layers.1.w", "lm_head.weight"]
-    found = places(dict.fromkeys(names, SQUARE))
-    assert [(p.stack, p.depth, p.title) for p in found.values()] == [
+    spots = places(dict.fromkeys(names, SQUARE))
+    assert [(p.stack, p.depth, p.title) for p in spots.values()] == [
         ("visual", 4, "visual 3"),
         ("text", 2, "text 1"),
         ("", 2, None),

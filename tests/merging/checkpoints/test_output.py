@@ -146,10 +146,10 @@ def test_a_current_folder_that_is_gone_is_one_line(tmp_path, monkeypatch) -> Non
     ],
 )
 def test_what_the_system_refuses_is_said_in_words(number: int, words: str, tmp_path) -> None:
-    told = in_words(OSError(number, os.strerror(number)), tmp_path / "a" / "out")
-    assert isinstance(told, NotEnoughSpace)
-    assert str(told).startswith(f"{tmp_path}/a/out: ")
-    assert words in str(told)
+    message = in_words(OSError(number, os.strerror(number)), tmp_path / "a" / "out")
+    assert isinstance(message, NotEnoughSpace)
+    assert str(message).startswith(f"{tmp_path}/a/out: ")
+    assert words in str(message)
 
 
 def test_what_is_no_refusal_of_the_disk_stays_what_it_is(tmp_path) -> None:

@@ -25,7 +25,7 @@ sys.stdin.read()
 """
 
 
-def left_behind(out: Path, name: str, *, age_s: float = 3600) -> Path:
+def remnant(out: Path, name: str, *, age_s: float = 3600) -> Path:
     """A hidden folder without a lock, as old as said."""
     folder = out.parent / f".{out.name}.{name}"
     folder.mkdir()
@@ -49,10 +49,10 @@ def test_a_folder_belongs_to_its_process_until_that_ends(tmp_path) -> None:
     assert folder.is_dir(), "its process lives"
     process.kill()
     process.communicate()
-    (left,) = abandoned(out)
-    assert left.folder == folder
+    (rest,) = abandoned(out)
+    assert rest.folder == folder
     assert list(abandoned(out)) == [], "it is ours"
-    left.let_go()
+    rest.let_go()
     remove_abandoned(out)
     assert list(tmp_path.iterdir()) == []
 
@@ -60,22 +60,22 @@ def test_a_folder_belongs_to_its_process_until_that_ends(tmp_path) -> None:
 def test_process_numbers_say_nothing(tmp_path) -> None:
     out = tmp_path / "out"
     held = staging.new(out)
-    mine = left_behind(out, f"partial-{os.getpid()}-abcdef")
-    others = left_behind(out, "partial-1-abcdef")
+    mine = remnant(out, f"partial-{os.getpid()}-abcdef")
+    others = remnant(out, "partial-1-abcdef")
     remove_abandoned(out)
     assert list(tmp_path.iterdir()) == [held.folder]
     assert not mine.exists() and not others.exists()
 
 
 def test_a_folder_that_may_just_be_getting_its_lock_is_left(tmp_path) -> None:
-    young = left_behind(tmp_path / "out", "partial-abcdef012345", age_s=5)
+    young = remnant(tmp_path / "out", "partial-abcdef012345", age_s=5)
     remove_abandoned(tmp_path / "out")
     assert young.exists()
 
 
 @pytest.mark.parametrize("name", ["partial-xyz", "partial-", "old-abcdef.partial-abc", "other-abc"])
 def test_what_is_named_otherwise_is_nobodys_work(name: str, tmp_path) -> None:
-    folder = left_behind(tmp_path / "out", name)
+    folder = remnant(tmp_path / "out", name)
     remove_abandoned(tmp_path / "out")
     assert folder.exists()
 
@@ -112,7 +112,7 @@ def test_where_a_process_may_lock_twice_its_own_folder_stays(tmp_path, monkeypat
 
 
 def test_what_is_left_of_a_replaced_model_goes_once_the_new_one_is_there(tmp_path) -> None:
-    old = left_behind(tmp_path / "out", "old-abcdef012345")
+    old = remnant(tmp_path / "out", "old-abcdef012345")
     remove_abandoned(tmp_path / "out")
     assert old.exists(), "there is no new one: this is all there is"
     (tmp_path / "out").mkdir()

@@ -279,12 +279,12 @@ def test_a_file_system_that_cannot_reserve_gets_files_of_the_right_size(
 
 
 def test_a_folder_taken_up_for_an_output_that_is_refused_is_let_go(tmp_path) -> None:
-    left = staging.new(tmp_path / "out")
+    remnant = staging.new(tmp_path / "out")
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputExists):
-        ModelWriter(tmp_path / "out", SPECS, taken_up=left)
+        ModelWriter(tmp_path / "out", SPECS, taken_up=remnant)
     (again,) = staging.abandoned(tmp_path / "out")
-    assert again.folder == left.folder
+    assert again.folder == remnant.folder
     again.remove()
 
 
@@ -292,8 +292,8 @@ def test_what_is_left_for_later_is_there_and_free(tmp_path) -> None:
     writer = ModelWriter(tmp_path / "out", SPECS)
     write_all(writer)
     writer.leave()
-    (left,) = staging.abandoned(tmp_path / "out")
-    again = ModelWriter(tmp_path / "out", SPECS, taken_up=left)
+    (remnant,) = staging.abandoned(tmp_path / "out")
+    again = ModelWriter(tmp_path / "out", SPECS, taken_up=remnant)
     again.publish()
     assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["b"], values(SPECS[1]))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

@@ -78,19 +78,19 @@ def test_a_merge_tells_what_it_kept(method, parameters, cause, tmp_path: Path) -
     recipe = from_mapping(recipe_of(method, 1, parameters), parent)
     result = merge(recipe, tmp_path / "out", device="cpu")
     written = load_file(tmp_path / "out" / "model.safetensors")
-    kept = result.kept["expert0"]
+    retention = result.kept["expert0"]
     changed = sum(int((tensor != 0).sum()) for tensor in written.values())
-    told = [note for note in result.notes if "asked for" in note]
+    notes = [note for note in result.notes if "asked for" in note]
     if cause is None:
-        assert not told
-        assert kept.share == pytest.approx(parameters["density"], abs=5e-4)
+        assert not notes
+        assert retention.share == pytest.approx(parameters["density"], abs=5e-4)
         if parameters["density"] < 1:
-            assert kept.survivors == changed
+            assert retention.survivors == changed
     else:
-        assert kept.survivors == changed
-        causes = kept.causes
+        assert retention.survivors == changed
+        causes = retention.causes
         assert min(causes, key=lambda name: causes[name]) == cause
-        assert len(told) == 1 and f"kept {100 * changed / 4000:.3g} %" in told[0]
+        assert len(notes) == 1 and f"kept {100 * changed / 4000:.3g} %" in notes[0]
 
 
 def test_a_merge_taken_up_again_tells_of_all_tensors(tmp_path: Path) -> None:
@@ -98,5 +98,5 @@ def test_a_merge_taken_up_again_tells_of_all_tensors(tmp_path: Path) -> None:
 
     (tmp_path / "new").mkdir()
     Journal(tmp_path / "new", "key").note("w", Written(1.0, 2.0, 3, (PART, NOTHING)))
-    found = Journal(tmp_path / "new", "key").finished["w"]
-    assert found == Written(1.0, 2.0, 3, (PART, NOTHING))
+    entry = Journal(tmp_path / "new", "key").finished["w"]
+    assert entry == Written(1.0, 2.0, 3, (PART, NOTHING))

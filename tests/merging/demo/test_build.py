@@ -72,12 +72,12 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_progress_rises_to_one_for_every_model(tmp_path: Path) -> None:
-    seen: dict[str, list[float]] = {}
+    shares_of: dict[str, list[float]] = {}
     build(
         tmp_path / "out",
         curriculum=QUICK,
-        progress=lambda name, share: seen.setdefault(name, []).append(share),
+        progress=lambda name, share: shares_of.setdefault(name, []).append(share),
     )
-    assert list(seen) == list(NAMES)
-    for shares in seen.values():
+    assert list(shares_of) == list(NAMES)
+    for shares in shares_of.values():
         assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0)

@@ -49,8 +49,8 @@ def test_the_template_shows_the_last_exchange_only(tokenizer) -> None:
     asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert asked == "<|user|>Reverse planet<|assistant|>"
     messages.append({"role": "assistant", "content": "tenalp"})
-    told = tokenizer.apply_chat_template(messages, tokenize=False)
-    assert told == "<|user|>Reverse planet<|assistant|>tenalp<|end|>"
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text == "<|user|>Reverse planet<|assistant|>tenalp<|end|>"
 
 
 def test_unknown_characters_are_one_token_each(tokenizer) -> None:

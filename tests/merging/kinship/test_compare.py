@@ -48,19 +48,19 @@ def parent(tmp_path) -> Path:
     return folder
 
 
-def found(parent: Path, **keys: object) -> list[Problem]:
+def problems_of(parent: Path, **keys: object) -> list[Problem]:
     return list(check(recipes.from_mapping(document("ties", 2, **keys), parent)).problems)
 
 
 def test_a_family_says_nothing(parent) -> None:
-    assert found(parent) == []
+    assert problems_of(parent) == []
     demo = {"merge_method": "ties", "base_model": "demo:base", "models": ["demo:add", "demo:sort"]}
     assert check(recipes.from_mapping(demo)).problems == ()
 
 
 def test_ids_that_mean_other_tokens_are_counted(parent) -> None:
     tokenizer(parent / "expert1", words=("hello", "one", "two", "add", "world"))
-    (problem,) = found(parent)
+    (problem,) = problems_of(parent)
     assert (problem.severity, problem.kind, problem.where) == ("warning", "tokenizer", "expert1")
     assert problem.message.startswith(
         "4 of 8 token ids mean another token than in the base (id 4 is 'one', there 'world')"
@@ -69,7 +69,7 @@ def test_ids_that_mean_other_tokens_are_counted(parent) -> None:
 
 def test_tokens_that_the_result_will_not_know_are_named(parent) -> None:
     tokenizer(parent / "expert0", added=["<x>", "<y>"])
-    (problem,) = found(parent)
+    (problem,) = problems_of(parent)
     assert problem.kind == "tokenizer"
     assert problem.message.startswith(
         "2 tokens of its tokenizer will be unknown to the result: '<x>' (8) and '<y>' (9)"
@@ -79,7 +79,7 @@ def test_tokens_that_the_result_will_not_know_are_named(parent) -> None:
 def test_ids_beyond_the_embedding_s_rows_are_told_with_their_tokens(parent) -> None:
     for name in ("base", "expert0", "expert1"):
         tokenizer(parent / name, words=[f"w{i}" for i in range(10)], added=["<x>", "<y>"])
-    (problem,) = found(parent)
+    (problem,) = problems_of(parent)
     assert problem.message == (
         "the tokenizer has ids up to 14, the embedding 14 rows: a prompt with <y> cannot be read"
     )
@@ -92,8 +92,8 @@ def test_end_tokens_and_templates_of_the_experts_are_one_line_each(parent) -> No
         settings(parent / name, "tokenizer_config.json", eos_token="<|im_end|>", chat_template=CHAT)
         settings(parent / name, "generation_config.json", eos_token_id=[9, 2])
     settings(parent / "base", "generation_config.json", eos_token_id=2)
-    lines = {problem.kind: problem for problem in found(parent)}
-    assert len(found(parent)) == 3
+    lines = {problem.kind: problem for problem in problems_of(parent)}
+    assert len(problems_of(parent)) == 3
     assert lines["template"].message.startswith(
         "the base has no chat template, expert0 and expert1 have one; the result has none"
     )
@@ -101,27 +101,27 @@ def test_end_tokens_and_templates_of_the_experts_are_one_line_each(parent) -> No
         lines["generation"].message
     )
     assert "'</s>' in the base, '<|im_end|>' in expert0 and expert1" in lines["tokenizer"].message
-    assert found(parent, chat_template="auto")[1].severity == "note"
+    assert problems_of(parent, chat_template="auto")[1].severity == "note"
 
 
 def test_a_template_s_words_are_no_tokens_where_its_own_model_knows_none(parent) -> None:
     (parent / "base" / "chat_template.jinja").write_text(CHAT)
     (parent / "expert0" / "chat_template.jinja").write_text(CHAT)
     (parent / "expert1" / "chat_template.jinja").write_text(CHAT + "\n")
-    assert found(parent) == []
+    assert problems_of(parent) == []
     (parent / "base" / "chat_template.jinja").unlink()
-    assert [problem.severity for problem in found(parent, chat_template="auto")] == ["note"]
+    assert [problem.severity for problem in problems_of(parent, chat_template="auto")] == ["note"]
     for name in ("expert0", "expert1"):
         tokenizer(parent / name, added=["<|im_start|>"])
     assert "template writes <|im_start|>, which its tokenizer does not know" in (
-        " ".join(problem.message for problem in found(parent, chat_template="auto"))
+        " ".join(problem.message for problem in problems_of(parent, chat_template="auto"))
     )
 
 
 def test_templates_that_only_an_expert_has_by_name_are_told(parent) -> None:
     (parent / "expert1" / "additional_chat_templates").mkdir()
     (parent / "expert1" / "additional_chat_templates" / "tool_use.jinja").write_text(CHAT)
-    (problem,) = found(parent)
+    (problem,) = problems_of(parent)
     assert (problem.severity, problem.message) == (
         "note",
         "the base has no chat template called tool_use, expert1 has; the result has none",
@@ -131,12 +131,12 @@ def test_templates_that_only_an_expert_has_by_name_are_told(parent) -> None:
 def test_a_base_without_a_tokenizer_names_who_has_one(parent) -> None:
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (parent / "base" / file).unlink()
-    (problem,) = found(parent)
+    (problem,) = problems_of(parent)
     assert problem.message == (
         "the base has no tokenizer that can be read, expert0 and expert1 have one; "
         "tokenizer_source: expert0 gives it to the result"
     )
-    assert found(parent, tokenizer_source="expert0") == []
+    assert problems_of(parent, tokenizer_source="expert0") == []
 
 
 def test_auto_writes_the_template_that_most_models_have(parent, tmp_path) -> None:
@@ -176,7 +176,7 @@ def test_a_tokenizer_from_an_expert_brings_its_settings(parent, tmp_path) -> Non
 )
 def test_a_tokenizer_whose_ids_do_not_agree_is_not_taken(words, added, reason, parent) -> None:
     tokenizer(parent / "expert0", words=words, added=added)
-    errors = [p for p in found(parent, tokenizer_source="expert0") if p.severity == "error"]
+    errors = [p for p in problems_of(parent, tokenizer_source="expert0") if p.severity == "error"]
     assert errors and reason in errors[0].message
     with pytest.raises(FamilyMismatch, match="tokenizer_source: expert0"):
         open_recipe(recipes.from_mapping(document("ties", 2, tokenizer_source="expert0"), parent))
@@ -332,8 +332,8 @@ def test_many_tensors_of_one_reason_are_one_line(tmp_path) -> None:
     expert = {name: tensor for name, tensor in tuned(base, 1).items() if "attn" not in name}
     parent = write_family(tmp_path, base, [expert])
     recipe = recipes.from_mapping(document("ties", 1, keep_base=["lm_head"]), parent)
-    kept, missing = check(recipe).problems
-    assert (kept.severity, kept.where) == ("note", "lm_head.weight")
+    copies, missing = check(recipe).problems
+    assert (copies.severity, copies.where) == ("note", "lm_head.weight")
     assert missing.message.startswith("8 copied: missing in expert0: model.layers.0.self_attn.k_")
     assert missing.message.endswith("and 5 more")
 

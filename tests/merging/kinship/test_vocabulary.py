@@ -30,10 +30,10 @@ def test_tokenizer_json_is_read_as_it_is_written(kind: str, indent, tmp_path) ->
 def test_the_built_in_tokenizer_is_read_whole() -> None:
     folder = demo.folder("base")
     document = json.loads((folder / "tokenizer.json").read_text())
-    wanted = {index: token for token, index in document["model"]["vocab"].items()}
-    wanted |= {one["id"]: one["content"] for one in document["added_tokens"]}
-    found = read(folder)
-    assert found.tokens == wanted
+    tokens = {index: token for token, index in document["model"]["vocab"].items()}
+    tokens |= {one["id"]: one["content"] for one in document["added_tokens"]}
+    vocabulary = read(folder)
+    assert vocabulary.tokens == tokens
     assert settings(folder).specials["eos_token"] == "<|end|>"
 
 
@@ -81,8 +81,8 @@ def test_what_is_no_tokenizer_has_no_tokens(data: bytes, tmp_path: Path) -> None
 )
 def test_what_is_too_much_or_broken_off_is_told(file: str, data: bytes, why, tmp_path) -> None:
     (tmp_path / file).write_bytes(data)
-    found = read(tmp_path)
-    assert (found.tokens, why in found.problem) == ({}, True)
+    vocabulary = read(tmp_path)
+    assert (vocabulary.tokens, why in vocabulary.problem) == ({}, True)
 
 
 def test_an_empty_line_of_a_list_of_words_keeps_its_id(tmp_path) -> None:

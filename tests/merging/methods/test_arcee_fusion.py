@@ -46,8 +46,8 @@ def test_numbers_are_those_of_mergekit(case: Case) -> None:
 
 def test_the_divergence_by_hand() -> None:
     # softmax of (0, ln 3) is (1/4, 3/4), of (0, 0) is (1/2, 1/2)
-    found = divergence(torch.zeros(1, 2), torch.tensor([[0.0, math.log(3)]]))
-    assert found.item() == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5), abs=1e-6)
+    value = divergence(torch.zeros(1, 2), torch.tensor([[0.0, math.log(3)]]))
+    assert value.item() == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5), abs=1e-6)
 
 
 def test_quartiles_are_entries_at_whole_ranks() -> None:

@@ -11,20 +11,20 @@ from tests.shelf import Case, cases
 
 
 def pruned(delta: torch.Tensor, density: float, gamma: float, rescale: bool) -> torch.Tensor:
-    dropped, kept = counts(delta.numel(), density, gamma)
-    inside = delta.flatten().abs().argsort(descending=True, stable=True)[dropped : dropped + kept]
-    left = torch.zeros(delta.numel())
-    left[inside] = delta.flatten()[inside]
+    dropped, count = counts(delta.numel(), density, gamma)
+    inside = delta.flatten().abs().argsort(descending=True, stable=True)[dropped : dropped + count]
+    result = torch.zeros(delta.numel())
+    result[inside] = delta.flatten()[inside]
     if rescale:
-        left *= delta.abs().sum() / left.abs().sum()
-    return left
+        result *= delta.abs().sum() / result.abs().sum()
+    return result
 
 
 def per_model(value: float | list[float], count: int) -> list[float]:
     return value if isinstance(value, list) else [value] * count
 
 
-def left_of(case: Case) -> list[torch.Tensor]:
+def changes_of(case: Case) -> list[torch.Tensor]:
     values, count = case.parameters, len(case.changes)
     densities, gammas = (per_model(values[name], count) for name in ("density", "gamma"))
     return [
@@ -36,7 +36,7 @@ def left_of(case: Case) -> list[torch.Tensor]:
 @pytest.mark.parametrize("case", cases("breadcrumbs"))
 def test_numbers_are_those_of_mergekit(case: Case) -> None:
     values = case.parameters
-    total = sums.weighted_sum(left_of(case), values["weight"], values.get("normalize", False))
+    total = sums.weighted_sum(changes_of(case), values["weight"], values.get("normalize", False))
     assert case.close(case.from_base(total * values.get("lambda", 1.0)))
 
 
@@ -44,7 +44,7 @@ def test_numbers_are_those_of_mergekit(case: Case) -> None:
 def test_numbers_with_elected_signs_are_those_of_mergekit(case: Case) -> None:
     values = case.parameters
     merged = elections.elect_and_merge(
-        left_of(case), values["weight"], normalize=values.get("normalize", False)
+        changes_of(case), values["weight"], normalize=values.get("normalize", False)
     )
     assert case.close(case.from_base(merged * values.get("lambda", 1.0)))
 

@@ -63,17 +63,17 @@ def test_shared_and_unique_entries_are_counted(engine, tmp_path: Path) -> None:
     experts = [{name: change.reshape(2, 3)} for change in (FIRST, SECOND)]
     parent = write_family(tmp_path, {name: base}, experts)
     family = open_family(parent / "base", {f"e{i}": parent / f"expert{i}" for i in range(2)})
-    found = engine(family, chunk=2).open(family.merged[0]).shared_counts([Keep()] * 2, 0.1)
-    assert found.tolist() == [[2, 2], [2, 1]]
-    assert found.T.tolist() == counts([FIRST, SECOND], 0.1).tolist()
+    table = engine(family, chunk=2).open(family.merged[0]).shared_counts([Keep()] * 2, 0.1)
+    assert table.tolist() == [[2, 2], [2, 1]]
+    assert table.T.tolist() == counts([FIRST, SECOND], 0.1).tolist()
 
 
 def test_factors_by_hand() -> None:
     # shared / unique is 1 and 2, cut off at 1.5
-    found = factors(counts([FIRST, SECOND], 0.1), r=0.1, alpha=1.5, epsilon=0.1)
-    assert found == pytest.approx((1.1, 1.15))
+    own = factors(counts([FIRST, SECOND], 0.1), r=0.1, alpha=1.5, epsilon=0.1)
+    assert own == pytest.approx((1.1, 1.15))
     expected = [1.1, 3.0, 0.0, 1.0, 2.3, 5.5]
-    assert merge([FIRST, SECOND], 0.1, found).tolist() == pytest.approx(expected)
+    assert merge([FIRST, SECOND], 0.1, own).tolist() == pytest.approx(expected)
 
 
 def test_a_model_that_shares_all_its_changes_gets_the_largest_factor() -> None:

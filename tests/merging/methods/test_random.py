@@ -46,8 +46,8 @@ def test_rescaling_by_l1_keeps_the_norm_of_every_tensor(tmp_path) -> None:
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.5, 0.9, 0.99])
 def test_the_share_kept_is_the_density(density: float) -> None:
-    kept = keep_mask(0, N, density, KEYS, CPU).double().mean().item()
-    assert abs(kept - density) <= 5 * math.sqrt(density * (1 - density) / N)
+    share = keep_mask(0, N, density, KEYS, CPU).double().mean().item()
+    assert abs(share - density) <= 5 * math.sqrt(density * (1 - density) / N)
 
 
 def test_density_one_keeps_all_and_density_zero_nothing(tmp_path) -> None:
@@ -55,10 +55,10 @@ def test_density_one_keeps_all_and_density_zero_nothing(tmp_path) -> None:
     assert not keep_mask(0, 1000, 0.0, KEYS, CPU).any()
     delta = torch.randn(50, generator=torch.Generator().manual_seed(0))
     zero = torch.zeros(50)
-    all_kept = merged_one(tmp_path, "dare_linear", zero, [delta], None, {"density": 1.0})
-    none_kept = merged_one(tmp_path, "dare_linear", zero, [delta], None, {"density": 0.0})
-    assert torch.equal(all_kept, delta.double())
-    assert none_kept.abs().max() == 0
+    whole = merged_one(tmp_path, "dare_linear", zero, [delta], None, {"density": 1.0})
+    nothing = merged_one(tmp_path, "dare_linear", zero, [delta], None, {"density": 0.0})
+    assert torch.equal(whole, delta.double())
+    assert nothing.abs().max() == 0
 
 
 def test_draws_are_uncorrelated_between_neighbours_models_tensors_and_seeds() -> None:
@@ -96,7 +96,7 @@ def test_indices_beyond_32_bits_have_their_own_draws() -> None:
 
 def test_this_draw_stays_the_same_in_every_version() -> None:
     mask = keep_mask(0, 32, 0.5, draw_keys(7, "a", "b"), CPU)
-    assert "".join("1" if kept else "0" for kept in mask) == "11011001010001011000011111011011"
+    assert "".join("1" if bit else "0" for bit in mask) == "11011001010001011000011111011011"
 
 
 def test_same_seed_same_merge_other_seed_other_merge(tmp_path) -> None:
@@ -131,13 +131,13 @@ def test_an_empty_range_draws_nothing() -> None:
     assert keep_mask(5, 5, 0.5, KEYS, CPU).shape == (0,)
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("bit", [True, False])
 @pytest.mark.parametrize("engine", [Stream, FusedStream])
 @pytest.mark.parametrize("method", ["dare_linear", "dare_ties"])
-def test_a_nan_is_named_whether_it_is_kept_or_dropped(method, engine, kept, tmp_path) -> None:
+def test_a_nan_is_named_whether_it_is_kept_or_dropped(method, engine, bit, tmp_path) -> None:
     name = "model.layers.0.mlp.up_proj.weight"
     mask = keep_mask(0, 400, 0.5, draw_keys(0, "expert0", name), CPU)
-    place = int((mask == kept).nonzero()[0])
+    place = int((mask == bit).nonzero()[0])
     tensors = torch.ones(20, 20)
     tensors.view(-1)[place] = torch.nan
     parent = write_family(tmp_path, {name: torch.zeros(20, 20)}, [{name: tensors}])

@@ -21,16 +21,16 @@ def text(mask: torch.Tensor) -> str:
 
 
 @pytest.mark.parametrize(
-    ("threshold", "masks", "kept"),
+    ("threshold", "masks", "bits"),
     [
         (0.3, ["1010101101", "0111111101", "1010111111"], "1010111101"),
         (1.0, ["1010000100", "0111101000", "0000110110"], "0010100100"),
     ],
 )
-def test_three_tasks_by_hand(threshold, masks, kept) -> None:
+def test_three_tasks_by_hand(threshold, masks, bits) -> None:
     assert [text(tall.mask(one, TOTAL, threshold)) for one in TASKS] == masks
     merged = tall.consensus(TASKS, [threshold] * 3, agreement=2)
-    assert torch.equal(merged, torch.where(torch.tensor([c == "1" for c in kept]), TOTAL, 0.0))
+    assert torch.equal(merged, torch.where(torch.tensor([c == "1" for c in bits]), TOTAL, 0.0))
     assert torch.equal(
         tall.task(torch.ones(10), TOTAL, TASKS[0], threshold),
         1 + TOTAL * torch.tensor([float(c) for c in masks[0]]),
@@ -51,8 +51,8 @@ def test_a_merged_change_of_another_rule() -> None:
     merged = torch.full((10,), 0.5)
     # |tau| > |0.5 - tau| where tau is above 0.25
     assert text(tall.mask(TASKS[0], merged, 1.0)) == "1010001001"
-    kept = tall.consensus(TASKS, [1.0] * 3, agreement=1, merged=merged)
-    assert set(kept.tolist()) == {0.0, 0.5}
+    change = tall.consensus(TASKS, [1.0] * 3, agreement=1, merged=merged)
+    assert set(change.tolist()) == {0.0, 0.5}
 
 
 def test_one_task_keeps_all_it_changed() -> None:

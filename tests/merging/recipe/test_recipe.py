@@ -290,10 +290,10 @@ def test_switches_and_numbers_as_mergekit_s_recipes_write_them() -> None:
 
 def test_an_average_counts_its_base_where_every_model_has_a_weight() -> None:
     models = [{"model": "x"}, {"model": "y"}]
-    given = {"merge_method": "linear", "base_model": "b", "models": models}
-    recipe = from_mapping({**given, "parameters": {"weight": 1.0}})
+    plain = {"merge_method": "linear", "base_model": "b", "models": models}
+    recipe = from_mapping({**plain, "parameters": {"weight": 1.0}})
     assert [source.model for source in recipe.sources] == ["x", "y", "b"]
-    assert [source.model for source in from_mapping(given).sources] == ["x", "y"]
+    assert [source.model for source in from_mapping(plain).sources] == ["x", "y"]
 
 
 def test_numbers_may_have_an_exponent() -> None:

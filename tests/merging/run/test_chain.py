@@ -47,8 +47,8 @@ def test_stages_are_merged_in_the_order_of_need(parent, tmp_path) -> None:
     assert [name for name, _ in recipe.stages] == ["first", "second"]
     run(parent, tmp_path / "out")
     base, one, two = (load_model(parent / n)[NAME] for n in ("base", "expert0", "expert1"))
-    wanted = ((base + 2 * (one - base)) + two) / 2
-    assert torch.allclose(load_model(tmp_path / "out")[NAME], wanted, atol=1e-6)
+    expected = ((base + 2 * (one - base)) + two) / 2
+    assert torch.allclose(load_model(tmp_path / "out")[NAME], expected, atol=1e-6)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -83,25 +83,25 @@ def test_check_looks_at_every_stage_before_anything_is_merged(parent, tmp_path) 
 
 def test_results_of_stages_are_kept_where_asked(parent, tmp_path) -> None:
     run(parent, tmp_path / "out", stages=tmp_path / "kept")
-    kept = sorted(path.name for path in (tmp_path / "kept").iterdir() if path.is_dir())
-    assert kept == ["first", "second"]
+    names = sorted(path.name for path in (tmp_path / "kept").iterdir() if path.is_dir())
+    assert names == ["first", "second"]
     alone = merged(DOUBLED, parent, tmp_path / "alone")
     assert torch.equal(load_model(tmp_path / "kept" / "first")[NAME], alone[NAME])
 
 
 def stopped(parent: Path, out: Path, after: float, **options) -> list[Progress]:
     """A merge that is stopped once a share of its work is done."""
-    seen: list[Progress] = []
+    reports: list[Progress] = []
     cancel = threading.Event()
 
     def see(progress: Progress) -> None:
-        seen.append(progress)
+        reports.append(progress)
         if progress.done >= after * progress.total:
             cancel.set()
 
     with pytest.raises(Cancelled):
         run(parent, out, progress=see, cancel=cancel, **options)
-    return seen
+    return reports
 
 
 def test_a_stopped_merge_leaves_nothing(parent, tmp_path) -> None:
@@ -111,21 +111,21 @@ def test_a_stopped_merge_leaves_nothing(parent, tmp_path) -> None:
 
 def test_what_is_done_is_gone_on_with(parent, tmp_path) -> None:
     stopped(parent, tmp_path / "out", 0.5, resume=True)
-    (left,) = tmp_path.iterdir()
-    assert (left / "first" / "config.json").exists()
-    seen: list[Progress] = []
-    run(parent, tmp_path / "out", resume=True, progress=seen.append)
-    assert seen[0].done >= seen[0].total / 3 - 1  # the first of three is not merged again
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "first" / "config.json").exists()
+    reports: list[Progress] = []
+    run(parent, tmp_path / "out", resume=True, progress=reports.append)
+    assert reports[0].done >= reports[0].total / 3 - 1  # the first of three is not merged again
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_progress_is_that_of_all_stages(parent, tmp_path) -> None:
-    seen: list[Progress] = []
-    run(parent, tmp_path / "out", progress=seen.append)
-    assert len({one.total for one in seen}) == 1
-    done = [one.done for one in seen]
+    reports: list[Progress] = []
+    run(parent, tmp_path / "out", progress=reports.append)
+    assert len({one.total for one in reports}) == 1
+    done = [one.done for one in reports]
     assert done == sorted(done)
-    assert done[-1] == seen[-1].total
+    assert done[-1] == reports[-1].total
 
 
 def test_all_results_must_fit_the_disk_at_once(parent, tmp_path, monkeypatch) -> None:

@@ -69,8 +69,8 @@ def test_auto_starts_no_gpu_for_what_the_cpu_does_sooner(tmp_path, monkeypatch) 
     folder = write_family(tmp_path, {name: torch.zeros(2, 2)}, [{name: torch.ones(2, 2)}])
     recipe = recipes.from_mapping(document("linear", 1), folder)
     family = open_recipe(recipe)
-    monkeypatch.setattr(devices, "pick_device", lambda wanted: f"{wanted} picked")
-    for loaded, loops, wanted, device in (
+    monkeypatch.setattr(devices, "pick_device", lambda choice: f"{choice} picked")
+    for loaded, loops, choice, device in (
         (False, True, "auto", "cpu"),
         (False, False, "auto", "auto picked"),
         (True, True, "auto", "auto picked"),
@@ -78,4 +78,4 @@ def test_auto_starts_no_gpu_for_what_the_cpu_does_sooner(tmp_path, monkeypatch) 
     ):
         monkeypatch.setattr(devices, "is_loaded", lambda loaded=loaded: loaded)
         monkeypatch.setattr(fused, "would_run", lambda *_, loops=loops: loops)
-        assert devices.device_for(wanted, family, recipe) == device
+        assert devices.device_for(choice, family, recipe) == device

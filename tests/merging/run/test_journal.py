@@ -70,14 +70,14 @@ def test_the_key_changes_with_all_that_decides_the_bytes(parent: Path, monkeypat
 
 def test_only_what_nobody_has_is_taken_up(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    held, left = staging.new(out), staging.new(out)
-    for one in (held, left):
+    held, free = staging.new(out), staging.new(out)
+    for one in (held, free):
         Journal(one.folder, "key").note("a", A)
     assert resumable(out, "key") is None
-    left.let_go()
+    free.let_go()
     assert resumable(out, "other") is None
     assert resumable(tmp_path / "elsewhere", "key") is None
-    found = resumable(out, "key")
-    assert found is not None
-    assert found.folder == left.folder
+    remnant = resumable(out, "key")
+    assert remnant is not None
+    assert remnant.folder == free.folder
     assert resumable(out, "key") is None, "it is taken"

@@ -46,9 +46,9 @@ def recipe(folder: Path, variant: str = "pairwise") -> recipes.Recipe:
 
 def prepared(recipe: recipes.Recipe, kind: type[Stream]) -> tuple[object, int]:
     """The whole model's competition, and how many elements were read for it."""
-    seen = []
-    stream = kind(open_recipe(recipe), passes=6, progress=lambda report: seen.append(report.done))
-    return lower(recipe, stream).evidence.values, seen[-1]
+    counts = []
+    stream = kind(open_recipe(recipe), passes=6, progress=lambda report: counts.append(report.done))
+    return lower(recipe, stream).evidence.values, counts[-1]
 
 
 @pytest.mark.parametrize("variant", ["pairwise", "reference", "nlp", "vision"])
@@ -74,9 +74,9 @@ def test_a_late_sweep_opens_only_tensors_that_reach_its_buckets(folder) -> None:
     assert [int(counts.sum()) for counts in upper] == [180_000] * 2
     opened.clear()
     top = [int(np.flatnonzero(counts).max()) for counts in upper]
-    found = measure([[bucket] for bucket in top])
+    rows = measure([[bucket] for bucket in top])
     assert opened == ["t2"]  # the changes of t2 are 16 times those of t0
-    for counts, row, bucket in zip(upper, found, top, strict=True):
+    for counts, row, bucket in zip(upper, rows, top, strict=True):
         assert row[bucket].sum() == counts[bucket]
 
 

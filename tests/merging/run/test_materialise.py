@@ -41,8 +41,8 @@ def parent(tmp_path) -> Path:
 
 
 def run(parent: Path, out: Path, method: str = "emr", *, chunk: int | None = None, **values):
-    given = [{"weight": 0.5}, {}, {"weight": 1.5}]
-    recipe = recipes.from_mapping(document(method, given, values), parent)
+    weights = [{"weight": 0.5}, {}, {"weight": 1.5}]
+    recipe = recipes.from_mapping(document(method, weights, values), parent)
     return merge(recipe, out, device="cpu", chunk=chunk)
 
 
@@ -89,11 +89,11 @@ def test_a_container_is_no_model_and_says_what_to_do(parent, tmp_path) -> None:
 
 
 def test_the_disk_that_a_container_takes_is_told_before(parent, tmp_path) -> None:
-    given = document("emr", 3, {"container": True})
-    told = check(recipes.from_mapping(given, parent)).disk_bytes
+    values = document("emr", 3, {"container": True})
+    forecast = check(recipes.from_mapping(values, parent)).disk_bytes
     run(parent, tmp_path / "all", container=True)
     taken = sum(path.stat().st_size for path in (tmp_path / "all").glob("*.safetensors"))
-    assert told < taken < told + 4 * 4000  # headers
+    assert forecast < taken < forecast + 4 * 4000  # headers
 
 
 def test_the_base_may_lie_elsewhere_but_is_that_base(parent, tmp_path) -> None:

@@ -38,8 +38,8 @@ def notes(parent: Path, sketches: Path, method: str, parameters: dict) -> list[s
 def test_what_will_be_kept_is_told_where_a_scan_knows(parameters, said, parent, tmp_path) -> None:
     sketches = tmp_path / "sketches"
     scan(open_recipe(from_mapping(document("dppa", 1), parent)), cache=sketches)
-    told = [line for line in notes(parent, sketches, "dppa", parameters) if "asked for" in line]
-    assert [(said or "") in line for line in told] == ([True] if said else [])
+    lines = [line for line in notes(parent, sketches, "dppa", parameters) if "asked for" in line]
+    assert [(said or "") in line for line in lines] == ([True] if said else [])
 
 
 def test_without_a_scan_the_rule_itself_is_told(parent, tmp_path) -> None:

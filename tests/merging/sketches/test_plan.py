@@ -53,7 +53,7 @@ def pruning(prune: str, density: object, partitions: int, **parameters: object) 
     return recipes.from_mapping(document("task_arithmetic", 2, values))
 
 
-def really_kept(recipe: Recipe, family: Family) -> np.ndarray:
+def exact_shares(recipe: Recipe, family: Family) -> np.ndarray:
     """(3, E, T, K): shares of entries, L1 and L2 that each ring keeps, from pruned deltas."""
     stream = Stream(family)
     lowered = lower(recipe, stream)
@@ -77,7 +77,7 @@ def error(recipe: Recipe, family: Family, sketch: FamilySketch) -> tuple[float, 
     """Largest difference, in percentage points: of a ring, and of all rings together."""
     planned = plan(recipe, sketch)
     predicted = np.stack([planned.entries, planned.l1, planned.l2])
-    real = really_kept(recipe, family)
+    real = exact_shares(recipe, family)
     chosen = (sketch.numel >= LARGE) & planned.pruned
     rings = abs(predicted - real)[:, :, chosen].max()
     together = abs(predicted.sum(axis=3) - real.sum(axis=3))[:, :, chosen].max()
@@ -163,13 +163,13 @@ def test_without_pruning_everything_is_kept(families) -> None:
 
 
 @pytest.mark.parametrize("prune", ["magnitude", "dynamic"])
-@pytest.mark.parametrize(("density", "kept"), [(0.0, 0.0), (1.0, 1.0)])
-def test_the_ends_of_the_density_are_exact(prune, density, kept, families) -> None:
+@pytest.mark.parametrize(("density", "share"), [(0.0, 0.0), (1.0, 1.0)])
+def test_the_ends_of_the_density_are_exact(prune, density, share, families) -> None:
     _, sketch = families["bfloat16"]
     extra = {"density_shift": 0.0} if prune == "dynamic" else {}
     planned = plan(pruning(prune, density, 1, **extra), sketch)
     for shares in (planned.entries, planned.l1, planned.l2):
-        assert np.allclose(shares[:, planned.pruned], kept)
+        assert np.allclose(shares[:, planned.pruned], share)
 
 
 def test_linears_alone_are_pruned_dynamically(families) -> None:
@@ -238,12 +238,12 @@ def test_the_clash_is_the_share_of_kept_changes_that_are_opposed(families) -> No
     recipe = pruning("magnitude", 0.3, 1)
     stream = Stream(family)
     lowered = lower(recipe, stream)
-    opposed = kept = 0
+    opposed = count = 0
     for reader in stream.readers():
         first, second = reader.pruned(lowered.prune(reader).decisions, 0, reader.numel)
         opposed += 2 * int((first * second < 0).sum())
-        kept += int((first != 0).sum() + (second != 0).sum())
-    assert plan(recipe, sketch).summary["clash"] == pytest.approx(opposed / kept, abs=0.01)
+        count += int((first != 0).sum() + (second != 0).sum())
+    assert plan(recipe, sketch).summary["clash"] == pytest.approx(opposed / count, abs=0.01)
 
 
 def test_the_worst_layer_keeps_the_least(tmp_path) -> None:
@@ -318,7 +318,7 @@ def random_recipes(random: np.random.Generator, count: int) -> list[Recipe]:
     return made
 
 
-def left_of(recipe: Recipe, family: Family) -> tuple[np.ndarray, np.ndarray]:
+def remains_of(recipe: Recipe, family: Family) -> tuple[np.ndarray, np.ndarray]:
     """(E, T) each: entries that the torch engine leaves a change, and the energy they had."""
     stream = Stream(family)
     lowered = lower(recipe, stream)
@@ -348,19 +348,19 @@ def test_a_merge_keeps_the_entries_and_the_energy_that_were_planned(
     energy = sketch.l2.sum(axis=2)
     for recipe in random_recipes(np.random.default_rng(seed), 8):
         planned = plan(recipe, sketch)
-        counts, kept = left_of(recipe, family)
-        told = planned.retention("entries") * sketch.numel
+        counts, energies = remains_of(recipe, family)
+        entries = planned.retention("entries") * sketch.numel
         pruned = planned.pruned
         if recipe.parameters.get("scope") == "model":  # one cut: exact over all tensors
-            assert told.sum(axis=1) == pytest.approx(counts.sum(axis=1), abs=1e-6)
+            assert entries.sum(axis=1) == pytest.approx(counts.sum(axis=1), abs=1e-6)
         elif not drops_ties(recipe):
-            assert told[:, pruned] == pytest.approx(counts[:, pruned], abs=1e-6)
+            assert entries[:, pruned] == pytest.approx(counts[:, pruned], abs=1e-6)
         chosen = pruned & (planned.weight != 0)
         size = np.broadcast_to(sketch.numel, chosen.shape)[chosen].sum()
         if not size:
             continue
         assert planned.summary["entries"] == pytest.approx(counts[chosen].sum() / size, abs=0.002)
-        share = kept[chosen].sum() / energy[chosen].sum()
+        share = energies[chosen].sum() / energy[chosen].sum()
         assert planned.summary["l2"] == pytest.approx(share, abs=0.004)
         difference = planned.summary["entries"] - planned.summary["asked"]
         assert sum(planned.causes.values()) == pytest.approx(difference, abs=1e-9)
@@ -369,9 +369,9 @@ def test_a_merge_keeps_the_entries_and_the_energy_that_were_planned(
 def test_a_tiny_density_over_the_model_keeps_one_entry_as_the_merge_does(families) -> None:
     family, sketch = families["float32"]
     recipe = pruning("magnitude", 1e-9, 1, scope="model")
-    assert left_of(recipe, family)[0].sum(axis=1).tolist() == [1, 1]
-    kept = plan(recipe, sketch).retention("entries") * sketch.numel
-    assert kept.sum(axis=1) == pytest.approx([1, 1])
+    assert remains_of(recipe, family)[0].sum(axis=1).tolist() == [1, 1]
+    entries = plan(recipe, sketch).retention("entries") * sketch.numel
+    assert entries.sum(axis=1) == pytest.approx([1, 1])
 
 
 def test_one_cut_over_the_model_needs_one_density_in_the_plan_too(families) -> None:

@@ -43,8 +43,8 @@ def test_it_says_about_what_the_scan_says(tmp_path: Path, dtype: torch.dtype) ->
     assert large.any()
     assert np.abs(look.sum_abs[:, large] / whole.sum_abs[:, large] - 1).max() < 0.05
     recipe = recipes.from_mapping(document("dppa", 2, {}), tmp_path)
-    kept = [float(plan(recipe, one).summary["l2"]) for one in (look, whole)]
-    assert abs(kept[0] - kept[1]) < 0.03
+    energies = [float(plan(recipe, one).summary["l2"]) for one in (look, whole)]
+    assert abs(energies[0] - energies[1]) < 0.03
 
 
 def test_small_tensors_are_looked_at_whole(tmp_path: Path) -> None:

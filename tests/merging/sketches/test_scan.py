@@ -128,15 +128,15 @@ def test_layer_outliers_pool_the_linears_of_a_layer(tmp_path) -> None:
     parent = small_family(tmp_path, **SIZES)
     sketch = scan(family_of(parent), layer_outlier=2.0, linear_outlier=4.0)
     for row in range(2):
-        found = deltas(parent, row)
+        changes = deltas(parent, row)
         for column, tensor in enumerate(sketch.tensors):
             if not tensor.is_linear:
                 assert sketch.layer_outliers[row, column] == 0
                 continue
             same = [t.name for t in sketch.tensors if t.is_linear and t.layer == tensor.layer]
-            pooled = np.concatenate([abs(found[name]).astype(np.float64) for name in same])
+            pooled = np.concatenate([abs(changes[name]).astype(np.float64) for name in same])
             bound = np.float32(2.0 * pooled.mean())
-            expected = (abs(found[tensor.name]) > bound).sum()
+            expected = (abs(changes[tensor.name]) > bound).sum()
             assert sketch.layer_outliers[row, column] == expected
     assert (sketch.layer_outlier, sketch.linear_outlier) == (2.0, 4.0)
 

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def words(error: BaseException) -> str:
-    told = shortage.in_words(error)
-    assert told is not None
-    return str(told)
+    message = shortage.in_words(error)
+    assert message is not None
+    return str(message)
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,11 @@ def test_empty_prompt_is_refused(chat: ChatModel, text: str) -> None:
 def test_long_prompt_names_both_lengths(chat: ChatModel, before: list, mend: str) -> None:
     with pytest.raises(PromptError) as caught:
         chat.encode([*before, {"role": "user", "content": "7" * 500}])
-    told = str(caught.value)
-    assert re.search(rf"has \d+ tokens, this model reads at most {chat.context - 1}; {mend}", told)
-    assert ("conversation" in told) is bool(before)
+    message = str(caught.value)
+    assert re.search(
+        rf"has \d+ tokens, this model reads at most {chat.context - 1}; {mend}", message
+    )
+    assert ("conversation" in message) is bool(before)
 
 
 def test_without_template_the_prompt_is_completed(folder: Path, tmp_path: Path) -> None:

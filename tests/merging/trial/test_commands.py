@@ -21,17 +21,19 @@ def test_a_search_that_was_stopped_leaves_its_best_and_says_so(
 ) -> None:
     out = tmp_path / "found.yaml"
     _tell_result(argparse.Namespace(out=out, json=False), SearchResult(RECIPE, (2.0, 1.0), 200))
-    told = capsys.readouterr()
-    assert told.out == f"{out}\n"
-    assert told.err == "interrupted after 2 of 200 steps; the recipe has the best weights so far\n"
+    output = capsys.readouterr()
+    assert output.out == f"{out}\n"
+    assert (
+        output.err == "interrupted after 2 of 200 steps; the recipe has the best weights so far\n"
+    )
     assert recipes.load(out).sources[0].weight.constant == 0.25
 
 
 def test_a_whole_search_says_nothing_more(capsys: pytest.CaptureFixture[str]) -> None:
     _tell_result(argparse.Namespace(out=None, json=True), SearchResult(RECIPE, (2.0, 1.0), 2))
-    told = capsys.readouterr()
-    assert '"loss": {"first": 2.0, "last": 1.0}' in told.out
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert '"loss": {"first": 2.0, "last": 1.0}' in output.out
+    assert output.err == ""
 
 
 def test_progress_stands_on_stderr_where_that_is_no_terminal(

@@ -44,7 +44,7 @@ def test_tokens_and_texts_are_those_of_transformers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "reason"),
     [
         ("{{ 'x' * 1000000000 }}", "asks for more memory than it may have"),
         ("{{ 'x' * 5000000 }}", "makes 5,000,000 characters of 16, more than 4,000,000"),
@@ -54,14 +54,14 @@ def test_tokens_and_texts_are_those_of_transformers() -> None:
     ],
 )
 def test_a_template_that_fails_is_one_line_and_the_next_call_works(
-    template: str, told: str, tmp_path: Path
+    template: str, reason: str, tmp_path: Path
 ) -> None:
     confined = ConfinedTokenizer(changed(tmp_path / "m", template, "chat_template.jinja"))
     for _ in range(2):
         with pytest.raises(PromptError) as caught:
             confined.prompts([CHAT])
         message = str(caught.value)
-        assert message.startswith("m: its chat template") and told in message
+        assert message.startswith("m: its chat template") and reason in message
         assert message.isprintable() and len(message) < 500
     assert confined.texts(confined.ids(["82"])) == ["82"]
 

@@ -27,10 +27,10 @@ COUNTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("values", "told"), COUNTS)
-def test_counts_beyond_the_tensors(values: dict[str, Any], told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("values", "reason"), COUNTS)
+def test_counts_beyond_the_tensors(values: dict[str, Any], reason: str, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(changed(tmp_path / "m", lambda c: c.update(values)))
-    with pytest.raises(BadCheckpoint, match=f"m: config.json says {re.escape(told)}"):
+    with pytest.raises(BadCheckpoint, match=f"m: config.json says {re.escape(reason)}"):
         compare_counts(checkpoint)
 
 
@@ -42,10 +42,10 @@ SHAPES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("values", "told"), SHAPES)
-def test_sizes_unlike_the_tensors(values: dict[str, Any], told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("values", "reason"), SHAPES)
+def test_sizes_unlike_the_tensors(values: dict[str, Any], reason: str, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(changed(tmp_path / "m", lambda c: c.update(values)))
-    with pytest.raises(BadCheckpoint, match=re.escape(told)):
+    with pytest.raises(BadCheckpoint, match=re.escape(reason)):
         described(checkpoint)
 
 
@@ -99,10 +99,10 @@ def test_a_config_chooses_no_kernels(kernels: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [("[" * 200_000, "is nested deeper than 64 levels"), ("[]", "is not a JSON object")],
 )
-def test_a_damaged_generation_config_is_named(text: str, told: str, tmp_path: Path) -> None:
+def test_a_damaged_generation_config_is_named(text: str, reason: str, tmp_path: Path) -> None:
     folder = changed(tmp_path / "m", text, "generation_config.json")
-    with pytest.raises(BadCheckpoint, match=rf"generation_config.json: {told}; .*delete it"):
+    with pytest.raises(BadCheckpoint, match=rf"generation_config.json: {reason}; .*delete it"):
         load(folder)

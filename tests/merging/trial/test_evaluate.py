@@ -93,20 +93,20 @@ def test_wilson_interval_matches_worked_values() -> None:
 
 
 def test_every_model_and_domain_is_scored_and_progress_ends_at_one(model, tokenizer) -> None:
-    seen: list[tuple[str, float]] = []
+    reports: list[tuple[str, float]] = []
     result = evaluate(
         {"a": (model, tokenizer), "b": (model, tokenizer)},
         domains=["add", "sort"],
         n=5,
-        progress=lambda name, share: seen.append((name, share)),
+        progress=lambda name, share: reports.append((name, share)),
     )
     assert list(result) == ["scores"]
     assert result["scores"]["a"] == result["scores"]["b"]
     assert list(result["scores"]["a"]) == ["add", "sort"]
     assert set(result["scores"]["a"]["add"]) == {"score", "low", "high", "n"}
-    assert seen[-1] == ("b", 1.0)
+    assert reports[-1] == ("b", 1.0)
     for name in ("a", "b"):
-        shares = [share for one, share in seen if one == name]
+        shares = [share for one, share in reports if one == name]
         assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) > 2
 
 
@@ -124,12 +124,12 @@ def test_scores_are_given_as_they_are_known_and_cancel_ends_the_rest(model, toke
     cancel = threading.Event()
     tasks = choose_tasks(["add", "sort"], 2, "test", None)
     models = {"a": (model, tokenizer), "b": (model, tokenizer)}
-    known = []
+    scores = []
     with pytest.raises(Cancelled):
         for name, domain, score in scored(models, tasks, cancel=cancel):
-            known.append((name, domain, score["n"]))
+            scores.append((name, domain, score["n"]))
             cancel.set()
-    assert known == [("a", "add", 2)]
+    assert scores == [("a", "add", 2)]
 
 
 def test_the_likeliest_choice_is_taken(model, tokenizer, tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_a_prompt_that_leaves_no_room_is_named_before_any_is_answered(
         {"domain": "short", "prompt": "Hi", "answer": "2"},
         {"domain": "long", "prompt": "Hi", "answer": "7" * length},
     )
-    seen: list = []
+    reports: list = []
     with pytest.raises(PromptError, match=f"m: a prompt of long .* {length} together"):
-        evaluate({"m": (model, tokenizer)}, tasks=path, progress=lambda *a: seen.append(a))
-    assert seen == []
+        evaluate({"m": (model, tokenizer)}, tasks=path, progress=lambda *a: reports.append(a))
+    assert reports == []
 
 
 def test_at_most_n_tasks_of_each_domain_are_used(model, tokenizer, tmp_path: Path) -> None:

@@ -29,14 +29,14 @@ def test_labels_stand_on_the_answers_alone() -> None:
 
 def test_the_heads_logits_are_those_of_the_whole_model(model: Model) -> None:
     tokens, labels = padded(ROWS)
-    seen = []
-    hook = model.network.lm_head.register_forward_hook(lambda *a: seen.append(a[2].shape[:2]))
+    shapes = []
+    hook = model.network.lm_head.register_forward_hook(lambda *a: shapes.append(a[2].shape[:2]))
     with torch.no_grad():
         few = answer_logits(model.network, tokens, labels)
         hook.remove()
         whole = model.network(tokens).logits[labels != IGNORED]
     assert torch.allclose(few, whole, atol=1e-5)
-    assert seen == [(1, 6)], "of 24 places the head saw the 6 before an answer's token"
+    assert shapes == [(1, 6)], "of 24 places the head saw the 6 before an answer's token"
 
 
 def test_log_likelihoods_are_sums_over_the_answers_tokens(model: Model) -> None:

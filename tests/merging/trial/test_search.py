@@ -66,16 +66,16 @@ def recipe(family: Path, weight: object = 0.5, **parameters: object) -> recipes.
 
 
 def test_good_changes_gain_weight_and_bad_ones_lose_it(family: Path) -> None:
-    found = search(recipe(family), TASKS, steps=20, learning_rate=0.05, batch=4)
-    assert found.losses[-1] < 0.8 * found.losses[0]
-    good, bad = (source.weight.values for source in found.recipe.sources)
+    result = search(recipe(family), TASKS, steps=20, learning_rate=0.05, batch=4)
+    assert result.losses[-1] < 0.8 * result.losses[0]
+    good, bad = (source.weight.values for source in result.recipe.sources)
     assert sum(good) / len(good) > 0.6
     assert sum(bad) / len(bad) < 0.4
 
 
 def test_a_rule_per_module_with_a_value_per_layer_and_one_for_the_rest(family: Path) -> None:
-    found = search(recipe(family), TASKS, steps=1, batch=2)
-    rules = found.recipe.sources[0].weight.rules
+    result = search(recipe(family), TASKS, steps=1, batch=2)
+    rules = result.recipe.sources[0].weight.rules
     assert [rule.filter for rule in rules] == [
         "mlp.down_proj.weight",
         "mlp.gate_proj.weight",
@@ -87,7 +87,7 @@ def test_a_rule_per_module_with_a_value_per_layer_and_one_for_the_rest(family: P
         "*",
     ]
     assert [len(rule.knots) for rule in rules] == [2] * 7 + [1]
-    assert recipes.parse(recipes.dump(found.recipe), family) == found.recipe
+    assert recipes.parse(recipes.dump(result.recipe), family) == result.recipe
 
 
 def test_a_bias_is_weighed_with_the_rest_as_it_was_learned(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_bias_is_weighed_with_the_rest_as_it_was_learned(tmp_path: Path) -> No
         torch.manual_seed(seed)
         Qwen2ForCausalLM(config).save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
-    found = search(recipe(tmp_path), TASKS, steps=2, learning_rate=0.1, batch=2)
-    weight = found.recipe.sources[0].weight
+    result = search(recipe(tmp_path), TASKS, steps=2, learning_rate=0.1, batch=2)
+    weight = result.recipe.sources[0].weight
     bias, matrix, norm = (
         weight.at(f"model.layers.1.{name}", 1, 2)
         for name in ("self_attn.q_proj.bias", "self_attn.q_proj.weight", "input_layernorm.weight")
@@ -121,8 +121,8 @@ def test_a_loss_that_is_not_finite_is_an_error_not_a_recipe(family: Path) -> Non
 
 def test_it_starts_from_the_recipes_weights(family: Path) -> None:
     weight = [{"filter": "mlp", "value": [0.2, 0.4]}, {"value": 0.9}]
-    found = search(recipe(family, weight), TASKS, steps=1, learning_rate=0.0, batch=2)
-    schedule = found.recipe.sources[1].weight
+    result = search(recipe(family, weight), TASKS, steps=1, learning_rate=0.0, batch=2)
+    schedule = result.recipe.sources[1].weight
     assert schedule.at("model.layers.0.mlp.up_proj.weight", 0, 2) == pytest.approx(0.2)
     assert schedule.at("model.layers.1.mlp.up_proj.weight", 1, 2) == pytest.approx(0.4)
     assert schedule.at("model.layers.1.self_attn.q_proj.weight", 1, 2) == pytest.approx(0.9)
@@ -143,7 +143,7 @@ def test_cancel_before_the_first_step_finds_nothing(family: Path) -> None:
 
 def test_a_search_that_is_stopped_keeps_its_best(family: Path) -> None:
     cancel = threading.Event()
-    found = search(
+    result = search(
         recipe(family),
         TASKS,
         steps=50,
@@ -152,13 +152,13 @@ def test_a_search_that_is_stopped_keeps_its_best(family: Path) -> None:
         learning_rate=0.05,
         progress=lambda step, _: cancel.set() if step == 12 else None,
     )
-    assert (len(found.losses), found.steps, found.is_whole) == (12, 50, False)
-    assert sum(found.recipe.sources[0].weight.values) > sum(found.recipe.sources[1].weight.values)
+    assert (len(result.losses), result.steps, result.is_whole) == (12, 50, False)
+    assert sum(result.recipe.sources[0].weight.values) > sum(result.recipe.sources[1].weight.values)
 
 
 def test_of_a_search_that_only_got_worse_the_start_is_kept(family: Path) -> None:
     cancel = threading.Event()
-    found = search(
+    result = search(
         recipe(family),
         TASKS[:1],
         steps=9,
@@ -167,8 +167,8 @@ def test_of_a_search_that_only_got_worse_the_start_is_kept(family: Path) -> None
         learning_rate=5.0,
         progress=lambda step, _: cancel.set() if step == 2 else None,
     )
-    assert found.losses[1] > found.losses[0]
-    assert set(found.recipe.sources[0].weight.values) == {0.5}
+    assert result.losses[1] > result.losses[0]
+    assert set(result.recipe.sources[0].weight.values) == {0.5}
 
 
 def test_gradients_are_those_of_the_merged_model_however_many_rows_at_a_time(

@@ -166,11 +166,11 @@ def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> Non
 
 
 def test_settings_that_cannot_be_planned_say_so_in_the_headline(library, values) -> None:
-    told = answers.settled(library, {**values, "rate": 1.5}, values["experts"])
-    assert told[0]["sentence"].startswith("These settings cannot be planned. ")
-    assert "density" in told[0]["reason"]
-    assert told[1].startswith("# models: demo:a: density -0.5 is outside") and told[2] == ""
-    assert len(told) == 3 + controls.MAX_PARTITIONS
+    answer = answers.settled(library, {**values, "rate": 1.5}, values["experts"])
+    assert answer[0]["sentence"].startswith("These settings cannot be planned. ")
+    assert "density" in answer[0]["reason"]
+    assert answer[1].startswith("# models: demo:a: density -0.5 is outside") and answer[2] == ""
+    assert len(answer) == 3 + controls.MAX_PARTITIONS
 
 
 def test_nothing_is_settled_for_a_family_that_is_not_shown(library, values) -> None:
@@ -190,12 +190,12 @@ def test_experts_come_in_the_order_on_offer(library, values) -> None:
     assert view.ordered(library, shuffled)["experts"] == ["demo:a", "demo:c"]
 
 
-@pytest.mark.parametrize("wanted", ["../../etc", "/etc/passwd", "org/model"])
-def test_a_model_that_is_not_on_offer_is_refused(library, values, wanted: str) -> None:
+@pytest.mark.parametrize("name", ["../../etc", "/etc/passwd", "org/model"])
+def test_a_model_that_is_not_on_offer_is_refused(library, values, name: str) -> None:
     with pytest.raises(ModelNotFound):
-        view.ordered(library, {**values, "experts": [wanted]})
+        view.ordered(library, {**values, "experts": [name]})
     with pytest.raises(ModelNotFound):
-        view.ordered(library, {**values, "base": wanted})
+        view.ordered(library, {**values, "base": name})
 
 
 def test_no_expert_and_too_many_are_said_in_words(values) -> None:
@@ -231,21 +231,21 @@ def test_an_expert_that_stays_keeps_its_weight(built, library, values) -> None:
 def test_a_long_scan_says_how_far_it_is_and_for_how_long(
     built, library, values, monkeypatch
 ) -> None:
-    seen = threading.Event()
+    shown = threading.Event()
 
     def slow(*_: Any) -> Any:
         _[2](Progress("scan", 3, 4, "tensor", 0, 6.0, 1e9, 2.0))
-        assert seen.wait(30)
+        assert shown.wait(30)
         return sketch(4)
 
     monkeypatch.setattr(library, "sketch", slow)
     monkeypatch.setattr(scanning, "_TELL_S", 0.01)
     changing = scanning.changed(library, built[1].controls.named(), values)
     next(changing)
-    told = next(changing)[0]
-    assert "75%" in told["parts"][0][0]
-    assert "About 2 s left" in told["reason"]
-    seen.set()
+    headline = next(changing)[0]
+    assert "75%" in headline["parts"][0][0]
+    assert "About 2 s left" in headline["reason"]
+    shown.set()
     *_, filled = changing
     assert filled[3]["family"]
 
@@ -271,9 +271,9 @@ def test_a_first_look_is_drawn_and_says_what_it_is(built, library, values, monke
 )
 def test_what_is_read_is_put_together_before_it_is_shown(done, eta_s, title, reason) -> None:
     progress = Progress("scan", done, 2000, "tensor", 0, 6.0, 1e9, eta_s)
-    told = scanning.progress_headline(2, progress, None)
-    assert told["parts"] == [(title, "")]
-    assert told["reason"].endswith(reason)
+    headline = scanning.progress_headline(2, progress, None)
+    assert headline["parts"] == [(title, "")]
+    assert headline["reason"].endswith(reason)
     beside = scanning.progress_headline(2, progress, {"parts": [("Keeps", "")]})
     assert ("put together" in beside["reason"]) is (done == 2000)
     assert "0 s" not in beside["reason"].replace("10 s", "")
@@ -338,25 +338,25 @@ def test_an_empty_library_builds_a_page_that_says_so() -> None:
 def test_words_escape_what_they_quote(values) -> None:
     recipe = controls.to_recipe({**values, "base": "<img src=x>"})
     called = {name: name for name in ("<img src=x>", *values["experts"])}
-    told = view.words(recipe, called)
-    assert "&lt;img" in told and "<img" not in told
+    text = view.words(recipe, called)
+    assert "&lt;img" in text and "<img" not in text
 
 
-def kept_by(values: dict[str, Any], **changed: Any) -> dict[str, Any]:
+def memory_of(values: dict[str, Any], **changed: Any) -> dict[str, Any]:
     return {**values, "weighed": values["experts"], **changed}
 
 
 def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> None:
     named = built[1].controls.named()
-    kept = kept_by(values, rate=0.95, experts=["demo:b"], weighed=["demo:b"])
-    *parts, weighed, due = answers.restored(library, named, kept, values)
+    memory = memory_of(values, rate=0.95, experts=["demo:b"], weighed=["demo:b"])
+    *parts, weighed, due = answers.restored(library, named, memory, values)
     back = dict(zip(named, parts, strict=True))
     assert back["rate"] == 0.95
     assert back["experts"]["value"] == weighed == ["demo:b"]
     assert due, "other experts than the page shows at first"
-    *_, due = answers.restored(library, named, kept_by(values, rate=0.95), values)
+    *_, due = answers.restored(library, named, memory_of(values, rate=0.95), values)
     assert not due
-    *_, due = answers.restored(library, named, kept_by(values, weighed=["demo:b"]), values)
+    *_, due = answers.restored(library, named, memory_of(values, weighed=["demo:b"]), values)
     assert due, "left before the experts that were chosen last were shown"
 
 
@@ -381,7 +381,7 @@ def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> N
 )
 def test_what_was_kept_and_does_not_hold_any_more_is_left(built, library, values, change) -> None:
     named = built[1].controls.named()
-    base, experts, *rest = answers.restored(library, named, kept_by(values, **change), values)
+    base, experts, *rest = answers.restored(library, named, memory_of(values, **change), values)
     assert base["value"] == "demo:base"
     assert "value" not in experts
     assert rest == [*[gr.skip()] * (len(named) - 1), False]

@@ -67,8 +67,8 @@ def test_start_is_closed_with_the_reason(tab: MergeTab, text, name, where, messa
 
 
 def test_merge_runs_to_a_result_card(tab: MergeTab) -> None:
-    job_id, kept, reason = tab.started(RECIPE, "new")
-    assert (kept, reason) == ({"job": job_id, "text": RECIPE, "name": "new"}, "")
+    job_id, memory, reason = tab.started(RECIPE, "new")
+    assert (memory, reason) == ({"job": job_id, "text": RECIPE, "name": "new"}, "")
     *_, last = watch(tab, job_id)
     assert "new is ready" in last[0]
     assert "sha256:" in last[5]
@@ -105,23 +105,23 @@ def test_waiting_says_how_many_are_before(tab: MergeTab) -> None:
 
 
 def test_reload_finds_the_job_and_strangers_find_nothing(tab: MergeTab) -> None:
-    job_id, kept, _ = tab.started(RECIPE, "new")
-    assert tab.remembered(kept, "")[:3] == (job_id, RECIPE, "new")
+    job_id, memory, _ = tab.started(RECIPE, "new")
+    assert tab.remembered(memory, "")[:3] == (job_id, RECIPE, "new")
     for stranger in ("", None, "nothing", 5):
-        *kept, fresh, told = tab.remembered(stranger, RECIPE)
-        assert kept == [gr.skip()] * 3
+        *memory, fresh, notice = tab.remembered(stranger, RECIPE)
+        assert memory == [gr.skip()] * 3
         assert fresh == "ties"
-        assert told == gr.skip() or "new is being merged from another page" in told
+        assert notice == gr.skip() or "new is being merged from another page" in notice
         assert watch(tab, stranger) == [tuple([gr.skip()] * 10)]
 
 
 def test_a_merge_that_ended_with_its_server_comes_back_as_a_recipe(tab: MergeTab) -> None:
-    kept = {"job": "of an earlier server", "text": RECIPE, "name": "<i>lost"}
-    assert tab.remembered(kept, "")[1] == gr.skip(), "that is no name of ours"
-    _, text, name, _, told = tab.remembered({**kept, "name": "lost"}, "")
+    memory = {"job": "of an earlier server", "text": RECIPE, "name": "<i>lost"}
+    assert tab.remembered(memory, "")[1] == gr.skip(), "that is no name of ours"
+    _, text, name, _, notice = tab.remembered({**memory, "name": "lost"}, "")
     assert (text, name) == (RECIPE, "lost")
-    assert "lost was interrupted" in told
-    assert tab.remembered({**kept, "name": "base"}, "")[1] == gr.skip(), "it was finished"
+    assert "lost was interrupted" in notice
+    assert tab.remembered({**memory, "name": "base"}, "")[1] == gr.skip(), "it was finished"
 
 
 def test_failure_is_one_line(tab: MergeTab) -> None:
@@ -145,13 +145,13 @@ def test_a_page_that_shows_a_merge_starts_no_other(tab: MergeTab) -> None:
 
 def test_a_merge_that_ended_is_not_called_interrupted_later(tab: MergeTab) -> None:
     tab.jobs.submit("other", "other", lambda job: job.cancel.wait(10))
-    job_id, kept, _ = tab.started(RECIPE, "new")
-    assert tab.ended(job_id, kept) == gr.skip(), "it goes on"
+    job_id, memory, _ = tab.started(RECIPE, "new")
+    assert tab.ended(job_id, memory) == gr.skip(), "it goes on"
     tab.stopped(job_id)
-    kept = tab.ended(job_id, kept)
-    assert kept["over"] == "stopped"
-    *_, told = tab.remembered({**kept, "job": "of an earlier server"}, RECIPE)
-    assert "interrupted" not in str(told)
+    memory = tab.ended(job_id, memory)
+    assert memory["over"] == "stopped"
+    *_, notice = tab.remembered({**memory, "job": "of an earlier server"}, RECIPE)
+    assert "interrupted" not in str(notice)
 
 
 def test_a_recipe_that_is_replaced_can_be_brought_back(tab: MergeTab) -> None:
@@ -207,13 +207,13 @@ def test_progress_bar_says_its_value() -> None:
 
 
 def test_what_is_left_is_told_in_whole_seconds_and_the_end_by_what_is_done() -> None:
-    def told(done: int, eta_s: float) -> str:
+    def text(done: int, eta_s: float) -> str:
         at = Progress("merge", done, 1000, "lm_head", None, 2.0, 1e9, eta_s)
         return view.progress(make_job(state="running", progress=at, started_s=1.0))
 
-    assert "50% ·" in told(500, 2.0) and "2 s to go" in told(500, 2.0)
-    assert "99% ·" in told(999, 0.01) and "to go" not in told(999, 0.01)
-    assert "Bringing it to the disk" in told(1000, 0.0) and "lm_head" not in told(1000, 0.0)
+    assert "50% ·" in text(500, 2.0) and "2 s to go" in text(500, 2.0)
+    assert "99% ·" in text(999, 0.01) and "to go" not in text(999, 0.01)
+    assert "Bringing it to the disk" in text(1000, 0.0) and "lm_head" not in text(1000, 0.0)
 
 
 def test_layers_start_anew_with_every_pass() -> None:
@@ -268,9 +268,9 @@ def test_a_recipe_that_was_edited_comes_back_after_a_reload(tab: MergeTab) -> No
 
 
 def test_an_edit_made_after_a_merge_was_started_comes_back_too(tab: MergeTab) -> None:
-    job_id, kept, _ = tab.started(RECIPE, "new")
-    assert tab.remembered(kept, "", {"text": "later"})[:2] == (job_id, "later")
-    assert tab.remembered(kept, "", {})[:2] == (job_id, RECIPE)
+    job_id, memory, _ = tab.started(RECIPE, "new")
+    assert tab.remembered(memory, "", {"text": "later"})[:2] == (job_id, "later")
+    assert tab.remembered(memory, "", {})[:2] == (job_id, RECIPE)
 
 
 def test_merges_in_line_keep_their_room(tab: MergeTab) -> None:

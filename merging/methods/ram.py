@@ -10,6 +10,9 @@ active:
 with shared_i and unique_i its active entries in which others are active too or none is,
 
     lambda_i = 1 + r min(shared_i / max(unique_i, epsilon), alpha)
+
+Where we differ: with epsilon 0 a model that changed nothing divides 0 by 0, which makes all of
+mergekit's tensor NaN; here such a model changes nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ def factors(counts: np.ndarray, r: float, alpha: float, epsilon: float) -> tuple
         counts: (2, n), entries that others changed too, and entries that it changed alone.
     """
     shared, unique = counts
-    return tuple((1.0 + r * np.clip(shared / np.maximum(unique, epsilon), 0.0, alpha)).tolist())
+    ratio = shared / np.maximum(unique, max(epsilon, 1e-100))  # 0 where nothing is shared
+    return tuple((1.0 + r * np.clip(ratio, 0.0, alpha)).tolist())
 
 
 EPSILON = Knob(

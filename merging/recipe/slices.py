@@ -7,7 +7,9 @@ mergekit, a gradient runs over the layers of one slice, what comes before the la
 first slice's models and values, final norm and head the last's. A filter of a model's own value is
 looked for in that model's names, of a value of all models in the result's.
 
-Where we differ from mergekit: slices may list other numbers of models (what a slice lacks changes
+Where we differ from mergekit: switches, choices and counts of steps hold for the whole recipe, so
+that slices may not differ in them (one line says so); a weight that nobody gives is 1, where
+mergekit asks for it; slices may list other numbers of models (what a slice lacks changes
 nothing there; mergekit merges what is there, with the first slice's number for norm and head), one
 model may be listed twice in a slice with other layers (mergekit takes the last in silence), and a
 base that a slice does not list is taken by the layers of its sources.

@@ -48,6 +48,13 @@ def test_numbers_with_factors_are_those_of_mergekit(case: Case) -> None:
     assert case.close(case.from_base(merge(case.changes, epsilon, scales)))
 
 
+def test_a_model_that_changed_nothing_has_no_factor_where_every_change_counts() -> None:
+    # shared / unique is 0 / 0, 2 / 0 and 1 / 4
+    measured = np.array([[0, 2, 1], [0, 0, 4]])
+    assert factors(measured, 0.1, 0.2, 0.0) == pytest.approx((1.0, 1.02, 1.02))
+    assert factors(measured, 0.1, 0.5, 0.0) == pytest.approx((1.0, 1.05, 1.025))
+
+
 FIRST = torch.tensor([1.0, 2.0, 0.0, 3.0, 0.01, 5.0])
 SECOND = torch.tensor([0.0, 4.0, 0.0, -1.0, 2.0, 0.0])
 

@@ -152,6 +152,18 @@ static void prune_bits(const Expert *expert, int64_t index, int m, float *restri
     int32_t keep[BLOCK + 16];
     const uint8_t *byte = expert->bits + (index >> 3);
     int skip = (int)(index & 7);
+#if defined(__AVX512F__)
+    if (!skip && m == BLOCK) { /* as below, the bits taken as they are */
+        __m512 scale = _mm512_set1_ps(expert->scale), zero = _mm512_setzero_ps();
+        for (int i = 0; i < BLOCK; i += 16, byte += 2) {
+            uint16_t kept;
+            memcpy(&kept, byte, 2);
+            __m512 x = _mm512_loadu_ps(d + i), none = _mm512_mul_ps(x, zero);
+            _mm512_storeu_ps(d + i, _mm512_mask_mul_ps(none, kept, x, scale));
+        }
+        return;
+    }
+#endif
     for (int i = 0; i < skip + m; i += 8, byte++)
         for (int j = 0; j < 8; j++) keep[i + j] = *byte >> j & 1;
     float scale = expert->scale;

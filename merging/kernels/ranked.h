@@ -156,26 +156,23 @@ APART static void decide_open(Row *row, int64_t columns, const Law *law) {
     }
 }
 
-static double sum_of_magnitudes(const float *restrict d, int n) {
-    double lanes[32] = {0}, sum = 0.0;
-    int i = 0;
+APART static double sum_of_magnitudes(const float *restrict d, int64_t n) {
+    double lanes[32] = {0};
+    int64_t i = 0;
     for (; i + 32 <= n; i += 32)
         for (int j = 0; j < 32; j++) lanes[j] += (double)fabsf(d[i + j]);
     for (; i < n; i++) lanes[0] += (double)fabsf(d[i]);
-    for (int j = 0; j < 32; j++) sum += lanes[j];
-    return sum;
+    for (int half = 16; half; half /= 2)
+        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
+    return lanes[0];
 }
 
-/* Adds to sums {sum |d|, sum |kept d|}. */
-APART static void add_kept(const float *restrict d, const uint8_t *restrict keep, int64_t n,
-                           double *restrict sums) {
-    ALIGNED float kept[BLOCK];
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
-        for (int i = 0; i < m; i++) kept[i] = keep[at + i] ? d[at + i] : 0.0f;
-        sums[0] += sum_of_magnitudes(d + at, m);
-        sums[1] += sum_of_magnitudes(kept, m);
-    }
+/* Adds to sums {sum |d|, sum |kept d|}; what is not kept becomes 0. */
+static void add_kept(float *restrict d, const uint8_t *restrict keep, int64_t n,
+                     double *restrict sums) {
+    sums[0] += sum_of_magnitudes(d, n);
+    for (int64_t i = 0; i < n; i++) d[i] = keep[i] ? d[i] : 0.0f;
+    sums[1] += sum_of_magnitudes(d, n);
 }
 
 /* Sets bits from one on where a byte is 1. */

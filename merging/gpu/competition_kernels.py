@@ -12,12 +12,21 @@ import triton.language as tl
 
 from merging.gpu import table
 
+SHORT_TANH = (
+    0.999992847442627, -0.332973837852478, 0.1303347796201706, -0.044764984399080276,
+    0.009010406211018562,
+)  # fmt: skip
+"""tanh(x) / x by powers of x squared, |x| <= 1: interpolated at five Chebyshev points."""
+
+_SHORT_TANH = tl.constexpr(SHORT_TANH)
 _BOUND = tl.constexpr(table.BOUND)
 _LOW, _HIGH, _SPAN = tl.constexpr(table.LOW), tl.constexpr(table.HIGH), tl.constexpr(table.SPAN)
 _THRESHOLD, _TOP = tl.constexpr(table.THRESHOLD), tl.constexpr(table.TOP)
 _REACH, _LEAST = tl.constexpr(table.REACH), tl.constexpr(table.LEAST)
+_SUM = tl.constexpr(table.VARIANTS["reference"])
 _NORMALIZED = tl.constexpr(table.VARIANTS["vision"])
 _PAIRWISE = tl.constexpr(table.VARIANTS["pairwise"])
+_DOUBT, _TINY = tl.constexpr(2.0**-12), tl.constexpr(1e-30)
 
 
 @triton.jit
@@ -44,7 +53,7 @@ def _quotient(x, y):
 
 
 @triton.jit
-def _tanh(x):
+def _tanh(x, rough: tl.constexpr):
     x = tl.minimum(tl.maximum(x, -7.90531110763549805), 7.90531110763549805)
     z = tl.maximum(x * x, 1e-20)
     over = z * -2.76076847742355e-16 + 2.00018790482477e-13
@@ -56,7 +65,21 @@ def _tanh(x):
     under = z * 1.19825839466702e-06 + 1.18534705686654e-04
     under = under * z + 2.26843463243900e-03
     under = under * z + 4.89352518554385e-03
-    return _quotient(over * x, under)
+    if rough:  # noqa: SIM108 - known when compiled
+        result = over * x / under
+    else:
+        result = _quotient(over * x, under)
+    return result
+
+
+@triton.jit
+def _short_tanh(x):
+    """tanh(x) for x in [-1, 1], see `SHORT_TANH`."""
+    z = x * x
+    y = z * _SHORT_TANH[4] + _SHORT_TANH[3]
+    for k in tl.static_range(1, 4):
+        y = y * z + _SHORT_TANH[3 - k]
+    return y * x
 
 
 @triton.jit
@@ -95,7 +118,7 @@ def scores(taus, factors, first: tl.constexpr, variant: tl.constexpr):
                 if j < i:
                     pairs += (pairs[j * count + i],)
                 else:
-                    pairs += (_tanh(signed[i] * signed[j]),)
+                    pairs += (_tanh(signed[i] * signed[j], False),)
         for i in tl.static_range(count):
             total = pairs[i * count]
             for j in tl.static_range(1, count):
@@ -110,11 +133,60 @@ def scores(taus, factors, first: tl.constexpr, variant: tl.constexpr):
         for i in tl.static_range(1, count):
             total += added[i]
         for i in tl.static_range(count):
-            agreed += (_tanh(taus[i] * total),)
+            agreed += (_tanh(taus[i] * total, False),)
     found = ()
     for i in tl.static_range(count):
         found += (_exp(signed[i] * (count * 1.0) * signed[i]) * agreed[i],)
     return found
+
+
+@triton.jit
+def rough_scores(taus, factors, first: tl.constexpr, variant: tl.constexpr):
+    """b_i of every expert that takes part, and how far from `scores` each may be; arguments as
+    there. For kernels that may fuse multiplications and additions.
+
+    A score is exp(x) times a sum of tanh(y z). With at most 16 experts x is wrong by less than
+    2**-18, and tanh by 2**-17 of |y z|: the polynomial by 2**-17.1 (tests/merging/gpu/
+    test_selecting.py), y and z by 2**-21 of themselves. All of it is less than 2**-14 of
+    exp(x) |y| sum |z|; four times that is granted, and what may vanish below the smallest numbers.
+    Where the score is 0 whatever is rounded, there is no doubt.
+    """
+    count: tl.constexpr = len(taus)
+    signed = ()
+    nothing = ()
+    for i in tl.static_range(count):
+        low, span = factors[first + _BOUND * i + _LOW], factors[first + _BOUND * i + _SPAN]
+        above = _clamped(tl.abs(taus[i]), low, factors[first + _BOUND * i + _HIGH]) - low
+        per_span = tl.where(span > 0.0, 1.0 / span, 0.0)
+        signed += (_with_sign_of(above * per_span, taus[i]),)
+        if variant == _PAIRWISE:
+            nothing += (tl.where(span > 0.0, above, 0.0) == 0.0,)
+        else:
+            nothing += (taus[i] == 0.0,)
+    if variant == _SUM:  # noqa: SIM108 - known when compiled
+        added = taus
+    else:
+        added = signed
+    total = added[0]
+    most = tl.abs(added[0])
+    for i in tl.static_range(1, count):
+        total += added[i]
+        most += tl.abs(added[i])
+    found = ()
+    doubts = ()
+    for i in tl.static_range(count):
+        if variant == _PAIRWISE:
+            own = signed[i]
+            agreed = _short_tanh(own * signed[0])
+            for j in tl.static_range(1, count):
+                agreed += _short_tanh(own * signed[j])
+        else:
+            own = taus[i]
+            agreed = _tanh(own * total, True)
+        weight = tl.exp2(signed[i] * (count * 1.44269504088896341) * signed[i])
+        found += (weight * agreed,)
+        doubts += (tl.where(nothing[i], 0.0, weight * tl.abs(own) * most * _DOUBT + _TINY),)
+    return found, doubts
 
 
 @triton.jit

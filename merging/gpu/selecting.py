@@ -1,20 +1,24 @@
 """Order statistics of a family in a GPU's memory: what a competition asks for, exactly.
 
-A sample, kept with the family, brackets the key at a rank (`selection.brackets`). One pass counts
-the keys above the bracket and at its ends, lists those strictly between, and finds the largest; the
-listed ones are sorted. A crowd of equal keys is wider than a bracket, so it lies at an end of one
-and is counted; the list holds no more than the bracket's share of all. A bracket that missed is
-seen by its counts and widened, a list that was too short is made longer: either costs a pass.
+A sample, kept with the family, brackets the value at a rank (`selection.brackets`). One pass tells
+how many values lie above the bracket and lists those inside; the listed ones are sorted. A bracket
+that missed is seen by its counts and widened, a list that was too short is made longer: either
+costs a pass, never a bit.
+
+Magnitudes are counted (`selection_kernels`). A crowd of equal ones is wider than a bracket, so it
+lies at an end of one and is counted, not listed; the list holds no more than the bracket's share of
+all. Scores are sifted (`sifting_kernels`): worked out roughly, which tells nearly all apart, and
+exactly where that leaves a doubt.
 
 To merge a family of E experts of N elements, b bytes each, again as a competition takes
 
-    scores   read (1 + E) N b     nothing written
+    scores   read (1 + E) N b     lists: some thousandths of it
     merge    read (1 + E) N b     write N b
 
 and no pass over magnitudes: their order statistics belong to the family, and stay with it. That is
 (3 + 2 E) N b bytes, where one merging pass by itself moves (2 + E) N b: 1.8 times as much for
-three experts. Every element's scores are worked out twice, though, 0.4 and 0.5 thousand
-instructions for three experts that agree pairwise, which takes longer than the bytes do.
+three experts. What takes longer is arithmetic: some 230 and 560 instructions for an element of
+three experts that agree pairwise.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +38,7 @@ from merging.gpu.making import making
 from merging.gpu.order import FIRST, INFINITE, MOST
 from merging.instructions import Competition, competitions
 from merging.later import torch
-from merging.selection.statistics import keys, value_of
+from merging.selection.statistics import value_of
 
 if TYPE_CHECKING:
     from merging.engines.sources import KeptTensor
@@ -43,6 +47,7 @@ SAMPLE = 1 << 20  # elements sampled, at most; at least as many as a tensor of 2
 LEAST_SAMPLE = 1 << 13
 BUCKETS = 256  # lists: programs share counters, few enough of them to take turns
 _ERRORS = 4.5  # standard errors on both sides of where a sample has a rank: one in 100,000 misses
+_WIDER = 8  # times, where one missed
 _PART = 1 << 12  # elements of one tensor that may all be listed where few are expected
 
 Found = list[list[float]]
@@ -67,16 +72,30 @@ class Counted(NamedTuple):
     largest: np.ndarray
 
 
+class Sifted(NamedTuple):
+    """What a pass over scores tells.
+
+    Attributes:
+        counts: (R, K, 2) elements surely above a bracket, and zeros that are not below it.
+        lists: (B, R, K, room) on the device: bits of the other scores that are not surely below.
+        listed: (B, R, K) how many each list holds.
+    """
+
+    counts: np.ndarray
+    lists: torch.Tensor
+    listed: np.ndarray
+
+
 @dataclass(frozen=True)
 class Alike:
     """Tensors stored alike, as the kernel finds them.
 
     Attributes:
-        types: the models' stored types, base first.
+        kinds: the models' stored types, base first, as Triton has them.
         addresses, numels, parts: see `selection_kernels.count`.
     """
 
-    types: tuple[str, ...]
+    kinds: tuple[Any, ...]
     addresses: torch.Tensor
     numels: torch.Tensor
     parts: torch.Tensor
@@ -104,9 +123,7 @@ class Population:
         key = tuple(ranks)
         with self._lock:
             if key not in self._magnitudes:
-                rows = tuple(range(len(self._sample)))
-                sampled = self._sample.abs().view(torch.int32)
-                self._magnitudes[key] = self._at(key, rows, 0, None, sampled)
+                self._magnitudes[key] = self._magnitudes_at(key)
             return self._magnitudes[key]
 
     def scores_at(self, ranks: Sequence[int], game: Competition) -> Found:
@@ -116,46 +133,36 @@ class Population:
             NonFinite: a score is NaN.
         """
         taus = [self._sample[index] for index in game.active]
-        scores = competitions.scores(taus, game.bounds, game.variant)
-        sampled = torch.stack([keys(one) for one in scores])
-        variant = table.VARIANTS[game.variant]
-        return self._at(ranks, game.active, variant, table.numbers_of(game.bounds), sampled)
-
-    def _at(
-        self,
-        ranks: Sequence[int],
-        rows: tuple[int, ...],
-        variant: int,
-        factors: Sequence[float] | None,
-        sampled: torch.Tensor,
-    ) -> Found:
-        """The values at some ranks.
-
-        Args:
-            rows, variant: see `selection_kernels.Sought`.
-            factors: see `selection_kernels.count`.
-            sampled: (R, s) int32, keys of a sample.
-        """
-        inner = [rank for rank in ranks if rank < self.count - 1]  # every pass tells the largest
+        sampled = torch.stack(competitions.scores(taus, game.bounds, game.variant))
         ordered = torch.sort(sampled, 1).values
-        device = ordered.device
-        numbers = torch.tensor(factors or [0.0], dtype=torch.float32).to(device, non_blocking=True)
-        look = functools.partial(self._look, rows=rows, variant=variant, factors=numbers)
+        if not bool(torch.isfinite(ordered).all()):
+            raise NonFinite("a value is NaN or infinite")
+        numbers = torch.tensor(table.numbers_of(game.bounds), dtype=torch.float32)
+        factors = numbers.to(ordered.device, non_blocking=True)
         errors, found = _ERRORS, None
         while found is None:
-            bounds, room = bracketed(ordered, self.count, inner, errors)
-            found = self._settled(look, bounds, room, inner)
-            errors *= 8
+            bounds, room = bracketed(ordered, self.count, ranks, errors, (-math.inf, math.inf))
+            found = self._sifted(game, factors, bounds, room, ranks)
+            errors *= _WIDER
+        return found
+
+    def _magnitudes_at(self, ranks: Sequence[int]) -> Found:
+        inner = [rank for rank in ranks if rank < self.count - 1]  # every pass tells the largest
+        ordered = torch.sort(self._sample.abs().view(torch.int32), 1).values
+        errors, found = _ERRORS, None
+        while found is None:
+            bounds, room = bracketed(ordered, self.count, inner, errors, (FIRST + 1, MOST))
+            found = self._counted(bounds, room, inner)
+            errors *= _WIDER
         return [[row[rank] for rank in ranks] for row in found]
 
-    def _settled(
-        self, look: Callable, bounds: torch.Tensor, room: int, inner: Sequence[int]
+    def _counted(
+        self, bounds: torch.Tensor, room: int, inner: Sequence[int]
     ) -> list[dict[int, float]] | None:
-        """Per row the values by rank; None where a bracket missed one."""
-        counted, lists, listed = look(bounds, room)
-        longest = int(listed.max(initial=0))
-        if longest > room:
-            counted, lists, listed = look(bounds, longest)
+        """Per expert the magnitudes by rank; None where a bracket missed one."""
+        counted, lists, listed = self._count(bounds, room)
+        if (longest := int(listed.max(initial=0))) > room:
+            counted, lists, listed = self._count(bounds, longest)
         if counted.largest.max() >= INFINITE:
             raise NonFinite("a value is NaN or infinite")
         result = [{self.count - 1: int(key)} for key in counted.largest]
@@ -178,16 +185,8 @@ class Population:
                 result[row][rank] = key
         return [{rank: value_of(key) for rank, key in row.items()} for row in result]
 
-    def _look(
-        self,
-        bounds: torch.Tensor,
-        room: int,
-        *,
-        rows: tuple[int, ...],
-        variant: int,
-        factors: torch.Tensor,
-    ) -> tuple[Counted, torch.Tensor, np.ndarray]:
-        """One pass.
+    def _count(self, bounds: torch.Tensor, room: int) -> tuple[Counted, torch.Tensor, np.ndarray]:
+        """One pass over magnitudes.
 
         Args:
             bounds: (R, K, 2) int32, on the device.
@@ -198,24 +197,19 @@ class Population:
             should hold.
         """
         from merging.gpu import selection_kernels as own
-        from merging.gpu.triton_kernels import TYPES
 
         device, (size, brackets, _) = bounds.device, bounds.shape
-        buckets = min(BUCKETS, max(len(one.parts) for one in self._alike))
-        listed = torch.zeros(buckets, size, brackets, dtype=torch.int32, device=device)
-        lists = torch.empty(buckets, size, brackets, room, dtype=torch.int32, device=device)
+        listed, lists = self._lists(bounds, room, self._alike)
         counts = size * brackets * own.COUNTS
         sums = torch.zeros(counts, dtype=torch.int64, device=device)
         largest = torch.full((size,), FIRST, dtype=torch.int64, device=device)
         for one in self._alike:
             told = torch.empty(len(one.parts), counts + size, dtype=torch.int32, device=device)
-            types = tuple(TYPES[name] for name in one.types)
-            kind = own.Sought(types, rows, variant, brackets)
             with making:
                 own.count[(len(one.parts),)](
-                    one.addresses, one.numels, one.parts, factors, bounds, listed, lists, room,
-                    told, buckets, kind=kind, block=own.BLOCK, blocks=own.BLOCKS,
-                    num_warps=own.WARPS, enable_fp_fusion=False,
+                    one.addresses, one.numels, one.parts, bounds, listed, lists, room, told,
+                    len(listed), kind=own.Sought(one.kinds, brackets), block=own.BLOCK,
+                    blocks=own.BLOCKS, num_warps=own.WARPS, enable_fp_fusion=False,
                 )  # fmt: skip
             sums += told[:, :counts].sum(0)
             largest = torch.maximum(largest, told[:, counts:].amax(0))
@@ -225,6 +219,79 @@ class Population:
         held = parts[3].reshape(listed.shape)
         ends = parts[2].reshape(bounds.shape)
         return Counted(ends, above, upper, lower, held.sum(0), parts[1]), lists, held
+
+    def _sifted(
+        self,
+        game: Competition,
+        factors: torch.Tensor,
+        bounds: torch.Tensor,
+        room: int,
+        ranks: Sequence[int],
+    ) -> Found | None:
+        """Per expert the scores at some ranks; None where a bracket missed one."""
+        sifted = [self._sift(one, game, factors, bounds, room) for one in self._alike]
+        counts = np.sum([one.counts for one in sifted], axis=0)
+        found = []
+        for row, k in np.ndindex(bounds.shape[:2]):
+            above, zeros = (int(count) for count in counts[row, k])
+            listed = torch.cat(
+                [_joined(one.lists[:, row, k], one.listed[:, row, k]) for one in sifted]
+            )
+            place = self.count - 1 - ranks[k] - above  # from the largest listed one, 0, on
+            if not 0 <= place < len(listed) + zeros:
+                return None
+            found.append(_nth_largest(listed.view(torch.float32), zeros, place))
+        values, largest = torch.stack(found).unbind(1)
+        if not bool(torch.isfinite(largest).all()):
+            raise NonFinite("a value is NaN or infinite")
+        return values.reshape(bounds.shape[:2]).tolist()
+
+    def _sift(
+        self,
+        alike: Alike,
+        game: Competition,
+        factors: torch.Tensor,
+        bounds: torch.Tensor,
+        room: int,
+    ) -> Sifted:
+        """One pass over the scores of tensors stored alike."""
+        from merging.gpu import sifting_kernels as own
+
+        device, (size, brackets, _) = bounds.device, bounds.shape
+        kind = own.Sifted(alike.kinds, game.active, table.VARIANTS[game.variant], brackets)
+        told = torch.empty(
+            len(alike.parts), size, brackets, own.COUNTS, dtype=torch.int32, device=device
+        )
+        held = None
+        while held is None or held.max() > room:
+            room = room if held is None else int(held.max())
+            listed, lists = self._lists(bounds, room, [alike])
+            with making:
+                own.sift[(len(alike.parts),)](
+                    alike.addresses, alike.numels, alike.parts, factors, bounds, listed, lists,
+                    room, told, len(listed), kind=kind, block=own.BLOCK, blocks=own.BLOCKS,
+                    num_warps=own.WARPS, enable_fp_fusion=True,
+                )  # fmt: skip
+            counts = told.sum(0)
+            flat = torch.cat([counts.flatten(), listed.flatten().long()]).cpu().numpy()
+            held = flat[counts.numel() :].reshape(listed.shape)
+        if longest := int(held.max()):
+            with making:
+                own.weigh[(len(listed), size * brackets, -(-longest // own.WEIGHED))](
+                    alike.addresses, alike.parts, factors, listed, lists, room, len(listed),
+                    kind=kind, step=own.BLOCK * own.BLOCKS, block=own.WEIGHED,
+                    enable_fp_fusion=False,
+                )  # fmt: skip
+        return Sifted(flat[: counts.numel()].reshape(counts.shape), lists, held)
+
+    @staticmethod
+    def _lists(
+        bounds: torch.Tensor, room: int, alike: Sequence[Alike]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Counters of lists, (B, R, K) zeros, and the lists, (B, R, K, room), both int32."""
+        shape = (min(BUCKETS, max(len(one.parts) for one in alike)), *bounds.shape[:2])
+        listed = torch.zeros(shape, dtype=torch.int32, device=bounds.device)
+        return listed, torch.empty(*shape, room, dtype=torch.int32, device=bounds.device)
 
     @functools.cached_property
     def _sample(self) -> torch.Tensor:
@@ -247,18 +314,19 @@ class Population:
 
 
 def bracketed(
-    ordered: torch.Tensor, count: int, ranks: Sequence[int], errors: float
+    ordered: torch.Tensor, count: int, ranks: Sequence[int], errors: float, beyond: tuple
 ) -> tuple[torch.Tensor, int]:
-    """Where the keys at some ranks are to be expected.
+    """Where the values at some ranks are to be expected.
 
     Args:
-        ordered: (R, s) int32, ascending keys of a sample.
-        count: keys in all.
+        ordered: (R, s) ascending values of a sample.
+        count: values in all.
         errors: standard errors on both sides.
+        beyond: what is below and above all values.
 
     Returns:
-        (R, K, 2) int32: lower and upper ends, one of each in the sample or beyond all keys; and how
-        many keys a list must have room for, were they spread evenly.
+        (R, K, 2): lower and upper ends, each in the sample or beyond; and how many values a list
+        must have room for, were they spread evenly.
     """
     rows, size = ordered.shape
     places, widest = [], 0
@@ -269,11 +337,22 @@ def bracketed(
         high = min(math.ceil(share * size + margin), size)
         places += [low + 1, high + 1]
         widest = max(widest, high - low)
-    ends = torch.full((2, rows, 1), FIRST + 1, dtype=torch.int32, device=ordered.device)
-    ends[1] = MOST
-    bounds = torch.cat([ends[0], ordered, ends[1]], 1)[:, places]
+    below, above = (torch.full_like(ordered[:, :1], end) for end in beyond)
+    bounds = torch.cat([below, ordered, above], 1)[:, places]
     room = 2 * widest * -(-count // size) // BUCKETS + _PART
     return bounds.reshape(rows, len(ranks), 2).contiguous(), min(room, count)
+
+
+def _nth_largest(values: torch.Tensor, zeros: int, place: int) -> torch.Tensor:
+    """The value at a place from the largest, 0, on, and the largest; NaN comes before all.
+
+    Args:
+        values: (n,) float32; zeros: how many more there are that are 0.
+    """
+    ordered = torch.sort(torch.cat([values, values.new_zeros(1)]), descending=True).values
+    first = torch.searchsorted(-ordered, values.new_zeros(1))  # here lie the other zeros
+    shifted = torch.where(place < first, place, first.clamp(min=place - zeros + 1))
+    return torch.cat([ordered[shifted], ordered[:1]])
 
 
 def _joined(lists: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
@@ -288,6 +367,7 @@ def _joined(lists: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
 
 def _alike(types: tuple[str, ...], tensors: Sequence[KeptTensor]) -> Alike:
     from merging.gpu import selection_kernels as own
+    from merging.gpu.triton_kernels import TYPES
 
     step = own.BLOCK * own.BLOCKS
     device = tensors[0].models[0].device
@@ -300,7 +380,8 @@ def _alike(types: tuple[str, ...], tensors: Sequence[KeptTensor]) -> Alike:
     def there(values: Any, kind: type) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, dtype=kind)).to(device)
 
+    kinds = tuple(TYPES[name] for name in types)
     return Alike(
-        types, there(addresses, np.int64), there(numels, np.int32),
+        kinds, there(addresses, np.int64), there(numels, np.int32),
         there(np.stack([owner, first], 1), np.int32),
     )  # fmt: skip

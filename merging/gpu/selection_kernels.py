@@ -1,8 +1,8 @@
-"""One pass over many tensors that counts what lies above some bounds, and lists what lies between.
+"""One pass over many tensors that counts the magnitudes above some bounds, and lists those between.
 
-What is counted has a key: a signed number that orders as the value does. That is a magnitude, by
-its bits, or a score of a competition. Nothing waits for the host, and no two programs add to one
-number but where they list: those counters are many (`selecting.BUCKETS`), and few keys are listed.
+Magnitudes are compared by their bits, here called keys. Nothing waits for the host, and no two
+programs add to one number but where they list: those counters are many (`selecting.BUCKETS`), and
+few keys are listed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import triton
 import triton.language as tl
 
 from merging.gpu import table
-from merging.gpu.competition_kernels import scores
-from merging.gpu.order import FIRST, MOST
+from merging.gpu.order import FIRST
 from merging.gpu.triton_kernels import _bits, _factors, _read, _sources
 
 BLOCK = 512  # elements that a program holds in registers at a time
@@ -28,45 +27,20 @@ class Sought(NamedTuple):
 
     Attributes:
         types: the models' stored types, base first.
-        rows: experts whose keys are counted; with a variant, those that compete.
-        variant: of `table.VARIANTS`, of whose scores; 0 for magnitudes.
-        brackets: of each row.
+        brackets: of each row; a row is an expert.
     """
 
     types: tuple
-    rows: tuple
-    variant: int
     brackets: int
 
 
-_MODELS, _BOUND = tl.constexpr(table.MODELS), tl.constexpr(table.BOUND)
-_COUNTS = tl.constexpr(COUNTS)
-_MOST, _LEAST = tl.constexpr(MOST), tl.constexpr(FIRST)
-
-
-@triton.jit
-def _keys(values, factors, kind: tl.constexpr):
-    """The keys of some elements, per row."""
-    base = values[0].to(tl.float32)
-    deltas = ()
-    for i in tl.static_range(len(kind.rows)):
-        deltas += (values[kind.rows[i] + 1].to(tl.float32) - base,)
-    found = ()
-    if kind.variant == 0:
-        for i in tl.static_range(len(kind.rows)):
-            found += (_bits(deltas[i]),)
-    else:
-        score = scores(deltas, factors, 0, kind.variant)
-        for i in tl.static_range(len(kind.rows)):
-            bits = (score[i] + 0.0).to(tl.int32, bitcast=True)  # -0 equals 0
-            key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-            found += (tl.where(score[i] == score[i], key, _MOST),)
-    return found
+_MODELS, _COUNTS = tl.constexpr(table.MODELS), tl.constexpr(COUNTS)
+_LEAST = tl.constexpr(FIRST)
 
 
 @triton.jit
 def _look(
-    sources, factors, ends, listed, entries, room, told, start, numel, lane,
+    sources, ends, listed, entries, room, told, start, numel, lane,
     kind: tl.constexpr, blocks: tl.constexpr, whole: tl.constexpr,
 ):  # fmt: skip
     """Counts and lists some blocks of elements.
@@ -77,48 +51,50 @@ def _look(
         told: where the counts are written, and after them per row the largest key.
         whole: all elements lie in the tensor.
     """
-    rows: tl.constexpr = len(kind.rows)
+    rows: tl.constexpr = len(kind.types) - 1
+    brackets: tl.constexpr = tl.constexpr(kind.brackets)
     none = tl.zeros(lane.shape, tl.int32)
     counts = ()
-    for _ in tl.static_range(rows * kind.brackets * _COUNTS):
+    for _ in tl.static_range(rows * brackets * _COUNTS):
         counts += (none,)
     for _ in tl.static_range(rows):
         counts += (none + _LEAST,)
     for turn in range(blocks):
         index = start + turn * lane.shape[0] + lane
         mask = index < numel
-        keys = _keys(_read(sources, index, mask, not whole), factors, kind)
+        values = _read(sources, index, mask, not whole)
+        base = values[0].to(tl.float32)
         more = ()
         largest = ()
         for i in tl.static_range(rows):
-            key = keys[i]
+            key = _bits(values[i + 1].to(tl.float32) - base)
             if not whole:
                 key = tl.where(mask, key, _LEAST)
-            largest += (tl.maximum(counts[rows * kind.brackets * _COUNTS + i], key),)
-            for k in tl.static_range(kind.brackets):
-                low = ends[(i * kind.brackets + k) * 2]
-                high = ends[(i * kind.brackets + k) * 2 + 1]
+            largest += (tl.maximum(counts[rows * brackets * _COUNTS + i], key),)
+            for k in tl.static_range(brackets):
+                low = ends[(i * brackets + k) * 2]
+                high = ends[(i * brackets + k) * 2 + 1]
                 more += (
-                    counts[(i * kind.brackets + k) * _COUNTS] + (key > high).to(tl.int32),
-                    counts[(i * kind.brackets + k) * _COUNTS + 1] + (key >= high).to(tl.int32),
-                    counts[(i * kind.brackets + k) * _COUNTS + 2] + (key >= low).to(tl.int32),
+                    counts[(i * brackets + k) * _COUNTS] + (key > high).to(tl.int32),
+                    counts[(i * brackets + k) * _COUNTS + 1] + (key >= high).to(tl.int32),
+                    counts[(i * brackets + k) * _COUNTS + 2] + (key >= low).to(tl.int32),
                 )
                 inside = (key > low) & (key < high)
-                counters = listed + (i * kind.brackets + k) + none
+                counters = listed + (i * brackets + k) + none
                 slot = tl.atomic_add(counters, 1, mask=inside, sem="relaxed")
-                place = entries + (i * kind.brackets + k) * room + slot
+                place = entries + (i * brackets + k) * room + slot
                 tl.store(place, key, mask=inside & (slot < room))
         counts = more + largest
-    for i in tl.static_range(rows * kind.brackets * _COUNTS):
+    for i in tl.static_range(rows * brackets * _COUNTS):
         tl.store(told + i, tl.sum(counts[i], 0))
     for i in tl.static_range(rows):
-        last = counts[rows * kind.brackets * _COUNTS + i]
-        tl.store(told + rows * kind.brackets * _COUNTS + i, tl.max(last, 0))
+        last = counts[rows * brackets * _COUNTS + i]
+        tl.store(told + rows * brackets * _COUNTS + i, tl.max(last, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["room", "buckets"])
 def count(
-    addresses, numels, parts, factors, bounds, listed, entries, room, told, buckets,
+    addresses, numels, parts, bounds, listed, entries, room, told, buckets,
     kind: tl.constexpr, block: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """Counts and lists one part of a tensor.
@@ -126,34 +102,31 @@ def count(
     Args:
         addresses: (T, 1 + M) int64 as of the table (`merging.gpu.table`); numels: (T,) int32.
         parts: (P, 2) int32: a tensor, and the first of its elements.
-        factors: per row, the numbers of `table.numbers_of`; not read for magnitudes.
         bounds: (R, K, 2) int32: lower and upper end of every bracket; all keys lie above FIRST.
         listed: (B, R, K) int32, zeros; entries: (B, R, K, room) int32: keys strictly between.
         told: (P, R K COUNTS + R) int32.
     """
     part = tl.program_id(0)
-    rows: tl.constexpr = len(kind.rows)
-    width: tl.constexpr = rows * kind.brackets * _COUNTS + rows
+    rows: tl.constexpr = len(kind.types) - 1
+    brackets: tl.constexpr = tl.constexpr(kind.brackets)
+    width: tl.constexpr = rows * brackets * _COUNTS + rows
     tensor = tl.load(parts + part * 2)
     start = tl.load(parts + part * 2 + 1)
     numel = tl.load(numels + tensor)
     sources = _sources(addresses + tensor * (_MODELS + len(kind.types)), kind)
-    amounts = ()
-    if kind.variant != 0:
-        amounts = _factors(factors, _BOUND * rows)
-    ends = _factors(bounds, 2 * rows * kind.brackets)
+    ends = _factors(bounds, 2 * rows * brackets)
     bucket = part % buckets
-    listed += bucket * (rows * kind.brackets)
-    entries += bucket.to(tl.int64) * (rows * kind.brackets) * room
+    listed += bucket * (rows * brackets)
+    entries += bucket.to(tl.int64) * (rows * brackets) * room
     told += part * width
     lane = tl.arange(0, block)
     if start + block * blocks <= numel:  # elements come several at a time
         _look(
-            sources, amounts, ends, listed, entries, room, told, start, numel, lane,
+            sources, ends, listed, entries, room, told, start, numel, lane,
             kind, blocks, True,
         )  # fmt: skip
     else:
         _look(
-            sources, amounts, ends, listed, entries, room, told, start, numel, lane,
+            sources, ends, listed, entries, room, told, start, numel, lane,
             kind, blocks, False,
         )  # fmt: skip

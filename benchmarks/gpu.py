@@ -1,7 +1,8 @@
 """Re-merges of a family that stays in a GPU's memory: `python -m benchmarks.gpu [--size 1.1b]`.
 
-Prints, per method and engine, milliseconds (median), GB/s of the bytes that any merge must move
-(every model read once, the result written once), and the share of the device's own copy bandwidth.
+Prints, per method and engine, milliseconds (median), GB/s of the bytes that it must move (every
+model read once, or as often as READS says, the result written once), the share of the device's own
+copy bandwidth, and how many times as long it takes as TIES, where that was measured before.
 Each run decides anew, with a density no run before had, and leaves the whole merged model on the
 device. `--write` adds whole merges, written and read back, first and again, on the device and the
 CPU. `--device cpu` does the same without a GPU.
@@ -33,6 +34,8 @@ from merging.run.lowering import lower
 from merging.run.merge import merge
 from merging.run.preflight import open_recipe
 
+READS = {"pcb": 2}  # times that a merge reads all models; once if not named
+MOVING = {"pcb": 0.1}  # densities of a whole recipe, which move from run to run
 TOGETHER = 1 << 29  # bytes merged in one launch: nothing is written meanwhile
 
 
@@ -70,9 +73,10 @@ def recipe_of(method: str, base: Path, experts: Sequence[Path], fresh: Iterator[
     values = dict(RECIPES[method])
     if "density" in values:
         values["density"] += 1e-4 * next(fresh)
+    whole = {"density": MOVING[method] + 1e-4 * next(fresh)} if method in MOVING else {}
     return recipes.build(
         method=method, base=str(base), models=[(str(e), values) for e in experts],
-        dtype="bfloat16",
+        parameters=whole, dtype="bfloat16",
     )  # fmt: skip
 
 
@@ -108,7 +112,7 @@ def main() -> int:
     parser.add_argument("--size", default="1.1b", choices=SHAPES)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "ties"])
+    parser.add_argument("--methods", nargs="+", default=["task_arithmetic", "ties", "pcb"])
     parser.add_argument("--family", type=Path, help="a family already made")
     parser.add_argument("--write", action="store_true", help="whole merges too")
     args = parser.parse_args()
@@ -121,22 +125,29 @@ def main() -> int:
     if args.device.startswith("cuda"):
         print(torch.cuda.get_device_name())
     print(f"copy: {bandwidth / 1e9:.0f} GB/s\n")
-    print("| method | engine | ms | GB/s | floor ms | of copy bandwidth |")
-    print("|---|---|---|---|---|---|")
+    print("| method | engine | ms | GB/s | floor ms | of copy bandwidth | times TIES |")
+    print("|---|---|---|---|---|---|---|")
+    usual: dict[str, float] = {}
     kept = None
     fresh = itertools.count(1)
     for method in args.methods:
         build = partial(recipe_of, method, base, experts, fresh)
         family = open_recipe(build())
         kept = kept or KeptFamily(family, args.device)
-        moved = resident_bytes(family) + 2 * sum(entry.numel for entry in family.merged)
+        moved = READS.get(method, 1) * resident_bytes(family) + 2 * sum(
+            entry.numel for entry in family.merged
+        )
         for engine in (Stream, KernelStream):
             work = partial(remerge, build, family, kept, engine)
             seconds = timed(work, args.device, args.runs if engine is KernelStream else 1)
             rate = moved / seconds
+            if method == "ties":
+                usual[engine.engine] = seconds
+            times = f"{seconds / usual[engine.engine]:.1f}" if engine.engine in usual else "-"
             print(
                 f"| {method} | {engine.engine} | {1000 * seconds:.2f} | {rate / 1e9:.0f} "
-                f"| {1000 * moved / bandwidth:.2f} | {rate / bandwidth:.0%} |", flush=True,
+                f"| {1000 * moved / bandwidth:.2f} | {rate / bandwidth:.0%} | {times} |",
+                flush=True,
             )  # fmt: skip
     kept = None
     for method in args.methods if args.write else ():

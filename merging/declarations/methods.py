@@ -54,11 +54,20 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What becomes of every expert's changes of one tensor, and how many of them stay (empty where
-    that is told for the whole model, or not counted)."""
+    """What becomes of every expert's changes of one tensor.
+
+    Attributes:
+        count: how many of them stay; empty where that is told for the whole model, or not counted.
+            Called once the merge is under way: on a GPU counting waits for the device.
+    """
 
     decisions: Sequence[Decision]
-    kept: Sequence[Kept] = ()
+    count: Callable[[], Sequence[Kept]] = tuple
+
+    @property
+    def kept(self) -> Sequence[Kept]:
+        """How many of every expert's changes stay."""
+        return self.count()
 
 
 @dataclass(frozen=True)

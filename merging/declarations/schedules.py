@@ -7,6 +7,7 @@ and whose layers ([start, stop]) hold its layer. Layers are those of the stack t
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -82,12 +83,14 @@ class Schedule:
             layer: its layer, counted in its own stack; None outside the layers.
             n_layers: the layers of its stack; outside the layers, of the stack for text.
         """
+        if self.constant is not None:
+            return self.constant
         for rule in self.rules:
             if rule.holds(tensor, layer, n_layers):
                 return rule.at(tensor, layer, n_layers)
         raise AssertionError("a schedule ends with a rule for every tensor")
 
-    @property
+    @functools.cached_property
     def constant(self) -> float | None:
         """The one value it always has, or None where it varies."""
         first = self.rules[0]

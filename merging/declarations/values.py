@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,9 +120,29 @@ class Recipe:
 
     def weights_at(self, entry: Entry) -> tuple[float, ...]:
         """The models' weights for one tensor."""
-        return tuple(source.at("weight", entry) for source in self.sources)
+        return self.of_all("weight", entry)
+
+    def of_all(self, knob: str, entry: Entry) -> tuple[float, ...]:
+        """Every model's own value of a scheduled knob for one tensor: where they vary nowhere, one
+        tuple for all tensors."""
+        if (constant := self._constants.get(knob)) is not None:
+            return constant
+        return tuple(source.at(knob, entry) for source in self.sources)
+
+    @functools.cached_property
+    def _constants(self) -> dict[str, tuple[float, ...]]:
+        """The values of the knobs of models that are the same for all tensors."""
+        knobs = {"weight", *(knob for source in self.sources for knob in source.values)}
+        rows = {knob: [source.values.get(knob, _ONE) for source in self.sources] for knob in knobs}
+        found = {
+            knob: tuple(one.constant if isinstance(one, Schedule) else None for one in row)
+            for knob, row in rows.items()
+        }
+        return {knob: row for knob, row in found.items() if None not in row}  # type: ignore[misc]
 
 
 def value_at(schedule: Schedule, entry: Entry) -> float:
     """A schedule's value for one tensor, by the depth of the stack that it is in."""
+    if schedule.constant is not None:
+        return schedule.constant
     return schedule.at(entry.name, entry.place.layer, entry.place.depth)

@@ -96,35 +96,49 @@ class KeptTensor:
 
     Attributes:
         models: (n,) raw values, base first.
-        addresses: of those, in the device's memory.
         types: theirs (safetensors' names).
     """
 
     models: list[torch.Tensor]
-    addresses: tuple[int, ...]
     types: tuple[str, ...]
-    _marks: dict[int, memoryview] = field(default_factory=dict)
-    _changed: dict[int, int] = field(default_factory=dict)
+    _marks: dict[int, torch.Tensor] = field(default_factory=dict)
+    _addresses: dict[tuple[bool, ...], tuple[int, ...]] = field(default_factory=dict)
+    _changed: list[int] | None = None
     _squared: float | None = None
 
     @staticmethod
     def of(family: Family, name: str, models: list[torch.Tensor]) -> KeptTensor:
         """A tensor whose values of all models, base first, lie in a device's memory."""
-        types = tuple(model.tensors[name].dtype for model in family.models)
-        return KeptTensor(models, tuple(model.data_ptr() for model in models), types)
+        return KeptTensor(models, tuple(model.tensors[name].dtype for model in family.models))
 
-    def marks(self, expert: int) -> memoryview:
+    def addresses(self, located: tuple[bool, ...]) -> tuple[int, ...]:
+        """Where the models' values lie in the device's memory, and the marks of every expert.
+
+        Args:
+            located: whose marks are needed; 0 stands for the others'.
+        """
+        if located not in self._addresses:
+            values = [model.data_ptr() for model in self.models]
+            marks = [
+                self.marks(expert).data_ptr() if needed else 0
+                for expert, needed in enumerate(located)
+            ]
+            self._addresses[located] = (*values, *marks)
+        return self._addresses[located]
+
+    def marks(self, expert: int) -> torch.Tensor:
         """The marks (`merging.gpu.order`) of one expert, made once."""
         if expert not in self._marks:
             self._marks[expert] = order.marks(self.models[0], self.models[1 + expert])
         return self._marks[expert]
 
-    def changed(self, expert: int) -> int:
-        """How many entries of one expert differ from the base, counted once."""
-        if expert not in self._changed:
-            base, other = self.models[0], self.models[1 + expert]
-            self._changed[expert] = int(torch.count_nonzero(other.float() - base.float()))
-        return self._changed[expert]
+    def changed(self) -> list[int]:
+        """How many entries of every expert differ from the base, counted once."""
+        if self._changed is None:
+            base, *others = (model.float() for model in self.models)
+            counts = [torch.count_nonzero(other - base) for other in others]
+            self._changed = torch.stack(counts).tolist()
+        return self._changed
 
     @functools.cached_property
     def population(self) -> Population:

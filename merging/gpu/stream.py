@@ -1,4 +1,4 @@
-"""The engine for CUDA GPUs: tensors merged in batches, each by three kernels, written meanwhile.
+"""The engine for CUDA GPUs: tensors merged in batches, each by a few kernels, written meanwhile.
 
 Worker threads take batches in turn. One launches its kernels and copies the result to page-locked
 memory while the others write. What has no kernel (blends, tensors too large to be held
@@ -7,13 +7,11 @@ whole) runs as in `engines.eager`.
 
 from __future__ import annotations
 
-import array
 import functools
-import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,11 +21,10 @@ from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
 from merging.declarations.methods import Pruning
 from merging.engines.eager import Decide, MergedChunk, Stream, TensorReader
 from merging.engines.sources import KeptFamily, KeptTensor
-from merging.errors import NonFinite, one_line
-from merging.gpu import order, table
-from merging.gpu.making import making
+from merging.errors import one_line
+from merging.gpu import launching, table
 from merging.gpu.selecting import Population
-from merging.gpu.table import Shape
+from merging.gpu.table import Setting, Shape
 from merging.instructions import Competition, Decision, Keep, Outcome
 from merging.later import torch
 
@@ -43,8 +40,6 @@ _SWEEPS = 2  # passes that order statistics count as; those of kernels take no t
 _EVERYTHING = Keep()
 
 T = TypeVar("T")
-Row = tuple[list[int], list[int], list[float]]
-"""A tensor's addresses, whole numbers and factors."""
 
 
 def is_worthwhile(family: Family, device: str) -> bool:
@@ -62,10 +57,12 @@ def can_compile(device: str) -> bool:
     """True where Triton works: tried on a handful of numbers."""
     try:
         few = torch.arange(64, dtype=torch.float32, device=device)
-        shape = Shape(("F32", "F32"), (0,), (True,), 0, "F32")
+        shape = Shape(("F32", "F32"), (0,), (True,), (False,), True, 0, "F32")
         more, result = few + 1, torch.empty_like(few)
-        addresses = [result.data_ptr(), few.data_ptr(), more.data_ptr()]
-        launch(shape, [(addresses, [few.numel()], [1.0] * shape.factor_at[-1])], device)
+        addresses = np.array([[result.data_ptr(), few.data_ptr(), more.data_ptr(), 0]])
+        numbers = table.whole_numbers(shape, [few.numel()], [[Keep()]])
+        factors = np.ones((1, shape.factor_at[-1]), dtype=np.float32)
+        launching.launch(shape, addresses, numbers, factors, device)
         return torch.equal(result, more)
     except Exception as error:  # whatever a compiler, or the lack of one, may raise
         told = one_line(error) or type(error).__name__
@@ -78,14 +75,12 @@ class Job(NamedTuple):
 
     Attributes:
         held: what the models hold, on the device.
-        factors: of the table.
     """
 
     reader: KernelReader
     decisions: Sequence[Decision]
     held: KeptTensor
-    shape: Shape
-    factors: list[float]
+    setting: Setting
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class Merged:
     Attributes:
         values: all results, one after the other, each at an aligned place.
         starts: where each begins, in bytes.
-        sums: per launch, which jobs were in it, and of these what `launch` returns.
+        sums: per launch, which jobs were in it, and of these what `launching.launch` returns.
     """
 
     values: torch.Tensor
@@ -103,7 +98,7 @@ class Merged:
     sums: list[tuple[list[int], torch.Tensor]]
 
     def told(self, count: int) -> np.ndarray:
-        """(count, 2) float64: per job what `launch` returns, once the device has worked it out."""
+        """(count, 2) float64: per job what `launching.launch` returns, once it is worked out."""
         result = np.zeros((count, 2))
         for jobs, sums in self.sums:
             result[jobs] = sums.cpu().numpy()
@@ -115,8 +110,8 @@ class KernelReader(TensorReader):
 
     def __init__(self, stream: KernelStream, entry: Entry) -> None:
         super().__init__(stream, entry)
-        self._holds = stream.holds(entry)
-        self.finds_cuts = self._holds and stream.cuts_may_wait
+        self.is_held = stream.holds(entry)
+        self.finds_cuts = self.is_held and stream.cuts_may_wait
         self._held_by = stream.held
 
     @functools.cached_property
@@ -124,9 +119,17 @@ class KernelReader(TensorReader):
         """What the models hold, on the device."""
         return self._held_by(self.entry)
 
+    def setting(
+        self, decisions: Sequence[Decision], outcome: Outcome, dtype: str
+    ) -> Setting | None:
+        """How kernels merge this tensor; None where torch does."""
+        if not self.is_held:
+            return None
+        return table.setting(decisions, outcome, self.numel, self.held.types, dtype)
+
     def changed(self) -> list[int]:
         """As TensorReader."""
-        return [self.held.changed(expert) for expert in range(self.experts)]
+        return self.held.changed()
 
     def magnitudes_at(
         self, ranks: Sequence[int], decisions: Sequence[Decision]
@@ -146,17 +149,13 @@ class KernelReader(TensorReader):
 
     def _is_kept(self, decisions: Sequence[Decision]) -> bool:
         """True where nothing is pruned of a tensor that the device holds."""
-        return self._holds and all(one == _EVERYTHING for one in decisions)
+        return self.is_held and all(one == _EVERYTHING for one in decisions)
 
 
 class KernelStream(Stream):
     """A stream that merges in batches."""
 
     engine = "kernels"
-
-    def __init__(self, family: Family, **options: Any) -> None:
-        super().__init__(family, **options)
-        self._shared: dict[tuple, tuple[Shape, list[float]]] = {}
 
     def open(self, entry: Entry) -> TensorReader:
         """The reader of one merged tensor."""
@@ -213,9 +212,10 @@ class KernelStream(Stream):
             told = merged.told(len(jobs)).tolist()
             taken = {}
             for job, start, (doubt, changed) in zip(jobs, merged.starts, told, strict=True):
-                width = WIDTHS[job.shape.output]
+                output = job.setting.shape.output
+                width = WIDTHS[output]
                 values = slice(start, start + job.reader.numel * width)
-                finite = not doubt or _is_finite(merged.values[values], job.shape.output)
+                finite = not doubt or (doubt <= 1 and _is_finite(merged.values[values], output))
                 sums = finite, changed, job.held.squared()
                 pieces = _pieces(host[values], width, sums)
                 taken[job.reader.entry.name] = take(job.reader, pieces)
@@ -258,25 +258,25 @@ class KernelStream(Stream):
 
     def launched(self, jobs: Sequence[Job]) -> Merged:
         """Merges a batch; the device may still be at work when this returns."""
-        sizes = [job.reader.numel * WIDTHS[job.shape.output] for job in jobs]
+        sizes = [job.reader.numel * WIDTHS[job.setting.shape.output] for job in jobs]
         ends = np.cumsum([-(-size // _ALIGNED) * _ALIGNED for size in sizes], dtype=np.int64)
         starts = [0, *ends.tolist()]
         values = torch.empty(starts[-1], dtype=torch.uint8, device=self.device)
         alike: dict[int, list[int]] = {}
         for index, job in enumerate(jobs):
-            alike.setdefault(id(job.shape), []).append(index)  # equal shapes are one object
+            alike.setdefault(id(job.setting.shape), []).append(index)  # equal ones are one object
         sums = []
         for members in alike.values():
-            rows = []
-            for index in members:
-                job = jobs[index]
-                try:
-                    numbers = table.whole_numbers(job.decisions, job.reader.numel, job.held.marks)
-                except NonFinite as error:
-                    raise job.reader.culprit(error) from None
-                addresses = [values.data_ptr() + starts[index], *job.held.addresses]
-                rows.append((addresses, numbers, job.factors))
-            sums.append((members, launch(jobs[members[0]].shape, rows, self.device)))
+            group = [jobs[index] for index in members]
+            shape = group[0].setting.shape
+            numels = [job.reader.numel for job in group]
+            numbers = table.whole_numbers(shape, numels, [job.decisions for job in group])
+            factors = table.factors([job.setting for job in group])
+            rows = [job.held.addresses(shape.located) for job in group]
+            results = [values.data_ptr() + starts[index] for index in members]
+            addresses = np.column_stack([results, rows])
+            told = launching.launch(shape, addresses, numbers, factors, self.device)
+            sums.append((members, told))
         return Merged(values, starts[:-1], sums)
 
     def decided(
@@ -288,22 +288,13 @@ class KernelStream(Stream):
         for entry in batch:
             reader = KernelReader(self, entry)
             decisions, outcome = decide(reader)
-            if not (self.holds(entry) and table.is_known(decisions, outcome, entry.numel)):
+            setting = reader.setting(decisions, outcome, dtypes[entry.name])
+            if setting is None:
                 others.append((reader, decisions, outcome))
                 continue
-            shape, factors = self._known(decisions, outcome, reader.held, dtypes[entry.name])
-            jobs.append(Job(reader, decisions, reader.held, shape, factors))
+            launching.prepare(setting.shape, self.device)
+            jobs.append(Job(reader, decisions, reader.held, setting))
         return jobs, others
-
-    def _known(
-        self, decisions: Sequence[Decision], outcome: Outcome, held: KeptTensor, dtype: str
-    ) -> tuple[Shape, list[float]]:
-        """A tensor's shape and factors, worked out once for all that are decided alike."""
-        key = tuple(decisions), outcome, held.types, dtype
-        if key not in self._shared:
-            shape = table.shape_of(decisions, outcome, held.types, dtype)
-            self._shared[key] = shape, table.factors(decisions, outcome)
-        return self._shared[key]
 
     def held(self, entry: Entry) -> KeptTensor:
         """What the models hold of a tensor, on the device."""
@@ -335,74 +326,6 @@ def _pieces(
         piece = values[start : start + PIECE_BYTES].data
         yield MergedChunk(start // width, piece, finite, changed, squared)
         changed = squared = 0.0
-
-
-def launch(shape: Shape, rows: list[Row], device: str) -> torch.Tensor:
-    """Merges some tensors of one shape.
-
-    Args:
-        rows: the table, see `merging.gpu.table`.
-
-    Returns:
-        (T, 2) float64: above 0 where a value may not be finite, and the sum of (merged - base)
-        squared.
-    """
-    from merging.gpu import triton_kernels as own
-
-    tensors, rings = len(rows), shape.ring_at[-1]
-    addresses, numbers, factors = _on_device(rows, device)
-    longest = max(whole[table.NUMEL] for _, whole, _ in rows)
-    programs = -(-longest // (own.BLOCK * own.BLOCKS))
-    parts = order.NEAR // own.MENDED
-    sums = torch.zeros(tensors, programs + rings * parts, 2, dtype=torch.float64, device=device)
-    listed = torch.zeros(tensors * rings, dtype=torch.int32, device=device)
-    places = torch.empty(tensors * rings * order.NEAR * 2, dtype=torch.int32, device=device)
-    final = torch.empty(tensors * rings * 2, dtype=torch.int32, device=device)
-    kind = _kind(shape)
-    with making:
-        own.merge[programs, tensors](
-            addresses, numbers, factors, final, listed, places, sums, sums.shape[1], kind=kind,
-            block=own.BLOCK, blocks=own.BLOCKS, num_warps=own.WARPS,
-            enable_fp_fusion=False,
-        )  # fmt: skip
-        if rings:
-            own.settle[rings, tensors, order.NEAR // own.SETTLED](
-                numbers, final, listed, places, shape.draws_at[-1], rings, block=own.SETTLED
-            )  # fmt: skip
-            own.mend[rings, tensors, parts](
-                addresses, numbers, factors, final, listed, places, sums, sums.shape[1], programs,
-                kind=kind, block=own.MENDED, enable_fp_fusion=False,
-            )  # fmt: skip
-    return sums.sum(1)
-
-
-@functools.cache
-def _kind(shape: Shape) -> Any:
-    from merging.gpu import triton_kernels
-
-    return triton_kernels.Kind(
-        tuple(triton_kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
-        shape.combination, triton_kernels.TYPES[shape.output], shape.ring_at, shape.factor_at,
-        shape.draws_at, shape.factors, shape.variant, shape.active,
-    )  # fmt: skip
-
-
-def _on_device(rows: list[Row], device: str) -> list[torch.Tensor]:
-    """Addresses, whole numbers and factors of all rows, in one copy."""
-    parts = [
-        np.frombuffer(array.array(code, itertools.chain.from_iterable(part)), dtype=np.uint8)
-        for part, code in zip(zip(*rows, strict=True), "qif", strict=True)
-    ]
-    host = torch.empty(
-        sum(map(len, parts)), dtype=torch.uint8, pin_memory=device.startswith("cuda")
-    )
-    np.concatenate(parts, out=host.numpy())
-    there = host.to(device, non_blocking=True)
-    pieces = there.split([len(part) for part in parts])
-    return [
-        piece.view(kind)
-        for piece, kind in zip(pieces, (torch.int64, torch.int32, torch.float32), strict=True)
-    ]
 
 
 __all__ = ["KernelReader", "KernelStream", "is_worthwhile"]

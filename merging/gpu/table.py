@@ -1,4 +1,8 @@
-"""What a launch needs to know of its tensors, as numbers: built from decisions and outcomes."""
+"""What a launch needs to know of its tensors, as numbers: built from decisions and outcomes.
+
+Tensors decided alike share one `Setting`; whatever differs between the tensors of a launch (how
+many entries each ring keeps, addresses) becomes an array at once for all of them.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
 
-from merging.gpu.order import FIRST, MOST, bracket, given
+import numpy as np
+
+from merging.gpu.order import FIRST, given
 from merging.instructions import (
     Bounds,
     Competition,
@@ -24,11 +32,13 @@ from merging.instructions import (
 from merging.instructions.draws import limit
 from merging.selection import tied
 
-OUT, MODELS = 0, 1  # columns of addresses
+OUT, MODELS = 0, 1  # columns of addresses; after the models come every expert's marks
 NUMEL, INDEX, RINGS = 0, 1, 2  # columns of whole numbers: elements, the index of the first one
 # in its run (`selection.tied`; signed), and from here RING for each ring
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
-RING = 7  # of a ring: two bounds, rank, and the bits that come after the bounds'
+RING, RANK = 5, 4  # of a ring's bracket: what is before the first bound is kept (bits, place), what
+# is not before the last one is dropped; how many of those between are kept. Where marks tell the
+# bracket, RANK holds how many entries are kept in all
 DRAW = 3  # of a draw: two keys, limit
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN, FINITE = 1, 2, 4, 8, 16, 32
 EVENLY = 16  # experts up to which EVEN is known to divide exactly
@@ -38,8 +48,13 @@ VARIANTS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}  # two differ 
 
 Known = Sum | Election | Competition
 
-MarksOf = Callable[[int], memoryview]
-"""The marks (`merging.gpu.order`) of an expert's tensor."""
+_AMOUNTS: dict[type, Callable[[Any], Any]] = {
+    Keep: attrgetter("scale"),
+    Draw: attrgetter("scale"),
+    Rings: attrgetter("factors"),
+    Ranks: attrgetter("factors"),
+}
+"""The factors of decisions that have a kernel."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,8 @@ class Shape:
         types: the models' stored types (safetensors' names), base first.
         rings: per expert the number of its rings; 0 keeps everything, -1 draws at random.
         amplified: per expert, False where its one ring has the factor 1.
+        located: per expert, True where marks tell its brackets.
+        aligned: the tensors begin at multiples of STRIPES in their scope (`selection.tied`).
         combination: a sum of ELECTED (TIES), NORMALIZED, ZERO_IS_POSITIVE, AVERAGED (the base
             has a weight), EVEN (all experts have the weight 1) and FINITE (all deltas are: they
             were sorted).
@@ -61,6 +78,8 @@ class Shape:
     types: tuple[str, ...]
     rings: tuple[int, ...]
     amplified: tuple[bool, ...]
+    located: tuple[bool, ...]
+    aligned: bool
     combination: int
     output: str
     variant: int = 0
@@ -89,72 +108,115 @@ class Shape:
         return _starts(0, [max(rings, 0) for rings in self.rings])
 
 
-def is_known(decisions: Sequence[Decision], outcome: Outcome, numel: int) -> bool:
-    """True where the kernels know what to do; torch does the rest."""
-    pruned = all(isinstance(one, Keep | Rings | Ranks | Draw) for one in decisions)
-    first = _offset(decisions)
-    whole = not tied.edges(first, first + numel)  # one bound holds for the whole tensor
-    known = outcome.blend is None and isinstance(outcome.combination, Known)
-    return pruned and whole and known
+class Setting(NamedTuple):
+    """What tensors that are decided alike share.
+
+    Attributes:
+        factors: a row of the table.
+    """
+
+    shape: Shape
+    factors: tuple[float, ...]
 
 
-def shape_of(
-    decisions: Sequence[Decision], outcome: Outcome, types: tuple[str, ...], output: str
-) -> Shape:
-    """The shape of one tensor's merge."""
+def setting(
+    decisions: Sequence[Decision],
+    outcome: Outcome,
+    numel: int,
+    types: tuple[str, ...],
+    output: str,
+) -> Setting | None:
+    """A tensor's setting, one object for all that are decided alike; None where the kernels do not
+    know what to do, and torch does it."""
+    if outcome.blend is not None or not isinstance(outcome.combination, Known):
+        return None
+    kinds = tuple(map(type, decisions))
+    if not _AMOUNTS.keys() >= set(kinds):
+        return None
+    first = 0
+    if Rings in kinds:
+        first = _offset(decisions)
+        if tied.edges(first, first + numel):  # one bound holds for the whole tensor
+            return None
+    amounts = tuple([_AMOUNTS[kind](one) for kind, one in zip(kinds, decisions, strict=True)])
+    return _setting(kinds, amounts, first % tied.STRIPES == 0, outcome, types, output)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _setting(
+    kinds: tuple[type, ...],
+    amounts: tuple[Any, ...],
+    aligned: bool,
+    outcome: Outcome,
+    types: tuple[str, ...],
+    output: str,
+) -> Setting:
     combination = outcome.combination
-    assert isinstance(combination, Known)
-    rings = tuple(map(_rings, decisions))
-    amplified = tuple(getattr(one, "factors", None) != (1.0,) for one in decisions)
-    kind = AVERAGED * (outcome.base_weight != 1.0)
+    assert isinstance(combination, Known)  # see `setting`
+    located = tuple(kind is Ranks for kind in kinds)
+    rows = [one if isinstance(one, tuple) else (one,) for one in amounts]
+    pairs = zip(kinds, rows, strict=True)
+    rings = tuple(-(kind is Draw) if kind in (Keep, Draw) else len(row) for kind, row in pairs)
+    amplified = tuple(one != (1.0,) for one in amounts)
+    what = AVERAGED * (outcome.base_weight != 1.0)
+    game: tuple[Any, ...] = ()
+    divisor, own = 1.0, []
     if isinstance(combination, Competition):
-        variant = VARIANTS[combination.variant]
-        # weights come later than a sum's
-        return _shape(types, rings, amplified, kind + EVEN, output, variant, combination.active)
-    kind += NORMALIZED * combination.normalize
+        what += EVEN  # weights come later than a sum's
+        game = VARIANTS[combination.variant], combination.active
+        own = numbers_of(combination.bounds)
+    else:
+        what += NORMALIZED * combination.normalize + FINITE * all(located)
+        what += EVEN * (combination.weights.count(1.0) == len(kinds) <= EVENLY)
+        divisor = sums.divisor(combination.weights, combination.normalize)
     if isinstance(combination, Election):
-        kind += ELECTED + ZERO_IS_POSITIVE * combination.zero_is_positive
-    if combination.weights.count(1.0) == len(decisions) <= EVENLY:
-        kind += EVEN
-    if all(isinstance(one, Ranks) for one in decisions):
-        kind += FINITE
-    return _shape(types, rings, amplified, kind, output)
+        what += ELECTED + ZERO_IS_POSITIVE * combination.zero_is_positive
+    factors = [outcome.strength, outcome.base_weight, divisor, *combination.weights]
+    return Setting(
+        _shape(types, rings, amplified, located, aligned, what, output, *game),
+        (*factors, *(factor for row in rows for factor in row), *own),
+    )
 
 
 _shape = functools.cache(Shape)  # one object for each: it keeps what it has worked out
 
 
-def whole_numbers(decisions: Sequence[Decision], numel: int, marks_of: MarksOf) -> list[int]:
-    """A tensor's row of whole numbers."""
-    first = _offset(decisions) % tied.RUN
-    row, draws = [numel, first - (first >= -FIRST) * tied.RUN], []
-    for index, one in enumerate(decisions):
-        if isinstance(one, Ranks):
-            marks = marks_of(index)
-            for count in one.counts:
-                row += _ring(*bracket(marks, count, numel))
-        elif isinstance(one, Rings):
-            for cut in one.cuts:
-                row += _ring(*given(cut, one.offset))
-        elif isinstance(one, Draw):
-            draws += [*one.keys, limit(one.density)]
-    return row + draws
+def whole_numbers(
+    shape: Shape, numels: Sequence[int], decisions: Sequence[Sequence[Decision]]
+) -> np.ndarray:
+    """The whole numbers of some tensors of one shape.
+
+    Args:
+        numels, decisions: of every tensor.
+
+    Returns:
+        (tensors, columns) int32. Of rings whose brackets marks tell, RANK alone is filled in.
+    """
+    table = np.zeros((len(numels), shape.draws_at[-1]), dtype=np.int32)
+    table[:, NUMEL] = numels
+    table[:, INDEX] = 0
+    for expert, (rings, ring) in enumerate(zip(shape.rings, shape.ring_at, strict=False)):
+        own: list[Any] = [row[expert] for row in decisions]
+        if rings < 0:
+            start = shape.draws_at[expert]
+            rows = [(*one.keys, limit(one.density)) for one in own]
+            table[:, start : start + DRAW] = rows
+            continue
+        start, stop = (RINGS + RING * column for column in (ring, ring + rings))
+        if shape.located[expert]:
+            table[:, start + RANK : stop : RING] = [one.counts for one in own]
+        elif rings:
+            table[:, INDEX] = [_signed(one.offset) for one in own]
+            table[:, start:stop] = [
+                [number for cut in one.cuts for number in _bracket(*given(cut, one.offset))]
+                for one in own
+            ]
+    return table
 
 
-def factors(decisions: Sequence[Decision], outcome: Outcome) -> list[float]:
-    """A tensor's row of factors."""
-    combination = outcome.combination
-    assert isinstance(combination, Known)
-    divisor = 1.0
-    if not isinstance(combination, Competition):
-        divisor = sums.divisor(combination.weights, combination.normalize)
-    row = [outcome.strength, outcome.base_weight, divisor, *combination.weights]
-    for one in decisions:
-        assert isinstance(one, Keep | Draw | Rings | Ranks)  # see `is_known`
-        row += [one.scale] if isinstance(one, Keep | Draw) else one.factors
-    if isinstance(combination, Competition):
-        row += numbers_of(combination.bounds)
-    return row
+def factors(settings: Sequence[Setting]) -> np.ndarray:
+    """The factors of some tensors of one shape, (tensors, columns) float32."""
+    return np.array([one.factors for one in settings], dtype=np.float32)
 
 
 def numbers_of(bounds: Sequence[Bounds]) -> list[float]:
@@ -179,17 +241,15 @@ def _offset(decisions: Sequence[Decision]) -> int:
     return max((one.offset for one in decisions if isinstance(one, Rings)), default=0)
 
 
-def _rings(decision: Decision) -> int:
-    if isinstance(decision, Keep | Draw):
-        return -isinstance(decision, Draw)
-    assert isinstance(decision, Rings | Ranks)  # see `is_known`
-    return len(decision.factors)
+def _signed(offset: int) -> int:
+    """The index inside its run, as a signed number of 32 bits."""
+    first = offset % tied.RUN
+    return first - tied.RUN if first >= -FIRST else first
 
 
-def _ring(bits: int, place: int, last_bits: int, last_place: int, rank: int) -> tuple[int, ...]:
-    after = bits + 1 if bits < MOST else MOST
-    last_after = last_bits + 1 if last_bits < MOST else MOST
-    return (bits, place, last_bits, last_place, rank, after, last_after)
+def _bracket(bits: int, place: int) -> tuple[int, ...]:
+    """The bracket of a cut that is known: nothing lies inside."""
+    return (bits, place, bits, place, 0)
 
 
 def _starts(first: int, sizes: Sequence[int]) -> tuple[int, ...]:

@@ -1,9 +1,12 @@
 """Triton kernels that merge many tensors of a family in one launch.
 
 A launch handles T tensors of one `Shape`; what differs between them lies in a table on the device
-(`merging.gpu.table`), so nothing waits for the host. `merge` merges all elements and lists the few
-that lie inside a bracket (`merging.gpu.order`), `settle` finds the cut among those, `mend` merges
-them again.
+(`merging.gpu.table`), so nothing waits for the host. `locate` reads from the marks
+(`merging.gpu.order`) in which bracket each cut lies, `merge` merges all elements and lists the few
+that lie inside a bracket, `settle` finds the cut among those, `mend` merges them again.
+
+A ring's record, RECORD int32, takes what is found of it on the way: how many elements are listed,
+the settled bound (bits, place), then the listed elements (bits, index), at most NEAR.
 
 Products, sums and quotients round one by one (no fused multiply-add, IEEE division), as in
 `merging.instructions`, so that the bytes are those of the other engines.
@@ -18,21 +21,27 @@ import triton.language as tl
 
 from merging.gpu import table
 from merging.gpu.competition_kernels import balanced
-from merging.gpu.order import FIRST, NEAR
-from merging.selection.tied import BLOCK_BITS, MULTIPLIER, STEP, STRIPES
+from merging.gpu.order import FIRST, INFINITE, NEAR
+from merging.selection.tied import BLOCK_BITS, MULTIPLIER, RUN, STEP, STRIPES
 
 BLOCK = 512  # elements that a program holds in registers at a time
-WARPS = 4
 BLOCKS = 8  # of a program
+MANY, REGISTERS = (7, 16), 96  # so many rings' bounds take half the registers of a thread: with
+# fewer than the compiler would take more programs run at a time, and nothing is spilled
 SETTLED, MENDED = 64, 128  # entries that a program of `settle` and `mend` looks at
+CUT, LISTED = 1, 3  # columns of a record; the first one counts
+RECORD = LISTED + 2 * NEAR
 
 
 class Kind(NamedTuple):
-    """What kernels are compiled for: see `merging.gpu.table.Shape`."""
+    """What kernels are compiled for: see `merging.gpu.table.Shape`; `doubles` where the device
+    compares doubles as fast as floats, see `_key`."""
 
     types: tuple
     rings: tuple
     amplified: tuple
+    located: tuple
+    aligned: bool
     combination: int
     output: tl.dtype
     ring_at: tuple
@@ -41,10 +50,12 @@ class Kind(NamedTuple):
     factors: int
     variant: int
     active: tuple
+    doubles: bool
 
 
 TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16, "F64": tl.float64}
-_NEAR, _RING = tl.constexpr(NEAR), tl.constexpr(table.RING)
+_NEAR, _RING, _RANK = tl.constexpr(NEAR), tl.constexpr(table.RING), tl.constexpr(table.RANK)
+_CUT, _LISTED, _RECORD = tl.constexpr(CUT), tl.constexpr(LISTED), tl.constexpr(RECORD)
 _OUT, _MODELS = tl.constexpr(table.OUT), tl.constexpr(table.MODELS)
 _NUMEL, _INDEX, _RINGS = (
     tl.constexpr(table.NUMEL), tl.constexpr(table.INDEX), tl.constexpr(table.RINGS)
@@ -52,7 +63,8 @@ _NUMEL, _INDEX, _RINGS = (
 _STEP, _MULTIPLIER = tl.constexpr(STEP), tl.constexpr(MULTIPLIER - (1 << 32))
 _LANE_BITS, _LANE_MASK = tl.constexpr(STRIPES.bit_length() - 1), tl.constexpr(STRIPES - 1)
 _BLOCK_BITS, _BLOCK_MASK = tl.constexpr(BLOCK_BITS), tl.constexpr((1 << BLOCK_BITS) - 1)
-_FIRST = tl.constexpr(FIRST)
+_STRIPES, _STRIDE = tl.constexpr(STRIPES), tl.constexpr((STEP << BLOCK_BITS) - RUN)
+_FIRST, _INFINITE = tl.constexpr(FIRST), tl.constexpr(INFINITE)
 _STRENGTH, _BASE_WEIGHT = tl.constexpr(table.STRENGTH), tl.constexpr(table.BASE_WEIGHT)
 _DIVISOR, _WEIGHTS = tl.constexpr(table.DIVISOR), tl.constexpr(table.WEIGHTS)
 _ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZED)
@@ -72,16 +84,33 @@ def _places(numbers, index):
 
 
 @triton.jit
-def _before(bits, place, bound):
-    """Which entries are before the bound at an address, see `order.Bracket`."""
-    at_bits, at_place = tl.load(bound), tl.load(bound + 1)
-    return (bits > at_bits) | ((bits == at_bits) & (place < at_place))
+def _places_of_stripes(numbers, start, lane):
+    """As `_places`, of the elements start + lane, where STRIPES of them begin at a multiple of
+    STRIPES: their block is one number, and their stripes follow each other at steps of STEP."""
+    block = ((start + tl.load(numbers + _INDEX)) >> _LANE_BITS) & _BLOCK_MASK
+    turn = ((block * _MULTIPLIER) >> _BLOCK_BITS) & _LANE_MASK
+    return lane * _STRIDE + (turn * _STRIDE + block + _FIRST)
 
 
 @triton.jit
-def _inside(bits, place, bracket):
-    """Which entries lie between the two bounds at an address."""
-    return _before(bits, place, bracket + 2) & (_before(bits, place, bracket) == 0)
+def _key(bits, place, doubles: tl.constexpr):
+    """64 bits that are larger the earlier an entry comes in the order: its magnitude's bits, then
+    its place turned around. Read as doubles they order alike, and GPUs made for computing compare
+    those as fast as floats."""
+    key = (bits.to(tl.int64) << 32) | ((place ^ 0x7FFFFFFF).to(tl.int64) & 0xFFFFFFFF)
+    if doubles:
+        key = key.to(tl.float64, bitcast=True)
+    return key
+
+
+@triton.jit
+def _key_at(bound, doubles: tl.constexpr):
+    """The key of the bound at an address."""
+    bits = tl.load(bound)
+    key = _key(bits, tl.load(bound + 1), doubles)
+    if doubles:
+        key = tl.where(bits < 0, -1.0, key)  # all entries are before it
+    return key
 
 
 @triton.jit
@@ -112,25 +141,12 @@ def _read(sources, index, mask, masked: tl.constexpr):
 
 
 @triton.jit
-def _thresholds(numbers, which: tl.constexpr, rings: tl.constexpr):
-    """Of each ring's bracket one of the two bounds, as three numbers: its place, the smallest
-    magnitude before it for elements of lower places, and for the others."""
+def _bounds(first, step: tl.constexpr, kind: tl.constexpr):
+    """The keys of bounds, one for each ring, that stand `step` numbers apart."""
     found = ()
-    for ring in tl.static_range(tl.constexpr(rings)):
-        bracket = numbers + _RINGS + _RING * ring
-        lower = tl.load(bracket + 2 * which).to(tl.float32, bitcast=True)
-        upper = tl.load(bracket + 5 + which).to(tl.float32, bitcast=True)
-        found += (tl.load(bracket + 2 * which + 1), lower, upper)
+    for ring in tl.static_range(tl.constexpr(kind.ring_at[len(kind.rings)])):
+        found += (_key_at(first + step * ring, kind.doubles),)
     return found
-
-
-@triton.jit
-def _reaches(delta, place, thresholds, ring: tl.constexpr):
-    """Which elements are before a ring's bound, see `_thresholds`."""
-    least = tl.where(
-        place < thresholds[3 * ring], thresholds[3 * ring + 1], thresholds[3 * ring + 2]
-    )
-    return tl.abs(delta) >= least
 
 
 @triton.jit
@@ -150,6 +166,12 @@ def _sources(addresses, kind: tl.constexpr):
         address = tl.load(addresses + _MODELS + model)
         found += (tl.multiple_of(address.to(tl.pointer_type(kind.types[model])), 16),)
     return found
+
+
+@triton.jit
+def _addresses(addresses, tensor, kind: tl.constexpr):
+    """A tensor's row of addresses: of the result, the models and the marks of every expert."""
+    return addresses + tensor * (_MODELS + 1 + 2 * len(kind.rings))
 
 
 @triton.jit
@@ -174,27 +196,24 @@ def _share(total, count, most: tl.constexpr):
 
 @triton.jit
 def _element(
-    values, numbers, factors, firsts, lasts, final, index,
-    kind: tl.constexpr, settled: tl.constexpr, simple: tl.constexpr, certain: tl.constexpr,
+    values, numbers, factors, firsts, lasts, index, place, kind: tl.constexpr, settled: tl.constexpr
 ):  # fmt: skip
     """Merges some elements of one tensor.
 
     Args:
         values, factors: from `_read` and `_factors`.
         numbers: the tensor's row of the table.
-        final: where the tensor's settled bounds stand.
-        settled: cut at those; else at the brackets' first bounds.
-        simple: by `firsts` and `lasts` (`_thresholds`); else by what the row holds.
-        certain: none lies inside a bracket.
+        firsts, lasts: the keys of the rings' bounds (`_bounds`): what is before the first is kept.
+        settled: nothing lies between the two.
 
     Returns:
-        base, merged, and which elements lie inside any ring's bracket.
+        base, merged, and `open`: above 0 for elements that lie between the two bounds of any ring.
+        Each ring sets another number, so that compilers select one; what they make of truth values
+        takes twice the instructions.
     """
     base = values[0].to(tl.float32)
     weighted = ()
-    open = index < 0
-    if kind.ring_at[len(kind.rings)] > 0:
-        place = _places(numbers, index)
+    open = tl.zeros_like(index)
     for e in tl.static_range(len(kind.rings)):
         delta = values[e + 1].to(tl.float32) - base
         if kind.rings[e] == 0:
@@ -206,20 +225,13 @@ def _element(
             keep = ((x >> 8) & 0xFFFFFF) < tl.load(at + 2)
             delta = tl.where(keep, delta * factors[kind.factor_at[e]], delta * 0.0)
         else:
-            bits = _bits(delta)
+            key = _key(_bits(delta), place, kind.doubles)
             factor = tl.zeros_like(delta)
             for back in tl.static_range(tl.constexpr(kind.rings[e])):
-                last = kind.ring_at[e] + kind.rings[e] - 1
-                bracket = numbers + _RINGS + _RING * (last - back)
-                if settled:
-                    kept = _before(bits, place, final + 2 * (last - back))
-                elif simple:
-                    kept = _reaches(delta, place, firsts, last - back)
-                    if not certain:
-                        open = open | (_reaches(delta, place, lasts, last - back) & (kept == 0))
-                else:
-                    kept = _before(bits, place, bracket)
-                    open = open | (_before(bits, place, bracket + 2) & (kept == 0))
+                kept = key > firsts[kind.ring_at[e] + kind.rings[e] - 1 - back]
+                if kind.located[e] and not settled:
+                    near = key > lasts[kind.ring_at[e] + kind.rings[e] - 1 - back]
+                    open = tl.where(near & (kept == 0), 1 + kind.rings[e] - back, open)
                 if kind.amplified[e]:
                     own = factors[kind.factor_at[e] + kind.rings[e] - 1 - back]
                     factor = tl.where(kept, own, factor)
@@ -278,7 +290,13 @@ def _element(
 
 
 @triton.jit
-def _list(addresses, numbers, listed, entries, index, mask, kind: tl.constexpr):
+def _inside(key, bracket, doubles: tl.constexpr):
+    """Which entries lie between the two bounds at an address."""
+    return (key > _key_at(bracket + 2, doubles)) & (key <= _key_at(bracket, doubles))
+
+
+@triton.jit
+def _list(addresses, numbers, found, index, mask, kind: tl.constexpr):
     """Lists, per ring, the elements that lie inside its bracket. Rare: it reads anew, so that
     nothing is held in registers for it."""
     values = _read(_sources(addresses, kind), index, mask, True)
@@ -287,43 +305,49 @@ def _list(addresses, numbers, listed, entries, index, mask, kind: tl.constexpr):
     for e in tl.static_range(len(kind.rings)):
         if kind.rings[e] > 0:
             bits = _bits(values[e + 1].to(tl.float32) - base)
+            key = _key(bits, place, kind.doubles)
             for k in tl.static_range(tl.constexpr(kind.rings[e])):
                 ring = kind.ring_at[e] + k
-                mine = _inside(bits, place, numbers + _RINGS + _RING * ring) & mask
-                counters = listed + ring + tl.zeros_like(index)
-                slot = tl.atomic_add(counters, 1, mask=mine, sem="relaxed")
-                entry = entries + (ring * _NEAR + slot) * 2
+                mine = _inside(key, numbers + _RINGS + _RING * ring, kind.doubles) & mask
+                record = found + _RECORD * ring
+                slot = tl.atomic_add(record + tl.zeros_like(index), 1, mask=mine, sem="relaxed")
+                entry = record + _LISTED + 2 * slot
                 tl.store(entry, bits, mask=mine & (slot < _NEAR))
                 tl.store(entry + 1, index, mask=mine & (slot < _NEAR))
 
 
 @triton.jit
 def _blocks(
-    sources, numbers, factors, firsts, lasts, final, out, start, lane,
-    kind: tl.constexpr, blocks: tl.constexpr, certain: tl.constexpr,
+    sources, numbers, factors, firsts, lasts, out, start, lane,
+    kind: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """Merges and writes some whole blocks of elements.
 
     Returns:
-        Over all blocks the largest magnitude, the sum of (merged - base) squared, and whether an
-        element lies inside a bracket.
+        Over all blocks the largest magnitude, the sum of (merged - base) squared, and above 0 where
+        an element lies inside a bracket.
     """
     largest = tl.zeros(lane.shape, tl.float32)
     changed = tl.zeros(lane.shape, tl.float32)
-    open = lane < 0
+    open = tl.zeros_like(lane)
     values = _read(sources, start + lane, lane >= 0, False)
     for turn in range(blocks):
-        index = start + turn * lane.shape[0] + lane
+        first = start + turn * lane.shape[0]
+        index = first + lane
+        if kind.aligned and lane.shape[0] == _STRIPES:
+            place = _places_of_stripes(numbers, first, lane)
+        else:
+            place = _places(numbers, index)
         # the next block's are on their way while these are worked on
         more = tl.zeros(lane.shape, tl.int1) | (turn + 1 < blocks)
         following = _read(sources, index + lane.shape[0], more, True)
         base, merged, inside = _element(
-            values, numbers, factors, firsts, lasts, final, index, kind, False, True, certain
+            values, numbers, factors, firsts, lasts, index, place, kind, False
         )
         tl.store(out + index, merged.to(kind.output))
         largest = tl.maximum(largest, tl.abs(merged))
         changed += (merged - base) * (merged - base)
-        open = open | inside
+        open = tl.maximum(open, inside)
         values = following
     return largest, changed, open
 
@@ -343,28 +367,62 @@ def _tell(sums, merged, changed, kind: tl.constexpr):
     tl.store(sums + 1, changed.to(tl.float64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width"])
+def locate(addresses, numbers, found, sums, width, kind: tl.constexpr, near: tl.constexpr):
+    """Fills in the brackets of tensor program_id(0) that its marks tell, and starts the records.
+
+    Args:
+        near: entries between two marks.
+        sums: as of `merge`; the last of a tensor is above 1 where a change is not finite.
+    """
+    tensor = tl.program_id(0)
+    n: tl.constexpr = len(kind.rings)
+    rings: tl.constexpr = kind.ring_at[n]
+    addresses = _addresses(addresses, tensor, kind)
+    numbers += tensor * kind.draws_at[n]
+    numel = tl.load(numbers + _NUMEL)
+    doubt = 0.0 * tensor
+    for e in tl.static_range(n):
+        for k in tl.static_range(tl.constexpr(kind.rings[e])):
+            tl.store(found + (tensor * rings + kind.ring_at[e] + k) * _RECORD, 0)
+        if kind.located[e]:
+            marks = tl.load(addresses + _MODELS + 1 + n + e).to(tl.pointer_type(tl.int32))
+            doubt = tl.where(tl.load(marks) >= _INFINITE, 2.0, doubt)
+            for k in tl.static_range(tl.constexpr(kind.rings[e])):
+                row = numbers + _RINGS + _RING * (kind.ring_at[e] + k)
+                count = tl.load(row + _RANK)
+                everything = count >= numel
+                first = tl.where(everything, tl.cdiv(numel, near), count // near)
+                rank = tl.where(everything, 0, count % near)
+                last = tl.where(rank > 0, first + 1, first)
+                tl.store(row, tl.load(marks + 2 * first))
+                tl.store(row + 1, tl.load(marks + 2 * first + 1))
+                tl.store(row + 2, tl.load(marks + 2 * last))
+                tl.store(row + 3, tl.load(marks + 2 * last + 1))
+                tl.store(row + _RANK, rank)
+    tl.store(sums + (tensor * width + width - 1) * 2, doubt)
+    tl.store(sums + (tensor * width + width - 1) * 2 + 1, 0.0)
+
+
+@triton.jit(do_not_specialize=["width"])
 def merge(
-    addresses, numbers, factors, final, listed, entries, sums, width,
+    addresses, numbers, factors, found, sums, width,
     kind: tl.constexpr, block: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """Merges some blocks of tensor program_id(1), from blocks * program_id(0) on.
 
     Args:
         addresses, numbers, factors: the table, int64, int32 and float32.
-        final: (T, R, 2) int32, not read here.
-        listed: (T, R) int32, zeros: how many elements lie inside each ring's bracket.
-        entries: (T, R, NEAR, 2) int32: their bits and indices.
-        sums: (T, width, 2) float64, zeros: the first are as of `_tell`.
+        found: (T, R, RECORD) int32, records.
+        sums: (T, width, 2) float64: the first are as of `_tell`.
     """
     program, tensor = tl.program_id(0), tl.program_id(1)
     n: tl.constexpr = len(kind.rings)
     rings: tl.constexpr = kind.ring_at[n]
-    addresses += tensor * (_MODELS + n + 1)
+    addresses = _addresses(addresses, tensor, kind)
     numbers += tensor * kind.draws_at[n]
-    final += tensor * rings * 2
-    listed += tensor * rings
-    entries += tensor * rings * _NEAR * 2
+    found += tensor * rings * _RECORD
+    told = sums + (tensor * width + program) * 2
     numel = tl.load(numbers + _NUMEL)
     start = program * block * blocks
     stop = start + block * blocks
@@ -374,61 +432,49 @@ def merge(
         out = tl.multiple_of(tl.load(addresses + _OUT).to(tl.pointer_type(kind.output)), 16)
         lane = tl.arange(0, block)
         none = tl.zeros([block], tl.float32)
+        firsts = _bounds(numbers + _RINGS, _RING, kind)
+        lasts = _bounds(numbers + _RINGS + 2, _RING, kind)
         if stop <= numel:  # elements come several at a time
-            firsts = _thresholds(numbers, 0, rings)
-            lasts = _thresholds(numbers, 1, rings)
-            certain = True
-            for ring in tl.static_range(tl.constexpr(rings)):
-                certain = certain & (firsts[3 * ring] == lasts[3 * ring])
-                certain = certain & (firsts[3 * ring + 2] == lasts[3 * ring + 2])
-            if certain:
-                largest, changed, open = _blocks(
-                    sources, numbers, amounts, firsts, lasts, final, out, start, lane,
-                    kind, blocks, True,
-                )  # fmt: skip
-            else:
-                largest, changed, open = _blocks(
-                    sources, numbers, amounts, firsts, lasts, final, out, start, lane,
-                    kind, blocks, False,
-                )  # fmt: skip
+            largest, changed, open = _blocks(
+                sources, numbers, amounts, firsts, lasts, out, start, lane, kind, blocks
+            )
         else:
-            largest, changed, open = none, none, lane < 0
+            largest, changed, open = none, none, tl.zeros_like(lane)
             for turn in range(blocks):
                 index = start + turn * block + lane
                 mask = index < numel
                 values = _read(sources, index, mask, True)
+                place = _places(numbers, index)
                 base, merged, inside = _element(
-                    values, numbers, amounts, (), (), final, index, kind, False, False, False
+                    values, numbers, amounts, firsts, lasts, index, place, kind, False
                 )
                 tl.store(out + index, merged.to(kind.output), mask=mask)
                 largest = tl.maximum(largest, tl.where(mask, tl.abs(merged), 0.0))
                 changed += tl.where(mask, (merged - base) * (merged - base), 0.0)
-                open = open | (inside & mask)
-        _tell(sums + (tensor * width + program) * 2, largest, changed, kind)
+                open = tl.maximum(open, tl.where(mask, inside, 0))
+        _tell(told, largest, changed, kind)
         if rings > 0:  # noqa: SIM102 - known when compiled, the other is not
-            if tl.max(open.to(tl.int32), 0) > 0:
+            if tl.max(open, 0) > 0:
                 for turn in range(blocks):
                     index = start + turn * block + lane
-                    _list(addresses, numbers, listed, entries, index, index < numel, kind)
+                    _list(addresses, numbers, found, index, index < numel, kind)
+    else:
+        tl.store(told, 0.0)
+        tl.store(told + 1, 0.0)
 
 
 @triton.jit
-def settle(
-    numbers, final, listed, entries, columns, rings: tl.constexpr, block: tl.constexpr
-):  # fmt: skip
+def settle(numbers, found, kind: tl.constexpr, block: tl.constexpr):
     """Finds the cut of ring program_id(0) of tensor program_id(1) among the listed elements: the
-    one that has `rank` of them before it. Every program looks at a block of them.
-
-    Args:
-        columns: of a row of the table.
-    """
+    one that has `rank` of them before it. Every program looks at a block of them."""
     ring, tensor = tl.program_id(0), tl.program_id(1)
-    row = numbers + tensor * columns + _RINGS + ring * _RING
-    cut = tensor * rings + ring
-    final += cut * 2
-    entries += cut * _NEAR * 2
-    count = tl.load(listed + cut)
-    rank = tl.load(row + 4)
+    n: tl.constexpr = len(kind.rings)
+    numbers += tensor * kind.draws_at[n]
+    row = numbers + _RINGS + ring * _RING
+    found += (tensor * kind.ring_at[n] + ring) * _RECORD
+    final, entries = found + _CUT, found + _LISTED
+    count = tl.load(found)
+    rank = tl.load(row + _RANK)
     first = tl.program_id(2) * block
     if rank >= count:  # nothing is listed, or all of it is kept
         if first == 0:
@@ -439,14 +485,14 @@ def settle(
         slot = first + tl.arange(0, block)
         bits = tl.load(entries + slot * 2, mask=slot < count, other=-1)
         index = tl.load(entries + slot * 2 + 1, mask=slot < count, other=0)
-        place = _places(numbers + tensor * columns, index)
+        place = _places(numbers, index)
         ahead = tl.zeros([block], tl.int32)
         for start in range(0, count, block):
             other = start + tl.arange(0, block)
             theirs = tl.load(entries + other * 2, mask=other < count, other=-1)[None, :]
             there = tl.load(entries + other * 2 + 1, mask=other < count, other=0)[None, :]
             above = theirs > bits[:, None]
-            there = _places(numbers + tensor * columns, there)
+            there = _places(numbers, there)
             earlier = (theirs == bits[:, None]) & (there < place[:, None])
             ahead += tl.sum((above | earlier).to(tl.int32), 1)
         hit = (ahead == rank) & (slot < count)
@@ -454,9 +500,9 @@ def settle(
         tl.store(final + 1 + tl.zeros_like(slot), place, mask=hit)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width", "first"])
 def mend(
-    addresses, numbers, factors, final, listed, entries, sums, width, first,
+    addresses, numbers, factors, found, sums, width, first,
     kind: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Merges the elements listed for ring program_id(0) of tensor program_id(1) again, with the
@@ -468,36 +514,38 @@ def mend(
     ring, tensor, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     n: tl.constexpr = len(kind.rings)
     rings: tl.constexpr = kind.ring_at[n]
-    addresses += tensor * (_MODELS + n + 1)
+    addresses = _addresses(addresses, tensor, kind)
     numbers += tensor * kind.draws_at[n]
-    final += tensor * rings * 2
-    cut = tensor * rings + ring
-    count = tl.load(listed + cut)
+    found += tensor * rings * _RECORD
+    record = found + ring * _RECORD
+    told = sums + (tensor * width + first + ring * (_NEAR // block) + part) * 2
+    count = tl.load(record)
     if part * block < count:
         slot = part * block + tl.arange(0, block)
         mask = slot < count
-        index = tl.load(entries + (cut * _NEAR + slot) * 2 + 1, mask=mask, other=0)
+        index = tl.load(record + _LISTED + 2 * slot + 1, mask=mask, other=0)
         sources = _sources(addresses, kind)
         amounts = _factors(factors + tensor * kind.factors, kind.factors)
         values = _read(sources, index, mask, True)
         place = _places(numbers, index)
-        base, old, _ = _element(
-            values, numbers, amounts, (), (), final, index, kind, False, False, False
-        )
-        base, merged, _ = _element(
-            values, numbers, amounts, (), (), final, index, kind, True, False, False
-        )
+        firsts = _bounds(numbers + _RINGS, _RING, kind)
+        cuts = _bounds(found + _CUT, _RECORD, kind)
+        base, old, _ = _element(values, numbers, amounts, firsts, firsts, index, place, kind, True)
+        base, merged, _ = _element(values, numbers, amounts, cuts, cuts, index, place, kind, True)
         out = tl.load(addresses + _OUT).to(tl.pointer_type(kind.output))
         tl.store(out + index, merged.to(kind.output), mask=mask)
         counted = mask
         for e in tl.static_range(n):
             if kind.rings[e] > 0:
                 bits = _bits(values[e + 1].to(tl.float32) - base)
+                key = _key(bits, place, kind.doubles)
                 for k in tl.static_range(tl.constexpr(kind.rings[e])):
                     other = kind.ring_at[e] + k
-                    here = _inside(bits, place, numbers + _RINGS + _RING * other)
+                    here = _inside(key, numbers + _RINGS + _RING * other, kind.doubles)
                     counted = counted & ((here == 0) | (other >= ring))
         change = (merged - base) * (merged - base) - (old - base) * (old - base)
-        told = sums + (tensor * width + first + ring * (_NEAR // block) + part) * 2
         largest = tl.where(mask, tl.abs(merged), 0.0)
         _tell(told, largest, tl.where(counted, change, 0.0), kind)
+    else:
+        tl.store(told, 0.0)
+        tl.store(told + 1, 0.0)

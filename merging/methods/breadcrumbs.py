@@ -21,7 +21,7 @@ from merging.declarations.measures import Reader
 from merging.declarations.methods import Preset, Pruned, Pruner
 from merging.declarations.retention import Kept, counts_of
 from merging.declarations.values import Recipe
-from merging.instructions import Keep, Ranks
+from merging.instructions import Decision, Keep, Ranks
 from merging.methods import magnitude
 from merging.selection.statistics import largest_cuts
 
@@ -45,27 +45,28 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
     if reader.numel == 0:
         return Pruned([Keep()] * reader.experts)
     entry, numel = reader.entry, reader.numel
-    pairs = [
-        counts(numel, source.at("density", entry), source.at("gamma", entry))
-        for source in recipe.sources
-    ]
+    shares = recipe.of_all("density", entry), recipe.of_all("gamma", entry)
+    pairs = [counts(numel, *row) for row in zip(*shares, strict=True)]
     keeps = [(dropped, dropped + kept) for dropped, kept in pairs]
     factors = (SKIPPING,) * reader.experts
     if reader.finds_cuts and not recipe.parameters["rescale"]:
-        nested = [
-            [min(count, changed) for count in row]
-            for row, changed in zip(keeps, reader.changed(), strict=True)
-        ]
-        return Pruned(list(map(Ranks, keeps, factors)), _kept(recipe, reader, pairs, nested))
+
+        def count() -> list[Kept]:
+            rows = zip(keeps, reader.changed(), strict=True)
+            nested = [[min(one, changed) for one in row] for row, changed in rows]
+            return _kept(recipe, reader, pairs, nested)
+
+        return Pruned([Ranks(row, SKIPPING) for row in keeps], count)
     cuts = largest_cuts(reader.order_statistics, reader.stops, numel, keeps)
     nested = [counts_of(row, numel) for row in cuts]
-    rings = [
+    rings: list[Decision] = [
         magnitude.rings(recipe, reader, index, row, factors, summed=SKIPPING)
         if keeps[index][0]
         else magnitude.rings(recipe, reader, index, row[1:], ((1.0,),) * reader.experts)
         for index, row in enumerate(cuts)
     ]
-    return Pruned(rings, _kept(recipe, reader, pairs, nested))
+    told = _kept(recipe, reader, pairs, nested)
+    return Pruned(rings, lambda: told)
 
 
 def _kept(

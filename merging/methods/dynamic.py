@@ -101,7 +101,7 @@ def decide(recipe: Recipe, reader: Reader, densities: Densities) -> Pruned:
     if recipe.parameters["tie_rule"] == "drop":
         ranks = [[cut_rank(reader.numel, rho) for rho in row] for row in nested]
         return _above(recipe, reader, ranks, dense, factors)
-    keeps = [tuple(kept_count(reader.numel, density) for density in row) for row in nested]
+    keeps = tuple(tuple(kept_count(reader.numel, one) for one in row) for row in nested)
     return magnitude.largest(recipe, reader, keeps, dense, factors)
 
 
@@ -125,9 +125,10 @@ def _above(
     above = [reader.numel if row[-1].count is None else row[-1].count for row in cuts]
     nested = [counts_of(row, reader.numel) for row in cuts]
     inside = list(map(inside_rings, above, nested, factors))
+    told = magnitude.kept(recipe, reader, dense, counted, inside)
     return Pruned(
         [magnitude.rings(recipe, reader, index, row, factors) for index, row in enumerate(cuts)],
-        magnitude.kept(recipe, reader, dense, counted, inside),
+        lambda: told,
     )
 
 

@@ -34,7 +34,7 @@ from merging.instructions import Decision, Keep, Ranks, Rings
 from merging.selection.statistics import largest_cuts
 from merging.selection.tied import KEEP_ALL, Cut
 
-Keeps = list[tuple[int, ...]]
+Keeps = tuple[tuple[int, ...], ...]
 """Per expert, how many entries its nested partitions hold."""
 Factors = tuple[tuple[float, ...], ...]
 """Per expert, the factor on each of its rings."""
@@ -42,8 +42,13 @@ Factors = tuple[tuple[float, ...], ...]
 
 def factors_of(recipe: Recipe) -> Factors:
     """The factor on every ring of every expert."""
-    mode = recipe.parameters["partition_mode"]
-    return tuple(tuple(ring_factors(source.amplification, mode)) for source in recipe.sources)
+    amplifications = tuple(source.amplification for source in recipe.sources)
+    return _factors(amplifications, recipe.parameters["partition_mode"])
+
+
+@functools.lru_cache(maxsize=1024)
+def _factors(amplifications: Factors, mode: str) -> Factors:
+    return tuple(tuple(ring_factors(one, mode)) for one in amplifications)
 
 
 def decide(recipe: Recipe, reader: Reader, evidence: Cuts | None) -> Pruned:
@@ -52,7 +57,7 @@ def decide(recipe: Recipe, reader: Reader, evidence: Cuts | None) -> Pruned:
     if evidence is not None:
         first, rows = evidence[0][reader.entry.name], enumerate(evidence[1])
         return Pruned([rings(recipe, reader, i, cuts, factors, first) for i, cuts in rows])
-    dense = tuple(source.at("density", reader.entry) for source in recipe.sources)
+    dense = recipe.of_all("density", reader.entry)
     keeps = _keeps(reader.numel, dense, tuple(map(len, factors)))
     return largest(recipe, reader, keeps, dense, factors)
 
@@ -60,10 +65,16 @@ def decide(recipe: Recipe, reader: Reader, evidence: Cuts | None) -> Pruned:
 @functools.lru_cache(maxsize=1024)
 def _keeps(numel: int, dense: tuple[float, ...], partitions: tuple[int, ...]) -> Keeps:
     """Tensors of one size share them."""
-    return [
+    return tuple(
         tuple(kept_count(numel, one) for one in partition_densities(density, count))
         for density, count in zip(dense, partitions, strict=True)
-    ]
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _ranks(keeps: Keeps, factors: Factors) -> tuple[Ranks, ...]:
+    """Tensors that keep as many share them."""
+    return tuple(map(Ranks, keeps, factors))
 
 
 def largest(
@@ -76,20 +87,24 @@ def largest(
     """
     if reader.numel == 0:
         return Pruned([Keep()] * reader.experts)
-    counted = [row[-1] for row in keeps]
-    if reader.finds_cuts and not recipe.parameters.get("rescale"):
-        changed = reader.changed()
-        nested = [with_changes(reader.numel, *row) for row in zip(keeps, changed, strict=True)]
+
+    def told(nested: Sequence[Sequence[int]]) -> list[Kept]:
+        counted = [row[-1] for row in keeps]
         inside = list(map(inside_rings, counted, nested, factors))
-        return Pruned(
-            list(map(Ranks, keeps, factors)), kept(recipe, reader, dense, counted, inside)
-        )
+        return kept(recipe, reader, dense, counted, inside)
+
+    if reader.finds_cuts and not recipe.parameters.get("rescale"):
+
+        def count() -> list[Kept]:
+            pairs = zip(keeps, reader.changed(), strict=True)
+            return told([with_changes(reader.numel, *row) for row in pairs])
+
+        return Pruned(_ranks(keeps, factors), count)
     cuts = largest_cuts(reader.order_statistics, reader.stops, reader.numel, keeps)
-    nested = [counts_of(row, reader.numel) for row in cuts]
-    inside = list(map(inside_rings, counted, nested, factors))
+    found = told([counts_of(row, reader.numel) for row in cuts])
     return Pruned(
         [rings(recipe, reader, index, row, factors) for index, row in enumerate(cuts)],
-        kept(recipe, reader, dense, counted, inside),
+        lambda: found,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from merging.declarations.methods import Pruning, Shares
+from merging.declarations.methods import Pruned, Pruning, Shares
 from merging.declarations.retention import Kept
 from merging.engines.eager import Stream, TensorReader
 from merging.errors import MergeError, NonFinite
@@ -19,12 +19,11 @@ class Measured:
     """A recipe that has measured what it must before the first tensor is merged.
 
     Attributes:
-        kept: per expert, what is kept of every tensor decided so far; empty where that is told for
-            the whole model (`lowering.pruning.kept`), or not counted.
+        pruned: what becomes of the changes of every tensor that is decided and not yet taken.
     """
 
     lowering: Lowering
-    kept: dict[str, tuple[Kept, ...]] = field(default_factory=dict)
+    pruned: dict[str, Pruned] = field(default_factory=dict)
 
     def decide(self, reader: TensorReader) -> tuple[Sequence[Decision], Outcome]:
         """What becomes of one tensor: a decision per expert, and how they are combined.
@@ -34,10 +33,15 @@ class Measured:
         """
         try:
             pruned = self.lowering.prune(reader)
-            self.kept[reader.entry.name] = tuple(pruned.kept)
+            self.pruned[reader.entry.name] = pruned
             return pruned.decisions, self.lowering.combine(reader, pruned.decisions)
         except NonFinite as error:
             raise reader.culprit(error) from None
+
+    def kept(self, tensor: str) -> tuple[Kept, ...]:
+        """Per expert, what is kept of a tensor that was decided, which is told once; empty where
+        that is told for the whole model (`lowering.pruning.kept`), or not counted."""
+        return tuple(self.pruned.pop(tensor).kept)
 
 
 def measure(recipe: Recipe, stream: Stream) -> Measured:

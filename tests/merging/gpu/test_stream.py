@@ -14,12 +14,13 @@ from merging.engines import eager, sources
 from merging.engines.eager import Stream
 from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
-from merging.gpu import order, triton_kernels
+from merging.gpu import launching, order, triton_kernels
 from merging.gpu import stream as gpu
 from merging.run.devices import engine_for
 from merging.run.lowering import lower
 from merging.run.merge import merge
 from merging.run.preflight import open_recipe
+from merging.selection.tied import STRIPES
 from tests.engines import RECIPES, awkward, cut_exactly, digest, mixed_family, one_tensor
 
 CUDA = torch.cuda.is_available()
@@ -115,6 +116,19 @@ def _counted(function):
 
     counted.calls = 0
     return counted
+
+
+@pytest.mark.parametrize("doubles", [True, False])
+def test_blocks_as_large_as_the_stripes(doubles: bool, family: Path, monkeypatch) -> None:
+    """As a GPU runs them, with either kind of keys."""
+    monkeypatch.setattr(triton_kernels, "BLOCK", STRIPES)
+    monkeypatch.setattr(launching, "_compares_doubles", lambda device: doubles)
+    launching._kind.cache_clear()
+    opened = open_recipe(recipe_of("magnitude_rings", family))
+    kept = KeptFamily(opened, DEVICE)
+    entries = [entry for entry in opened.merged if 10_000 < entry.numel < 40_000][:1]
+    _merge_on_device(recipe_of("magnitude_rings", family), opened, kept, entries)
+    launching._kind.cache_clear()
 
 
 @pytest.mark.parametrize("kind", awkward())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 
 from merging.gpu import order, table
 from merging.instructions import (
     Bounds,
     Competition,
     Draw,
+    Eager,
     Election,
     Keep,
     Outcome,
@@ -20,7 +20,7 @@ from merging.instructions import (
     Selected,
     Sum,
 )
-from merging.selection.tied import KEEP_ALL, RUN, Cut, upper_places
+from merging.selection.tied import KEEP_ALL, RUN, Cut
 
 TYPES = ("BF16", "F32", "BF16")
 
@@ -29,58 +29,67 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
 
 
+def row_of(decisions: list, outcome: Outcome, numel: int, output: str) -> tuple:
+    """A tensor's shape and its rows of whole numbers and factors."""
+    found = table.setting(decisions, outcome, numel, TYPES[: 1 + len(decisions)], output)
+    assert found is not None
+    row = table.whole_numbers(found.shape, [numel], [decisions])[0].tolist()
+    return found.shape, row, table.factors([found])[0].tolist()
+
+
 def test_rings_come_first_and_draws_after() -> None:
     cuts = (Cut(0.25, 3 << 32), Cut(0.125, 0))
     decisions = [Draw((5, -6), 0.5, 2.0), Rings(cuts, (1.5, 1.0), 2)]
     outcome = Outcome(Election((1.0, 0.5)), strength=0.75)
-    row = table.whole_numbers(decisions, 100, lambda index: memoryview(b""))
+    shape, row, factors = row_of(decisions, outcome, 100, "F16")
     three, none = 3 + order.FIRST, order.FIRST
     rings = [
-        [bits(0.25), three, bits(0.25), three, 0, bits(0.25) + 1, bits(0.25) + 1],
-        [bits(0.125), none, bits(0.125), none, 0, bits(0.125) + 1, bits(0.125) + 1],
+        [bits(0.25), three, bits(0.25), three, 0],
+        [bits(0.125), none, bits(0.125), none, 0],
     ]
     assert row == [100, 2, *rings[0], *rings[1], 5, -6, 1 << 23]
-    shape = table.shape_of(decisions, outcome, TYPES, "F16")
     assert (shape.rings, shape.amplified) == ((-1, 2), (True, True))
-    assert shape.draws_at == (16, 19, 19) and shape.draws_at[-1] == len(row)
-    factors = table.factors(decisions, outcome)
+    assert not shape.aligned  # 2 is no multiple of 512
+    assert shape.draws_at == (12, 15, 15) and shape.draws_at[-1] == len(row)
     assert factors == [0.75, 1.0, 1.5, 1.0, 0.5, 2.0, 1.5, 1.0]
     assert shape.factor_at == (5, 6, 8) and shape.factor_at[-1] == len(factors)
 
 
 def test_what_is_constant_is_part_of_the_shape() -> None:
     ranks = [Ranks((1,), (1.0,)), Ranks((2,), (1.0,))]
-    ties = Outcome(Election((1.0, 1.0)))
-    shape = table.shape_of(ranks, ties, TYPES, "BF16")
+    shape, _, _ = row_of(ranks, Outcome(Election((1.0, 1.0))), 10, "BF16")
     flags = table.ELECTED + table.NORMALIZED + table.ZERO_IS_POSITIVE + table.EVEN + table.FINITE
     assert (shape.amplified, shape.combination) == ((False, False), flags)
+    assert shape.located == (True, True)
     average = Outcome(Sum((0.5, 1.0)), base_weight=-0.5)
-    shape = table.shape_of([Keep(), Keep()], average, TYPES, "BF16")
+    shape, _, _ = row_of([Keep(), Keep()], average, 10, "BF16")
     assert (shape.rings, shape.combination) == ((0, 0), table.AVERAGED)
+    assert shape.located == (False, False)
 
 
-def test_ranks_become_brackets() -> None:
-    expert = torch.arange(1.0, 1001.0)
-    marks = order.marks(torch.zeros(1000), expert)
-    placed = upper_places(0, 1000, "cpu").numpy() + order.FIRST
-    row = table.whole_numbers([Ranks((300,), (1.0,))], 1000, lambda index: marks)
-    first, last = (int(placed[index]) for index in (743, 487))
+def test_of_ranks_the_row_holds_how_many_are_kept() -> None:
+    ranks = [Ranks((300, 400), (0.5, 1.0)), Ranks((7, 9), (0.5, 1.0))]
+    _, row, _ = row_of(ranks, Outcome(Sum((1.0, 1.0))), 1000, "F32")
     assert row[:2] == [1000, 0]
-    assert row[2:7] == [bits(744.0), first, bits(488.0), last, 44]
-    assert row[7:] == [bits(744.0) + 1, bits(488.0) + 1]
-    everything = table.whole_numbers([Ranks((1000,), (1.0,))], 1000, lambda index: marks)
-    assert everything[2:] == [-1, order.FIRST, -1, order.FIRST, 0, 0, 0]
+    assert row[table.RINGS + table.RANK :: table.RING] == [300, 400, 7, 9]
+    assert sum(row) == 1000 + 300 + 400 + 7 + 9
+
+
+def test_tensors_decided_alike_share_a_setting() -> None:
+    outcome = Outcome(Sum((1.0,)), strength=0.5)
+    few, many = ([Ranks((count,), (2.0,))] for count in (10, 20))
+    first, second = (table.setting(row, outcome, 100, TYPES[:2], "F32") for row in (few, many))
+    assert first is second
 
 
 def test_bounds_of_those_that_compete_come_last() -> None:
     bounds = (Bounds(0.5, 2.0, 1.0, 5.0), Bounds(1.0, 1.0, 3.0, 3.0))
-    outcome = Outcome(Competition((1.0, 0.5, 2.0), "nlp", (0, 2), bounds), strength=0.5)
-    shape = table.shape_of([Keep()] * 3, outcome, (*TYPES, "F16"), "BF16")
-    assert (shape.variant, shape.active) == (table.VARIANTS["reference"], (0, 2))
-    row = table.factors([Keep()] * 3, outcome)
-    assert row[:9] == [0.5, 1.0, 1.0, 1.0, 0.5, 2.0, 1.0, 1.0, 1.0]
-    assert row[9:] == [0.5, 2.0, 1.5, 1.0, 5.0, 4.0, 1.0, 1.0, 1.0, -1.0, 3.0, 3.0, -1.0, 3.0]
-    assert (shape.factor_at[-1], shape.factors) == (9, len(row))
+    outcome = Outcome(Competition((1.0, 0.5), "nlp", (0, 1), bounds), strength=0.5)
+    shape, _, row = row_of([Keep(), Keep()], outcome, 10, "BF16")
+    assert (shape.variant, shape.active) == (table.VARIANTS["reference"], (0, 1))
+    assert row[:7] == [0.5, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0]
+    assert row[7:] == [0.5, 2.0, 1.5, 1.0, 5.0, 4.0, 1.0, 1.0, 1.0, -1.0, 3.0, 3.0, -1.0, 3.0]
+    assert (shape.factor_at[-1], shape.factors) == (7, len(row))
 
 
 def test_where_opposites_out_vote_each_other_no_score_is_enough() -> None:
@@ -89,12 +98,16 @@ def test_where_opposites_out_vote_each_other_no_score_is_enough() -> None:
 
 
 def test_what_has_no_kernel_is_left_to_torch() -> None:
-    assert not table.is_known([Keep()], Outcome(Selected((1.0,), KEEP_ALL)), 10)
-    assert table.is_known([Keep(), Draw((1, 2), 0.5, 1.0)], Outcome(Sum((1.0, 1.0))), 10)
+    chosen = Selected((1.0,), KEEP_ALL)
+    assert table.setting([Keep()], Outcome(chosen), 10, TYPES[:2], "F32") is None
+    own = Eager(lambda delta, start: delta)
+    assert table.setting([own], Outcome(Sum((1.0,))), 10, TYPES[:2], "F32") is None
 
 
 def test_a_tensor_in_which_a_run_of_indices_ends_is_left_to_torch() -> None:
     rings = Rings((Cut(0.5, 1),), (1.0,), RUN - 5)
     outcome = Outcome(Sum((1.0,)))
-    assert table.is_known([rings], outcome, 5)
-    assert not table.is_known([rings], outcome, 6)
+    assert table.setting([rings], outcome, 5, TYPES[:2], "F32") is not None
+    assert table.setting([rings], outcome, 6, TYPES[:2], "F32") is None
+    _, row, _ = row_of([rings], outcome, 5, "F32")
+    assert row[table.INDEX] == -5  # of the run, as a signed number

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 Order = Literal["all", "random", "largest"]
 
 
@@ -36,6 +38,12 @@ def kept_count(numel: int, density: float) -> int:
     """Number of entries kept of `numel` at `density` in [0, 1], as mergekit: int(density * n), but
     at least one where the density is above 0."""
     return min(numel, max(int(density * numel), int(density > 0)))
+
+
+def kept_counts(numels: np.ndarray, densities: np.ndarray) -> np.ndarray:
+    """As `kept_count`, of many tensors. int64, of the shape of both together."""
+    counts = np.maximum((densities * numels).astype(np.int64), densities > 0)
+    return np.minimum(numels, counts)
 
 
 def partition_densities(density: float, partitions: int) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -232,4 +232,28 @@ class Passes(Protocol):
     ) -> list[list[float]]:
         """Scores of a competition at ascending ranks over the whole model, of the experts that take
         part."""
+        ...
+
+    def l1_norms(self, entries: Sequence[Entry]) -> np.ndarray:
+        """Sums of |delta| of some tensors, (n, E) float64."""
+        ...
+
+    def counts_above(self, entries: Sequence[Entry], bounds: np.ndarray) -> np.ndarray:
+        """Entries of some tensors with |delta| above some bounds, which count as float32.
+
+        Args:
+            bounds: (n, E, B).
+
+        Returns:
+            (n, E, B) int64.
+        """
+        ...
+
+    def remembered(self, key: Hashable, measure: Callable[[], T]) -> T:
+        """What `measure` finds out of the family alone. While the family stays in a device's
+        memory it is measured once.
+
+        Args:
+            key: what was measured, and all that it depends on besides the family.
+        """
         ...

@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from merging.checkpoints import Checkpoint, Entry, Family
 from merging.checkpoints.checkpoint import torch_dtype
 from merging.declarations.measures import Near, Spread
 from merging.declarations.methods import Pruning
-from merging.engines.sources import Files, Queues, RawTensors
+from merging.engines.sources import Files, KeptFamily, Queues, RawTensors
 from merging.errors import Cancelled, DeviceUnavailable, NonFinite
 from merging.evidence import whole_model
 from merging.instructions import (
@@ -284,6 +284,41 @@ class Stream:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             futures.clear()  # a failed one would keep its tensors through its traceback
+
+    def l1_norms(self, entries: Sequence[Entry]) -> np.ndarray:
+        """Sums of |delta| of some tensors, (n, E) float64."""
+        rows = self.map(lambda reader: reader.l1_norms(), entries=entries)
+        return np.array(rows, dtype=np.float64).reshape(len(entries), len(self.family.experts))
+
+    def counts_above(self, entries: Sequence[Entry], bounds: np.ndarray) -> np.ndarray:
+        """Entries of some tensors with |delta| above some bounds, (n, E, B) int64.
+
+        Args:
+            bounds: (n, E, B); they count as float32.
+        """
+        rows = {entry.name: row for entry, row in zip(entries, bounds.tolist(), strict=True)}
+        found = self.map(
+            lambda reader: reader.count_above(rows[reader.entry.name]), entries=entries
+        )
+        return np.array(found, dtype=np.int64).reshape(bounds.shape)
+
+    def remembered(self, key: Hashable, measure: Callable[[], T]) -> T:
+        """What `measure` finds out of the family alone; while the family stays in a device's memory
+        it is measured once. The work that is not done again counts as done.
+
+        Args:
+            key: what was measured, and all that it depends on besides the family.
+        """
+        if not isinstance(self.source, KeptFamily):
+            return measure()
+        findings = self.source.findings
+        if key not in findings:
+            done, total = self._done, self.total
+            findings[key] = measure(), self._done - done, self.total - total
+            return findings[key][0]
+        found, done, total = findings[key]
+        self._done, self.total = self._done + done, self.total + total
+        return found
 
     def merge(
         self,

@@ -9,8 +9,11 @@ from __future__ import annotations
 import functools
 import threading
 from collections import deque
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
 
 from merging.checkpoints import Checkpoint, Family
 from merging.checkpoints.stamp import stamp
@@ -21,6 +24,7 @@ from merging.later import torch
 
 HEADROOM = 0.25  # share of a device's memory left to the arithmetic when a family is kept there
 _LOAD = 1 << 24  # elements copied at a time when a family is loaded
+_FINDINGS = 16  # remembered of a family that stays
 
 
 class RawTensors(Protocol):
@@ -132,11 +136,31 @@ class KeptTensor:
             self._marks[expert] = order.marks(self.models[0], self.models[1 + expert])
         return self._marks[expert]
 
+    def l1_norms(self) -> torch.Tensor:
+        """Sums of |delta|, (E,) float64 on the device. Nothing waits for it."""
+        return torch.stack([change.sum(dtype=torch.float64) for change in self._magnitudes()])
+
+    def counts_above(self, bounds: np.ndarray) -> torch.Tensor:
+        """Entries with |delta| above some bounds, (E, B) int64 on the device. Nothing waits for it.
+
+        Args:
+            bounds: (E, B); they count as float32.
+        """
+        rows = zip(self._magnitudes(), bounds.astype(np.float32).tolist(), strict=True)
+        counts = [[torch.count_nonzero(own > bound) for bound in row] for own, row in rows]
+        return torch.stack([torch.stack(row) for row in counts])
+
+    def _magnitudes(self) -> Iterator[torch.Tensor]:
+        """|delta| of one expert after the other, (n,) float32."""
+        base, *experts = self.models
+        base = base.float()
+        for expert in experts:
+            yield (expert.float() - base).abs_()
+
     def changed(self) -> list[int]:
         """How many entries of every expert differ from the base, counted once."""
         if self._changed is None:
-            base, *others = (model.float() for model in self.models)
-            counts = [torch.count_nonzero(other - base) for other in others]
+            counts = [torch.count_nonzero(change) for change in self._magnitudes()]
             self._changed = torch.stack(counts).tolist()
         return self._changed
 
@@ -152,11 +176,26 @@ class KeptTensor:
         return self._squared
 
 
+class Latest(dict[Any, Any]):
+    """A dictionary of the latest few."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: Hashable, value: Any) -> None:
+        super().__setitem__(key, value)
+        if len(self) > self._most:
+            del self[next(iter(self))]
+
+
 class KeptFamily:
     """A family whose merged tensors all lie in a device's memory.
 
     Attributes:
         tensors: by name.
+        findings: what was measured of the family alone (`engines.eager.Stream.remembered`), the
+            latest few.
 
     Raises torch.OutOfMemoryError where they do not fit.
     """
@@ -167,6 +206,7 @@ class KeptFamily:
         self.key = family_key(family)
         self._place = {model.key: index for index, model in enumerate(family.models)}
         self.tensors: dict[str, KeptTensor] = {}
+        self.findings: dict[Hashable, Any] = Latest(_FINDINGS)
         for entry in family.merged:
             models = [
                 self._loaded(files, model, entry.name, entry.numel) for model in family.models

@@ -6,6 +6,7 @@ and 3). Sums are float64, so the rates do not depend on the chunking but for the
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 from merging.checkpoints import Entry
 from merging.checkpoints.layout import blocks_of
 from merging.declarations import shifts
-from merging.declarations.measures import Near, Passes, Reader
+from merging.declarations.measures import Near, Passes
 
 Offsets = tuple[np.ndarray, np.ndarray]
 """Of every linear, its layer's offset and its own, each in [-1, 1]."""
@@ -38,6 +39,7 @@ class OutlierRates:
     layer_counts: np.ndarray
     linear_counts: np.ndarray
 
+    @functools.cached_property
     def offsets(self) -> list[Offsets]:
         """Per expert."""
         layers = blocks_of([entry.name for entry in self.linears])
@@ -50,12 +52,14 @@ def measure_outliers(
     passes: Passes, *, layer_outlier: float, linear_outlier: float
 ) -> OutlierRates:
     """Counts the outliers of every linear of every expert, in two passes over the linears."""
-    linears = tuple(entry for entry in passes.family.merged if entry.place.is_linear)
-    leave_out_others(passes, linears, times=2)
-    norms = passes.map(lambda reader: reader.l1_norms(), entries=linears)
-    sums = np.array(norms).reshape(len(linears), len(passes.family.experts)).T
-    limits = bounds(linears, sums, layer_outlier, linear_outlier)
-    return OutlierRates(linears, *count_outliers(passes, linears, limits, {}))
+
+    def measure() -> OutlierRates:
+        linears = tuple(entry for entry in passes.family.merged if entry.place.is_linear)
+        leave_out_others(passes, linears, times=2)
+        limits = bounds(linears, passes.l1_norms(linears).T, layer_outlier, linear_outlier)
+        return OutlierRates(linears, *count_outliers(passes, linears, limits, {}))
+
+    return passes.remembered(("outliers", layer_outlier, linear_outlier), measure)
 
 
 def count_outliers(
@@ -73,16 +77,12 @@ def count_outliers(
     Returns:
         Two (E, n_linears) int64 arrays.
     """
-    places = {entry.name: i for i, entry in enumerate(linears) if i not in known}
-    left = [entry for entry in linears if entry.name in places]
+    places = [index for index in range(len(linears)) if index not in known]
+    left = [linears[index] for index in places]
     passes.total -= sum(e.numel for e in linears) - sum(e.numel for e in left)
-
-    def count(reader: Reader) -> list[list[int]]:
-        return reader.count_above(limits[places[reader.entry.name]].tolist())
-
-    found = dict(zip(places.values(), passes.map(count, entries=left), strict=True))
     counts = np.zeros((len(linears), len(passes.family.experts), 2), dtype=np.int64)
-    for index, row in (*known.items(), *found.items()):
+    counts[places] = passes.counts_above(left, limits[places])
+    for index, row in known.items():
         counts[index] = row
     return counts[:, :, 0].T, counts[:, :, 1].T
 

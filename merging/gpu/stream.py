@@ -296,6 +296,33 @@ class KernelStream(Stream):
             jobs.append(Job(reader, decisions, reader.held, setting))
         return jobs, others
 
+    def l1_norms(self, entries: Sequence[Entry]) -> np.ndarray:
+        """As Stream; of a family in the device's memory all are asked for before one is waited
+        for."""
+        if not self._stay(entries):
+            return super().l1_norms(entries)
+        return self._waited([self.held(entry).l1_norms() for entry in self._passing(entries)])
+
+    def counts_above(self, entries: Sequence[Entry], bounds: np.ndarray) -> np.ndarray:
+        """As Stream, and as `l1_norms`."""
+        if not self._stay(entries):
+            return super().counts_above(entries, bounds)
+        rows = zip(self._passing(entries), bounds, strict=True)
+        return self._waited([self.held(entry).counts_above(row) for entry, row in rows])
+
+    def _stay(self, entries: Sequence[Entry]) -> bool:
+        return isinstance(self.source, KeptFamily) and bool(entries)
+
+    def _passing(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            self.check_cancelled()
+            yield entry
+            self.advance("measure", entry, entry.numel)
+
+    def _waited(self, rows: Sequence[torch.Tensor]) -> np.ndarray:
+        found: np.ndarray = torch.stack(list(rows)).cpu().numpy()
+        return found
+
     def held(self, entry: Entry) -> KeptTensor:
         """What the models hold of a tensor, on the device."""
         if isinstance(self.source, KeptFamily):

@@ -29,7 +29,13 @@ import numpy as np
 from merging.checkpoints import Entry
 from merging.declarations import shifts
 from merging.declarations.knobs import AMPLIFICATION, DENSITY, PARTITION_MODE, Knob
-from merging.declarations.laws import Law, dense_factor, kept_count, partition_densities
+from merging.declarations.laws import (
+    Law,
+    dense_factor,
+    kept_count,
+    kept_counts,
+    partition_densities,
+)
 from merging.declarations.measures import Passes, Reader
 from merging.declarations.methods import Evidence, Preset, Pruned, Pruner
 from merging.declarations.retention import counts_of, inside_rings
@@ -39,8 +45,8 @@ from merging.instructions import Keep
 from merging.methods import magnitude
 from merging.selection.tied import KEEP_ALL, KEEP_NONE, Cut
 
-Densities = list[dict[str, list[float]]]
-"""Per expert: of every linear by name, the K nested densities."""
+Nested = tuple[list[list[float]], magnitude.Keeps]
+"""Of one linear, per expert, the K nested densities, and how many entries each keeps."""
 
 
 def cut_rank(numel: int, rho: float) -> int:
@@ -62,12 +68,16 @@ def measure(recipe: Recipe, passes: Passes) -> Evidence:
     outliers = measure_outliers(
         passes, layer_outlier=values["layer_outlier"], linear_outlier=values["linear_outlier"]
     )
-    names = [entry.name for entry in outliers.linears]
-    nested = [
-        _nested(recipe, source, offsets, outliers.linears)
-        for source, offsets in zip(recipe.sources, outliers.offsets(), strict=True)
+    linears = outliers.linears
+    numels = np.array([entry.numel for entry in linears])
+    experts = [
+        _nested(recipe, source, offsets, linears)
+        for source, offsets in zip(recipe.sources, outliers.offsets, strict=True)
     ]
-    return Evidence([dict(zip(names, rows.tolist(), strict=True)) for rows in nested])
+    densities = zip(*(rows.tolist() for rows in experts), strict=True)
+    counts = zip(*(kept_counts(numels[:, None], rows).tolist() for rows in experts), strict=True)
+    rows = zip(linears, densities, counts, strict=True)
+    return Evidence({e.name: (list(own), tuple(map(tuple, keeps))) for e, own, keeps in rows})
 
 
 def _nested(
@@ -80,9 +90,9 @@ def _nested(
     shift, count = recipe.parameters["density_shift"], len(source.amplification)
     layer, linear = offsets
     numels = np.array([entry.numel for entry in linears], dtype=np.float64)
-    asked = np.array(
-        [partition_densities(value_at(source.density, entry), count) for entry in linears]
-    ).reshape(len(linears), count)
+    wanted = [value_at(source.density, entry) for entry in linears]
+    shares = {density: partition_densities(density, count) for density in set(wanted)}
+    asked = np.array([shares[density] for density in wanted]).reshape(len(linears), count)
     if recipe.parameters["tie_rule"] == "drop":
         rows = [shifts.densities(one, shift, layer, linear) for one in asked.T]
         return np.clip(rows, 0.0, 1.0).T
@@ -90,18 +100,17 @@ def _nested(
     return np.array([shifts.fitted(one + moved, numels, one) for one in asked.T]).T
 
 
-def decide(recipe: Recipe, reader: Reader, densities: Densities) -> Pruned:
+def decide(recipe: Recipe, reader: Reader, linears: dict[str, Nested]) -> Pruned:
     """Step 6: cuts of a linear; other tensors as `scale_dense` says."""
     factors = magnitude.factors_of(recipe)
     if not reader.entry.place.is_linear:
         scale = recipe.parameters["scale_dense"]
         return Pruned([Keep(dense_factor(scale, own)) for own in factors])
-    nested = [rows[reader.entry.name] for rows in densities]
+    nested, keeps = linears[reader.entry.name]
     dense = [row[-1] for row in nested]
     if recipe.parameters["tie_rule"] == "drop":
         ranks = [[cut_rank(reader.numel, rho) for rho in row] for row in nested]
         return _above(recipe, reader, ranks, dense, factors)
-    keeps = tuple(tuple(kept_count(reader.numel, one) for one in row) for row in nested)
     return magnitude.largest(recipe, reader, keeps, dense, factors)
 
 

@@ -184,7 +184,7 @@ def test_dynamic_densities_are_those_of_the_merge(families) -> None:
         family, sketch = families[kind]
         outliers = measure_outliers(Stream(family), layer_outlier=3.0, linear_outlier=5.0)
         places = {entry.name: index for index, entry in enumerate(outliers.linears)}
-        for row, measured in enumerate(outliers.offsets()):
+        for row, measured in enumerate(outliers.offsets):
             layer, linear = offsets(sketch, row)
             for column, tensor in enumerate(sketch.tensors):
                 if tensor.is_linear:

@@ -57,17 +57,12 @@ class Pruned:
     """What becomes of every expert's changes of one tensor.
 
     Attributes:
-        count: how many of them stay; empty where that is told for the whole model, or not counted.
-            Called once the merge is under way: on a GPU counting waits for the device.
+        count: (reader) -> how many of them stay; empty where that is told for the whole model, or
+            not counted. Called once the merge is under way: on a GPU counting waits for the device.
     """
 
     decisions: Sequence[Decision]
-    count: Callable[[], Sequence[Kept]] = tuple
-
-    @property
-    def kept(self) -> Sequence[Kept]:
-        """How many of every expert's changes stay."""
-        return self.count()
+    count: Callable[[Any], Sequence[Kept]] = lambda reader: ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +144,8 @@ class Method:
             hold.
         afterwards: (evidence's values) -> remarks, once all tensors are merged.
         unpredicted: what the plan, which sees sketches and no weights, cannot foresee; a sentence.
+        uniform: True where, if an engine finds cuts itself, no more than a tensor's size and its
+            values of the knobs tell what becomes of it: tensors alike then share a decision.
     """
 
     kind: ClassVar[str]
@@ -166,6 +163,7 @@ class Method:
     afterwards: Callable[[Any], Sequence[str]] = _no_remarks
     place: int = 100
     unpredicted: str = ""
+    uniform: Callable[[Recipe], bool] = _no
 
     def __post_init__(self) -> None:
         for part in ("id", "title", "summary", "formula", "words"):

@@ -101,10 +101,12 @@ class KeptTensor:
     Attributes:
         models: (n,) raw values, base first.
         types: theirs (safetensors' names).
+        gram: inner products of the base and the changes, once they are measured.
     """
 
     models: list[torch.Tensor]
     types: tuple[str, ...]
+    gram: np.ndarray | None = None
     _marks: dict[int, torch.Tensor] = field(default_factory=dict)
     _addresses: dict[tuple[bool, ...], tuple[int, ...]] = field(default_factory=dict)
     _changed: list[int] | None = None

@@ -48,7 +48,7 @@ def launch(
 
     tensors, rings = len(numbers), shape.ring_at[-1]
     kind = _kind(shape, device)
-    locate, merge, settle, mend = (future.result() for future in _made(kind))
+    merge, *others = (future.result() for future in _made(kind))
     there = _on_device([addresses, numbers, factors], device)
     programs = -(-int(numbers[:, table.NUMEL].max()) // (own.BLOCK * own.BLOCKS))
     parts = order.NEAR // own.MENDED
@@ -56,6 +56,7 @@ def launch(
     sums = torch.empty(tensors, width, 2, dtype=torch.float64, device=device)
     found = torch.empty(max(tensors * rings, 1) * own.RECORD, dtype=torch.int32, device=device)
     if rings:
+        locate, settle, mend = others
         locate((tensors, 1, 1), *there[:2], found, sums, width, kind, order.NEAR)
     merge((programs, tensors, 1), *there, found, sums, width, kind, own.BLOCK, own.BLOCKS)
     if rings:
@@ -91,17 +92,18 @@ def _compilers() -> ThreadPoolExecutor:
 
 @functools.cache
 def _made(kind: Any) -> tuple[Future[Launcher], ...]:
-    """The launchers of `locate`, `merge`, `settle` and `mend` in the making."""
+    """The launchers of `merge`, and where there are rings `locate`, `settle` and `mend`, in the
+    making."""
     from merging.gpu import triton_kernels as own
 
     whole, real, sums = torch.int32, torch.float32, torch.float64
     rows, found = (torch.int64, whole, real), whole
     wanted: list[tuple[Any, ...]] = [
-        (own.locate, *rows[:2], found, sums, 0, kind, order.NEAR),
         (own.merge, *rows, found, sums, 0, kind, own.BLOCK, own.BLOCKS),
+        (own.locate, *rows[:2], found, sums, 0, kind, order.NEAR),
         (own.settle, whole, found, kind, own.SETTLED),
         (own.mend, *rows, found, sums, 0, 0, kind, own.MENDED),
-    ]
+    ][: 4 if kind.ring_at[-1] else 1]
     few = own.MANY[0] <= kind.ring_at[-1] <= own.MANY[1]
     options = {own.merge: {"maxnreg": own.REGISTERS}} if few else {}
     submit = _compilers().submit

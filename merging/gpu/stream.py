@@ -79,8 +79,16 @@ class Job(NamedTuple):
 
     reader: KernelReader
     decisions: Sequence[Decision]
+    outcome: Outcome
     held: KeptTensor
     setting: Setting
+
+    def is_like(
+        self, decisions: Sequence[Decision], outcome: Outcome, held: KeptTensor, dtype: str
+    ) -> bool:
+        """True where another tensor was decided with this one, and is of the same types."""
+        alike = decisions is self.decisions and outcome is self.outcome
+        return alike and held.types == self.held.types and dtype == self.setting.shape.output
 
 
 @dataclass(frozen=True)
@@ -119,17 +127,17 @@ class KernelReader(TensorReader):
         """What the models hold, on the device."""
         return self._held_by(self.entry)
 
-    def setting(
-        self, decisions: Sequence[Decision], outcome: Outcome, dtype: str
-    ) -> Setting | None:
-        """How kernels merge this tensor; None where torch does."""
-        if not self.is_held:
-            return None
-        return table.setting(decisions, outcome, self.numel, self.held.types, dtype)
-
     def changed(self) -> list[int]:
         """As TensorReader."""
         return self.held.changed()
+
+    def gram(self) -> np.ndarray:
+        """As TensorReader; of a tensor that stays it is measured once."""
+        if not self.is_held:
+            return super().gram()
+        if self.held.gram is None:
+            self.held.gram = super().gram()
+        return self.held.gram.copy()
 
     def magnitudes_at(
         self, ranks: Sequence[int], decisions: Sequence[Decision]
@@ -288,12 +296,19 @@ class KernelStream(Stream):
         for entry in batch:
             reader = KernelReader(self, entry)
             decisions, outcome = decide(reader)
-            setting = reader.setting(decisions, outcome, dtypes[entry.name])
+            if not reader.is_held:
+                others.append((reader, decisions, outcome))
+                continue
+            held, dtype = reader.held, dtypes[entry.name]
+            if jobs and jobs[-1].is_like(decisions, outcome, held, dtype):
+                jobs.append(Job(reader, decisions, outcome, held, jobs[-1].setting))
+                continue
+            setting = table.setting(decisions, outcome, entry.numel, held.types, dtype)
             if setting is None:
                 others.append((reader, decisions, outcome))
                 continue
             launching.prepare(setting.shape, self.device)
-            jobs.append(Job(reader, decisions, reader.held, setting))
+            jobs.append(Job(reader, decisions, outcome, held, setting))
         return jobs, others
 
     def l1_norms(self, entries: Sequence[Entry]) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from merging.gpu.order import FIRST, given
 from merging.instructions import (
     Bounds,
+    Clip,
     Competition,
     Decision,
     Draw,
@@ -41,6 +42,7 @@ RING, RANK = 5, 4  # of a ring's bracket: what is before the first bound is kept
 # bracket, RANK holds how many entries are kept in all
 DRAW = 3  # of a draw: two keys, limit
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN, FINITE = 1, 2, 4, 8, 16, 32
+DRAWN, CLIPPED = -1, -2  # instead of a number of rings
 EVENLY = 16  # experts up to which EVEN is known to divide exactly
 BOUND = 7  # of an expert that competes: clip bounds and what lies between, threshold and top and
 LOW, HIGH, SPAN, THRESHOLD, TOP, REACH, LEAST = range(BOUND)  # what lies between; see `numbers_of`
@@ -53,8 +55,11 @@ _AMOUNTS: dict[type, Callable[[Any], Any]] = {
     Draw: attrgetter("scale"),
     Rings: attrgetter("factors"),
     Ranks: attrgetter("factors"),
+    Clip: attrgetter("limit"),
 }
 """The factors of decisions that have a kernel."""
+
+_WITHOUT_RINGS: dict[type, int] = {Keep: 0, Draw: DRAWN, Clip: CLIPPED}
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Shape:
 
     Attributes:
         types: the models' stored types (safetensors' names), base first.
-        rings: per expert the number of its rings; 0 keeps everything, -1 draws at random.
+        rings: per expert the number of its rings; 0 keeps everything, DRAWN draws at random,
+            CLIPPED limits sizes.
         amplified: per expert, False where its one ring has the factor 1.
         located: per expert, True where marks tell its brackets.
         aligned: the tensors begin at multiples of STRIPES in their scope (`selection.tied`).
@@ -89,13 +95,13 @@ class Shape:
     def draws_at(self) -> tuple[int, ...]:
         """Per expert, the first column of its draw's whole numbers; the last is the row's end."""
         return _starts(
-            RINGS + RING * self.ring_at[-1], [DRAW * (rings < 0) for rings in self.rings]
+            RINGS + RING * self.ring_at[-1], [DRAW * (rings == DRAWN) for rings in self.rings]
         )
 
     @functools.cached_property
     def factor_at(self) -> tuple[int, ...]:
         """Per expert, the first column of its factors; the last is where a competition's begin."""
-        return _starts(WEIGHTS + len(self.rings), [max(abs(rings), 1) for rings in self.rings])
+        return _starts(WEIGHTS + len(self.rings), [max(rings, 1) for rings in self.rings])
 
     @property
     def factors(self) -> int:
@@ -156,7 +162,7 @@ def _setting(
     located = tuple(kind is Ranks for kind in kinds)
     rows = [one if isinstance(one, tuple) else (one,) for one in amounts]
     pairs = zip(kinds, rows, strict=True)
-    rings = tuple(-(kind is Draw) if kind in (Keep, Draw) else len(row) for kind, row in pairs)
+    rings = tuple(_WITHOUT_RINGS.get(kind, len(row)) for kind, row in pairs)
     amplified = tuple(one != (1.0,) for one in amounts)
     what = AVERAGED * (outcome.base_weight != 1.0)
     game: tuple[Any, ...] = ()
@@ -197,7 +203,7 @@ def whole_numbers(
     table[:, INDEX] = 0
     for expert, (rings, ring) in enumerate(zip(shape.rings, shape.ring_at, strict=False)):
         own: list[Any] = [row[expert] for row in decisions]
-        if rings < 0:
+        if rings == DRAWN:
             start = shape.draws_at[expert]
             rows = [(*one.keys, limit(one.density)) for one in own]
             table[:, start : start + DRAW] = rows
@@ -205,7 +211,7 @@ def whole_numbers(
         start, stop = (RINGS + RING * column for column in (ring, ring + rings))
         if shape.located[expert]:
             table[:, start + RANK : stop : RING] = [one.counts for one in own]
-        elif rings:
+        elif rings > 0:
             table[:, INDEX] = [_signed(one.offset) for one in own]
             table[:, start:stop] = [
                 [number for cut in one.cuts for number in _bracket(*given(cut, one.offset))]

@@ -22,6 +22,7 @@ import triton.language as tl
 from merging.gpu import table
 from merging.gpu.competition_kernels import balanced
 from merging.gpu.order import FIRST, INFINITE, NEAR
+from merging.instructions.pruning import CLOSEST
 from merging.selection.tied import BLOCK_BITS, MULTIPLIER, RUN, STEP, STRIPES
 
 BLOCK = 512  # elements that a program holds in registers at a time
@@ -71,6 +72,8 @@ _ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZ
 _ZERO_IS_POSITIVE = tl.constexpr(table.ZERO_IS_POSITIVE)
 _AVERAGED, _EVEN = tl.constexpr(table.AVERAGED), tl.constexpr(table.EVEN)
 _FINITE = tl.constexpr(table.FINITE)
+_DRAWN, _CLIPPED = tl.constexpr(table.DRAWN), tl.constexpr(table.CLIPPED)
+_CLOSEST = tl.constexpr(CLOSEST)
 
 
 @triton.jit
@@ -218,7 +221,11 @@ def _element(
         delta = values[e + 1].to(tl.float32) - base
         if kind.rings[e] == 0:
             delta = delta * factors[kind.factor_at[e]]
-        elif kind.rings[e] < 0:
+        elif kind.rings[e] == _CLIPPED:
+            limit = tl.zeros_like(delta) + factors[kind.factor_at[e]]
+            close = tl.div_rn(limit, tl.maximum(tl.abs(delta), _CLOSEST))
+            delta = tl.minimum(tl.maximum(close, 0.0), 1.0) * delta
+        elif kind.rings[e] == _DRAWN:
             at = numbers + kind.draws_at[e]
             x = _mix(index ^ tl.load(at))
             x = _mix(x + tl.load(at + 1))

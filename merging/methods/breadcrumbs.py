@@ -51,7 +51,7 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
     factors = (SKIPPING,) * reader.experts
     if reader.finds_cuts and not recipe.parameters["rescale"]:
 
-        def count() -> list[Kept]:
+        def count(reader: Reader) -> list[Kept]:
             rows = zip(keeps, reader.changed(), strict=True)
             nested = [[min(one, changed) for one in row] for row, changed in rows]
             return _kept(recipe, reader, pairs, nested)
@@ -66,7 +66,7 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
         for index, row in enumerate(cuts)
     ]
     told = _kept(recipe, reader, pairs, nested)
-    return Pruned(rings, lambda: told)
+    return Pruned(rings, lambda reader: told)
 
 
 def _kept(
@@ -102,6 +102,7 @@ METHODS = (
         law=Law("largest", skip="gamma"),
         place=4,
         decide=decide,
+        uniform=lambda recipe: not recipe.parameters["rescale"],
         check=remarks,
         knobs=(
             DENSITY,

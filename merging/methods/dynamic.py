@@ -47,6 +47,8 @@ from merging.selection.tied import KEEP_ALL, KEEP_NONE, Cut
 
 Nested = tuple[list[list[float]], magnitude.Keeps]
 """Of one linear, per expert, the K nested densities, and how many entries each keeps."""
+Densities = tuple[magnitude.Factors, dict[str, Nested]]
+"""The factors on the rings, and of every linear by name its densities."""
 
 
 def cut_rank(numel: int, rho: float) -> int:
@@ -77,7 +79,8 @@ def measure(recipe: Recipe, passes: Passes) -> Evidence:
     densities = zip(*(rows.tolist() for rows in experts), strict=True)
     counts = zip(*(kept_counts(numels[:, None], rows).tolist() for rows in experts), strict=True)
     rows = zip(linears, densities, counts, strict=True)
-    return Evidence({e.name: (list(own), tuple(map(tuple, keeps))) for e, own, keeps in rows})
+    nested = {e.name: (list(own), tuple(map(tuple, keeps))) for e, own, keeps in rows}
+    return Evidence((magnitude.factors_of(recipe), nested))
 
 
 def _nested(
@@ -100,9 +103,9 @@ def _nested(
     return np.array([shifts.fitted(one + moved, numels, one) for one in asked.T]).T
 
 
-def decide(recipe: Recipe, reader: Reader, linears: dict[str, Nested]) -> Pruned:
+def decide(recipe: Recipe, reader: Reader, evidence: Densities) -> Pruned:
     """Step 6: cuts of a linear; other tensors as `scale_dense` says."""
-    factors = magnitude.factors_of(recipe)
+    factors, linears = evidence
     if not reader.entry.place.is_linear:
         scale = recipe.parameters["scale_dense"]
         return Pruned([Keep(dense_factor(scale, own)) for own in factors])
@@ -137,7 +140,7 @@ def _above(
     told = magnitude.kept(recipe, reader, dense, counted, inside)
     return Pruned(
         [magnitude.rings(recipe, reader, index, row, factors) for index, row in enumerate(cuts)],
-        lambda: told,
+        lambda reader: told,
     )
 
 

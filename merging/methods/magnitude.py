@@ -88,23 +88,23 @@ def largest(
     if reader.numel == 0:
         return Pruned([Keep()] * reader.experts)
 
-    def told(nested: Sequence[Sequence[int]]) -> list[Kept]:
+    def told(reader: Reader, nested: Sequence[Sequence[int]]) -> list[Kept]:
         counted = [row[-1] for row in keeps]
         inside = list(map(inside_rings, counted, nested, factors))
         return kept(recipe, reader, dense, counted, inside)
 
     if reader.finds_cuts and not recipe.parameters.get("rescale"):
 
-        def count() -> list[Kept]:
+        def count(reader: Reader) -> list[Kept]:
             pairs = zip(keeps, reader.changed(), strict=True)
-            return told([with_changes(reader.numel, *row) for row in pairs])
+            return told(reader, [with_changes(reader.numel, *row) for row in pairs])
 
         return Pruned(_ranks(keeps, factors), count)
     cuts = largest_cuts(reader.order_statistics, reader.stops, reader.numel, keeps)
-    found = told([counts_of(row, reader.numel) for row in cuts])
+    found = told(reader, [counts_of(row, reader.numel) for row in cuts])
     return Pruned(
         [rings(recipe, reader, index, row, factors) for index, row in enumerate(cuts)],
-        lambda: found,
+        lambda reader: found,
     )
 
 
@@ -180,6 +180,10 @@ def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
     return ()
 
 
+def _is_uniform(recipe: Recipe) -> bool:
+    return recipe.parameters["scope"] == "tensor" and not recipe.parameters["rescale"]
+
+
 METHODS = (
     Pruner(
         id="magnitude",
@@ -195,6 +199,7 @@ METHODS = (
         measure=measure,
         decide=decide,
         check=check,
+        uniform=_is_uniform,
         knobs=(DENSITY, SCOPE, AMPLIFICATION, PARTITION_MODE, RESCALE),
     ),
 )

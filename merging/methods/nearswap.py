@@ -46,6 +46,7 @@ METHODS = (
         law=Law("all"),
         place=6,
         decide=decide,
+        uniform=lambda recipe: True,
         check=remarks,
         unpredicted="Large changes are cut off at t; the map shows them whole.",
         knobs=(

@@ -24,5 +24,6 @@ METHODS = (
         words="Keep every change.",
         law=Law("all"),
         decide=decide,
+        uniform=lambda recipe: True,
     ),
 )

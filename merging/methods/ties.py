@@ -55,6 +55,7 @@ METHODS = (
         measure=measure,
         measures=_over_model,
         decide=decide,
+        uniform=lambda recipe: True,
         knobs=(WEIGHT, LAMBDA, replace(NORMALIZE, default=True), SCOPE),
     ),
 )

@@ -185,7 +185,7 @@ def _write(draft: Draft, measured: Measured) -> dict[str, Written]:
             draft.back.submit(entry, finished[entry.name].checksum)
 
     def take(reader: TensorReader, chunks: Iterable[MergedChunk]) -> Written:
-        return _take(draft, reader, chunks, measured.kept(reader.entry.name))
+        return _take(draft, reader, chunks, measured.kept(reader))
 
     written = stream.merge(missing, measured.decide, draft.dtypes, take)
     return finished | {e.name: parts for e, parts in zip(missing, written, strict=True)}

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from merging.declarations.measures import Passes, Reader
-from merging.declarations.methods import Consensus, Evidence, Pruned, Pruning, Shares
+from merging.declarations.methods import (
+    Blend,
+    Consensus,
+    Evidence,
+    Method,
+    Pruned,
+    Pruning,
+    Shares,
+)
 from merging.declarations.values import Recipe
 from merging.instructions import Decision, Outcome
 from merging.methods import PRUNERS, RULES
@@ -21,6 +30,8 @@ def passes(recipe: Recipe) -> int:
 class Lowering:
     """A recipe measured over one family.
 
+    What becomes of tensors that are alike (`Method.uniform`) is decided once, and is one object.
+
     Attributes:
         pruning, evidence: what its two methods found out about the whole model.
     """
@@ -28,6 +39,8 @@ class Lowering:
     recipe: Recipe
     pruning: Evidence
     evidence: Evidence
+    _pruned: dict[int, Pruned] = field(default_factory=dict, repr=False)
+    _outcomes: list[Outcome] = field(default_factory=list, repr=False)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -40,11 +53,26 @@ class Lowering:
 
     def prune(self, reader: Reader) -> Pruned:
         """What becomes of every expert's changes of one tensor."""
-        return PRUNERS[self.recipe.prune].decide(self.recipe, reader, self.pruning.values)
+        pruner = PRUNERS[self.recipe.prune]
+        if not (reader.finds_cuts and self._is_uniform(pruner)):
+            return pruner.decide(self.recipe, reader, self.pruning.values)
+        if reader.numel not in self._pruned:
+            pruned = pruner.decide(self.recipe, reader, self.pruning.values)
+            self._pruned[reader.numel] = pruned
+        return self._pruned[reader.numel]
 
     def combine(self, reader: Reader, decisions: Sequence[Decision]) -> Outcome:
         """How they become one tensor."""
         rule = RULES[self.recipe.consensus]
+        if not self._is_uniform(rule):
+            return self._combined(rule, reader, decisions)
+        if not self._outcomes:
+            self._outcomes.append(self._combined(rule, reader, decisions))
+        return self._outcomes[0]
+
+    def _combined(
+        self, rule: Consensus | Blend, reader: Reader, decisions: Sequence[Decision]
+    ) -> Outcome:
         if not isinstance(rule, Consensus):
             return rule.decide(self.recipe, reader, self.evidence.values)
         combination = rule.decide(self.recipe, reader, decisions, self.evidence.values)
@@ -52,6 +80,13 @@ class Lowering:
             self.recipe.at("lambda", reader.entry) if "lambda" in self.recipe.parameters else 1.0
         )
         return Outcome(combination, strength)
+
+    def _is_uniform(self, method: Method) -> bool:
+        return self._is_constant and method.uniform(self.recipe)
+
+    @functools.cached_property
+    def _is_constant(self) -> bool:
+        return all(schedule.constant is not None for schedule in self.recipe.schedules)
 
     def decide(self, reader: Reader) -> tuple[Sequence[Decision], Outcome]:
         """Everything the merge of one tensor needs to know."""

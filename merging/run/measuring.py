@@ -38,10 +38,10 @@ class Measured:
         except NonFinite as error:
             raise reader.culprit(error) from None
 
-    def kept(self, tensor: str) -> tuple[Kept, ...]:
+    def kept(self, reader: TensorReader) -> tuple[Kept, ...]:
         """Per expert, what is kept of a tensor that was decided, which is told once; empty where
         that is told for the whole model (`lowering.pruning.kept`), or not counted."""
-        return tuple(self.pruned.pop(tensor).kept)
+        return tuple(self.pruned.pop(reader.entry.name).count(reader))
 
 
 def measure(recipe: Recipe, stream: Stream) -> Measured:

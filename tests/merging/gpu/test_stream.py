@@ -30,7 +30,7 @@ OUTPUT = None if CUDA else "float32"
 ENGINES = [gpu.KernelStream, Stream] if CUDA else [gpu.KernelStream]
 FEW = (
     "linear_sum", "task_arithmetic_normalized", "ties", "magnitude_model", "dare_ties", "dppa",
-    "pcb", "pcb_reference", "pcb_vision",
+    "pcb", "pcb_reference", "pcb_vision", "nearswap",
 )  # fmt: skip
 
 

@@ -152,7 +152,7 @@ def chain(levels: list[Any], default: float, where: str) -> Schedule:
 
 
 def _rules(value: Any, where: str) -> list[Rule]:
-    value = _number(value)
+    value = number(value)
     if is_number(value):
         return [Rule("*", (float(value),))]
     if isinstance(value, list) and value and all(is_number(item) for item in value):
@@ -202,10 +202,10 @@ def _span(value: Any, where: str) -> tuple[int, int] | None:
     )
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """A number written as text ("0.5"), as mergekit takes it; anything else as it is."""
     if isinstance(value, list):
-        return [_number(item) for item in value]
+        return [number(item) for item in value]
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:

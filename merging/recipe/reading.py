@@ -98,8 +98,11 @@ def build(
 def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Recipe:
     """Returns the recipe of a parsed document. Raises RecipeError."""
     _check_keys(document)
+    document = {key: value for key, value in document.items() if value is not None}
     method = _method(document.get("merge_method"))
-    sliced = unsliced(document, folder, _SCHEDULED)
+    usual = RULES[PRESETS[method].consensus]
+    among = isinstance(usual, Blend) and usual.base == "point"
+    sliced = unsliced(document, folder, _SCHEDULED, among=among)
     document = sliced.document
     shared = parameters_in(document.get("parameters"), "parameters")
     preset = PRESETS[method]

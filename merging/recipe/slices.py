@@ -85,13 +85,15 @@ class _Item(NamedTuple):
 
 
 def unsliced(
-    document: Mapping[str, Any], folder: Path | None, scheduled: Collection[str]
-) -> Unsliced:
+    document: Mapping[str, Any], folder: Path | None, scheduled: Collection[str], *,
+    among: bool = False,
+) -> Unsliced:  # fmt: skip
     """A recipe's document with its models listed under models.
 
     Args:
         folder: that relative references are read against.
         scheduled: parameters that may change along the model.
+        among: True where a base that is listed is one model among others.
 
     Raises:
         RecipeError: a part is malformed.
@@ -114,7 +116,7 @@ def unsliced(
     _check_once(rows)
     bases = [base and names[base] for base in bases]
     base = _base_items(rows, bases)
-    columns = _columns(rows, base)
+    columns = _columns(rows, base, among=among)
     check_count(len(columns))
     blueprint = Blueprint(
         tuple(piece for piece, _ in base),
@@ -313,10 +315,12 @@ def _base_items(
 
 
 def _columns(
-    rows: Sequence[Sequence[_Item]], base: Sequence[tuple[Piece, int | None]]
+    rows: Sequence[Sequence[_Item]], base: Sequence[tuple[Piece, int | None]], *, among: bool
 ) -> list[list[_Item | None]]:
     """The models of the merge: for each, its source in every slice. The base is one of them where
-    a slice lists it; of weight 0 where others do not."""
+    a slice lists it; of weight 0 where others do not, but where it is one model among others."""
+    if among and None in {place for _, place in base} and len(set(map(len, rows))) == 1:
+        return _by_place(rows)
     others = [
         [item for at, item in enumerate(row) if at != place]
         for row, (_, place) in zip(rows, base, strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from merging.declarations.knobs import Knob
 from merging.declarations.methods import Consensus, Method
-from merging.declarations.schedules import Schedule, chain, is_number
+from merging.declarations.schedules import Schedule, chain, is_number, number
 from merging.errors import RecipeError, shown
 
 MAX_PARTITIONS = 16
@@ -175,6 +175,7 @@ def _plain(knob: Knob, value: Any) -> Any:
         return switch(value, knob.name)
     if knob.choices:
         return choice(value, knob.choices, knob.name)
+    value = number(value)
     if not is_number(value):
         raise RecipeError(f"{knob.name}: {shown(value)} is not a number")
     _check_range(knob, value, "parameters")
@@ -192,11 +193,11 @@ def _check_range(knob: Knob, value: float, where: str) -> None:
 
 
 def switch(value: Any, name: str) -> bool:
-    """True or false, also as mergekit's recipes write them: 1.0, "true"."""
+    """True or false, also as mergekit's recipes write them: 1.0, "true", "yes"."""
     word = str(value).lower()
-    if isinstance(value, bool | int | float | str) and word in ("true", "1", "1.0"):
+    if isinstance(value, bool | int | float | str) and word in ("true", "1", "1.0", "yes", "on"):
         return True
-    if isinstance(value, bool | int | float | str) and word in ("false", "0", "0.0"):
+    if isinstance(value, bool | int | float | str) and word in ("false", "0", "0.0", "no", "off"):
         return False
     raise RecipeError(f"{name}: {shown(value)} is not true or false")
 

@@ -286,6 +286,17 @@ def test_switches_and_numbers_as_mergekit_s_recipes_write_them() -> None:
     (source,) = recipe.sources
     assert (source.weight.constant, source.density.constant) == (0.5, 0.4)
     assert (recipe.parameters["normalize"], recipe.parameters["rescale"]) == (False, True)
+    written = {"normalize": "yes", "rescale": "off"}
+    recipe = from_mapping(document("ties", [{}], parameters=written))
+    assert (recipe.parameters["normalize"], recipe.parameters["rescale"]) == (True, False)
+    recipe = from_mapping(document("karcher", 2, parameters={"max_iter": "3"}))
+    assert recipe.parameters["max_iter"] == 3
+
+
+def test_a_key_with_nothing_after_it_is_as_if_it_were_not_there() -> None:
+    plain = document("ties", [{"weight": 0.5}])
+    nothing = dict.fromkeys(("slices", "modules", "dtype", "tokenizer", "chat_template"))
+    assert from_mapping({**plain, **nothing}) == from_mapping(plain)
 
 
 def test_an_average_counts_its_base_where_every_model_has_a_weight() -> None:
@@ -445,7 +456,7 @@ def test_a_task_is_a_place_or_a_models_name(method: str) -> None:
         ({"base_modle": "b"}, ["base_modle", "did you mean base_model?"]),
         ({1: 2}, ["unknown key 1"]),
         ({"slices": []}, ["slices", "not both"]),
-        ({"slices": [], "models": None}, ["slices", "not both"]),
+        ({"slices": [], "models": None}, ["slices", "list one slice"]),
         ({"modules": {}}, ["modules"]),
         ({"tokenizer": {"source": "union"}}, ["tokenizer: union", "leave it out"]),
         ({"tokenizer": {"source": "base", "tokens": {}}}, ["tokenizer: only source"]),

@@ -155,6 +155,22 @@ def test_filters_of_what_holds_for_all_models_are_looked_for_in_the_result_s_nam
     assert rows == [0.25, 0.5]
 
 
+def test_a_base_in_some_slices_is_one_model_among_others_where_it_is_no_origin() -> None:
+    stack = sliced("passthrough", [source("a", 0, 2)], [source("b", 2, 4)], base_model="b")
+    recipe = from_mapping(stack)
+    assert recipe.blueprint is not None
+    assert recipe.blueprint.sources == ((Piece("a", 0, 2), Piece("b", 2, 4)),)
+    assert recipe.blueprint.base == (Piece("b", 0, 2), Piece("b", 2, 4))
+    assert parse(dump(recipe)) == recipe
+    pairs = [source("b", 0, 2), source("a", 0, 2)], [source("a", 2, 4), source("c", 2, 4)]
+    blueprint = from_mapping(sliced("karcher", *pairs, base_model="b")).blueprint
+    assert blueprint is not None
+    assert blueprint.sources == (
+        (Piece("b", 0, 2), Piece("a", 2, 4)),
+        (Piece("a", 0, 2), Piece("c", 2, 4)),
+    )
+
+
 def test_what_has_no_effect_may_differ_between_slices() -> None:
     first = {"sources": [source("a", 0, 2)], "parameters": {"int8_mask": True}}
     recipe = from_mapping(sliced("ties", first, [source("a", 2, 4)], base_model="base"))

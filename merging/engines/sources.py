@@ -133,9 +133,13 @@ class KeptTensor:
         return self._addresses[located]
 
     def marks(self, expert: int) -> torch.Tensor:
-        """The marks (`merging.gpu.order`) of one expert, made once."""
+        """The marks (`merging.gpu.order`) of one expert, made once. They are there when this
+        returns: later merges read them from queues of their own."""
         if expert not in self._marks:
-            self._marks[expert] = order.marks(self.models[0], self.models[1 + expert])
+            made = order.marks(self.models[0], self.models[1 + expert])
+            if made.is_cuda:
+                torch.cuda.current_stream(made.device).synchronize()
+            self._marks[expert] = made
         return self._marks[expert]
 
     def l1_norms(self) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from merging.engines import eager, sources
 from merging.engines.eager import Stream
 from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
+from merging.evidence.outliers import measure_outliers
 from merging.gpu import launching, order, triton_kernels
 from merging.gpu import stream as gpu
 from merging.run.devices import engine_for
@@ -87,6 +89,52 @@ def test_a_kept_family_is_sorted_once_and_merged_again(family: Path, monkeypatch
     for name in ("ties", "ties_weights"):
         _merge_on_device(recipe_of(name, family), opened, kept, small)
     assert order.marks.calls == 3 * len(small)
+
+
+def test_outliers_of_a_kept_family_are_counted_once(family: Path) -> None:
+    opened = open_recipe(recipe_of("dppa", family))
+    asked = {"layer_outlier": 2.0, "linear_outlier": 3.0}
+    expected = measure_outliers(Stream(opened), **asked)
+    kept = KeptFamily(opened, DEVICE)
+    told = []
+    for _ in range(2):
+        stream = gpu.KernelStream(opened, device=DEVICE, source=kept, passes=2)
+        found = measure_outliers(stream, **asked)
+        assert np.array_equal(found.layer_counts, expected.layer_counts)
+        assert np.array_equal(found.linear_counts, expected.linear_counts)
+        told.append((found, stream.total, stream._done))
+    (first, *ends), (again, *others) = told
+    assert again is first and ends == others  # what is remembered counts as done
+    more = measure_outliers(stream, layer_outlier=2.0, linear_outlier=4.0)
+    assert (more.linear_counts < first.linear_counts).any()
+
+
+def test_inner_products_of_a_kept_tensor_are_measured_once(family: Path) -> None:
+    opened = open_recipe(recipe_of("ties", family))
+    stream = gpu.KernelStream(opened, device=DEVICE, source=KeptFamily(opened, DEVICE))
+    entry = opened.merged[0]
+    expected = Stream(opened).open(entry).gram()
+    first = stream.open(entry).gram()
+    first[:] = 0.0  # whoever gets one may change it
+    assert np.array_equal(stream.open(entry).gram(), expected)
+
+
+def test_tensors_of_one_size_share_a_decision(family: Path) -> None:
+    recipe = recipe_of("ties", family)
+    opened = open_recipe(recipe)
+    stream = gpu.KernelStream(opened, device=DEVICE, source=KeptFamily(opened, DEVICE))
+    decide = lower(recipe, stream).decide
+    alike = [entry for entry in opened.merged if entry.numel == 129 * 257]
+    first, *others = [decide(stream.open(entry)) for entry in alike]
+    assert len(others) == 2
+    assert all(one[0] is first[0] and one[1] is first[1] for one in others)
+
+
+def test_only_the_latest_findings_are_kept() -> None:
+    findings = sources.Latest(2)
+    for key in "abc":
+        findings[key] = key.upper()
+    assert findings == {"b": "B", "c": "C"}
 
 
 def _merge_on_device(recipe: recipes.Recipe, family: Family, kept: KeptFamily, entries) -> None:

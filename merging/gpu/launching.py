@@ -61,7 +61,7 @@ def launch(
     merge((programs, tensors, 1), *there, found, sums, width, kind, own.BLOCK, own.BLOCKS)
     if rings:
         grid = rings, tensors, order.NEAR // own.SETTLED
-        settle(grid, there[1], found, kind, own.SETTLED)
+        settle(grid, there[1], found, shape.draws_at[-1], rings, own.SETTLED)
         mend((rings, tensors, parts), *there, found, sums, width, programs, kind, own.MENDED)
     return sums.sum(1)
 
@@ -101,7 +101,7 @@ def _made(kind: Any) -> tuple[Future[Launcher], ...]:
     wanted: list[tuple[Any, ...]] = [
         (own.merge, *rows, found, sums, 0, kind, own.BLOCK, own.BLOCKS),
         (own.locate, *rows[:2], found, sums, 0, kind, order.NEAR),
-        (own.settle, whole, found, kind, own.SETTLED),
+        (own.settle, whole, found, kind.draws_at[-1], kind.ring_at[-1], own.SETTLED),
         (own.mend, *rows, found, sums, 0, 0, kind, own.MENDED),
     ][: 4 if kind.ring_at[-1] else 1]
     few = own.MANY[0] <= kind.ring_at[-1] <= own.MANY[1]

@@ -471,14 +471,20 @@ def merge(
 
 
 @triton.jit
-def settle(numbers, found, kind: tl.constexpr, block: tl.constexpr):
+def settle(
+    numbers, found, columns: tl.constexpr, rings: tl.constexpr, block: tl.constexpr
+):  # fmt: skip
     """Finds the cut of ring program_id(0) of tensor program_id(1) among the listed elements: the
-    one that has `rank` of them before it. Every program looks at a block of them."""
+    one that has `rank` of them before it. Every program looks at a block of them.
+
+    Args:
+        columns: of a row of whole numbers; this and the number of rings is all that it depends on,
+            so that many kinds share it.
+    """
     ring, tensor = tl.program_id(0), tl.program_id(1)
-    n: tl.constexpr = len(kind.rings)
-    numbers += tensor * kind.draws_at[n]
+    numbers += tensor * columns
     row = numbers + _RINGS + ring * _RING
-    found += (tensor * kind.ring_at[n] + ring) * _RECORD
+    found += (tensor * rings + ring) * _RECORD
     final, entries = found + _CUT, found + _LISTED
     count = tl.load(found)
     rank = tl.load(row + _RANK)

@@ -15,7 +15,7 @@ from merging.gpu import launching, table, triton_kernels as own
 from merging.gpu.table import Shape
 
 TYPES = {"addresses": "*i64", "numbers": "*i32", "factors": "*fp32", "found": "*i32"}
-SIZES = {"near": 256, "block": own.BLOCK, "blocks": own.BLOCKS}
+SIZES = {"near": 256, "blocks": own.BLOCKS, "columns": 17, "rings": 3}
 ties = table.ELECTED + table.NORMALIZED + table.ZERO_IS_POSITIVE
 many = ("BF16", "F32", "F16", "BF16"), (4, 1, -1), (True, False, True), (True, True, False)
 kinds = [

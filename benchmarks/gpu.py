@@ -165,8 +165,16 @@ def measure(models: Sequence[Path], methods: Sequence[str], device: str, runs: i
     family = open_recipe(recipe_of(YARDSTICK, base, experts, fresh))
     kept = None
     (loaded,) = timed(lambda: KeptFamily(family, device), device, 0)
-    seconds = statistics.median(timed(lambda: scan(family, device=device), device, 2)[1:])
-    print(f"\nscan: {seconds:.2f} s, reading into the device's memory: {loaded:.2f} s", flush=True)
+    kept = KeptFamily(family, device)
+    scans = [
+        statistics.median(timed(partial(scan, family, device=device, source=source), device, 2)[1:])
+        for source in (None, kept)
+    ]
+    reading = resident_bytes(family) / bandwidth
+    print(
+        f"\nscan of the files: {scans[0]:.2f} s, loading them: {loaded:.2f} s\n"
+        f"scan of the device's memory: {scans[1]:.2f} s, reading that: {reading:.4f} s", flush=True,
+    )  # fmt: skip
 
 
 def _interpret() -> None:

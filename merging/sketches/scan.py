@@ -22,6 +22,7 @@ import numpy as np
 from merging.checkpoints import Entry, Family, fingerprint
 from merging.engines import fused
 from merging.engines.eager import Profile, ProgressCallback, Stream, TensorReader
+from merging.engines.sources import RawTensors
 from merging.errors import NonFinite
 from merging.evidence.outliers import Nearby, count_outliers, leave_out_others, likely_bounds
 from merging.evidence.whole_model import model_offsets
@@ -70,6 +71,7 @@ def scan(
     cache: Path | None = None,
     device: str = "cpu",
     engine: type[Stream] | None = None,
+    source: RawTensors | None = None,
 ) -> FamilySketch:
     """Sketches every merged tensor of every expert.
 
@@ -78,6 +80,8 @@ def scan(
         progress, cancel: as for a merge.
         cache: folder of sketches kept by content; None to always read.
         engine: whose readers measure; None for the one that suits the device.
+        source: where raw tensors come from, such as the family in a GPU's memory; their files if
+            None.
 
     Raises:
         NonFinite: a delta is NaN or infinite; names the model and the tensor.
@@ -92,7 +96,15 @@ def scan(
     kind = engine or _engine_for(family, device)
     with handed_back():
         arrays = _measure(
-            kind(family, passes=2, progress=progress, cancel=cancel, device=device), multiples
+            kind(
+                family,
+                passes=2,
+                progress=progress,
+                cancel=cancel,
+                device=device,
+                source=source,
+            ),
+            multiples,
         )
         for model in family.models:
             model.check_unchanged()  # else it would be a sketch of some bytes of each

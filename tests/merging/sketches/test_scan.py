@@ -16,6 +16,7 @@ from merging.checkpoints import Family, open_checkpoint, open_family
 from merging.engines import fused
 from merging.engines.eager import Stream
 from merging.engines.fused import profiling, sizes
+from merging.engines.sources import KeptFamily
 from merging.errors import BadCheckpoint, Cancelled, NonFinite
 from merging.evidence import outliers
 from merging.sketches import scan as scanning
@@ -166,6 +167,15 @@ def test_both_engines_make_the_same_sketch(tmp_path) -> None:
         np.testing.assert_allclose(
             getattr(first, name), getattr(second, name), rtol=1e-4, atol=1e-12
         )
+
+
+def test_a_family_in_memory_is_scanned_there(tmp_path) -> None:
+    parent = small_family(tmp_path, layers=2, hidden=32, kv=16, inner=48, dtype=torch.bfloat16)
+    family = open_family(parent / "base", {n: parent / n for n in ("expert0", "expert1")})
+    kept = KeptFamily(family, "cpu")
+    expected = scan(family, engine=Stream)
+    found = scan(family, engine=Stream, source=kept)
+    assert all(np.array_equal(getattr(found, n), getattr(expected, n)) for n in ARRAYS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -100,7 +100,7 @@
     const prune = values.prune ?? "none", law = laws[prune];
     const knob = (name, usual) => values[`${prune}.${name}`] ?? usual;
     const skip = law.skip ? knob(law.skip, 0) : null;
-    const ranked = law.order === "largest" && skip === null;
+    const ranked = law.order === "largest" && skip === null && law.knobs.includes("amplification");
     const partitions = skip !== null ? 2 : ranked ? Math.round(values.partitions ?? 1) : 1;
     const given = skip !== null ? [0, 1]
       : Array.from({ length: partitions }, (_, ring) => (ranked ? values[`amplification.${ring}`] ?? 1 : 1));

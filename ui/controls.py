@@ -35,11 +35,13 @@ class Controls:
         presets: group of presets -> the choice among them.
         knobs: (axis id, knob name) -> component.
         groups: axis id -> the group that shows its knobs.
+        weighing: the group that shows the weights.
     """
 
     base: gr.Dropdown
     experts: gr.CheckboxGroup
     refresh: gr.Button
+    weighing: gr.Accordion
     weights: tuple[gr.Slider, ...]
     presets: Mapping[str, gr.Radio]
     prune: gr.Radio
@@ -89,7 +91,7 @@ def layout(
             elem_classes=["chips", "experts"],
         )
         parts["refresh"] = gr.Button("Look for new models", size="sm", elem_classes="link")
-        with gr.Accordion("Weights", open=False):
+        with gr.Accordion("Weights", open=False) as parts["weighing"]:
             parts["weights"] = _weights(models, base, experts)
     with gr.Column(elem_classes="card"):
         parts["presets"] = {group: _presets(group) for group in GROUPS}

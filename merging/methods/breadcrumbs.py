@@ -98,7 +98,7 @@ METHODS = (
         formula="drop the int(gamma n) largest |delta|, keep the next int(density n)",
         paper="Davari and Belilovsky 2023, Model Breadcrumbs",
         url="https://arxiv.org/abs/2312.06795",
-        words="Drop the largest changes, a share of {gamma}; of the rest keep the largest {kept}.",
+        words="Drop the largest changes, a share of {gamma}; of the rest keep the largest, {kept}.",
         law=Law("largest", skip="gamma"),
         place=4,
         decide=decide,

@@ -29,10 +29,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from merging.declarations.knobs import CONTAINER, LAMBDA, WEIGHT, Knob
 from merging.declarations.measures import Passes, Reader
 from merging.declarations.methods import Consensus, Evidence, Preset, Pruning, Shares
 from merging.declarations.values import Recipe
+from merging.errors import NonFinite
 from merging.instructions import Decision, Unified, masks
 from merging.later import torch
 from merging.methods.tall import TASK, check_task
@@ -150,7 +153,10 @@ def _rescalers(
         return [Sums(*reader.unified_norms(decisions, one), reader.numel) for one in shares]
 
     tensors = passes.map(sums_of)
-    return [rescaler(of_task, rescale) for of_task in zip(*tensors, strict=True)]
+    factors = [rescaler(of_task, rescale) for of_task in zip(*tensors, strict=True)]
+    if not np.isfinite(factors).all():
+        raise NonFinite("a value is NaN or infinite")
+    return factors
 
 
 def decide(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], scale: float) -> Unified:

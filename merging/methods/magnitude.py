@@ -193,7 +193,7 @@ METHODS = (
         formula="keep the int(density * n) entries of largest |delta|, drop the rest",
         paper="Yadav et al. 2023, TIES-Merging, step 1 (trim)",
         url="https://arxiv.org/abs/2306.01708",
-        words="Keep the largest {kept}.",
+        words="Keep the largest changes, {kept}.",
         law=Law("largest"),
         passes=lambda recipe: 2 if recipe.parameters["scope"] == "model" else 0,
         measure=measure,

@@ -98,4 +98,4 @@ def _share(schedule: Schedule) -> str:
 
 def _factor(schedule: Schedule) -> str:
     value = schedule.constant
-    return "one that varies along the model" if value is None else f"{value:g}"
+    return "a value that varies along the model" if value is None else f"{value:g}"

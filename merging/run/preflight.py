@@ -158,11 +158,14 @@ def _family_and_remarks(
         family = open_family(models[0], models[1:], recipe.keep_base)
         remarks += kinship.account(recipe, family)
         check_layers(recipe, family.base)
+    except MergeError as error:
+        return None, [*remarks, Problem("error", "models", str(error), "models")]
+    try:
         _check_methods(recipe, family)
         remarks += [Problem("warning", "recipe", note) for note in idle_filters(recipe, family)]
         remarks += foresee(recipe, family, sketches) if sketches else []
     except MergeError as error:
-        return None, [*remarks, Problem("error", "models", str(error), "models")]
+        remarks.append(Problem("error", "recipe", str(error)))
     return family, remarks
 
 

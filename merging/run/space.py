@@ -8,6 +8,7 @@ from pathlib import Path
 
 from merging.checkpoints import Checkpoint, Family, TensorSpec, views
 from merging.checkpoints.output import check_output
+from merging.declarations.methods import TORCH_BYTES
 from merging.engines import fused
 from merging.engines.eager import CHUNK, RESIDENT
 from merging.engines.fused import sizes
@@ -26,7 +27,9 @@ def memory_bytes(family: Family, recipe: Recipe) -> int:
     """What the engine that will run holds at its peak, the interpreter and libraries included."""
     largest = max((entry.numel for entry in family.merged), default=0)
     methods = PRUNERS[recipe.prune], RULES[recipe.consensus]
-    own = sum(method.memory(recipe, family.merged) for method in methods)
+    needs = [method.memory(recipe, family.merged) for method in methods]
+    in_torch = sum(need >= TORCH_BYTES for need in needs)
+    own = sum(needs) - TORCH_BYTES * max(in_torch - 1, 0)  # it is loaded once
     if fused.would_run(family, recipe.partitions):
         keys = min(8 * largest * len(family.experts), sizes.KEYS_BYTES)
         return 120_000_000 + keys + fused.workers() * 2 * sizes.PIECE_BYTES + own

@@ -137,8 +137,8 @@ def random_pruner(random: np.random.Generator, name: str) -> Pruner:
     knobs = [] if order == "all" else [DENSITY]
     if skips:
         knobs.append(knob_of("breadcrumbs", "gamma"))
-    elif order == "largest":
-        knobs += [AMPLIFICATION, PARTITION_MODE]
+    elif order == "largest" and random.integers(4):
+        knobs += [AMPLIFICATION, PARTITION_MODE][: random.integers(1, 3)]
     if order == "largest" and not linears and not random.integers(3):
         knobs.append(SCOPE)
     elif order == "largest" and linears and not random.integers(2):

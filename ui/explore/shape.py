@@ -24,6 +24,8 @@ def shape(prune: str, consensus: str, partitions: float, rate: float) -> list[An
         *[gr.update(visible=False)] * (MAX_PARTITIONS - count),
         *(gr.update(visible=axis in (prune, consensus)) for axis in _grouped()),
         *[gr.update(visible=not controls.has(PRUNERS[prune], "scope"))] * len(_scopes()),
+        gr.update(visible=controls.has(RULES[consensus], "weight")),
+        gr.update(visible=controls.has(RULES[consensus], "lambda")),
     ]
 
 
@@ -36,6 +38,8 @@ def shaped(parts: Controls) -> list[Any]:
         *parts.amplification,
         *(parts.groups[axis] for axis in _grouped()),
         *(parts.knobs[axis, "scope"] for axis in _scopes()),
+        parts.weighing,
+        parts.strength,
     ]
 
 

@@ -179,8 +179,12 @@ def _facts(named: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def laws() -> dict[str, dict[str, Any]]:
-    """What the browser's planner must know of every way to prune."""
-    return {pruner.id: asdict(pruner.law) for pruner in PRUNERS.values()}
+    """What the browser's planner must know of every way to prune: its law, and the names of its
+    knobs, since a control that another one shows keeps its value."""
+    return {
+        pruner.id: {**asdict(pruner.law), "knobs": [knob.name for knob in pruner.knobs]}
+        for pruner in PRUNERS.values()
+    }
 
 
 def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from merging import recipe as recipes
 from merging.checkpoints import ModelWriter, open_checkpoint
+from merging.declarations.methods import TORCH_BYTES
 from merging.engines import eager, fused
 from merging.engines.eager import Progress, Stream
 from merging.errors import (
@@ -27,7 +29,7 @@ from merging.errors import (
     RecipeError,
     VerificationFailed,
 )
-from merging.methods import CONSENSUS, PRESETS, PRUNERS
+from merging.methods import CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.run import record, space
 from merging.run.merge import merge
 from merging.run.preflight import check, open_recipe
@@ -671,3 +673,43 @@ def test_an_input_that_is_replaced_meanwhile_ends_the_merge(parent, tmp_path) ->
     with pytest.raises(BadCheckpoint, match=r"^base: .*config\.json has changed since"):
         merged(document("ties", 3), parent, tmp_path / "out", progress=replace)
     assert names_in(tmp_path) == ["family"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", PRESETS)
+def test_no_method_hides_a_value_that_is_not_finite(method: str, bad: float, tmp_path) -> None:
+    """A maximum, a median or a mask may drop it: whoever chooses among values must look."""
+    base = {name: torch.randn(6, 4) for name in ("model.layers.0.mlp.up_proj.weight", "lm_head")}
+    experts = [tuned(base, seed) for seed in range(experts_of(method))]
+    experts[-1]["model.layers.0.mlp.up_proj.weight"][2, 1] = bad
+    parent = write_family(tmp_path / "family", base, experts)
+    for engine in (Stream, fused.FusedStream):
+        with pytest.raises(NonFinite, match=f"expert{len(experts) - 1}.*up_proj"):
+            merged(document(method, len(experts)), parent, tmp_path / "out", engine=engine)
+
+
+# memory
+
+
+def test_torch_is_counted_once_where_both_methods_run_through_it(parent, monkeypatch) -> None:
+    recipe = recipes.from_mapping(document("ties", 3), parent)
+    family = open_recipe(recipe)
+    needs = {}
+    for pruner, rule in ((0, 0), (TORCH_BYTES, 0), (0, TORCH_BYTES + 5), (TORCH_BYTES + 3,) * 2):
+        heavy = replace(PRUNERS["magnitude"], memory=lambda *_, own=pruner: own)
+        monkeypatch.setitem(PRUNERS, "magnitude", heavy)
+        combining = replace(CONSENSUS["ties"], memory=lambda *_, own=rule: own)
+        monkeypatch.setitem(RULES, "ties", combining)
+        needs[pruner, rule] = space.memory_bytes(family, recipe)
+    least = needs.pop((0, 0))
+    assert [need - least - TORCH_BYTES for need in needs.values()] == [0, 5, 6]
+
+
+def test_a_recipe_that_its_methods_refuse_has_a_family(parent) -> None:
+    weights = [{"weight": [1.0, -1.0]}, {"weight": [-1.0, -1.0]}]
+    report = check(recipes.from_mapping(document("linear", weights, base_model=None), parent))
+    assert not report.ok
+    assert report.account
+    (problem,) = report.problems
+    assert problem.where == "recipe"
+    assert "sum to 0" in problem.message

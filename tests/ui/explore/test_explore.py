@@ -413,3 +413,10 @@ def test_a_base_among_the_models_is_planned_as_no_change(library, values) -> Non
     assert any("one more model" in note for note in recipe.notes)
     headline = answers.settled(library, values, list(values["experts"]))[0]
     assert "cannot be planned" not in headline["sentence"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_only_what_a_rule_declares_shows(rule: str, built) -> None:
+    *_, weighing, strength = shape.shape("none", rule, 1, 0.5)
+    assert weighing["visible"] == controls.has(RULES[rule], "weight")
+    assert strength["visible"] == controls.has(RULES[rule], "lambda")

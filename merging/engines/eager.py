@@ -47,8 +47,8 @@ from merging.instructions.eager import widest
 from merging.later import torch
 from merging.selection.statistics import (
     HALF,
+    Observation,
     OrderStatistic,
-    Seen,
     Sweep,
     order_statistics,
     statistics,
@@ -511,7 +511,7 @@ class TensorReader:
         Args:
             first: index of the tensor's first entry in the scope.
         """
-        seen = Seen(bands)
+        seen = Observation(bands)
         for start, stop in self.spans():
             magnitudes = [delta.abs() for delta in self.deltas(start, stop)]
             seen.add(magnitudes, first + start)

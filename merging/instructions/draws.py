@@ -59,9 +59,11 @@ def draw_at(
 
 
 def kept_at(
-    index: torch.Tensor, first: int | torch.Tensor, second: int | torch.Tensor,
+    index: torch.Tensor,
+    first: int | torch.Tensor,
+    second: int | torch.Tensor,
     below: int | torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Which of some entries are kept.
 
     Args:

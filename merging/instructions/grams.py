@@ -84,8 +84,8 @@ def _products(
     doubles = [point.double() for point in points]
     count = len(points)
     pairs = [(i, j) for i in range(count) for j in range(i + 1)]
-    found = torch.stack([add(doubles[i] * doubles[j]) for i, j in pairs])  # one wait for a GPU
-    sums = dict(zip(pairs, found.cpu().numpy(), strict=True))
+    products = torch.stack([add(doubles[i] * doubles[j]) for i, j in pairs])  # one wait for a GPU
+    sums = dict(zip(pairs, products.cpu().numpy(), strict=True))
     return np.stack(
         [np.stack([sums[max(i, j), min(i, j)] for j in range(count)]) for i in range(count)]
     )

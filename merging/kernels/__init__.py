@@ -25,9 +25,15 @@ SOURCE = Path(__file__).with_name("kernels.c")  # includes all the others
 MAX_RINGS, MAX_EXPERTS = 16, 64
 TABLE = (1 << 16) + 272  # counters of one table of a profile, as profile.h has it
 _FLAGS = (
-    "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-    "-std=gnu11", "-shared", "-fPIC",
-)  # fmt: skip
+    "-O3",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-std=gnu11",
+    "-shared",
+    "-fPIC",
+)
 
 
 class Expert(ctypes.Structure):
@@ -166,9 +172,9 @@ def _target() -> Path | None:
 
 
 def _compiler() -> str | None:
-    wanted = os.environ.get("CC")
+    choice = os.environ.get("CC")
     return next(
-        (path for name in (wanted, "cc", "gcc", "clang") if name and (path := shutil.which(name))),
+        (path for name in (choice, "cc", "gcc", "clang") if name and (path := shutil.which(name))),
         None,
     )
 

@@ -29,9 +29,9 @@ class Looks:
         self._values = np.array([band.value for band in bands], dtype=np.float32)
         self._limits = np.zeros((size, 2), dtype=np.uint64)
         self._below, self._inside = np.zeros((2, size), dtype=np.int64)
-        self._seen = np.zeros(size, dtype=np.int64)
+        self._totals = np.zeros(size, dtype=np.int64)
         self._places = buffer(4 * size * self._room).view(np.uint32)
-        self._found: list[list[np.ndarray]] = [[] for _ in bands]
+        self._parts: list[list[np.ndarray]] = [[] for _ in bands]
 
     def begin(self, first: int) -> kernels.Bands:
         """What the loop is given for a piece that begins at an index and ends within its run."""
@@ -51,26 +51,26 @@ class Looks:
         )
 
     def end(self, first: int) -> None:
-        """Takes what the loop found in that piece."""
-        self._seen += self._inside
-        for k, found in enumerate(self._found):
+        """Takes what the loop saw in that piece."""
+        self._totals += self._inside
+        for k, parts in enumerate(self._parts):
             size = min(int(self._inside[k]), self._room)
             upper = self._places[k * self._room : k * self._room + size].astype(np.uint64)
-            found.append((upper << np.uint64(32)) | np.uint64(first // RUN))
+            parts.append((upper << np.uint64(32)) | np.uint64(first // RUN))
 
     def result(self) -> list[Looked | None]:
         """Per band what was seen; None where there were more places than room for them."""
-        rows = [np.concatenate([np.zeros(0, dtype=np.uint64), *found]) for found in self._found]
+        rows = [np.concatenate([np.zeros(0, dtype=np.uint64), *parts]) for parts in self._parts]
         return [
-            (int(below), row) if row.size == seen else None
-            for below, row, seen in zip(self._below, rows, self._seen, strict=True)
+            (int(below), row) if row.size == total else None
+            for below, row, total in zip(self._below, rows, self._totals, strict=True)
         ]
 
     def again(self) -> Looks | None:
         """The same pass with room for all; None where there was enough."""
         if all(row is not None for row in self.result()):
             return None
-        return Looks(self.bands, int(self._seen.max()), self._buffer)
+        return Looks(self.bands, int(self._totals.max()), self._buffer)
 
 
 def pieces_of(looks: Iterable[Looks]) -> list[tuple[Band, Looked]]:

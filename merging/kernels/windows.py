@@ -96,10 +96,10 @@ def gather(file: Path, offset: int, step: int, size: int, count: int) -> tuple[n
         return out, 0
     handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        found = library.amalgam_gather(handle, offset, step, size, count, out.ctypes.data)
+        blocks = library.amalgam_gather(handle, offset, step, size, count, out.ctypes.data)
     finally:
         os.close(handle)
-    return out, found
+    return out, blocks
 
 
 def lost() -> bool:

@@ -65,7 +65,7 @@ def brackets(sample: np.ndarray, count: int, ranks: Sequence[int]) -> list[Brack
     Returns:
         (lowest bits, highest bits) of each bracket, both included, ascending.
     """
-    found: list[Bracket] = []
+    result: list[Bracket] = []
     for rank in sorted(ranks):
         share = (rank + 0.5) / count
         margin = _ERRORS * math.sqrt(sample.size * share * (1 - share)) + 2
@@ -73,11 +73,11 @@ def brackets(sample: np.ndarray, count: int, ranks: Sequence[int]) -> list[Brack
         last = math.ceil(share * sample.size + margin)
         low = int(sample[first]) if first >= 0 else 0
         high = int(sample[last]) if last < sample.size else MOST
-        if found and low <= found[-1][1]:
-            found[-1] = (found[-1][0], max(high, found[-1][1]))
+        if result and low <= result[-1][1]:
+            result[-1] = (result[-1][0], max(high, result[-1][1]))
         else:
-            found.append((low, high))
-    return found
+            result.append((low, high))
+    return result
 
 
 def of_share(sample: np.ndarray, count: int, share: float) -> list[Bracket]:
@@ -91,13 +91,13 @@ def of_share(sample: np.ndarray, count: int, share: float) -> list[Bracket]:
     """
     above = 1 - int(np.searchsorted(sample, 1)) / sample.size
     margin = _ERRORS * math.sqrt(above * (1 - above) / sample.size) + 2 / sample.size
-    kept = [count * min(max(above + side, 0.0), 1.0) * share for side in (margin, -margin)]
-    ranks = [min(max(count - round(one), 0), count - 1) for one in kept]
-    found = brackets(sample, count, ranks)
-    return [(0, 0), *apart(sample, [(max(found[0][0], 1), max(found[-1][1], 1))])]
+    counts = [count * min(max(above + side, 0.0), 1.0) * share for side in (margin, -margin)]
+    ranks = [min(max(count - round(one), 0), count - 1) for one in counts]
+    disjoint = brackets(sample, count, ranks)
+    return [(0, 0), *apart(sample, [(max(disjoint[0][0], 1), max(disjoint[-1][1], 1))])]
 
 
-def apart(sample: np.ndarray, found: Sequence[Bracket]) -> list[Bracket]:
+def apart(sample: np.ndarray, disjoint: Sequence[Bracket]) -> list[Bracket]:
     """The same brackets, split around values that many entries share.
 
     Such a value becomes a bracket of its own, (value, value): counting it is enough, where
@@ -105,10 +105,10 @@ def apart(sample: np.ndarray, found: Sequence[Bracket]) -> list[Bracket]:
 
     Args:
         sample: (s,) uint32, ascending.
-        found: disjoint brackets, ascending.
+        disjoint: disjoint brackets, ascending.
     """
     result: list[Bracket] = []
-    for low, high in found:
+    for low, high in disjoint:
         first, last = np.searchsorted(sample, np.array([low, high + 1], dtype=np.uint32))
         values, counts = np.unique(sample[first:last], return_counts=True)
         for value in map(int, values[counts > sample.size // _SHARED]):
@@ -137,7 +137,7 @@ def select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:
 
 
 def locate(
-    found: Sequence[Inside], count: int, rank: int, select: Select = select
+    insides: Sequence[Inside], count: int, rank: int, select: Select = select
 ) -> OrderStatistic | None:
     """The value at an ascending rank; None if no bracket holds it.
 
@@ -145,7 +145,7 @@ def locate(
         count: magnitudes in all.
         select: as the function of that name.
     """
-    for one in found:
+    for one in insides:
         place = rank - (count - one.above - one.size)
         if not 0 <= place < one.size:
             continue

@@ -42,9 +42,9 @@ class Collected:
         buffer: where they are written.
     """
 
-    def __init__(self, wanted: Sequence[Bracket], room: int, numel: int, buffer: Buffer) -> None:
-        self._numel, self._room, size = numel, room, len(wanted)
-        self._low, self._high = np.array(wanted, dtype=np.uint32).reshape(size, 2).T.copy()
+    def __init__(self, brackets: Sequence[Bracket], room: int, numel: int, buffer: Buffer) -> None:
+        self._numel, self._room, size = numel, room, len(brackets)
+        self._low, self._high = np.array(brackets, dtype=np.uint32).reshape(size, 2).T.copy()
         self._above, self._size = np.zeros((2, size), dtype=np.int64)
         shape = (size, room + GROUP)
         self._keys, self._indices = (_array(buffer, slot, shape) for slot in (0, 1))

@@ -79,7 +79,7 @@ def order_statistics(rows: Rows, ranks: Sequence[Sequence[int]]) -> list[list[Or
     if first is None:
         raise ValueError("no values to select from")
     if second is None and first[0].numel() <= SMALL:
-        return [_by_sorting(row, wanted) for row, wanted in zip(first, ranks, strict=True)]
+        return [_by_sorting(row, row_ranks) for row, row_ranks in zip(first, ranks, strict=True)]
     del chunks, first, second
     return statistics(sweep_rows(rows), ranks)
 
@@ -119,23 +119,25 @@ def statistics(
     """
     if not any(ranks):
         return [[] for _ in ranks]
-    found = sweep([[UPPER, *row] for row in guess or [()] * len(ranks)])
-    upper = [row[UPPER] for row in found]
+    histograms = sweep([[UPPER, *row] for row in guess or [()] * len(ranks)])
+    upper = [row[UPPER] for row in histograms]
     _check_finite(upper)
     buckets_of = []
-    for counts, wanted in zip(upper, ranks, strict=True):
+    for counts, row_ranks in zip(upper, ranks, strict=True):
         ends = np.cumsum(counts)
-        buckets_of.append([int(np.searchsorted(ends, rank, side="right")) for rank in wanted])
-    missed = [sorted(set(want) - set(have)) for want, have in zip(buckets_of, found, strict=True)]
-    lower = found
+        buckets_of.append([int(np.searchsorted(ends, rank, side="right")) for rank in row_ranks])
+    missed = [
+        sorted(set(want) - set(have)) for want, have in zip(buckets_of, histograms, strict=True)
+    ]
+    lower = histograms
     if any(missed):
-        lower = [have | more for have, more in zip(found, sweep(missed), strict=True)]
+        lower = [have | more for have, more in zip(histograms, sweep(missed), strict=True)]
     return [
         [
             _locate(counts, fine[bucket], bucket, rank)
-            for rank, bucket in zip(wanted, buckets, strict=True)
+            for rank, bucket in zip(row_ranks, buckets, strict=True)
         ]
-        for counts, fine, wanted, buckets in zip(upper, lower, ranks, buckets_of, strict=True)
+        for counts, fine, row_ranks, buckets in zip(upper, lower, ranks, buckets_of, strict=True)
     ]
 
 
@@ -186,12 +188,14 @@ def largest_cuts(
         find: order statistics at ascending ranks, per row.
         stops: where cuts part the entries that share a value.
     """
-    wanted = [[k for k in row if 0 < k < count] for row in keeps]
+    inner_keeps = [[k for k in row if 0 < k < count] for row in keeps]
     empty: list[list[OrderStatistic]] = [[] for _ in keeps]
-    found = find([[count - k for k in row] for row in wanted]) if any(wanted) else empty
+    inner_values = (
+        find([[count - k for k in row] for row in inner_keeps]) if any(inner_keeps) else empty
+    )
     parted = [
         Parted(index, one.value, k - one.above, one.equal)
-        for index, (row, values) in enumerate(zip(wanted, found, strict=True))
+        for index, (row, values) in enumerate(zip(inner_keeps, inner_values, strict=True))
         for k, one in zip(row, values, strict=True)
         if k - one.above < one.equal and one.value  # which zeros stay is all the same
     ]
@@ -199,7 +203,9 @@ def largest_cuts(
         (one.row, one.value, one.nth): stop for one, stop in zip(parted, stops(parted), strict=True)
     }
     result = []
-    for index, (row, inner, values) in enumerate(zip(keeps, wanted, found, strict=True)):
+    for index, (row, inner, values) in enumerate(
+        zip(keeps, inner_keeps, inner_values, strict=True)
+    ):
         cuts = {0: KEEP_NONE, count: KEEP_ALL}
         for k, one in zip(inner, values, strict=True):
             stop = ends.get((index, one.value, k - one.above), END)
@@ -212,12 +218,12 @@ def sweep_rows(rows: Rows) -> Sweep:
     """Histograms of torch rows."""
 
     def sweep(buckets: Sequence[Sequence[int]]) -> list[dict[int, np.ndarray]]:
-        found = [{bucket: empty_histogram() for bucket in wanted} for wanted in buckets]
+        histograms = [{bucket: empty_histogram() for bucket in row} for row in buckets]
         for chunk in rows():
-            for counts_of, values in zip(found, chunk, strict=True):
+            for counts_of, values in zip(histograms, chunk, strict=True):
                 if counts_of:
                     _count(values, counts_of)
-        return found
+        return histograms
 
     return sweep
 
@@ -226,17 +232,17 @@ def look_rows(rows: Rows) -> Look:
     """Looks at the equal entries of torch rows."""
 
     def look(bands: Sequence[Band]) -> list[Looked]:
-        seen = Seen(bands)
+        observation = Observation(bands)
         position = 0
         for chunk in rows():
-            seen.add(chunk, position)
+            observation.add(chunk, position)
             position += chunk[0].numel()
-        return seen.result()
+        return observation.result()
 
     return look
 
 
-class Seen:
+class Observation:
     """What some bands show of the chunks added so far."""
 
     def __init__(self, bands: Sequence[Band]) -> None:
@@ -251,12 +257,12 @@ class Seen:
             rows: magnitudes, each (n,) float32.
             first: index of the first of them in the scope.
         """
-        found: dict[tuple[int, float], np.ndarray] = {}
+        places_of: dict[tuple[int, float], np.ndarray] = {}
         for index, (row, value, low, high) in enumerate(self._bands):
-            if (row, value) not in found:
+            if (row, value) not in places_of:
                 equal = torch.nonzero(rows[row] == value).flatten().cpu().numpy()
-                found[row, value] = places(equal + first)
-            below, inside = between(found[row, value], low, high)
+                places_of[row, value] = places(equal + first)
+            below, inside = between(places_of[row, value], low, high)
             self._below[index] += below
             self._inside[index].append(inside)
 
@@ -309,10 +315,10 @@ def _by_sorting(row: torch.Tensor, ranks: Sequence[int]) -> list[OrderStatistic]
 
 
 def _count(values: torch.Tensor, counts_of: dict[int, np.ndarray]) -> None:
-    found = keys(values)
-    high = (found >> 16) + HALF
+    key_bits = keys(values)
+    high = (key_bits >> 16) + HALF
     for bucket, counts in counts_of.items():
-        inside = high if bucket == UPPER else found[high == bucket] & 0xFFFF
+        inside = high if bucket == UPPER else key_bits[high == bucket] & 0xFFFF
         if inside.numel():
             counts += torch.bincount(inside, minlength=BUCKETS).cpu().numpy()
 

@@ -97,14 +97,14 @@ class Parted:
 
     def learn(self, band: Band, looked: Looked) -> int | None:
         """The place below which the entries kept lie; None where the band missed it."""
-        before, found = looked
+        before, in_band = looked
         nth = self.nth - before
-        if 0 < nth <= found.size:
-            return int(np.partition(found, nth - 1)[nth - 1]) + 1
+        if 0 < nth <= in_band.size:
+            return int(np.partition(in_band, nth - 1)[nth - 1]) + 1
         if nth <= 0:
             self.high, self.inside = band.low, before - self.below
         else:
-            passed = before + found.size
+            passed = before + in_band.size
             self.inside -= passed - self.below
             self.low, self.below = band.high, passed
         return None
@@ -222,17 +222,17 @@ def stops(look: Look, parted: Sequence[Parted]) -> list[int]:
     """
     result: dict[int, int] = {}
     errors = _ERRORS
-    while left := [index for index in range(len(parted)) if index not in result]:
-        bands = [parted[index].guess(errors) for index in left]
-        for index, band, looked in zip(left, bands, look(bands), strict=True):
+    while missing := [index for index in range(len(parted)) if index not in result]:
+        bands = [parted[index].guess(errors) for index in missing]
+        for index, band, looked in zip(missing, bands, look(bands), strict=True):
             if (stop := parted[index].learn(band, looked)) is not None:
                 result[index] = stop
         errors *= 8
     return [result[index] for index in range(len(parted))]
 
 
-def between(found: np.ndarray, low: int, high: int) -> Looked:
+def between(equal: np.ndarray, low: int, high: int) -> Looked:
     """What a band tells of the places of all its equal entries, (n,) uint64."""
-    ordered = found[found < np.uint64(min(high, END - 1))] if high < END else found
-    below = int(np.count_nonzero(found < np.uint64(low))) if low < END else found.size
-    return below, ordered[ordered >= np.uint64(low)] if low < END else found[:0]
+    ordered = equal[equal < np.uint64(min(high, END - 1))] if high < END else equal
+    below = int(np.count_nonzero(equal < np.uint64(low))) if low < END else equal.size
+    return below, ordered[ordered >= np.uint64(low)] if low < END else equal[:0]

@@ -281,6 +281,17 @@ class Preset:
 
 
 __all__ = [
-    "GROUPS", "Blend", "Consensus", "Evidence", "Kept", "Method", "Passes", "Preset", "Pruned",
-    "Pruner", "Pruning", "Reader", "Shares",
-]  # fmt: skip
+    "GROUPS",
+    "Blend",
+    "Consensus",
+    "Evidence",
+    "Kept",
+    "Method",
+    "Passes",
+    "Preset",
+    "Pruned",
+    "Pruner",
+    "Pruning",
+    "Reader",
+    "Shares",
+]

@@ -113,10 +113,10 @@ class Schedule:
             value = rule.knots[0] if len(rule.knots) == 1 else list(rule.knots)
             if rule.holds_everywhere:
                 return [*rules, {"value": value}] if rules else value
-            told: dict[str, Any] = {} if rule.filter == "*" else {"filter": rule.filter}
+            entry: dict[str, Any] = {} if rule.filter == "*" else {"filter": rule.filter}
             if rule.layers is not None:
-                told["layers"] = list(rule.layers)
-            rules.append({**told, "value": value})
+                entry["layers"] = list(rule.layers)
+            rules.append({**entry, "value": value})
         return rules
 
 
@@ -224,6 +224,6 @@ def _interpolate(knots: tuple[float, ...], layer: int | None, n_layers: int) -> 
         return knots[0]
     position = layer / (n_layers - 1) if n_layers > 1 else 1.0
     scaled = position * (len(knots) - 1)
-    left = min(int(scaled), len(knots) - 2)
-    share = scaled - left
-    return (1 - share) * knots[left] + share * knots[left + 1]
+    index = min(int(scaled), len(knots) - 2)
+    share = scaled - index
+    return (1 - share) * knots[index] + share * knots[index + 1]

@@ -111,8 +111,11 @@ class Recipe:
     @property
     def schedules(self) -> list[Schedule]:
         """Everything that may change along the model."""
-        given = [*self.parameters.values(), *(v for s in self.sources for v in s.values.values())]
-        return [value for value in given if isinstance(value, Schedule)]
+        everything = [
+            *self.parameters.values(),
+            *(v for s in self.sources for v in s.values.values()),
+        ]
+        return [value for value in everything if isinstance(value, Schedule)]
 
     def at(self, knob: str, entry: Entry) -> float:
         """A scheduled knob's value for one tensor."""
@@ -134,11 +137,11 @@ class Recipe:
         """The values of the knobs of models that are the same for all tensors."""
         knobs = {"weight", *(knob for source in self.sources for knob in source.values)}
         rows = {knob: [source.values.get(knob, _ONE) for source in self.sources] for knob in knobs}
-        found = {
+        constants = {
             knob: tuple(one.constant if isinstance(one, Schedule) else None for one in row)
             for knob, row in rows.items()
         }
-        return {knob: row for knob, row in found.items() if None not in row}  # type: ignore[misc]
+        return {knob: row for knob, row in constants.items() if None not in row}  # type: ignore[misc]
 
 
 def value_at(schedule: Schedule, entry: Entry) -> float:

@@ -66,23 +66,23 @@ def count_outliers(
     passes: Passes,
     linears: Sequence[Entry],
     limits: np.ndarray,
-    known: Mapping[int, list[list[int]]],
+    counts_by_index: Mapping[int, list[list[int]]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outliers of each linear by its layer's mean, and by its own, in one pass.
 
     Args:
         limits: as of `bounds`.
-        known: the counts of some linears, (E, 2) by index; these are not read again.
+        counts_by_index: the counts of some linears, (E, 2) by index; these are not read again.
 
     Returns:
         Two (E, n_linears) int64 arrays.
     """
-    places = [index for index in range(len(linears)) if index not in known]
-    left = [linears[index] for index in places]
-    passes.total -= sum(e.numel for e in linears) - sum(e.numel for e in left)
+    places = [index for index in range(len(linears)) if index not in counts_by_index]
+    others = [linears[index] for index in places]
+    passes.total -= sum(e.numel for e in linears) - sum(e.numel for e in others)
     counts = np.zeros((len(linears), len(passes.family.experts), 2), dtype=np.int64)
-    counts[places] = passes.counts_above(left, limits[places])
-    for index, row in known.items():
+    counts[places] = passes.counts_above(others, limits[places])
+    for index, row in counts_by_index.items():
         counts[index] = row
     return counts[:, :, 0].T, counts[:, :, 1].T
 
@@ -106,7 +106,7 @@ class Nearby:
         self._places = {entry.name: index for index, entry in enumerate(linears)}
         self._layers = blocks_of([entry.name for entry in linears])
         self._missing = np.bincount(self._layers, minlength=1)
-        self._kept: dict[int, Sequence[Sequence[Near]]] = {}
+        self._near: dict[int, Sequence[Sequence[Near]]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -131,14 +131,14 @@ class Nearby:
         if index is None:
             return
         with self._lock:
-            self.sums[:, index], self._kept[index] = l1, near
+            self.sums[:, index], self._near[index] = l1, near
             self._missing[self._layers[index]] -= 1
             if self._missing[self._layers[index]]:
                 return
         whole = [int(i) for i in np.flatnonzero(self._layers == self._layers[index])]
         limits = bounds([self.linears[i] for i in whole], self.sums[:, whole], *self._multiples)
-        for one, wanted in zip(whole, limits, strict=True):
-            if (counts := _counted(self._kept.pop(one), wanted)) is not None:
+        for one, own_limits in zip(whole, limits, strict=True):
+            if (counts := _counted(self._near.pop(one), own_limits)) is not None:
                 self.counts[one] = counts
 
 
@@ -164,8 +164,8 @@ def likely_bounds(
     if total < _WORTH_SAMPLING or passes.open(linears[0]).sample(linears[0].numel) is None:
         return {}
     passes.total += total  # `map` counts what it passes as read
-    found = passes.map(lambda reader: reader.sample(reader.numel // _SAMPLED | 1), "scan", linears)
-    samples = [sample for sample in found if sample is not None and sample.size]
+    draws = passes.map(lambda reader: reader.sample(reader.numel // _SAMPLED | 1), "scan", linears)
+    samples = [sample for sample in draws if sample is not None and sample.size]
     if len(samples) < len(linears):  # an empty linear has no mean
         return {}
     means = np.stack([np.abs(one).mean(axis=1, dtype=np.float64) for one in samples], axis=1)
@@ -177,11 +177,11 @@ def likely_bounds(
 def _counted(near: Sequence[Sequence[Near]], limits: np.ndarray) -> list[list[int]] | None:
     """Outliers of one linear from what was kept of it; None where that does not tell all."""
     counts: list[list[int]] = []
-    for kept, wanted in zip(near, limits, strict=True):
-        told = [[n for one in kept if (n := one.count_above(w)) is not None] for w in wanted]
-        if not all(told):
+    for nearby, pair in zip(near, limits, strict=True):
+        answers = [[n for one in nearby if (n := one.count_above(w)) is not None] for w in pair]
+        if not all(answers):
             return None
-        counts.append([one[0] for one in told])
+        counts.append([one[0] for one in answers])
     return counts
 
 

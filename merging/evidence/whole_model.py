@@ -65,8 +65,8 @@ def magnitudes_at(passes: Passes, ranks: Sequence[int], pruning: Pruning) -> lis
         rows = [upper_histogram(row) for row in np.abs(sample)]
         guess = [buckets_near(row, count, _but_last(ranks, count)) for row in rows]
     sweep = ModelSweep(passes, lambda reader, buckets: reader.sweep(buckets, pruning(reader)))
-    wanted = [ranks] * len(passes.family.experts)
-    return [[one.value for one in row] for row in statistics(sweep, wanted, guess)]
+    ranks_by_row = [ranks] * len(passes.family.experts)
+    return [[one.value for one in row] for row in statistics(sweep, ranks_by_row, guess)]
 
 
 def scores_at(
@@ -89,8 +89,8 @@ def scores_at(
         rows = histograms(sample, game)
         guess = [buckets_near(row, count, _but_last(ranks, count)) for row in rows]
     sweep = ModelSweep(passes, lambda reader, b: reader.score_sweep(pruning(reader), game, b))
-    found = statistics(sweep, [ranks] * len(game.active), guess)
-    return [[one.value for one in row] for row in found]
+    values = statistics(sweep, [ranks] * len(game.active), guess)
+    return [[one.value for one in row] for row in values]
 
 
 def _but_last(ranks: Sequence[int], count: int) -> list[int]:

@@ -36,8 +36,8 @@ def counts(numel: int, density: float, gamma: float) -> tuple[int, int]:
     """
     if density >= 1:
         return 0, numel
-    kept = int(density * numel)
-    return min(int(gamma * numel), numel - kept), kept
+    kept_count = int(density * numel)
+    return min(int(gamma * numel), numel - kept_count), kept_count
 
 
 def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
@@ -47,14 +47,14 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
     entry, numel = reader.entry, reader.numel
     shares = recipe.of_all("density", entry), recipe.of_all("gamma", entry)
     pairs = [counts(numel, *row) for row in zip(*shares, strict=True)]
-    keeps = [(dropped, dropped + kept) for dropped, kept in pairs]
+    keeps = [(dropped, dropped + kept_count) for dropped, kept_count in pairs]
     factors = (SKIPPING,) * reader.experts
     if reader.finds_cuts and not recipe.parameters["rescale"]:
 
         def count(reader: Reader) -> list[Kept]:
             rows = zip(keeps, reader.changed(), strict=True)
             nested = [[min(one, changed) for one in row] for row, changed in rows]
-            return _kept(recipe, reader, pairs, nested)
+            return _retention(recipe, reader, pairs, nested)
 
         return Pruned([Ranks(row, SKIPPING) for row in keeps], count)
     cuts = largest_cuts(reader.order_statistics, reader.stops, numel, keeps)
@@ -65,11 +65,11 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
         else magnitude.rings(recipe, reader, index, row[1:], ((1.0,),) * reader.experts)
         for index, row in enumerate(cuts)
     ]
-    told = _kept(recipe, reader, pairs, nested)
-    return Pruned(rings, lambda reader: told)
+    retention = _retention(recipe, reader, pairs, nested)
+    return Pruned(rings, lambda reader: retention)
 
 
-def _kept(
+def _retention(
     recipe: Recipe,
     reader: Reader,
     pairs: Sequence[tuple[int, int]],

@@ -93,9 +93,9 @@ def _nested(
     shift, count = recipe.parameters["density_shift"], len(source.amplification)
     layer, linear = offsets
     numels = np.array([entry.numel for entry in linears], dtype=np.float64)
-    wanted = [value_at(source.density, entry) for entry in linears]
-    shares = {density: partition_densities(density, count) for density in set(wanted)}
-    asked = np.array([shares[density] for density in wanted]).reshape(len(linears), count)
+    densities = [value_at(source.density, entry) for entry in linears]
+    shares = {density: partition_densities(density, count) for density in set(densities)}
+    asked = np.array([shares[density] for density in densities]).reshape(len(linears), count)
     if recipe.parameters["tie_rule"] == "drop":
         rows = [shifts.densities(one, shift, layer, linear) for one in asked.T]
         return np.clip(rows, 0.0, 1.0).T
@@ -128,19 +128,19 @@ def _above(
     inner = [[rank for rank in row if 0 <= rank < reader.numel] for row in ranks]
     statistics = reader.order_statistics(inner) if any(inner) else [[] for _ in inner]
     cuts = []
-    for row, wanted, values in zip(ranks, inner, statistics, strict=True):
+    for row, inner_ranks, values in zip(ranks, inner, statistics, strict=True):
         by_rank = {-1: KEEP_ALL, reader.numel: KEEP_NONE}
-        for rank, one in zip(wanted, values, strict=True):
+        for rank, one in zip(inner_ranks, values, strict=True):
             by_rank[rank] = Cut(one.value, 0, one.above)  # strictly above: no tie is kept
         cuts.append([by_rank[rank] for rank in row])
     counted = [kept_count(reader.numel, one) for one in dense]
     above = [reader.numel if row[-1].count is None else row[-1].count for row in cuts]
     nested = [counts_of(row, reader.numel) for row in cuts]
     inside = list(map(inside_rings, above, nested, factors))
-    told = magnitude.kept(recipe, reader, dense, counted, inside)
+    retention = magnitude.retention(recipe, reader, dense, counted, inside)
     return Pruned(
         [magnitude.rings(recipe, reader, index, row, factors) for index, row in enumerate(cuts)],
-        lambda reader: told,
+        lambda reader: retention,
     )
 
 

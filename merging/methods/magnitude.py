@@ -88,30 +88,35 @@ def largest(
     if reader.numel == 0:
         return Pruned([Keep()] * reader.experts)
 
-    def told(reader: Reader, nested: Sequence[Sequence[int]]) -> list[Kept]:
+    def retention_of(reader: Reader, nested: Sequence[Sequence[int]]) -> list[Kept]:
         counted = [row[-1] for row in keeps]
         inside = list(map(inside_rings, counted, nested, factors))
-        return kept(recipe, reader, dense, counted, inside)
+        return retention(recipe, reader, dense, counted, inside)
 
     if reader.finds_cuts and not recipe.parameters.get("rescale"):
 
         def count(reader: Reader) -> list[Kept]:
             pairs = zip(keeps, reader.changed(), strict=True)
-            return told(reader, [with_changes(reader.numel, *row) for row in pairs])
+            return retention_of(reader, [with_changes(reader.numel, *row) for row in pairs])
 
         return Pruned(_ranks(keeps, factors), count)
     cuts = largest_cuts(reader.order_statistics, reader.stops, reader.numel, keeps)
-    found = told(reader, [counts_of(row, reader.numel) for row in cuts])
+    parts = retention_of(reader, [counts_of(row, reader.numel) for row in cuts])
     return Pruned(
         [rings(recipe, reader, index, row, factors) for index, row in enumerate(cuts)],
-        lambda reader: found,
+        lambda reader: parts,
     )
 
 
 def rings(
-    recipe: Recipe, reader: Reader, index: int, cuts: Sequence[Cut], factors: Factors,
-    offset: int = 0, summed: Sequence[float] | None = None,
-) -> Decision:  # fmt: skip
+    recipe: Recipe,
+    reader: Reader,
+    index: int,
+    cuts: Sequence[Cut],
+    factors: Factors,
+    offset: int = 0,
+    summed: Sequence[float] | None = None,
+) -> Decision:
     """One expert's rings between its cuts, rescaled where the recipe says so.
 
     Args:
@@ -127,10 +132,13 @@ def rings(
     return replace(decision, factors=tuple(factor * ratio for factor in own))
 
 
-def kept(
-    recipe: Recipe, reader: Reader, dense: Sequence[float], counted: Sequence[int],
+def retention(
+    recipe: Recipe,
+    reader: Reader,
+    dense: Sequence[float],
+    counted: Sequence[int],
     inside: Sequence[tuple[float, float, float]],
-) -> list[Kept]:  # fmt: skip
+) -> list[Kept]:
     """What is kept of one tensor; inside: per expert the last three values of `Kept`."""
     numel = reader.numel
     rows = zip(recipe.sources, dense, counted, inside, strict=True)
@@ -156,7 +164,7 @@ def measure(recipe: Recipe, passes: Passes) -> Evidence:
     ]
     cuts = model_cuts(passes, keeps)
     rows = zip(densities, keeps, cuts, factors_of(recipe), strict=True)
-    told = tuple(
+    parts = tuple(
         Kept(
             count,
             asked * count,
@@ -166,7 +174,7 @@ def measure(recipe: Recipe, passes: Passes) -> Evidence:
         )
         for asked, row, own, factors in rows
     )
-    return Evidence((offsets, cuts), kept=told)
+    return Evidence((offsets, cuts), kept=parts)
 
 
 def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:

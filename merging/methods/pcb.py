@@ -96,11 +96,11 @@ def _competition(
     nobody = Competition((), variant, (), ())
     if count == 0:
         return nobody
-    found = magnitudes([*clip_ranks(count, CLIP[variant]), count - 1])
-    active = tuple(index for index, (_, _, top) in enumerate(found) if top > 0)
+    quantiles = magnitudes([*clip_ranks(count, CLIP[variant]), count - 1])
+    active = tuple(index for index, (_, _, top) in enumerate(quantiles) if top > 0)
     if not active:
         return nobody
-    bounds = tuple(Bounds(*found[index][:2]) for index in active)
+    bounds = tuple(Bounds(*quantiles[index][:2]) for index in active)
     game = Competition((), variant, active, bounds)
     ends = scores([threshold_rank(count, recipe.parameters["pcb_density"]), count - 1], game)
     complete = tuple(

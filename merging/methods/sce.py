@@ -100,10 +100,10 @@ def selection(spread: Spread, numel: int, select_topk: float) -> Cut:
     if select_topk >= 1:
         return KEEP_ALL
     share = max(select_topk, 0.0)
-    kept = int(spread.differing(share) * share)
-    if not kept:
+    count = int(spread.differing(share) * share)
+    if not count:
         return KEEP_NONE
-    return largest_cuts(spread.order_statistics, spread.stops, numel, [[kept]])[0][0]
+    return largest_cuts(spread.order_statistics, spread.stops, numel, [[count]])[0][0]
 
 
 METHODS = (

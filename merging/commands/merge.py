@@ -123,7 +123,7 @@ def _document(result: Result, problems: Sequence[Problem]) -> dict[str, Any]:
         "device": result.device,
         "engine": result.engine,
         "tensors": tensors,
-        "kept": {name: document(kept) for name, kept in result.kept.items()},
+        "kept": {name: document(part) for name, part in result.retention.items()},
         "problems": [vars(problem) for problem in problems],
         "notes": list(result.notes),
         "drift": {str(layer): drift for layer, drift in result.drift.items()},

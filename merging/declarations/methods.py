@@ -18,7 +18,7 @@ from merging.checkpoints import Entry
 from merging.declarations.knobs import Knob
 from merging.declarations.laws import Law
 from merging.declarations.measures import Passes, Reader
-from merging.declarations.retention import Kept
+from merging.declarations.retention import Retention
 from merging.declarations.values import Recipe
 from merging.instructions import Combination, Decision, Outcome
 
@@ -44,12 +44,13 @@ class Evidence:
     Attributes:
         values: whatever its `decide` needs.
         notes: what the user should know of this family.
-        kept: where one cut is made over the whole model, what is kept of each expert's changes.
+        retention: where one cut is made over the whole model, what is kept of each expert's
+            changes.
     """
 
     values: Any = None
     notes: tuple[str, ...] = ()
-    kept: tuple[Kept, ...] = ()
+    retention: tuple[Retention, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Pruned:
     """
 
     decisions: Sequence[Decision]
-    count: Callable[[Any], Sequence[Kept]] = lambda reader: ()
+    count: Callable[[Any], Sequence[Retention]] = lambda reader: ()
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,6 @@ __all__ = [
     "Blend",
     "Consensus",
     "Evidence",
-    "Kept",
     "Method",
     "Passes",
     "Preset",
@@ -293,5 +293,6 @@ __all__ = [
     "Pruner",
     "Pruning",
     "Reader",
+    "Retention",
     "Shares",
 ]

@@ -26,8 +26,8 @@ _LEAST, _RELATIVE = 5e-4, 0.02  # smaller differences, of the entries and of wha
 
 
 @dataclass(frozen=True)
-class Kept:
-    """How many changes of some entries a pruner keeps. Sums over tensors are Kept, too.
+class Retention:
+    """How many changes of some entries a pruner keeps. Sums over tensors are one, too.
 
     Attributes:
         entries: entries looked at.
@@ -47,8 +47,10 @@ class Kept:
     changed: float
     survivors: float
 
-    def __add__(self, other: Kept) -> Kept:
-        return Kept(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: Retention) -> Retention:
+        return Retention(
+            *(one + two for one, two in zip(astuple(self), astuple(other), strict=True))
+        )
 
     @property
     def share(self) -> float:
@@ -69,16 +71,16 @@ class Kept:
         return dict(zip(CAUSES, parts, strict=True))
 
 
-NOTHING = Kept(*[0.0] * 7)
+NOTHING = Retention(*[0.0] * 7)
 
 
-def total(parts: Iterable[Sequence[Kept]]) -> list[Kept]:
+def total(parts: Iterable[Sequence[Retention]]) -> list[Retention]:
     """Per expert, the sum over tensors of what each has of every expert. A tensor that is not
     pruned has none."""
     return [sum(column, NOTHING) for column in zip(*filter(None, parts), strict=True)]
 
 
-def document(retention: Kept) -> dict[str, object]:
+def document(retention: Retention) -> dict[str, object]:
     """As JSON has it: shares of the entries."""
     return {
         "entries": int(retention.entries),
@@ -88,7 +90,7 @@ def document(retention: Kept) -> dict[str, object]:
     }
 
 
-def difference(model: str, retention: Kept) -> str | None:
+def difference(model: str, retention: Retention) -> str | None:
     """In one line, where another share of a model's entries is kept than was asked for."""
     least = max(_LEAST, _RELATIVE * retention.share_asked)
     if abs(retention.share - retention.share_asked) < least:
@@ -122,8 +124,8 @@ def with_changes(numel: int, counts: Sequence[int], changed: int) -> list[int]:
 def inside_rings(
     inside: int, nested: Sequence[int], factors: Sequence[float]
 ) -> tuple[int, int, int]:
-    """The last three of Kept: entries inside the last of some nested cuts, those of them that
-    differ from the base, and those whose factor is not 0.
+    """The last three of `Retention`: entries inside the last of some nested cuts, those of them
+    that differ from the base, and those whose factor is not 0.
 
     Args:
         inside: entries inside the last cut.

@@ -19,7 +19,7 @@ from merging.declarations.knobs import DENSITY, RESCALE, Knob
 from merging.declarations.laws import SKIPPING, Law
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Preset, Pruned, Pruner
-from merging.declarations.retention import Kept, counts_of
+from merging.declarations.retention import Retention, counts_of
 from merging.declarations.values import Recipe
 from merging.instructions import Decision, Keep, Ranks
 from merging.methods import magnitude
@@ -51,7 +51,7 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
     factors = (SKIPPING,) * reader.experts
     if reader.finds_cuts and not recipe.parameters["rescale"]:
 
-        def count(reader: Reader) -> list[Kept]:
+        def count(reader: Reader) -> list[Retention]:
             rows = zip(keeps, reader.changed(), strict=True)
             nested = [[min(one, changed) for one in row] for row, changed in rows]
             return _retention(recipe, reader, pairs, nested)
@@ -74,12 +74,12 @@ def _retention(
     reader: Reader,
     pairs: Sequence[tuple[int, int]],
     nested: Sequence[Sequence[int]],
-) -> list[Kept]:
+) -> list[Retention]:
     rows = []
     for source, (_, count), (first, last) in zip(recipe.sources, pairs, nested, strict=True):
         asked = source.at("density", reader.entry) * reader.numel
         changed = max(last - first, 0)
-        rows.append(Kept(reader.numel, asked, asked, count, count, changed, changed))
+        rows.append(Retention(reader.numel, asked, asked, count, count, changed, changed))
     return rows
 
 

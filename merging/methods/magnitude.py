@@ -25,7 +25,7 @@ from merging.declarations.knobs import (
 from merging.declarations.laws import Law, kept_count, partition_densities, ring_factors
 from merging.declarations.measures import Passes, Reader
 from merging.declarations.methods import Evidence, Preset, Pruned, Pruner
-from merging.declarations.retention import Kept, counts_of, inside_rings, with_changes
+from merging.declarations.retention import Retention, counts_of, inside_rings, with_changes
 from merging.declarations.values import Recipe
 from merging.errors import RecipeError
 from merging.evidence.norms import l1_ratio
@@ -88,14 +88,14 @@ def largest(
     if reader.numel == 0:
         return Pruned([Keep()] * reader.experts)
 
-    def retention_of(reader: Reader, nested: Sequence[Sequence[int]]) -> list[Kept]:
+    def retention_of(reader: Reader, nested: Sequence[Sequence[int]]) -> list[Retention]:
         counted = [row[-1] for row in keeps]
         inside = list(map(inside_rings, counted, nested, factors))
         return retention(recipe, reader, dense, counted, inside)
 
     if reader.finds_cuts and not recipe.parameters.get("rescale"):
 
-        def count(reader: Reader) -> list[Kept]:
+        def count(reader: Reader) -> list[Retention]:
             pairs = zip(keeps, reader.changed(), strict=True)
             return retention_of(reader, [with_changes(reader.numel, *row) for row in pairs])
 
@@ -138,12 +138,12 @@ def retention(
     dense: Sequence[float],
     counted: Sequence[int],
     inside: Sequence[tuple[float, float, float]],
-) -> list[Kept]:
-    """What is kept of one tensor; inside: per expert the last three values of `Kept`."""
+) -> list[Retention]:
+    """What is kept of one tensor; inside: per expert the last three values of `Retention`."""
     numel = reader.numel
     rows = zip(recipe.sources, dense, counted, inside, strict=True)
     return [
-        Kept(numel, source.at("density", reader.entry) * numel, share * numel, count, *last)
+        Retention(numel, source.at("density", reader.entry) * numel, share * numel, count, *last)
         for source, share, count, last in rows
     ]
 
@@ -165,7 +165,7 @@ def measure(recipe: Recipe, passes: Passes) -> Evidence:
     cuts = model_cuts(passes, keeps)
     rows = zip(densities, keeps, cuts, factors_of(recipe), strict=True)
     parts = tuple(
-        Kept(
+        Retention(
             count,
             asked * count,
             asked * count,
@@ -174,7 +174,7 @@ def measure(recipe: Recipe, passes: Passes) -> Evidence:
         )
         for asked, row, own, factors in rows
     )
-    return Evidence((offsets, cuts), kept=parts)
+    return Evidence((offsets, cuts), retention=parts)
 
 
 def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:

@@ -16,7 +16,7 @@ from merging.checkpoints import Checkpoint, Entry, Family, ModelWriter, open_che
 from merging.checkpoints.checkpoint import WIDTHS
 from merging.checkpoints.checksum import checksum
 from merging.checkpoints.output import in_words
-from merging.declarations.retention import Kept, difference, total
+from merging.declarations.retention import Retention, difference, total
 from merging.engines.eager import MergedChunk, ProgressCallback, Stream, TensorReader
 from merging.engines.residents import Residents
 from merging.errors import MergeError, VerificationFailed
@@ -57,7 +57,7 @@ class Finished:
     fingerprint: str
     engine: str
     drift: dict[int | str | None, float]
-    kept: dict[str, Kept] = field(default_factory=dict)
+    retention: dict[str, Retention] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -92,14 +92,14 @@ def attempt(order: Order, device: str, chunk: int | None, resident: bool) -> Fin
     with _draft(order, stream, device) as draft:
         begun = _how_it_began(draft)
         written = _write(draft, measured)
-        kept = _kept(measured, written, order.family)
+        retention = _retention(measured, written, order.family)
         copied, remarks = _copy(draft)
         digest = _read_back(draft, written, copied)
         _publish(draft, digest)
     notes = [*([begun] if order.resume else []), *measured.lowering.notes, *remarks]
-    notes += filter(None, (difference(name, part) for name, part in kept.items()))
+    notes += filter(None, (difference(name, part) for name, part in retention.items()))
     moved = drift(order.family, written)
-    return Finished(digest, stream.engine, moved, kept, tuple(dict.fromkeys(notes)))
+    return Finished(digest, stream.engine, moved, retention, tuple(dict.fromkeys(notes)))
 
 
 def _stream(order: Order, device: str, chunk: int | None, resident: bool) -> Stream:
@@ -185,14 +185,17 @@ def _write(draft: Draft, measured: Measured) -> dict[str, Written]:
             draft.back.submit(entry, finished[entry.name].checksum)
 
     def take(reader: TensorReader, chunks: Iterable[MergedChunk]) -> Written:
-        return _take(draft, reader, chunks, measured.kept(reader))
+        return _take(draft, reader, chunks, measured.retention(reader))
 
     written = stream.merge(missing, measured.decide, draft.dtypes, take)
     return finished | {e.name: parts for e, parts in zip(missing, written, strict=True)}
 
 
 def _take(
-    draft: Draft, reader: TensorReader, chunks: Iterable[MergedChunk], kept: tuple[Kept, ...]
+    draft: Draft,
+    reader: TensorReader,
+    chunks: Iterable[MergedChunk],
+    retention: tuple[Retention, ...],
 ) -> Written:
     """Writes one merged tensor. Called from any thread."""
     entry = reader.entry
@@ -205,7 +208,7 @@ def _take(
         draft.writer.write(entry.name, chunk.start, chunk.values)
         changed += chunk.changed
         squared += chunk.squared
-    written = Written(changed, squared, bytes_sum, kept)
+    written = Written(changed, squared, bytes_sum, retention)
     draft.journal.note(entry.name, written)
     if entry.rows is None:  # else rows of the base are still to come
         draft.back.submit(entry, bytes_sum)
@@ -262,7 +265,11 @@ def _check_unchanged(family: Family) -> None:
         model.check_unchanged()
 
 
-def _kept(measured: Measured, written: dict[str, Written], family: Family) -> dict[str, Kept]:
+def _retention(
+    measured: Measured, written: dict[str, Written], family: Family
+) -> dict[str, Retention]:
     """By the experts' names; empty where nothing is pruned by magnitude."""
-    parts = measured.lowering.pruning.kept or total(tensor.kept for tensor in written.values())
+    parts = measured.lowering.pruning.retention or total(
+        tensor.retention for tensor in written.values()
+    )
     return {model.name: part for model, part in zip(family.experts, parts, strict=False)}

@@ -17,7 +17,7 @@ from pathlib import Path
 from merging import __version__
 from merging.checkpoints import Family
 from merging.checkpoints.staging import Staging, abandoned
-from merging.declarations.retention import Kept
+from merging.declarations.retention import Retention
 from merging.engines.sources import family_key
 from merging.errors import BadFile
 from merging.recipe import Recipe, dump
@@ -35,13 +35,13 @@ class Written:
     Attributes:
         changed, squared: sums of (merged - base) squared, and of base squared.
         checksum: of its bytes, see `merging.checkpoints.checksum`.
-        kept: per expert, what is kept of its changes; empty where that is not known.
+        retention: per expert, what is kept of its changes; empty where that is not known.
     """
 
     changed: float
     squared: float
     checksum: int
-    kept: tuple[Kept, ...] = ()
+    retention: tuple[Retention, ...] = ()
 
 
 class Journal:
@@ -105,8 +105,8 @@ def _read(path: Path) -> tuple[str, dict[str, Written]] | None:
     for line in lines[1:]:
         try:
             entry = json.loads(line)
-            changed, squared, checksum, kept = entry["sums"]
-            counts = tuple(Kept(*map(float, row)) for row in kept)
+            changed, squared, checksum, rows = entry["sums"]
+            counts = tuple(Retention(*map(float, row)) for row in rows)
             finished[str(entry["tensor"])] = Written(
                 float(changed), float(squared), int(checksum), counts
             )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from merging.declarations.methods import Pruned, Pruning, Shares
-from merging.declarations.retention import Kept
+from merging.declarations.retention import Retention
 from merging.engines.eager import Stream, TensorReader
 from merging.errors import MergeError, NonFinite
 from merging.instructions import Decision, Outcome
@@ -38,9 +38,9 @@ class Measured:
         except NonFinite as error:
             raise reader.culprit(error) from None
 
-    def kept(self, reader: TensorReader) -> tuple[Kept, ...]:
+    def retention(self, reader: TensorReader) -> tuple[Retention, ...]:
         """Per expert, what is kept of a tensor that was decided, which is told once; empty where
-        that is told for the whole model (`lowering.pruning.kept`), or not counted."""
+        that is told for the whole model (`lowering.pruning.retention`), or not counted."""
         return tuple(self.pruned.pop(reader.entry.name).count(reader))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from merging.checkpoints import Entry
 from merging.checkpoints.output import check_output, located
 from merging.checkpoints.writer import SHARD_BYTES
-from merging.declarations.retention import Kept
+from merging.declarations.retention import Retention
 from merging.engines.eager import ProgressCallback, Stream
 from merging.engines.residents import Residents
 from merging.recipe import Recipe
@@ -38,8 +38,8 @@ class Result:
         engine: how the arithmetic ran.
         drift: layer -> ||merged - base|| / ||base||; None for tensors outside the layers. Of a
             model of several stacks, "decoder 3".
-        kept: per expert, what was asked for and kept of its changes; empty where nothing is pruned
-            by magnitude.
+        retention: per expert, what was asked for and kept of its changes; empty where nothing is
+            pruned by magnitude.
     """
 
     out: Path
@@ -50,7 +50,7 @@ class Result:
     engine: str
     account: tuple[Entry, ...] = field(repr=False)
     drift: dict[int | str | None, float] = field(repr=False)
-    kept: dict[str, Kept] = field(repr=False, default_factory=dict)
+    retention: dict[str, Retention] = field(repr=False, default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -119,7 +119,7 @@ def _of_all(results: Sequence[tuple[str, Result]], seconds: float) -> Result:
 def _merged(
     recipe: Recipe,
     out: Path,
-    given: Results,
+    results: Results,
     overwrite: bool,
     progress: ProgressCallback | None,
     *,
@@ -134,15 +134,17 @@ def _merged(
     """As `merge`, one recipe over models that are there."""
     started = time.perf_counter()
     check_output(out, overwrite)
-    family = open_recipe(recipe, given)
+    family = open_recipe(recipe, results)
     space.check_no_input(out, family.models)
     space.check_space(out, container.specs_of(family, recipe))
     order = Order(
         recipe, family, out, overwrite, shard_bytes, resume, progress, cancel, engine, residents
     )
-    wanted = device_for(device, family, recipe)
+    first_device = device_for(device, family, recipe)
     work = container.attempt if container.asked(recipe) else attempt
-    finished, used, steps_down = with_memory(partial(work, order), wanted, chunk, residents.release)
+    finished, used, steps_down = with_memory(
+        partial(work, order), first_device, chunk, residents.release
+    )
     return Result(
         out=out.resolve(),
         fingerprint=finished.fingerprint,
@@ -152,7 +154,7 @@ def _merged(
         engine=finished.engine,
         account=family.account,
         drift=finished.drift,
-        kept=finished.kept,
+        retention=finished.retention,
         notes=(
             *recipe.notes,
             *idle_filters(recipe, family),

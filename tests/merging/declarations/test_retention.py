@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from merging.declarations.retention import NOTHING, Kept, difference, total
+from merging.declarations.retention import NOTHING, Retention, difference, total
 from merging.recipe import from_mapping
 from merging.run.merge import merge
 from tests.families import document as recipe_of
 from tests.families import write_family
 
-PART = Kept(1000, 200.0, 190.0, 180, 150, 140, 100)
+PART = Retention(1000, 200.0, 190.0, 180, 150, 140, 100)
 
 
 def test_causes_by_hand() -> None:
@@ -42,11 +42,11 @@ def test_the_line_names_the_causes_largest_first() -> None:
     assert line is not None
     assert line.startswith("expert: asked for 20 % of its entries, kept 10 %: partitions with")
     assert line.index("(-4.0 points)") < line.index("equal changes at the cut are dropped (-3.0")
-    alone = Kept(1000, 200.0, 200.0, 200, 146, 146, 146)
+    alone = Retention(1000, 200.0, 200.0, 200, 146, 146, 146)
     assert difference("e", alone) == (
         "e: asked for 20 % of its entries, kept 14.6 %: equal changes at the cut are dropped"
     )
-    assert difference("e", Kept(10_000, 2000.4, 2000.4, 2000, 2000, 2000, 2000)) is None
+    assert difference("e", Retention(10_000, 2000.4, 2000.4, 2000, 2000, 2000, 2000)) is None
     assert difference("e", NOTHING) is None
 
 
@@ -78,7 +78,7 @@ def test_a_merge_tells_what_it_kept(method, parameters, cause, tmp_path: Path) -
     recipe = from_mapping(recipe_of(method, 1, parameters), parent)
     result = merge(recipe, tmp_path / "out", device="cpu")
     written = load_file(tmp_path / "out" / "model.safetensors")
-    retention = result.kept["expert0"]
+    retention = result.retention["expert0"]
     changed = sum(int((tensor != 0).sum()) for tensor in written.values())
     notes = [note for note in result.notes if "asked for" in note]
     if cause is None:

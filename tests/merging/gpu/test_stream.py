@@ -67,7 +67,7 @@ def test_the_bytes_are_those_of_the_cpu(
     here = merge(recipe, tmp_path / "cpu", device="cpu", engine=Stream)
     result = merge(recipe, tmp_path / "there", device=DEVICE, engine=kind)
     assert (result.device, result.engine) == (DEVICE, kind.engine)
-    assert result.kept == here.kept
+    assert result.retention == here.retention
     assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from merging.checkpoints import Family
 from merging.engines import fused
 from merging.engines.eager import GPU_CHUNK, Stream, pick_device
+from merging.errors import one_line
 from merging.gpu import stream as gpu
 from merging.later import is_loaded, torch
 from merging.recipe import Recipe
@@ -41,7 +42,8 @@ def with_memory(
     chunk: int | None,
     release: Callable[[str], object],
 ) -> tuple[T, str, list[str]]:
-    """Runs on a device; where its memory is short, in smaller chunks, then on the CPU.
+    """Runs on a device; where its memory is short, in smaller chunks, then on the CPU. On the CPU
+    also where kernels do not compile for the device, which no trial can rule out for all kinds.
 
     Args:
         attempt: runs on a device, in chunks of so many elements, with the family resident in the
@@ -59,7 +61,11 @@ def with_memory(
     while resident or size >= SMALLEST_CHUNK:
         try:
             return attempt(device, size, resident), device, notes
-        except RuntimeError as error:
+        except Exception as error:  # a compiler's errors have no type in common
+            if _is_of_kernels(error):
+                why = one_line(error) or type(error).__name__
+                notes.append(f"merged on the CPU: no kernels could be made for {device}: {why}")
+                break
             if not _is_out_of_memory(error):
                 raise
             notes.append(
@@ -69,7 +75,10 @@ def with_memory(
         gc.collect()  # outside the handler: the error held the tensors of where it was raised
         release(device)
         size, resident = (size if resident else size // 8), False
-    notes.append(f"merged on the CPU: the memory of {device} was too small")
+    else:
+        notes.append(f"merged on the CPU: the memory of {device} was too small")
+    gc.collect()
+    release(device)
     return attempt("cpu", chunk, False), "cpu", notes
 
 
@@ -80,6 +89,13 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_of_kernels(error: Exception) -> bool:
+    """True where Triton, or what it calls, could not compile a kernel."""
+    return type(error).__module__.split(".")[0] == "triton"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
     """True where a device's memory was short. Apple's says it in words only."""
+    if not isinstance(error, RuntimeError):
+        return False
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)

@@ -46,6 +46,23 @@ def test_then_the_cpu() -> None:
     assert "merged on the CPU" in notes[-1]
 
 
+def test_kernels_that_do_not_compile_mean_the_cpu() -> None:
+    from triton.runtime.errors import PTXASError
+
+    released: list[str] = []
+
+    def attempted(device: str, chunk: int | None, resident: bool) -> str:
+        if device != "cpu":
+            raise PTXASError("no such instruction\non this device")
+        return "finished"
+
+    result, device, notes = with_memory(attempted, "cuda", None, released.append)
+    assert (result, device, released) == ("finished", "cpu", ["cuda"])
+    (note,) = notes
+    assert note.startswith("merged on the CPU: no kernels could be made for cuda: PTXAS error:")
+    assert "\n" not in note
+
+
 def test_a_device_may_say_it_in_words() -> None:
     def attempted(device: str, chunk: int | None, resident: bool) -> str:
         if device != "cpu":

@@ -157,7 +157,7 @@ class Profile:
         )
 
 
-def pick_device(wanted: str = "auto") -> str:
+def pick_device(name: str = "auto") -> str:
     """The device for the arithmetic: cpu, cuda or mps (Apple's GPU, only where asked for).
 
     torch is asked for CUDA only where the driver's device files are there.
@@ -165,15 +165,15 @@ def pick_device(wanted: str = "auto") -> str:
     Raises:
         DeviceUnavailable: there is no such device.
     """
-    if wanted == "auto":
+    if name == "auto":
         return "cuda" if _has_cuda() else "cpu"
-    if wanted == "cuda" and not _has_cuda():
+    if name == "cuda" and not _has_cuda():
         raise DeviceUnavailable("device cuda: no CUDA GPU is present; use --device cpu or auto")
-    if wanted == "mps" and not torch.backends.mps.is_available():
+    if name == "mps" and not torch.backends.mps.is_available():
         raise DeviceUnavailable("device mps: no Apple GPU is present; use --device cpu or auto")
-    if wanted not in ("cpu", "cuda", "mps"):
-        raise DeviceUnavailable(f"device {wanted}: not known; valid: auto, cpu, cuda, mps")
-    return wanted
+    if name not in ("cpu", "cuda", "mps"):
+        raise DeviceUnavailable(f"device {name}: not known; valid: auto, cpu, cuda, mps")
+    return name
 
 
 def _has_cuda() -> bool:
@@ -297,10 +297,10 @@ class Stream:
             bounds: (n, E, B); they count as float32.
         """
         rows = {entry.name: row for entry, row in zip(entries, bounds.tolist(), strict=True)}
-        found = self.map(
+        counts = self.map(
             lambda reader: reader.count_above(rows[reader.entry.name]), entries=entries
         )
-        return np.array(found, dtype=np.int64).reshape(bounds.shape)
+        return np.array(counts, dtype=np.int64).reshape(bounds.shape)
 
     def remembered(self, key: Hashable, measure: Callable[[], T]) -> T:
         """What `measure` finds out of the family alone; while the family stays in a device's memory
@@ -316,9 +316,9 @@ class Stream:
             done, total = self._done, self.total
             findings[key] = measure(), self._done - done, self.total - total
             return findings[key][0]
-        found, done, total = findings[key]
+        finding, done, total = findings[key]
         self._done, self.total = self._done + done, self.total + total
-        return found
+        return finding
 
     def merge(
         self,
@@ -377,8 +377,8 @@ class Stream:
             if self._progress is None:
                 return
             seconds = time.perf_counter() - self._started
-            left = max(self.total - self._done, 0)
-            eta = seconds * left / self._done if self._done and seconds > 0.05 else None
+            rest = max(self.total - self._done, 0)
+            eta = seconds * rest / self._done if self._done and seconds > 0.05 else None
             rate = 4.0 * self._done / seconds if seconds > 0 else 0.0
             done = min(self._done, self.total)
             layer = entry.place.title
@@ -406,7 +406,7 @@ class TensorReader:
         self.experts = len(stream.family.experts)
         self.stream = stream
         self._resident = entry.numel <= stream.resident
-        self._kept: dict[int, torch.Tensor] = {}
+        self._memory: dict[int, torch.Tensor] = {}
 
     def spans(self, needs: Needs = "chunk", multiple: int = 1) -> Iterator[tuple[int, int]]:
         """(start, stop) of every chunk; one empty span for an empty tensor.
@@ -440,12 +440,12 @@ class TensorReader:
 
     def base(self, start: int, stop: int) -> torch.Tensor:
         """The base's elements [start, stop), (n,) float32. Not to be changed in place."""
-        if -1 not in self._kept:
+        if -1 not in self._memory:
             chunk = self.read(self.stream.family.base, start, stop)
             if not self._resident:
                 return chunk
-            self._kept[-1] = chunk
-        return self._kept[-1]
+            self._memory[-1] = chunk
+        return self._memory[-1]
 
     def model(self, expert: int, start: int, stop: int) -> torch.Tensor:
         """The expert's own elements [start, stop), (n,) float32."""
@@ -511,11 +511,11 @@ class TensorReader:
         Args:
             first: index of the tensor's first entry in the scope.
         """
-        seen = Observation(bands)
+        observation = Observation(bands)
         for start, stop in self.spans():
             magnitudes = [delta.abs() for delta in self.deltas(start, stop)]
-            seen.add(magnitudes, first + start)
-        return seen.result()
+            observation.add(magnitudes, first + start)
+        return observation.result()
 
     def score_sweep(
         self, decisions: Sequence[Decision], game: Competition, buckets: Sequence[Sequence[int]]
@@ -742,16 +742,16 @@ class TensorReader:
         return error
 
     def _values_at(self, sweep: Sweep, ranks: Sequence[int], rows: int) -> list[list[float]]:
-        found = statistics(sweep, [ranks] * rows)
-        return [[one.value for one in row] for row in found]
+        values = statistics(sweep, [ranks] * rows)
+        return [[one.value for one in row] for row in values]
 
     def _delta(self, expert: int, start: int, stop: int, base: torch.Tensor | None) -> torch.Tensor:
-        if expert in self._kept:
-            return self._kept[expert]
+        if expert in self._memory:
+            return self._memory[expert]
         base = self.base(start, stop) if base is None else base
         delta = self.read(self.stream.family.experts[expert], start, stop) - base
         if self._resident:
-            self._kept[expert] = delta
+            self._memory[expert] = delta
         return delta
 
 

@@ -96,15 +96,27 @@ def merge(
     started = time.perf_counter()
     out = located(out)
     merge_one = partial(
-        _merged, device=device, shard_bytes=shard_bytes, chunk=chunk, resume=resume, cancel=cancel,
-        engine=engine, residents=residents or Residents(),
-    )  # fmt: skip
+        _merged,
+        device=device,
+        shard_bytes=shard_bytes,
+        chunk=chunk,
+        resume=resume,
+        cancel=cancel,
+        engine=engine,
+        residents=residents or Residents(),
+    )
     if not recipe.stages:
         return merge_one(recipe, out, {}, overwrite, progress)
     results = in_stages(
-        recipe, out, merge_one, folder=None if stages is None else located(stages),
-        overwrite=overwrite, resume=resume, shard_bytes=shard_bytes, progress=progress,
-    )  # fmt: skip
+        recipe,
+        out,
+        merge_one,
+        folder=None if stages is None else located(stages),
+        overwrite=overwrite,
+        resume=resume,
+        shard_bytes=shard_bytes,
+        progress=progress,
+    )
     return _of_all(results, time.perf_counter() - started)
 
 

@@ -38,11 +38,11 @@ class ProfilingReader(RawReader):
         tables = self._scratch(sizes.TABLES, (self.experts, 2, kernels.TABLE))
         counts = self._scratch(sizes.COUNTS, (self.experts, 2 * HALF))
         tables[:] = counts[:] = 0
-        wanted = np.array(near or [[]] * self.experts, dtype=np.float32)
-        first_near, last_near = _around(wanted)
-        found = np.zeros((self.experts, len(wanted[0])), dtype=np.int64)
-        room = self.numel // _NEAR_SHARE + _NEAR_ROOM if found.size else 0
-        keys = self._scratch(sizes.NEAR, (*found.shape, room))
+        bounds = np.array(near or [[]] * self.experts, dtype=np.float32)
+        first_near, last_near = _around(bounds)
+        inside = np.zeros((self.experts, len(bounds[0])), dtype=np.int64)
+        room = self.numel // _NEAR_SHARE + _NEAR_ROOM if inside.size else 0
+        keys = self._scratch(sizes.NEAR, (*inside.shape, room))
         emptied = 0
         for start, stop in self._pieces():
             pointers = (ctypes.c_void_p * self.experts)(
@@ -51,8 +51,8 @@ class ProfilingReader(RawReader):
             self._call(
                 "amalgam_profile", start, stop, pointers, types, self.experts, stop - start,
                 tables.ctypes.data, sums.ctypes.data, top.ctypes.data, dots.ctypes.data,
-                base_l2.ctypes.data, found.shape[1], first_near.ctypes.data,
-                last_near.ctypes.data, found.ctypes.data, room, keys.ctypes.data,
+                base_l2.ctypes.data, inside.shape[1], first_near.ctypes.data,
+                last_near.ctypes.data, inside.ctypes.data, room, keys.ctypes.data,
             )  # fmt: skip
             if stop - emptied > _FULL or stop == self.numel:
                 if emptied:
@@ -68,8 +68,8 @@ class ProfilingReader(RawReader):
         total.largest = top.view(np.float32).astype(np.float64)
         total.dots = np.triu(dots, 1) + np.triu(dots, 1).T + np.diag(sums[:, 1])
         total.base_l2 = float(base_l2[0])
-        for index, k in np.ndindex(*found.shape):
-            if (size := int(found[index, k])) <= room:
+        for index, k in np.ndindex(*inside.shape):
+            if (size := int(inside[index, k])) <= room:
                 fine = keys[index, k, :size].copy()
                 buckets = slice(int(first_near[index, k]), int(last_near[index, k]) + 1)
                 total.near[index].append(_near(total, index, counts[index], buckets, fine))

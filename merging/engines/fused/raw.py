@@ -69,12 +69,12 @@ class RawReader(TensorReader):
         """(count * size,) float32: blocks of a model's tensor, `step` elements apart."""
         info, width = self._infos[model], self._widths[model]
         try:
-            raw, found = gather(info.file, info.offset, step * width, size * width, count)
+            raw, readable = gather(info.file, info.offset, step * width, size * width, count)
         except OSError:
-            found = 0
-        if found < count:  # reading the next one says what is wrong
+            readable = 0
+        if readable < count:  # reading the next one says what is wrong
             block = memoryview(bytearray(size * width))
-            self._models[model].read_into(info, found * step * width, block)
+            self._models[model].read_into(info, readable * step * width, block)
             raise BadCheckpoint(f"tensor {info.name}: {info.file} cannot be read")
         return as_float32(raw.reshape(-1), info.dtype, slice(None))
 
@@ -121,21 +121,21 @@ class RawReader(TensorReader):
     def _pointer(self, model: int, start: int, stop: int) -> int:
         """Address of element `start` of a model's raw tensor, at hand as far as `stop`."""
         width = self._widths[model]
-        found = self._loaded.get(model)
-        if found is None or not found[0] <= start <= stop <= found[1]:
+        span = self._loaded.get(model)
+        if span is None or not span[0] <= start <= stop <= span[1]:
             self._loaded.pop(model, None)  # one window at a time, but for those that stay
             low = start - start % self._step if self._step else 0
             if (model, low) not in self._stays:
                 high = min(low + self._step, self.numel)
                 size = (high - low) * width
-                found = (low, high, *self._hold(model, low * width, size))
-                if size <= self._room and isinstance(found[3], Window):
-                    self._stays[model, low] = found
+                span = (low, high, *self._hold(model, low * width, size))
+                if size <= self._room and isinstance(span[3], Window):
+                    self._stays[model, low] = span
                     self._room -= size
             else:
-                found = self._stays[model, low]
-            self._loaded[model] = found
-        low, _, address, _held = found
+                span = self._stays[model, low]
+            self._loaded[model] = span
+        low, _, address, _held = span
         return address + (start - low) * width
 
     def _hold(self, model: int, skip: int, size: int) -> tuple[int, Window | np.ndarray]:

@@ -51,10 +51,10 @@ class FusedReader(SelectingReader, ProfilingReader):
         """As TensorReader."""
         if not self._runs(decisions):
             return super().sweep(buckets, decisions)
-        wanted = [np.array([_raw_bucket(b) for b in row], dtype=np.int32) for row in buckets]
+        raw_buckets = [np.array([_raw_bucket(b) for b in row], dtype=np.int32) for row in buckets]
         raw = [np.zeros((len(row), 1 << 16), dtype=np.int64) for row in buckets]
         for start, stop in self._pieces_of(decisions):
-            for index, (row, counts) in enumerate(zip(wanted, raw, strict=True)):
+            for index, (row, counts) in enumerate(zip(raw_buckets, raw, strict=True)):
                 if row.size and stop > start:
                     expert = self._expert(index, decisions, start, stop)
                     self._call(
@@ -73,16 +73,16 @@ class FusedReader(SelectingReader, ProfilingReader):
         if not self._runs(decisions):
             return super().score_sweep(decisions, game, buckets)
         most = max(len(row) for row in buckets)
-        wanted = np.full((self.experts, most), -2, dtype=np.int32)
+        bucket_table = np.full((self.experts, most), -2, dtype=np.int32)
         for index, row in zip(game.active, buckets, strict=True):
-            wanted[index, : len(row)] = row
+            bucket_table[index, : len(row)] = row
         counts = np.zeros((self.experts, most, 1 << 16), dtype=np.int64)
         rule = rule_of(Outcome(game))
         for start, stop in self._pieces_of(decisions):
             experts = self._experts(decisions, game, start, stop)
             self._call(
                 "amalgam_score_histogram", start, stop, experts, self.experts, ctypes.byref(rule),
-                start, stop - start, most, wanted.ctypes.data, counts.ctypes.data,
+                start, stop - start, most, bucket_table.ctypes.data, counts.ctypes.data,
             )  # fmt: skip
         return [
             {bucket: counts[index, k] for k, bucket in enumerate(row)}

@@ -44,8 +44,8 @@ class SelectingReader(RawReader):
         self._collected = []
         if self.numel > RUN:
             return None
-        wanted, sizes = self._brackets(ranks, self._magnitudes())
-        return self._located(ranks) if self._collect(wanted, sizes) else None
+        bracket_rows, sizes = self._brackets(ranks, self._magnitudes())
+        return self._located(ranks) if self._collect(bracket_rows, sizes) else None
 
     def _magnitudes(self) -> np.ndarray | None:
         """(E, s) uint32, ascending: bits of sampled magnitudes; None of a tensor so small that all
@@ -54,7 +54,9 @@ class SelectingReader(RawReader):
             return None
         return np.sort(np.abs(self._sampled()).view(np.uint32), axis=1)
 
-    def _collect(self, wanted: Sequence[Sequence[brackets.Bracket]], sizes: Sequence[int]) -> bool:
+    def _collect(
+        self, bracket_rows: Sequence[Sequence[brackets.Bracket]], sizes: Sequence[int]
+    ) -> bool:
         """One pass that collects what lies in some brackets, with the room each row's need; False
         where that would be too much.
 
@@ -62,13 +64,13 @@ class SelectingReader(RawReader):
             NonFinite: a change holds NaN or infinity.
         """
         self._collected = []
-        if 8 * sum(len(row) * n for row, n in zip(wanted, sizes, strict=True)) > (
+        if 8 * sum(len(row) * n for row, n in zip(bracket_rows, sizes, strict=True)) > (
             self.stream.keys_bytes
         ):
             return False
         rows = [
             Collected(row, size, self.numel, functools.partial(self._slot, index))
-            for index, (row, size) in enumerate(zip(wanted, sizes, strict=True))
+            for index, (row, size) in enumerate(zip(bracket_rows, sizes, strict=True))
         ]
         for start, stop in self._pieces():
             for index, row in enumerate(rows, 1):
@@ -107,13 +109,13 @@ class SelectingReader(RawReader):
         if samples is None:
             everything = [[(0, brackets.MOST)] if row else [] for row in ranks]
             return everything, [self.numel for _ in ranks]
-        wanted = [
+        bracket_rows = [
             brackets.apart(sample, brackets.brackets(sample, self.numel, row))
             for sample, row in zip(samples, ranks, strict=True)
         ]
-        return wanted, [
+        return bracket_rows, [
             max((brackets.expected(sample, self.numel, one) for one in row), default=0)
-            for sample, row in zip(samples, wanted, strict=True)
+            for sample, row in zip(samples, bracket_rows, strict=True)
         ]
 
     def _sampled(self) -> np.ndarray:
@@ -126,20 +128,20 @@ class SelectingReader(RawReader):
 
     def stops(self, parted: Sequence[Parted]) -> list[int]:
         """As TensorReader. The pass that found the cuts has seen nearly all that is needed."""
-        known = [self._last(one) if self._collected else None for one in parted]
-        left = iter(
-            stops(self.look, [p for p, last in zip(parted, known, strict=True) if last is None])
+        lasts = [self._last(one) if self._collected else None for one in parted]
+        others = iter(
+            stops(self.look, [p for p, last in zip(parted, lasts, strict=True) if last is None])
         )
-        return [next(left) if last is None else place(last) + 1 for last in known]
+        return [next(others) if last is None else place(last) + 1 for last in lasts]
 
     def _last(self, parted: Parted) -> int | None:
         """The index of the last equal entry that stays; None where it is not known."""
         bits = int(np.float32(parted.value).view(np.uint32))
-        seen = self._collected[parted.row].candidates(bits, parted.nth)
-        if seen is None:
+        candidates = self._collected[parted.row].candidates(bits, parted.nth)
+        if candidates is None:
             return None
-        magnitudes = np.abs(self._deltas_at(parted.row, seen.indices))
-        return int(seen.indices[magnitudes == np.float32(parted.value)][seen.nth - 1])
+        magnitudes = np.abs(self._deltas_at(parted.row, candidates.indices))
+        return int(candidates.indices[magnitudes == np.float32(parted.value)][candidates.nth - 1])
 
     def _deltas_at(self, expert: int, indices: np.ndarray) -> np.ndarray:
         """An expert's changes at some ascending indices, (n,) float32."""
@@ -160,7 +162,7 @@ class SelectingReader(RawReader):
             for slot, row in enumerate(rows, sizes.PLACES)
             if row
         ]
-        found: dict[Band, Looked] = {}
+        by_band: dict[Band, Looked] = {}
         while looks:
             for start, stop in self._pieces(first):
                 for one in looks:
@@ -170,23 +172,23 @@ class SelectingReader(RawReader):
                         self._types[model], stop - start, ctypes.byref(one.begin(first + start)),
                     )  # fmt: skip
                     one.end(first + start)
-            found |= dict(pieces_of(looks))
+            by_band |= dict(pieces_of(looks))
             looks = [more for one in looks if (more := one.again())]
-        return [found[band] for band in bands]
+        return [by_band[band] for band in bands]
 
     def count_above(self, bounds: Sequence[Sequence[float]]) -> list[list[int]]:
         """As TensorReader."""
         rows = [np.array(row, dtype=np.float32) for row in bounds]
         counts = [np.zeros(row.size, dtype=np.int64) for row in rows]
         for start, stop in self._pieces():
-            for index, (row, found) in enumerate(zip(rows, counts, strict=True)):
+            for index, (row, row_counts) in enumerate(zip(rows, counts, strict=True)):
                 if row.size:
                     self._call(
                         "amalgam_count", start, stop, self._pointer(index + 1, start, stop),
                         self._types[index + 1], stop - start, row.size, row.ctypes.data,
-                        found.ctypes.data,
+                        row_counts.ctypes.data,
                     )  # fmt: skip
-        return [[int(count) for count in found] for found in counts]
+        return [[int(count) for count in row_counts] for row_counts in counts]
 
 
 def _select(keys: np.ndarray, place: int) -> tuple[np.uint32, int, int]:

@@ -48,8 +48,8 @@ class FusedSpreadReader(FusedReader):
 
     def differing(self, share: float = 0.0) -> int:
         """As SpreadReader. The pass collects what lies about the cut of a share, too."""
-        if share and (found := self._collect_share(share)) is not None:
-            return found
+        if share and (total := self._collect_share(share)) is not None:
+            return total
         count = 0
         for start, stop in self._pieces():
             spread = self._pointer(1, start, stop)
@@ -65,13 +65,13 @@ class FusedSpreadReader(FusedReader):
         if self.numel > RUN:
             return None
         self._room = self._staying()
-        wanted, size = [(0, 0), (1, brackets.MOST)], self.numel
+        bracket_row, size = [(0, 0), (1, brackets.MOST)], self.numel
         if (samples := self._magnitudes()) is not None:
-            wanted = brackets.of_share(samples[0], self.numel, share)
-            size = max(brackets.expected(samples[0], self.numel, one) for one in wanted)
+            bracket_row = brackets.of_share(samples[0], self.numel, share)
+            size = max(brackets.expected(samples[0], self.numel, one) for one in bracket_row)
         self._energy = np.zeros(1)
         try:
-            if not self._collect([wanted], [size]):
+            if not self._collect([bracket_row], [size]):
                 return None
         except NonFinite as error:
             raise self.culprit(error) from None

@@ -74,11 +74,11 @@ class FusedStream(Stream):
             expert.data, expert.type, expert.scale = row.ctypes.data, TYPES["F32"], 1.0
         take_part(experts, game)
         base = np.zeros(sample.shape[1], dtype=np.float32)
-        wanted = np.full(len(sample), -1, dtype=np.int32)
+        upper = np.full(len(sample), -1, dtype=np.int32)
         counts = np.zeros((len(sample), 1 << 16), dtype=np.int64)
         kernels.library().amalgam_score_histogram(  # type: ignore[union-attr]
             base.ctypes.data, TYPES["F32"], experts, len(sample),
-            ctypes.byref(rule_of(Outcome(game))), 0, base.size, 1, wanted.ctypes.data,
+            ctypes.byref(rule_of(Outcome(game))), 0, base.size, 1, upper.ctypes.data,
             counts.ctypes.data,
         )  # fmt: skip
         return [counts[index] for index in game.active]
@@ -90,10 +90,10 @@ class FusedStream(Stream):
             OSError: it cannot be mapped.
         """
         with self.lock:
-            known = self._mappings.get(file)
-            if known is None or known.shown > sizes.MAPPED_BYTES:
-                known = self._mappings[file] = Mapping(file)
-            return known
+            memory = self._mappings.get(file)
+            if memory is None or memory.shown > sizes.MAPPED_BYTES:
+                memory = self._mappings[file] = Mapping(file)
+            return memory
 
     def buffer(self, slot: int, size_bytes: int) -> np.ndarray:
         """This worker's byte buffer of a slot, at least `size_bytes` long, kept between tensors."""

@@ -71,7 +71,7 @@ def remerge(build: Callable[[], Recipe], family: Family, kept: KeptFamily) -> No
             for _, _, values in reader.merged(decisions, outcome):
                 values.bfloat16()
     for merged, count in made:
-        merged.told(count)
+        merged.reports(count)
 
 
 def recipe_of(
@@ -157,10 +157,10 @@ def measure(models: Sequence[Path], methods: Sequence[str], device: str, runs: i
         ties = again if method == YARDSTICK else ties
         read = READS.get(method, 1) * resident_bytes(family)
         moved = read + 2 * sum(entry.numel for entry in family.merged)
-        told = "-" if ties is None else f"{again / ties:.2f}"
+        ratio = "-" if ties is None else f"{again / ties:.2f}"
         print(
             f"| {method} | {first:.2f} | {1000 * again:.2f} | {1000 * moved / bandwidth:.2f} "
-            f"| {moved / again / bandwidth:.0%} | {told} |", flush=True,
+            f"| {moved / again / bandwidth:.0%} | {ratio} |", flush=True,
         )  # fmt: skip
     family = open_recipe(recipe_of(YARDSTICK, base, experts, fresh))
     kept = None
@@ -218,8 +218,8 @@ def main() -> int:
         for method in args.methods if args.write else ():
             base, *experts = families[size]
             build = partial(recipe_of, method, base, experts, itertools.count(1))
-            told = whole_merges(build, out, [args.device, "cpu"])
-            print(f"{method}, written: {', '.join(told)}", flush=True)
+            lines = whole_merges(build, out, [args.device, "cpu"])
+            print(f"{method}, written: {', '.join(lines)}", flush=True)
     return 0
 
 

@@ -134,10 +134,10 @@ def scores(taus, factors, first: tl.constexpr, variant: tl.constexpr):
             total += added[i]
         for i in tl.static_range(count):
             agreed += (_tanh(taus[i] * total, False),)
-    found = ()
+    result = ()
     for i in tl.static_range(count):
-        found += (_exp(signed[i] * (count * 1.0) * signed[i]) * agreed[i],)
-    return found
+        result += (_exp(signed[i] * (count * 1.0) * signed[i]) * agreed[i],)
+    return result
 
 
 @triton.jit
@@ -172,7 +172,7 @@ def rough_scores(taus, factors, first: tl.constexpr, variant: tl.constexpr):
     for i in tl.static_range(1, count):
         total += added[i]
         most += tl.abs(added[i])
-    found = ()
+    result = ()
     doubts = ()
     for i in tl.static_range(count):
         if variant == _PAIRWISE:
@@ -184,9 +184,9 @@ def rough_scores(taus, factors, first: tl.constexpr, variant: tl.constexpr):
             own = taus[i]
             agreed = _tanh(own * total, True)
         weight = tl.exp2(signed[i] * (count * 1.44269504088896341) * signed[i])
-        found += (weight * agreed,)
+        result += (weight * agreed,)
         doubts += (tl.where(nothing[i], 0.0, weight * tl.abs(own) * most * _DOUBT + _TINY),)
-    return found, doubts
+    return result, doubts
 
 
 @triton.jit

@@ -54,15 +54,15 @@ def launch(
     parts = order.NEAR // own.MENDED
     width = programs + (rings * parts + 1 if rings else 0)
     sums = torch.empty(tensors, width, 2, dtype=torch.float64, device=device)
-    found = torch.empty(max(tensors * rings, 1) * own.RECORD, dtype=torch.int32, device=device)
+    records = torch.empty(max(tensors * rings, 1) * own.RECORD, dtype=torch.int32, device=device)
     if rings:
         locate, settle, mend = others
-        locate((tensors, 1, 1), *there[:2], found, sums, width, kind, order.NEAR)
-    merge((programs, tensors, 1), *there, found, sums, width, kind, own.BLOCK, own.BLOCKS)
+        locate((tensors, 1, 1), *there[:2], records, sums, width, kind, order.NEAR)
+    merge((programs, tensors, 1), *there, records, sums, width, kind, own.BLOCK, own.BLOCKS)
     if rings:
         grid = rings, tensors, order.NEAR // own.SETTLED
-        settle(grid, there[1], found, shape.draws_at[-1], rings, own.SETTLED)
-        mend((rings, tensors, parts), *there, found, sums, width, programs, kind, own.MENDED)
+        settle(grid, there[1], records, shape.draws_at[-1], rings, own.SETTLED)
+        mend((rings, tensors, parts), *there, records, sums, width, programs, kind, own.MENDED)
     return sums.sum(1)
 
 
@@ -97,17 +97,17 @@ def _made(kind: Any) -> tuple[Future[Launcher], ...]:
     from merging.gpu import triton_kernels as own
 
     whole, real, sums = torch.int32, torch.float32, torch.float64
-    rows, found = (torch.int64, whole, real), whole
-    wanted: list[tuple[Any, ...]] = [
-        (own.merge, *rows, found, sums, 0, kind, own.BLOCK, own.BLOCKS),
-        (own.locate, *rows[:2], found, sums, 0, kind, order.NEAR),
-        (own.settle, whole, found, kind.draws_at[-1], kind.ring_at[-1], own.SETTLED),
-        (own.mend, *rows, found, sums, 0, 0, kind, own.MENDED),
+    rows, records = (torch.int64, whole, real), whole
+    launches: list[tuple[Any, ...]] = [
+        (own.merge, *rows, records, sums, 0, kind, own.BLOCK, own.BLOCKS),
+        (own.locate, *rows[:2], records, sums, 0, kind, order.NEAR),
+        (own.settle, whole, records, kind.draws_at[-1], kind.ring_at[-1], own.SETTLED),
+        (own.mend, *rows, records, sums, 0, 0, kind, own.MENDED),
     ][: 4 if kind.ring_at[-1] else 1]
     few = own.MANY[0] <= kind.ring_at[-1] <= own.MANY[1]
     options = {own.merge: {"maxnreg": own.REGISTERS}} if few else {}
     submit = _compilers().submit
-    return tuple(submit(_compiled, options.get(one[0], {}), *one) for one in wanted)
+    return tuple(submit(_compiled, options.get(one[0], {}), *one) for one in launches)
 
 
 def _compiled(options: Mapping[str, Any], kernel: Any, *arguments: Any) -> Launcher:
@@ -115,7 +115,7 @@ def _compiled(options: Mapping[str, Any], kernel: Any, *arguments: Any) -> Launc
     nothing, and runs the kernel as it stands."""
     options = {"num_warps": WARPS, "enable_fp_fusion": False, **options}
     made = kernel.warmup(*arguments, grid=(1, 1, 1), **options)
-    return lambda grid, *given: (made or kernel)[grid](*given)
+    return lambda grid, *own: (made or kernel)[grid](*own)
 
 
 def _on_device(arrays: Sequence[np.ndarray], device: str) -> list[torch.Tensor]:

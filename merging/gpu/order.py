@@ -48,11 +48,11 @@ def marks(base: torch.Tensor, expert: torch.Tensor) -> torch.Tensor:
     keys |= (MOST - bits).to(torch.int64) << 32  # largest magnitudes first, then lowest places
     keys = torch.sort(keys).values[::NEAR]
     rows = [MOST - (keys >> 32), (keys & (tied.RUN - 1)) + FIRST]
-    found = torch.stack([row.to(torch.int32) for row in rows], 1).flatten()
-    return torch.cat([found, found.new_tensor([-1, FIRST])])
+    flat = torch.stack([row.to(torch.int32) for row in rows], 1).flatten()
+    return torch.cat([flat, flat.new_tensor([-1, FIRST])])
 
 
-def given(cut: Cut, offset: int) -> Bound:
+def bound_of(cut: Cut, offset: int) -> Bound:
     """A cut that is known as a bound, for a tensor that begins at `offset` of its scope and lies in
     one run of indices (`selection.tied`)."""
     bits = int(np.float32(cut.value).view(np.int32))

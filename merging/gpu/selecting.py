@@ -50,7 +50,7 @@ _ERRORS = 4.5  # standard errors on both sides of where a sample has a rank: one
 _WIDER = 8  # times, where one missed
 _PART = 1 << 12  # elements of one tensor that may all be listed where few are expected
 
-Found = list[list[float]]
+Values = list[list[float]]
 """Per row the values at some ascending ranks."""
 
 
@@ -111,10 +111,10 @@ class Population:
     def __init__(self, tensors: Sequence[KeptTensor]) -> None:
         self._tensors = [one for one in tensors if one.models[0].numel()]
         self.count = sum(one.models[0].numel() for one in self._tensors)
-        self._magnitudes: dict[tuple[int, ...], Found] = {}
+        self._magnitudes: dict[tuple[int, ...], Values] = {}
         self._lock = threading.Lock()
 
-    def magnitudes_at(self, ranks: Sequence[int]) -> Found:
+    def magnitudes_at(self, ranks: Sequence[int]) -> Values:
         """Magnitudes of the changes at ascending ranks, per expert; worked out once.
 
         Raises:
@@ -126,7 +126,7 @@ class Population:
                 self._magnitudes[key] = self._magnitudes_at(key)
             return self._magnitudes[key]
 
-    def scores_at(self, ranks: Sequence[int], game: Competition) -> Found:
+    def scores_at(self, ranks: Sequence[int], game: Competition) -> Values:
         """Scores of the experts that compete at ascending ranks.
 
         Raises:
@@ -139,22 +139,22 @@ class Population:
             raise NonFinite("a value is NaN or infinite")
         numbers = torch.tensor(table.numbers_of(game.bounds), dtype=torch.float32)
         factors = numbers.to(ordered.device, non_blocking=True)
-        errors, found = _ERRORS, None
-        while found is None:
+        errors, values = _ERRORS, None
+        while values is None:
             bounds, room = bracketed(ordered, self.count, ranks, errors, (-math.inf, math.inf))
-            found = self._sifted(game, factors, bounds, room, ranks)
+            values = self._sifted(game, factors, bounds, room, ranks)
             errors *= _WIDER
-        return found
+        return values
 
-    def _magnitudes_at(self, ranks: Sequence[int]) -> Found:
+    def _magnitudes_at(self, ranks: Sequence[int]) -> Values:
         inner = [rank for rank in ranks if rank < self.count - 1]  # every pass tells the largest
         ordered = torch.sort(self._sample.abs().view(torch.int32), 1).values
-        errors, found = _ERRORS, None
-        while found is None:
+        errors, values = _ERRORS, None
+        while values is None:
             bounds, room = bracketed(ordered, self.count, inner, errors, (FIRST + 1, MOST))
-            found = self._counted(bounds, room, inner)
+            values = self._counted(bounds, room, inner)
             errors *= _WIDER
-        return [[row[rank] for rank in ranks] for row in found]
+        return [[row[rank] for rank in ranks] for row in values]
 
     def _counted(
         self, bounds: torch.Tensor, room: int, inner: Sequence[int]
@@ -204,15 +204,15 @@ class Population:
         sums = torch.zeros(counts, dtype=torch.int64, device=device)
         largest = torch.full((size,), FIRST, dtype=torch.int64, device=device)
         for one in self._alike:
-            told = torch.empty(len(one.parts), counts + size, dtype=torch.int32, device=device)
+            tallies = torch.empty(len(one.parts), counts + size, dtype=torch.int32, device=device)
             with making:
                 own.count[(len(one.parts),)](
-                    one.addresses, one.numels, one.parts, bounds, listed, lists, room, told,
+                    one.addresses, one.numels, one.parts, bounds, listed, lists, room, tallies,
                     len(listed), kind=own.Sought(one.kinds, brackets), block=own.BLOCK,
                     blocks=own.BLOCKS, num_warps=own.WARPS, enable_fp_fusion=False,
                 )  # fmt: skip
-            sums += told[:, :counts].sum(0)
-            largest = torch.maximum(largest, told[:, counts:].amax(0))
+            sums += tallies[:, :counts].sum(0)
+            largest = torch.maximum(largest, tallies[:, counts:].amax(0))
         flat = torch.cat([sums, largest, bounds.flatten().long(), listed.flatten().long()])
         parts = np.split(flat.cpu().numpy(), np.cumsum([counts, size, bounds.numel()]))
         above, upper, lower = np.moveaxis(parts[0].reshape(size, brackets, own.COUNTS), 2, 0)
@@ -227,11 +227,11 @@ class Population:
         bounds: torch.Tensor,
         room: int,
         ranks: Sequence[int],
-    ) -> Found | None:
+    ) -> Values | None:
         """Per expert the scores at some ranks; None where a bracket missed one."""
         sifted = [self._sift(one, game, factors, bounds, room) for one in self._alike]
         counts = np.sum([one.counts for one in sifted], axis=0)
-        found = []
+        pairs = []
         for row, k in np.ndindex(bounds.shape[:2]):
             above, zeros = (int(count) for count in counts[row, k])
             listed = torch.cat(
@@ -240,8 +240,8 @@ class Population:
             place = self.count - 1 - ranks[k] - above  # from the largest listed one, 0, on
             if not 0 <= place < len(listed) + zeros:
                 return None
-            found.append(_nth_largest(listed.view(torch.float32), zeros, place))
-        values, largest = torch.stack(found).unbind(1)
+            pairs.append(_nth_largest(listed.view(torch.float32), zeros, place))
+        values, largest = torch.stack(pairs).unbind(1)
         if not bool(torch.isfinite(largest).all()):
             raise NonFinite("a value is NaN or infinite")
         return values.reshape(bounds.shape[:2]).tolist()
@@ -259,7 +259,7 @@ class Population:
 
         device, (size, brackets, _) = bounds.device, bounds.shape
         kind = own.Sifted(alike.kinds, game.active, table.VARIANTS[game.variant], brackets)
-        told = torch.empty(
+        tallies = torch.empty(
             len(alike.parts), size, brackets, own.COUNTS, dtype=torch.int32, device=device
         )
         held = None
@@ -269,10 +269,10 @@ class Population:
             with making:
                 own.sift[(len(alike.parts),)](
                     alike.addresses, alike.numels, alike.parts, factors, bounds, listed, lists,
-                    room, told, len(listed), kind=kind, block=own.BLOCK, blocks=own.BLOCKS,
+                    room, tallies, len(listed), kind=kind, block=own.BLOCK, blocks=own.BLOCKS,
                     num_warps=own.WARPS, enable_fp_fusion=True,
                 )  # fmt: skip
-            counts = told.sum(0)
+            counts = tallies.sum(0)
             flat = torch.cat([counts.flatten(), listed.flatten().long()]).cpu().numpy()
             held = flat[counts.numel() :].reshape(listed.shape)
         if longest := int(held.max()):

@@ -40,7 +40,7 @@ _LEAST = tl.constexpr(FIRST)
 
 @triton.jit
 def _look(
-    sources, ends, listed, entries, room, told, start, numel, lane,
+    sources, ends, listed, entries, room, tallies, start, numel, lane,
     kind: tl.constexpr, blocks: tl.constexpr, whole: tl.constexpr,
 ):  # fmt: skip
     """Counts and lists some blocks of elements.
@@ -48,7 +48,7 @@ def _look(
     Args:
         ends: per row and bracket its lower and its upper end.
         listed, entries: where this program lists keys, `room` of each row and bracket.
-        told: where the counts are written, and after them per row the largest key.
+        tallies: where the counts are written, and after them per row the largest key.
         whole: all elements lie in the tensor.
     """
     rows: tl.constexpr = len(kind.types) - 1
@@ -86,15 +86,15 @@ def _look(
                 tl.store(place, key, mask=inside & (slot < room))
         counts = more + largest
     for i in tl.static_range(rows * brackets * _COUNTS):
-        tl.store(told + i, tl.sum(counts[i], 0))
+        tl.store(tallies + i, tl.sum(counts[i], 0))
     for i in tl.static_range(rows):
         last = counts[rows * brackets * _COUNTS + i]
-        tl.store(told + rows * brackets * _COUNTS + i, tl.max(last, 0))
+        tl.store(tallies + rows * brackets * _COUNTS + i, tl.max(last, 0))
 
 
 @triton.jit(do_not_specialize=["room", "buckets"])
 def count(
-    addresses, numels, parts, bounds, listed, entries, room, told, buckets,
+    addresses, numels, parts, bounds, listed, entries, room, tallies, buckets,
     kind: tl.constexpr, block: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """Counts and lists one part of a tensor.
@@ -104,7 +104,7 @@ def count(
         parts: (P, 2) int32: a tensor, and the first of its elements.
         bounds: (R, K, 2) int32: lower and upper end of every bracket; all keys lie above FIRST.
         listed: (B, R, K) int32, zeros; entries: (B, R, K, room) int32: keys strictly between.
-        told: (P, R K COUNTS + R) int32.
+        tallies: (P, R K COUNTS + R) int32.
     """
     part = tl.program_id(0)
     rows: tl.constexpr = len(kind.types) - 1
@@ -118,15 +118,15 @@ def count(
     bucket = part % buckets
     listed += bucket * (rows * brackets)
     entries += bucket.to(tl.int64) * (rows * brackets) * room
-    told += part * width
+    tallies += part * width
     lane = tl.arange(0, block)
     if start + block * blocks <= numel:  # elements come several at a time
         _look(
-            sources, ends, listed, entries, room, told, start, numel, lane,
+            sources, ends, listed, entries, room, tallies, start, numel, lane,
             kind, blocks, True,
         )  # fmt: skip
     else:
         _look(
-            sources, ends, listed, entries, room, told, start, numel, lane,
+            sources, ends, listed, entries, room, tallies, start, numel, lane,
             kind, blocks, False,
         )  # fmt: skip

@@ -49,15 +49,15 @@ _COUNTS = tl.constexpr(COUNTS)
 def _deltas(values, kind: tl.constexpr):
     """The changes of those that compete."""
     base = values[0].to(tl.float32)
-    found = ()
+    result = ()
     for i in tl.static_range(len(kind.rows)):
-        found += (values[kind.rows[i] + 1].to(tl.float32) - base,)
-    return found
+        result += (values[kind.rows[i] + 1].to(tl.float32) - base,)
+    return result
 
 
 @triton.jit
 def _sift(
-    sources, factors, ends, listed, entries, room, told, first, start, numel, lane,
+    sources, factors, ends, listed, entries, room, tallies, first, start, numel, lane,
     kind: tl.constexpr, blocks: tl.constexpr, whole: tl.constexpr,
 ):  # fmt: skip
     """Sifts some blocks of elements.
@@ -66,7 +66,7 @@ def _sift(
         ends: per row and bracket its lower and its upper end.
         listed, entries: where this program lists elements, `room` of each row and bracket.
         first: what the first of the elements is listed as.
-        told: where the counts are written.
+        tallies: where the counts are written.
         whole: all elements lie in the tensor.
     """
     rows: tl.constexpr = len(kind.rows)
@@ -101,12 +101,12 @@ def _sift(
                 tl.store(place, first + offset, mask=mine & (slot < room))
         counts = more
     for i in tl.static_range(rows * brackets * _COUNTS):
-        tl.store(told + i, tl.sum(counts[i], 0))
+        tl.store(tallies + i, tl.sum(counts[i], 0))
 
 
 @triton.jit(do_not_specialize=["room", "buckets"])
 def sift(
-    addresses, numels, parts, factors, bounds, listed, entries, room, told, buckets,
+    addresses, numels, parts, factors, bounds, listed, entries, room, tallies, buckets,
     kind: tl.constexpr, block: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """Sifts one part of a tensor, block * blocks elements.
@@ -118,7 +118,7 @@ def sift(
         bounds: (R, K, 2) float32: lower and upper end of every bracket.
         listed: (B, R, K) int32, zeros; part p lists in row p % B.
         entries: (B, R, K, room) int32: element i of part p as p // B * block * blocks + i.
-        told: (P, R, K, COUNTS) int32.
+        tallies: (P, R, K, COUNTS) int32.
     """
     part = tl.program_id(0)
     rows: tl.constexpr = len(kind.rows)
@@ -133,16 +133,16 @@ def sift(
     first = part // buckets * (block * blocks)
     listed += bucket * (rows * brackets)
     entries += bucket.to(tl.int64) * (rows * brackets) * room
-    told += part * (rows * brackets * _COUNTS)
+    tallies += part * (rows * brackets * _COUNTS)
     lane = tl.arange(0, block)
     if start + block * blocks <= numel:  # elements come several at a time
         _sift(
-            sources, amounts, ends, listed, entries, room, told, first, start, numel, lane,
+            sources, amounts, ends, listed, entries, room, tallies, first, start, numel, lane,
             kind, blocks, True,
         )  # fmt: skip
     else:
         _sift(
-            sources, amounts, ends, listed, entries, room, told, first, start, numel, lane,
+            sources, amounts, ends, listed, entries, room, tallies, first, start, numel, lane,
             kind, blocks, False,
         )  # fmt: skip
 
@@ -180,7 +180,7 @@ def weigh(
         score = scores(
             _deltas(values, kind), _factors(factors, _BOUND * len(kind.rows)), 0, kind.variant
         )
-        found = score[0]
+        value = score[0]
         for i in tl.static_range(1, len(kind.rows)):
-            found = tl.where(which // brackets == i, score[i], found)
-        tl.store(entries + slot, (found + 0.0).to(tl.int32, bitcast=True), mask=mask)
+            value = tl.where(which // brackets == i, score[i], value)
+        tl.store(entries + slot, (value + 0.0).to(tl.int32, bitcast=True), mask=mask)

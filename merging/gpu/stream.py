@@ -65,8 +65,8 @@ def can_compile(device: str) -> bool:
         launching.launch(shape, addresses, numbers, factors, device)
         return torch.equal(result, more)
     except Exception as error:  # whatever a compiler, or the lack of one, may raise
-        told = one_line(error) or type(error).__name__
-        log.warning("GPU kernels are not available: %s", told)
+        reason = one_line(error) or type(error).__name__
+        log.warning("GPU kernels are not available: %s", reason)
         return False
 
 
@@ -105,7 +105,7 @@ class Merged:
     starts: list[int]
     sums: list[tuple[list[int], torch.Tensor]]
 
-    def told(self, count: int) -> np.ndarray:
+    def reports(self, count: int) -> np.ndarray:
         """(count, 2) float64: per job what `launching.launch` returns, once it is worked out."""
         result = np.zeros((count, 2))
         for jobs, sums in self.sums:
@@ -143,7 +143,7 @@ class KernelReader(TensorReader):
         self, ranks: Sequence[int], decisions: Sequence[Decision]
     ) -> list[list[float]]:
         """As TensorReader."""
-        if not self._is_kept(decisions):
+        if not self._is_whole(decisions):
             return super().magnitudes_at(ranks, decisions)
         return self.held.population.magnitudes_at(ranks)
 
@@ -151,11 +151,11 @@ class KernelReader(TensorReader):
         self, ranks: Sequence[int], decisions: Sequence[Decision], game: Competition
     ) -> list[list[float]]:
         """As TensorReader."""
-        if not self._is_kept(decisions):
+        if not self._is_whole(decisions):
             return super().scores_at(ranks, decisions, game)
         return self.held.population.scores_at(ranks, game)
 
-    def _is_kept(self, decisions: Sequence[Decision]) -> bool:
+    def _is_whole(self, decisions: Sequence[Decision]) -> bool:
         """True where nothing is pruned of a tensor that the device holds."""
         return self.is_held and all(one == _EVERYTHING for one in decisions)
 
@@ -171,9 +171,9 @@ class KernelStream(Stream):
 
     def holds(self, entry: Entry) -> bool:
         """True for a tensor that the device's memory holds whole, of not too many models."""
-        kept = isinstance(self.source, KeptFamily) or entry.numel <= self.resident
+        in_memory = isinstance(self.source, KeptFamily) or entry.numel <= self.resident
         few = len(self.family.experts) <= MOST_EXPERTS
-        return few and kept and 0 < entry.numel <= LONGEST
+        return few and in_memory and 0 < entry.numel <= LONGEST
 
     def magnitudes_at(self, ranks: Sequence[int], pruning: Pruning) -> list[list[float]]:
         """As Stream; the family's own order statistics are kept with it."""
@@ -217,9 +217,9 @@ class KernelStream(Stream):
             jobs, others = self.decided(batch, decide, dtypes)
             merged = self.launched(jobs)
             host = _to_host(merged.values)
-            told = merged.told(len(jobs)).tolist()
+            reports = merged.reports(len(jobs)).tolist()
             taken = {}
-            for job, start, (doubt, changed) in zip(jobs, merged.starts, told, strict=True):
+            for job, start, (doubt, changed) in zip(jobs, merged.starts, reports, strict=True):
                 output = job.setting.shape.output
                 width = WIDTHS[output]
                 values = slice(start, start + job.reader.numel * width)
@@ -237,12 +237,12 @@ class KernelStream(Stream):
             return [taken[entry.name] for entry in batch]
 
         batches = list(self.batches(entries, dtypes))
-        found = {
+        results_of = {
             entry.name: one
             for batch, results in zip(batches, self.each(run, batches), strict=True)
             for entry, one in zip(batch, results, strict=True)
         }
-        return [found[entry.name] for entry in entries]
+        return [results_of[entry.name] for entry in entries]
 
     def batches(
         self, entries: Iterable[Entry], dtypes: Mapping[str, str], most: int = BATCH_BYTES
@@ -283,8 +283,8 @@ class KernelStream(Stream):
             rows = [job.held.addresses(shape.located) for job in group]
             results = [values.data_ptr() + starts[index] for index in members]
             addresses = np.column_stack([results, rows])
-            told = launching.launch(shape, addresses, numbers, factors, self.device)
-            sums.append((members, told))
+            report = launching.launch(shape, addresses, numbers, factors, self.device)
+            sums.append((members, report))
         return Merged(values, starts[:-1], sums)
 
     def decided(
@@ -335,8 +335,8 @@ class KernelStream(Stream):
             self.advance("measure", entry, entry.numel)
 
     def _waited(self, rows: Sequence[torch.Tensor]) -> np.ndarray:
-        found: np.ndarray = torch.stack(list(rows)).cpu().numpy()
-        return found
+        result: np.ndarray = torch.stack(list(rows)).cpu().numpy()
+        return result
 
     def held(self, entry: Entry) -> KeptTensor:
         """What the models hold of a tensor, on the device."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from merging.gpu.order import FIRST, given
+from merging.gpu.order import FIRST, bound_of
 from merging.instructions import (
     Bounds,
     Clip,
@@ -48,7 +48,7 @@ BOUND = 7  # of an expert that competes: clip bounds and what lies between, thre
 LOW, HIGH, SPAN, THRESHOLD, TOP, REACH, LEAST = range(BOUND)  # what lies between; see `numbers_of`
 VARIANTS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}  # two differ in a number only
 
-Known = Sum | Election | Competition
+Combined = Sum | Election | Competition
 
 _AMOUNTS: dict[type, Callable[[Any], Any]] = {
     Keep: attrgetter("scale"),
@@ -134,7 +134,7 @@ def setting(
 ) -> Setting | None:
     """A tensor's setting, one object for all that are decided alike; None where the kernels do not
     know what to do, and torch does it."""
-    if outcome.blend is not None or not isinstance(outcome.combination, Known):
+    if outcome.blend is not None or not isinstance(outcome.combination, Combined):
         return None
     kinds = tuple(map(type, decisions))
     if not _AMOUNTS.keys() >= set(kinds):
@@ -158,7 +158,7 @@ def _setting(
     output: str,
 ) -> Setting:
     combination = outcome.combination
-    assert isinstance(combination, Known)  # see `setting`
+    assert isinstance(combination, Combined)  # see `setting`
     located = tuple(kind is Ranks for kind in kinds)
     rows = [one if isinstance(one, tuple) else (one,) for one in amounts]
     pairs = zip(kinds, rows, strict=True)
@@ -214,7 +214,7 @@ def whole_numbers(
         elif rings > 0:
             table[:, INDEX] = [_signed(one.offset) for one in own]
             table[:, start:stop] = [
-                [number for cut in one.cuts for number in _bracket(*given(cut, one.offset))]
+                [number for cut in one.cuts for number in _bracket(*bound_of(cut, one.offset))]
                 for one in own
             ]
     return table

@@ -146,29 +146,29 @@ def _read(sources, index, mask, masked: tl.constexpr):
 @triton.jit
 def _bounds(first, step: tl.constexpr, kind: tl.constexpr):
     """The keys of bounds, one for each ring, that stand `step` numbers apart."""
-    found = ()
+    result = ()
     for ring in tl.static_range(tl.constexpr(kind.ring_at[len(kind.rings)])):
-        found += (_key_at(first + step * ring, kind.doubles),)
-    return found
+        result += (_key_at(first + step * ring, kind.doubles),)
+    return result
 
 
 @triton.jit
 def _factors(factors, count: tl.constexpr):
     """A tensor's factors, see `merging.gpu.table`."""
-    found = ()
+    result = ()
     for column in tl.static_range(tl.constexpr(count)):
-        found += (tl.load(factors + column),)
-    return found
+        result += (tl.load(factors + column),)
+    return result
 
 
 @triton.jit
 def _sources(addresses, kind: tl.constexpr):
     """Pointers to the models' values, base first."""
-    found = ()
+    result = ()
     for model in tl.static_range(len(kind.types)):
         address = tl.load(addresses + _MODELS + model)
-        found += (tl.multiple_of(address.to(tl.pointer_type(kind.types[model])), 16),)
-    return found
+        result += (tl.multiple_of(address.to(tl.pointer_type(kind.types[model])), 16),)
+    return result
 
 
 @triton.jit
@@ -235,15 +235,15 @@ def _element(
             key = _key(_bits(delta), place, kind.doubles)
             factor = tl.zeros_like(delta)
             for back in tl.static_range(tl.constexpr(kind.rings[e])):
-                kept = key > firsts[kind.ring_at[e] + kind.rings[e] - 1 - back]
+                above = key > firsts[kind.ring_at[e] + kind.rings[e] - 1 - back]
                 if kind.located[e] and not settled:
                     near = key > lasts[kind.ring_at[e] + kind.rings[e] - 1 - back]
-                    open = tl.where(near & (kept == 0), 1 + kind.rings[e] - back, open)
+                    open = tl.where(near & (above == 0), 1 + kind.rings[e] - back, open)
                 if kind.amplified[e]:
                     own = factors[kind.factor_at[e] + kind.rings[e] - 1 - back]
-                    factor = tl.where(kept, own, factor)
+                    factor = tl.where(above, own, factor)
                 else:
-                    factor = tl.where(kept, delta, 0.0)
+                    factor = tl.where(above, delta, 0.0)
             delta = delta * factor if kind.amplified[e] else factor
         if _EVEN & kind.combination == 0:
             delta = delta * factors[_WEIGHTS + e]
@@ -303,7 +303,7 @@ def _inside(key, bracket, doubles: tl.constexpr):
 
 
 @triton.jit
-def _list(addresses, numbers, found, index, mask, kind: tl.constexpr):
+def _list(addresses, numbers, records, index, mask, kind: tl.constexpr):
     """Lists, per ring, the elements that lie inside its bracket. Rare: it reads anew, so that
     nothing is held in registers for it."""
     values = _read(_sources(addresses, kind), index, mask, True)
@@ -316,7 +316,7 @@ def _list(addresses, numbers, found, index, mask, kind: tl.constexpr):
             for k in tl.static_range(tl.constexpr(kind.rings[e])):
                 ring = kind.ring_at[e] + k
                 mine = _inside(key, numbers + _RINGS + _RING * ring, kind.doubles) & mask
-                record = found + _RECORD * ring
+                record = records + _RECORD * ring
                 slot = tl.atomic_add(record + tl.zeros_like(index), 1, mask=mine, sem="relaxed")
                 entry = record + _LISTED + 2 * slot
                 tl.store(entry, bits, mask=mine & (slot < _NEAR))
@@ -375,7 +375,7 @@ def _tell(sums, merged, changed, kind: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["width"])
-def locate(addresses, numbers, found, sums, width, kind: tl.constexpr, near: tl.constexpr):
+def locate(addresses, numbers, records, sums, width, kind: tl.constexpr, near: tl.constexpr):
     """Fills in the brackets of tensor program_id(0) that its marks tell, and starts the records.
 
     Args:
@@ -391,7 +391,7 @@ def locate(addresses, numbers, found, sums, width, kind: tl.constexpr, near: tl.
     doubt = 0.0 * tensor
     for e in tl.static_range(n):
         for k in tl.static_range(tl.constexpr(kind.rings[e])):
-            tl.store(found + (tensor * rings + kind.ring_at[e] + k) * _RECORD, 0)
+            tl.store(records + (tensor * rings + kind.ring_at[e] + k) * _RECORD, 0)
         if kind.located[e]:
             marks = tl.load(addresses + _MODELS + 1 + n + e).to(tl.pointer_type(tl.int32))
             doubt = tl.where(tl.load(marks) >= _INFINITE, 2.0, doubt)
@@ -413,14 +413,14 @@ def locate(addresses, numbers, found, sums, width, kind: tl.constexpr, near: tl.
 
 @triton.jit(do_not_specialize=["width"])
 def merge(
-    addresses, numbers, factors, found, sums, width,
+    addresses, numbers, factors, records, sums, width,
     kind: tl.constexpr, block: tl.constexpr, blocks: tl.constexpr,
 ):  # fmt: skip
     """Merges some blocks of tensor program_id(1), from blocks * program_id(0) on.
 
     Args:
         addresses, numbers, factors: the table, int64, int32 and float32.
-        found: (T, R, RECORD) int32, records.
+        records: (T, R, RECORD) int32, records.
         sums: (T, width, 2) float64: the first are as of `_tell`.
     """
     program, tensor = tl.program_id(0), tl.program_id(1)
@@ -428,8 +428,8 @@ def merge(
     rings: tl.constexpr = kind.ring_at[n]
     addresses = _addresses(addresses, tensor, kind)
     numbers += tensor * kind.draws_at[n]
-    found += tensor * rings * _RECORD
-    told = sums + (tensor * width + program) * 2
+    records += tensor * rings * _RECORD
+    cell = sums + (tensor * width + program) * 2
     numel = tl.load(numbers + _NUMEL)
     start = program * block * blocks
     stop = start + block * blocks
@@ -459,20 +459,20 @@ def merge(
                 largest = tl.maximum(largest, tl.where(mask, tl.abs(merged), 0.0))
                 changed += tl.where(mask, (merged - base) * (merged - base), 0.0)
                 open = tl.maximum(open, tl.where(mask, inside, 0))
-        _tell(told, largest, changed, kind)
+        _tell(cell, largest, changed, kind)
         if rings > 0:  # noqa: SIM102 - known when compiled, the other is not
             if tl.max(open, 0) > 0:
                 for turn in range(blocks):
                     index = start + turn * block + lane
-                    _list(addresses, numbers, found, index, index < numel, kind)
+                    _list(addresses, numbers, records, index, index < numel, kind)
     else:
-        tl.store(told, 0.0)
-        tl.store(told + 1, 0.0)
+        tl.store(cell, 0.0)
+        tl.store(cell + 1, 0.0)
 
 
 @triton.jit
 def settle(
-    numbers, found, columns: tl.constexpr, rings: tl.constexpr, block: tl.constexpr
+    numbers, records, columns: tl.constexpr, rings: tl.constexpr, block: tl.constexpr
 ):  # fmt: skip
     """Finds the cut of ring program_id(0) of tensor program_id(1) among the listed elements: the
     one that has `rank` of them before it. Every program looks at a block of them.
@@ -484,9 +484,9 @@ def settle(
     ring, tensor = tl.program_id(0), tl.program_id(1)
     numbers += tensor * columns
     row = numbers + _RINGS + ring * _RING
-    found += (tensor * rings + ring) * _RECORD
-    final, entries = found + _CUT, found + _LISTED
-    count = tl.load(found)
+    records += (tensor * rings + ring) * _RECORD
+    final, entries = records + _CUT, records + _LISTED
+    count = tl.load(records)
     rank = tl.load(row + _RANK)
     first = tl.program_id(2) * block
     if rank >= count:  # nothing is listed, or all of it is kept
@@ -515,7 +515,7 @@ def settle(
 
 @triton.jit(do_not_specialize=["width", "first"])
 def mend(
-    addresses, numbers, factors, found, sums, width, first,
+    addresses, numbers, factors, records, sums, width, first,
     kind: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     """Merges the elements listed for ring program_id(0) of tensor program_id(1) again, with the
@@ -529,9 +529,9 @@ def mend(
     rings: tl.constexpr = kind.ring_at[n]
     addresses = _addresses(addresses, tensor, kind)
     numbers += tensor * kind.draws_at[n]
-    found += tensor * rings * _RECORD
-    record = found + ring * _RECORD
-    told = sums + (tensor * width + first + ring * (_NEAR // block) + part) * 2
+    records += tensor * rings * _RECORD
+    record = records + ring * _RECORD
+    cell = sums + (tensor * width + first + ring * (_NEAR // block) + part) * 2
     count = tl.load(record)
     if part * block < count:
         slot = part * block + tl.arange(0, block)
@@ -542,7 +542,7 @@ def mend(
         values = _read(sources, index, mask, True)
         place = _places(numbers, index)
         firsts = _bounds(numbers + _RINGS, _RING, kind)
-        cuts = _bounds(found + _CUT, _RECORD, kind)
+        cuts = _bounds(records + _CUT, _RECORD, kind)
         base, old, _ = _element(values, numbers, amounts, firsts, firsts, index, place, kind, True)
         base, merged, _ = _element(values, numbers, amounts, cuts, cuts, index, place, kind, True)
         out = tl.load(addresses + _OUT).to(tl.pointer_type(kind.output))
@@ -558,7 +558,7 @@ def mend(
                     counted = counted & ((here == 0) | (other >= ring))
         change = (merged - base) * (merged - base) - (old - base) * (old - base)
         largest = tl.where(mask, tl.abs(merged), 0.0)
-        _tell(told, largest, tl.where(counted, change, 0.0), kind)
+        _tell(cell, largest, tl.where(counted, change, 0.0), kind)
     else:
-        tl.store(told, 0.0)
-        tl.store(told + 1, 0.0)
+        tl.store(cell, 0.0)
+        tl.store(cell + 1, 0.0)

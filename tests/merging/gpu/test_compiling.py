@@ -14,7 +14,7 @@ from triton.compiler import ASTSource, compile
 from merging.gpu import launching, table, triton_kernels as own
 from merging.gpu.table import Shape
 
-TYPES = {"addresses": "*i64", "numbers": "*i32", "factors": "*fp32", "found": "*i32"}
+TYPES = {"addresses": "*i64", "numbers": "*i32", "factors": "*fp32", "records": "*i32"}
 SIZES = {"near": 256, "blocks": own.BLOCKS, "columns": 17, "rings": 3}
 ties = table.ELECTED + table.NORMALIZED + table.ZERO_IS_POSITIVE
 many = ("BF16", "F32", "F16", "BF16"), (4, 1, -1), (True, False, True), (True, True, False)

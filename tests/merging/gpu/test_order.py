@@ -86,12 +86,12 @@ def test_marks_by_hand() -> None:
 
 def test_a_cut_that_is_known_is_a_bound() -> None:
     half, nine = int(np.float32(0.5).view(np.int32)), 9 - (1 << 31)
-    assert order.given(Cut(0.5, 9 << 32), 2) == (half, nine)
-    assert order.given(Cut(0.5, (9 << 32) + 1), RUN + 2).place == nine  # of the second run
-    assert order.given(Cut(0.5, END), 0) == (half - 1, order.FIRST)
+    assert order.bound_of(Cut(0.5, 9 << 32), 2) == (half, nine)
+    assert order.bound_of(Cut(0.5, (9 << 32) + 1), RUN + 2).place == nine  # of the second run
+    assert order.bound_of(Cut(0.5, END), 0) == (half - 1, order.FIRST)
     values = np.array([0.0, 1.0], dtype=np.float32)
-    assert before(values, *order.given(KEEP_ALL, 0)).all()
-    assert not before(values, *order.given(KEEP_NONE, 0)).any()
+    assert before(values, *order.bound_of(KEEP_ALL, 0)).all()
+    assert not before(values, *order.bound_of(KEEP_NONE, 0)).any()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

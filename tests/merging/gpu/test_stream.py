@@ -96,14 +96,14 @@ def test_outliers_of_a_kept_family_are_counted_once(family: Path) -> None:
     asked = {"layer_outlier": 2.0, "linear_outlier": 3.0}
     expected = measure_outliers(Stream(opened), **asked)
     kept = KeptFamily(opened, DEVICE)
-    told = []
+    reports = []
     for _ in range(2):
         stream = gpu.KernelStream(opened, device=DEVICE, source=kept, passes=2)
         found = measure_outliers(stream, **asked)
         assert np.array_equal(found.layer_counts, expected.layer_counts)
         assert np.array_equal(found.linear_counts, expected.linear_counts)
-        told.append((found, stream.total, stream._done))
-    (first, *ends), (again, *others) = told
+        reports.append((found, stream.total, stream._done))
+    (first, *ends), (again, *others) = reports
     assert again is first and ends == others  # what is remembered counts as done
     more = measure_outliers(stream, layer_outlier=2.0, linear_outlier=4.0)
     assert (more.linear_counts < first.linear_counts).any()
@@ -146,8 +146,8 @@ def _merge_on_device(recipe: recipes.Recipe, family: Family, kept: KeptFamily, e
     for batch in there.batches(entries, types, most=300_000):
         jobs, _ = there.decided(batch, decided, types)
         merged = there.launched(jobs)
-        told = merged.told(len(jobs))
-        for job, start, (doubt, changed) in zip(jobs, merged.starts, told, strict=True):
+        reports = merged.reports(len(jobs))
+        for job, start, (doubt, changed) in zip(jobs, merged.starts, reports, strict=True):
             entry = job.reader.entry
             reader = here.open(entry)
             ((_, base, expected),) = reader.merged(*decided(reader))

@@ -32,13 +32,13 @@ test-setup: $(VENV)/.tests
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium; }
 
-# Browsers want a processor for themselves: their tests run after the others.
+# A browser and the app keep two processors busy: their tests run after the others, one by one.
 test: test-setup
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/e2e
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 endif
 
 check: $(VENV)/.tests

@@ -63,9 +63,21 @@ RECIPES |= {  # every other merge method, as a screen begins with it
 }
 
 
-def mixed_family(folder: Path) -> Path:
+_ALIKE = (
+    "model.embed_tokens.weight",
+    "model.layers.0.mlp.down_proj.weight",
+    "model.layers.1.mlp.up_proj.weight",
+    "model.layers.1.mlp.gate_proj.weight",
+)
+
+
+def mixed_family(folder: Path, least: bool = False) -> Path:
     """Writes base and expert0, 1, 2: mixed types, ties at every cut (values on a coarse grid),
-    sizes around the block's."""
+    sizes around the block's.
+
+    Args:
+        least: one tensor of each kind, for what is slow.
+    """
     generator = torch.Generator().manual_seed(7)
     shapes = {
         "model.embed_tokens.weight": (300, 97),
@@ -77,6 +89,8 @@ def mixed_family(folder: Path) -> Path:
         "model.layers.0.input_layernorm.weight": (129,),
         "model.norm.weight": (1,),
     }
+    if least:
+        shapes = {name: shape for name, shape in shapes.items() if name not in _ALIKE}
     types = (torch.bfloat16, torch.float32, torch.float16, torch.bfloat16)
     base = {n: torch.randn(s, generator=generator) * 0.1 for n, s in shapes.items()}
     for index, dtype in enumerate(types):

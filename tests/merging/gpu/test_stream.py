@@ -49,6 +49,11 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return mixed_family(tmp_path_factory.mktemp("kernels"))
 
 
+@pytest.fixture(scope="module")
+def few_tensors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mixed_family(tmp_path_factory.mktemp("few"), least=not CUDA)
+
+
 def recipe_of(name: str, family: Path) -> recipes.Recipe:
     method, parameters = RECIPES[name]
     models = [(f"expert{i}", {}) for i in range(3)]
@@ -61,9 +66,9 @@ def recipe_of(name: str, family: Path) -> recipes.Recipe:
 @pytest.mark.parametrize("kind", ENGINES, ids=lambda kind: kind.engine)
 @pytest.mark.parametrize("name", RECIPES if CUDA else FEW)
 def test_the_bytes_are_those_of_the_cpu(
-    name: str, kind: type[Stream], family: Path, tmp_path: Path
+    name: str, kind: type[Stream], few_tensors: Path, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(name, family)
+    recipe = recipe_of(name, few_tensors)
     here = merge(recipe, tmp_path / "cpu", device="cpu", engine=Stream)
     result = merge(recipe, tmp_path / "there", device=DEVICE, engine=kind)
     assert (result.device, result.engine) == (DEVICE, kind.engine)
@@ -81,13 +86,13 @@ def test_large_tensors_come_in_pieces(family: Path, tmp_path: Path, monkeypatch)
     assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
 
 
-def test_a_kept_family_is_sorted_once_and_merged_again(family: Path, monkeypatch) -> None:
-    opened = open_recipe(recipe_of("ties", family))
+def test_a_kept_family_is_sorted_once_and_merged_again(few_tensors: Path, monkeypatch) -> None:
+    opened = open_recipe(recipe_of("ties", few_tensors))
     kept = KeptFamily(opened, DEVICE)
     small = [entry for entry in opened.merged if entry.numel < 40_000]
     monkeypatch.setattr(order, "marks", _counted(order.marks))
     for name in ("ties", "ties_weights"):
-        _merge_on_device(recipe_of(name, family), opened, kept, small)
+        _merge_on_device(recipe_of(name, few_tensors), opened, kept, small)
     assert order.marks.calls == 3 * len(small)
 
 

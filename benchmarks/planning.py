@@ -16,7 +16,7 @@ from merging import recipe as recipes
 from merging.checkpoints import open_checkpoint, open_family, resolve
 from merging.demo import DOMAINS
 from merging.sketches.plan import plan
-from merging.sketches.scan import scan
+from merging.sketches.scan import BY_TENSOR, scan
 from merging.sketches.sketch import FamilySketch, SketchedTensor
 
 METHODS = {
@@ -56,20 +56,7 @@ def deeper(sketch: FamilySketch, layers: int) -> FamilySketch:
                     layers,
                 )
             )
-    by_tensor = {
-        name: getattr(sketch, name)[:, columns]
-        for name in (
-            "counts",
-            "l1",
-            "l2",
-            "fine",
-            "ties",
-            "zeros",
-            "max_abs",
-            "layer_outliers",
-            "linear_outliers",
-        )
-    }
+    by_tensor = {name: getattr(sketch, name)[:, columns] for name in BY_TENSOR}
     return replace(
         sketch,
         tensors=tuple(tensors),

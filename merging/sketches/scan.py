@@ -44,7 +44,7 @@ SAMPLES = 1 << 15
 INFINITE = 0x7F80  # upper bits of infinity; NaN lies above
 _VERSION = 5
 _NOTHING = np.zeros((0, 0), dtype=np.int64)  # histograms once they are binned
-_ARRAYS = (
+BY_TENSOR = (
     "counts",
     "l1",
     "l2",
@@ -54,11 +54,9 @@ _ARRAYS = (
     "max_abs",
     "layer_outliers",
     "linear_outliers",
-    "dots",
-    "base_l2",
-    "sample",
-    "sample_tensor",
 )
+"""Arrays of a sketch that have a row per expert and a column per tensor."""
+_ARRAYS = (*BY_TENSOR, "dots", "base_l2", "sample", "sample_tensor")
 
 
 def scan(
@@ -190,8 +188,7 @@ def load(file: Path, family: Family, key: str) -> FamilySketch:
 def select_experts(sketch: FamilySketch, experts: Sequence[str]) -> FamilySketch:
     """The sketch of some of its experts, in the order given. No weights are read."""
     rows = [sketch.experts.index(name) for name in experts]
-    by_expert = _ARRAYS[: _ARRAYS.index("dots")]
-    chosen = {name: getattr(sketch, name)[rows] for name in by_expert}
+    chosen = {name: getattr(sketch, name)[rows] for name in BY_TENSOR}
     return replace(
         sketch,
         experts=tuple(experts),

@@ -12,31 +12,24 @@ from merging import recipe as recipes
 from merging.run.merge import merge
 from tests.families import document
 
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+}
 SIZES = {
     "llama": (
         "LlamaConfig",
         "AutoModelForCausalLM",
-        {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": 64,
-        },
+        SMALL,
     ),
     "qwen2": (
         "Qwen2Config",
         "AutoModelForCausalLM",
-        {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": 64,
-            "tie_word_embeddings": True,
-        },
+        {**SMALL, "tie_word_embeddings": True},
     ),
     "gpt2": (
         "GPT2Config",
@@ -52,15 +45,7 @@ SIZES = {
     "mixtral": (
         "MixtralConfig",
         "AutoModelForCausalLM",
-        {
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": 64,
-            "num_local_experts": 4,
-        },
+        {**SMALL, "num_local_experts": 4},
     ),
     "t5": (
         "T5Config",

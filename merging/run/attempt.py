@@ -7,7 +7,7 @@ goes wrong before that, it is removed, or left for a merge that goes on there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ class Order:
     resume: bool = False
     progress: ProgressCallback | None = None
     cancel: threading.Event | None = None
-    engine: type[Stream] | None = None
+    engine: Callable[..., Stream] | None = None
     residents: Residents = field(default_factory=Residents)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -65,7 +65,7 @@ def merge(
     resume: bool = False,
     progress: ProgressCallback | None = None,
     cancel: threading.Event | None = None,
-    engine: type[Stream] | None = None,
+    engine: Callable[..., Stream] | None = None,
     residents: Residents | None = None,
     stages: Path | None = None,
 ) -> Result:
@@ -140,7 +140,7 @@ def _merged(
     chunk: int | None,
     resume: bool,
     cancel: threading.Event | None,
-    engine: type[Stream] | None,
+    engine: Callable[..., Stream] | None,
     residents: Residents,
 ) -> Result:
     """As `merge`, one recipe over models that are there."""

@@ -10,7 +10,7 @@ from merging.checkpoints import Checkpoint, Family, TensorSpec, views
 from merging.checkpoints.output import check_output
 from merging.declarations.methods import TORCH_BYTES
 from merging.engines import fused
-from merging.engines.eager import CHUNK, RESIDENT
+from merging.engines.eager.work import CHUNK, RESIDENT
 from merging.engines.fused import sizes
 from merging.errors import MergeError, NotEnoughSpace, OutputExists
 from merging.kinship import Problem

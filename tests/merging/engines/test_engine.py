@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from merging.checkpoints import Family, open_family
-from merging.engines import eager as engine
 from merging.engines import fused
 from merging.engines.eager import Progress, Stream, pick_device
 from merging.engines.fused import sizes
@@ -34,9 +33,8 @@ def reader_of(stream: Stream, name: str = UP):
 
 @pytest.mark.parametrize("resident", [1 << 22, 0])
 @pytest.mark.parametrize("chunk", [1 << 20, 100, 1])
-def test_chunks_put_together_are_the_tensor(resident, chunk, family, monkeypatch) -> None:
-    monkeypatch.setattr(engine, "RESIDENT", resident)
-    reader = reader_of(Stream(family, chunk=chunk))
+def test_chunks_put_together_are_the_tensor(resident, chunk, family) -> None:
+    reader = reader_of(Stream(family, chunk=chunk, resident=resident))
     spans = list(reader.spans())
     assert spans[0][0] == 0
     assert spans[-1][1] == reader.numel
@@ -96,10 +94,9 @@ def test_a_cancel_stops_before_the_next_tensor(kind, family) -> None:
     assert len(seen) < len(family.merged)
 
 
-def test_a_cancel_stops_within_a_tensor(family, monkeypatch) -> None:
-    monkeypatch.setattr(engine, "RESIDENT", 0)
+def test_a_cancel_stops_within_a_tensor(family) -> None:
     cancel = threading.Event()
-    spans = reader_of(Stream(family, chunk=10, cancel=cancel)).spans()
+    spans = reader_of(Stream(family, chunk=10, resident=0, cancel=cancel)).spans()
     next(spans)
     cancel.set()
     with pytest.raises(Cancelled):

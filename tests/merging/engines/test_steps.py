@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 
 from merging.checkpoints import Entry, Family, open_family
-from merging.engines import eager
 from merging.engines.eager import Stream, TensorReader
 from merging.engines.fused import FusedStream, sizes
 from merging.errors import NonFinite
@@ -49,7 +48,6 @@ def stored(family: Family, model: int, name: str) -> torch.Tensor:
 @pytest.mark.parametrize("needs", ["chunk", "rows", "tensor"])
 @pytest.mark.parametrize("name", ["bias", "layers.0.weight", "one"])
 def test_each_step_sees_what_it_needs(engine, needs, name, family, monkeypatch) -> None:
-    monkeypatch.setattr(eager, "RESIDENT", 1)
     shapes, starts = [], []
 
     def halve(delta: torch.Tensor, start: int) -> torch.Tensor:
@@ -57,7 +55,7 @@ def test_each_step_sees_what_it_needs(engine, needs, name, family, monkeypatch) 
         starts.append(start)
         return delta / 2
 
-    reader = engine(family, chunk=12).open(entry_of(family, name))
+    reader = engine(family, chunk=12, resident=1).open(entry_of(family, name))
     decisions = [Eager(halve, needs), Keep()]
     raw = values_of(reader, decisions, Outcome(Sum((1.0, 1.0))))
     base, a, b = (stored(family, model, name) for model in range(3))

@@ -8,7 +8,6 @@ import torch
 
 from merging.checkpoints import open_family
 from merging.declarations.shifts import offsets as expert_offsets
-from merging.engines import eager as engine
 from merging.engines import fused
 from merging.engines.eager import Stream
 from merging.evidence.outliers import measure_outliers
@@ -16,13 +15,14 @@ from tests.families import load_model, small_family, write_family
 
 
 @pytest.mark.parametrize("kind", ["eager", "fused", "in pieces"])
-def test_counts_are_those_of_the_deltas(kind: str, tmp_path, monkeypatch) -> None:
+def test_counts_are_those_of_the_deltas(kind: str, tmp_path) -> None:
     parent = small_family(tmp_path, layers=2, hidden=32, kv=16, inner=48, dtype=torch.bfloat16)
     family = open_family(parent / "base", {n: parent / n for n in ("expert0", "expert1")})
-    if kind == "in pieces":
-        monkeypatch.setattr(engine, "RESIDENT", 0)
     chosen = fused.FusedStream if kind == "fused" else Stream
-    rates = measure_outliers(chosen(family, chunk=333), layer_outlier=2.0, linear_outlier=4.0)
+    resident = 0 if kind == "in pieces" else None
+    rates = measure_outliers(
+        chosen(family, chunk=333, resident=resident), layer_outlier=2.0, linear_outlier=4.0
+    )
     base = load_model(parent / "base")
     for row, name in enumerate(("expert0", "expert1")):
         tuned = load_model(parent / name)

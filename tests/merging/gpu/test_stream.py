@@ -3,6 +3,7 @@ interpreted on the CPU."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from merging import recipe as recipes
 from merging.checkpoints import Family
-from merging.engines import eager, sources
+from merging.engines import sources
 from merging.engines.eager import Stream
 from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
@@ -80,8 +81,8 @@ def test_large_tensors_come_in_pieces(family: Path, tmp_path: Path, monkeypatch)
     recipe = recipe_of("ties", family)
     merge(recipe, tmp_path / "cpu", device="cpu")
     monkeypatch.setattr(sources, "fits", lambda *_: False)
-    monkeypatch.setattr(eager, "RESIDENT", 80_000)
-    result = merge(recipe, tmp_path / "there", device=DEVICE, chunk=20_000, engine=gpu.KernelStream)
+    in_pieces = partial(gpu.KernelStream, resident=80_000)
+    result = merge(recipe, tmp_path / "there", device=DEVICE, chunk=20_000, engine=in_pieces)
     assert result.device == DEVICE
     assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
 

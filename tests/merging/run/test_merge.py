@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from merging import recipe as recipes
 from merging.checkpoints import ModelWriter, open_checkpoint
 from merging.declarations.methods import TORCH_BYTES
-from merging.engines import eager, fused
+from merging.engines import fused
 from merging.engines.eager import Progress, Stream
 from merging.errors import (
     BadCheckpoint,
@@ -80,17 +81,17 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("method", "parameters"), VARIANTS, ids=str)
-def test_the_chunks_do_not_change_a_byte(method, parameters, parent, tmp_path, monkeypatch) -> None:
+def test_the_chunks_do_not_change_a_byte(method, parameters, parent, tmp_path) -> None:
     values = [{"weight": 0.6 + 0.3 * i} for i in range(experts_of(method))]
     recipe = document(method, values, parameters)
     run(recipe, parent, tmp_path / "whole", engine=Stream)
     whole = files_of(tmp_path / "whole")
-    monkeypatch.setattr(eager, "RESIDENT", 0)
-    run(recipe, parent, tmp_path / "parts", chunk=4096 + 13, engine=Stream)
+    in_pieces = partial(Stream, resident=0)
+    run(recipe, parent, tmp_path / "parts", chunk=4096 + 13, engine=in_pieces)
     assert files_of(tmp_path / "parts") == whole
 
 
-def test_small_chunks_across_ties_do_not_change_a_byte(tmp_path, monkeypatch) -> None:
+def test_small_chunks_across_ties_do_not_change_a_byte(tmp_path) -> None:
     base = {"model.layers.0.mlp.up_proj.weight": torch.zeros(40, 10), "b": torch.zeros(33)}
     generator = torch.Generator().manual_seed(0)
     experts = [
@@ -104,12 +105,11 @@ def test_small_chunks_across_ties_do_not_change_a_byte(tmp_path, monkeypatch) ->
             name = f"{method}-{scope}"
             recipe = document(method, 2, parameters)
             whole = merged(recipe, parent, tmp_path / name, engine=Stream)
-            with monkeypatch.context() as patch:
-                patch.setattr(eager, "RESIDENT", 0)
-                for chunk in (61, 200):
-                    out = tmp_path / f"{name}-{chunk}"
-                    parts = merged(recipe, parent, out, chunk=chunk, engine=Stream)
-                    assert all(torch.equal(parts[n], whole[n]) for n in whole), (name, chunk)
+            for chunk in (61, 200):
+                out = tmp_path / f"{name}-{chunk}"
+                in_pieces = partial(Stream, resident=0)
+                parts = merged(recipe, parent, out, chunk=chunk, engine=in_pieces)
+                assert all(torch.equal(parts[n], whole[n]) for n in whole), (name, chunk)
 
 
 def test_the_same_recipe_twice_writes_the_same_bytes(parent, tmp_path) -> None:

@@ -7,13 +7,39 @@
 /* Functions that are no faster inlined: what they hold together would not fit the registers. */
 #define APART __attribute__((noinline))
 
-/* Magnitudes in their order, in steps: those whose lower 16 bits are 0 have a step to themselves, an
- * even one; the others up to the next of these share an odd one. Changes between bfloat16 models
- * mostly lie in even steps, where a count says the rank. */
-enum { STEPS = 1 << 16 };
+/* Magnitudes in their order, in bins: 0; those below low; and from there on in twos, an even one for the
+ * magnitude whose lower bits are 0, an odd one for those up to the next. Changes between bfloat16
+ * models mostly lie in even ones, where a count says the rank. What is small beside the row's mean is
+ * rare: it shares a bin, and few of its ranks must be counted. Where it is not, low is lowered. */
+enum { OCTAVES = 24, BINS = 2 * (OCTAVES << 7) + 2, PER_BIN = 16, MANY = 8, SUMS = 32 };
 
-static inline uint32_t step_of(uint32_t key) {
-    return key >> 16 << 1 | ((key & 0xFFFFu) != 0);
+typedef struct {
+    uint32_t low, high; /* the lower bits of low are 0, those of high are 1 */
+    int shift;          /* of the upper bits */
+} Bins;
+
+static inline uint32_t bin_of(uint32_t key, Bins bins) {
+    uint32_t to = key < bins.high ? key : bins.high, rest = (1u << bins.shift) - 1;
+    uint32_t bin = 2 + ((to - bins.low) >> bins.shift << 1) + ((to & rest) != 0);
+    return key < bins.low ? key != 0 : bin;
+}
+
+static Bins bins_from(uint32_t from, int shift) {
+    uint32_t low = from >> shift << shift, most = 0x7FFFFFFFu;
+    uint64_t high = low + ((uint64_t)(OCTAVES << 7) << shift) - 1;
+    return (Bins){low, high < most ? (uint32_t)high : most, shift};
+}
+
+/* Bins for a row with a mean magnitude: long rows have more, as it takes as long to go through them. */
+static Bins bins_for(int64_t columns, double mean) {
+    int shift = 23;
+    for (int64_t size = columns / PER_BIN; size > 1 && shift > 16; size /= 2) shift--;
+    return bins_from(bits_of((float)mean / 16.0f), shift);
+}
+
+static Bins lowered(Bins bins) {
+    uint32_t by = OCTAVES << 23;
+    return bins_from(bins.low > by ? bins.low - by : 0, bins.shift < 20 ? bins.shift + 2 : 23);
 }
 
 /* The limit of a draw is low + floor(span * twice / divisor), where twice is twice the entry's rank: a
@@ -26,21 +52,16 @@ typedef struct {
 } Law;
 
 typedef struct {
-    uint64_t least, width; /* span * twice of a step's entries lies in [least, least + width] */
-} Limits;
-
-typedef struct {
-    float *d;               /* the row's delta */
-    uint16_t *step;         /* of its magnitudes */
-    uint8_t *keep;          /* 1 where an entry is kept */
-    uint32_t *open, *draw;  /* entries whose limit matters, and their draws */
-    int64_t opened;
-    uint32_t least, most;   /* magnitudes but 0, less 1; and all */
-    uint32_t *even, *odd;   /* entries by step, in two tables */
-    uint32_t *steps, *size; /* steps that have entries, and how many */
-    Limits *limits;         /* by step */
-    uint32_t *ranked;       /* by step: the last magnitude ranked */
-    uint64_t *limit;        /* and its span * twice */
+    float *d;              /* the row's delta */
+    uint16_t *bin;         /* of its magnitudes */
+    uint8_t *keep;         /* 1 where an entry is kept */
+    uint32_t *open, *draw; /* entries whose limit matters, and their draws */
+    int64_t opened, number;
+    Bins bins;
+    uint32_t *even, *odd;  /* entries by bin, in two tables */
+    uint32_t *below;       /* by bin: entries in those before it */
+    uint64_t *ranked;      /* by bin: the last magnitude ranked, and the number of its row */
+    uint64_t *limit;       /* and its span * twice */
 } Row;
 
 /* The draws of m entries, the first of which has an index. */
@@ -66,113 +87,101 @@ APART static void draw_entries(Row *row, int64_t at, int m, uint64_t index, cons
                 &row->opened);
 }
 
-/* Counts m entries by step, and looks how far magnitudes reach. */
-APART static void count_steps(Row *row, int64_t at, int m) {
-    const float *restrict d = row->d + at;
-    uint16_t *restrict step = row->step + at;
-    uint32_t least = row->least, most = row->most;
-    for (int i = 0; i < m; i++) {
-        uint32_t key = bits_of(d[i]) & 0x7FFFFFFFu, before = key - 1;
-        step[i] = (uint16_t)step_of(key);
-        most = key > most ? key : most;
-        least = before < least ? before : least;
+/* Counts a row's entries by bin. Returns the last bin that has any, at least 1. */
+APART static uint32_t count_bins(Row *row, int64_t columns) {
+    const float *restrict d = row->d;
+    uint16_t *restrict bin = row->bin;
+    uint32_t last = 1;
+    Bins bins = row->bins;
+    for (int64_t i = 0; i < columns; i++) {
+        uint32_t own = bin_of(bits_of(d[i]) & 0x7FFFFFFFu, bins);
+        bin[i] = (uint16_t)own;
+        last = own > last ? own : last;
     }
-    row->least = least;
-    row->most = most;
     uint32_t *restrict even = row->even, *restrict odd = row->odd;
-    int pair = 0; /* in two tables: equal neighbours do not wait for each other */
-    for (; pair + 2 <= m; pair += 2) {
-        even[step[pair]]++;
-        odd[step[pair + 1]]++;
+    int64_t pair = 0; /* in two tables: equal neighbours do not wait for each other */
+    for (; pair + 2 <= columns; pair += 2) {
+        even[bin[pair]]++;
+        odd[bin[pair + 1]]++;
     }
-    if (pair < m) even[step[pair]]++;
+    if (pair < columns) even[bin[pair]]++;
+    return last;
 }
 
-/* Limits of all entries of a row by step; counts are 0 before and after. */
-APART static void bound_limits(Row *row, const Law *law) {
-    uint32_t *restrict even = row->even, *restrict odd = row->odd;
-    uint32_t from = step_of(row->least + 1) & ~15u, to = row->most ? step_of(row->most) : 0;
-    int64_t found = 0;
-    from = from && row->most ? from : 1; /* the step of 0 apart: from there it is far */
-    row->steps[0] = 0;
-    row->size[0] = even[0] + odd[0];
-    even[0] = odd[0] = 0;
-    found += row->size[0] > 0;
-    ALIGNED uint32_t both[BLOCK];
-    for (uint32_t group = from; group <= to; group += BLOCK) {
-        int m = to - group < BLOCK ? (int)(to - group) + 1 : BLOCK;
-        for (int i = 0; i < m; i++) {
-            both[i] = even[group + i] + odd[group + i];
-            even[group + i] = odd[group + i] = 0;
-        }
-        collect(both, m, 1, UINT32_MAX, STEPS, row->size, group, row->steps, &found);
+/* Entries below every bin of a row; counts are 0 before and after. */
+APART static void count_below(Row *row, uint32_t last) {
+    uint32_t *restrict even = row->even, *restrict odd = row->odd, *restrict below = row->below;
+    uint32_t sum = 0;
+    for (uint32_t bin = 0; bin <= last; bin++) {
+        below[bin] = sum;
+        sum += even[bin] + odd[bin];
+        even[bin] = odd[bin] = 0;
     }
-    const uint32_t *restrict steps = row->steps, *restrict size = row->size;
-    uint64_t below = 0, span = law->span;
-    for (int64_t k = 0; k < found; k++) {
-        uint32_t step = steps[k];
-        uint64_t others = span * (size[k] - 1), own = 0 - (uint64_t)(step & 1); /* all bits or none */
-        row->limits[step].least = 2 * span * below + (others & ~own);
-        row->limits[step].width = 2 * others & own;
-        row->ranked[step] = 0; /* of no entry that shares its step */
-        below += size[k];
-    }
+    below[last + 1] = sum;
 }
 
 /* span * twice of one entry. */
-APART static uint64_t limit_of(Row *row, int64_t columns, uint32_t key, const Law *law) {
-    uint32_t step = step_of(key), smaller = 0, equal = 0;
-    if (row->ranked[step] == key) return row->limit[step];
+APART static uint64_t limit_of(Row *row, int64_t columns, int64_t entry, const Law *law) {
+    uint32_t bin = row->bin[entry], smaller = 0, equal = 0;
+    float size = fabsf(row->d[entry]);
+    uint64_t name = (uint64_t)row->number << 32 | bits_of(size);
+    if (row->ranked[bin] == name) return row->limit[bin];
     for (int64_t j = 0; j < columns; j++) {
-        uint32_t other = bits_of(row->d[j]) & 0x7FFFFFFFu;
-        smaller += other < key;
-        equal += other == key;
+        float other = fabsf(row->d[j]);
+        smaller += other < size;
+        equal += other == size;
     }
-    row->ranked[step] = key;
-    return row->limit[step] = law->span * (2 * (uint64_t)smaller + equal - 1);
+    row->ranked[bin] = name;
+    return row->limit[bin] = law->span * (2 * (uint64_t)smaller + equal - 1);
 }
 
 /* Decides on what is open: by the bounds of a limit; ranks are counted where that leaves doubt. */
 APART static void decide_open(Row *row, int64_t columns, const Law *law) {
     uint32_t *restrict open = row->open, *restrict draw = row->draw, low = law->low;
     uint8_t *restrict keep = row->keep;
-    const uint16_t *restrict step = row->step;
-    const Limits *restrict limits = row->limits;
-    uint64_t divisor = law->divisor;
+    const uint16_t *restrict bin = row->bin;
+    const uint32_t *restrict below = row->below;
+    uint64_t divisor = law->divisor, span = law->span;
     int64_t doubts = 0;
     for (int64_t k = 0; k < row->opened; k++) { /* without branches: draws cannot be predicted */
-        uint32_t i = open[k];
-        Limits limit = limits[step[i]];
-        uint64_t above = (uint64_t)(draw[k] - low + 1) * divisor - 1 - limit.least;
+        uint32_t i = open[k], own = bin[i];
+        uint64_t before = below[own], others = span * (below[own + 1] - before - 1);
+        uint64_t differ = 0 - (uint64_t)(own & 1); /* all bits, or none where all are equal */
+        uint64_t least = 2 * span * before + (others & ~differ), width = 2 * others & differ;
+        uint64_t above = (uint64_t)(draw[k] - low + 1) * divisor - 1 - least;
         keep[i] = (uint8_t)(above >> 63); /* not above: below 0 */
         open[doubts] = i;
         draw[doubts] = draw[k];
-        doubts += above < limit.width;
+        doubts += above < width;
     }
-    for (int64_t k = 0; k < doubts; k++) {
-        uint32_t key = bits_of(row->d[open[k]]) & 0x7FFFFFFFu;
-        uint64_t limit = limit_of(row, columns, key, law);
-        keep[open[k]] = (uint64_t)(draw[k] - low + 1) * divisor <= limit;
-    }
+    for (int64_t k = 0; k < doubts; k++)
+        keep[open[k]] = (uint64_t)(draw[k] - low + 1) * divisor <= limit_of(row, columns, open[k], law);
 }
 
-APART static double sum_of_magnitudes(const float *restrict d, int64_t n) {
-    double lanes[32] = {0};
-    int64_t i = 0;
-    for (; i + 32 <= n; i += 32)
-        for (int j = 0; j < 32; j++) lanes[j] += (double)fabsf(d[i + j]);
-    for (; i < n; i++) lanes[0] += (double)fabsf(d[i]);
-    for (int half = 16; half; half /= 2)
-        for (int j = 0; j < half; j++) lanes[j] += lanes[j + half];
-    return lanes[0];
+/* Adds |d| to some sums, each of its own entries. */
+static inline void add_magnitudes(const float *restrict d, int m, double *restrict sums) {
+    int i = 0;
+    for (; i + SUMS <= m; i += SUMS)
+        for (int j = 0; j < SUMS; j++) sums[j] += (double)fabsf(d[i + j]);
+    for (; i < m; i++) sums[0] += (double)fabsf(d[i]);
 }
 
-/* Adds to sums {sum |d|, sum |kept d|}; what is not kept becomes 0. */
-static void add_kept(float *restrict d, const uint8_t *restrict keep, int64_t n,
-                     double *restrict sums) {
-    sums[0] += sum_of_magnitudes(d, n);
-    for (int64_t i = 0; i < n; i++) d[i] = keep[i] ? d[i] : 0.0f;
-    sums[1] += sum_of_magnitudes(d, n);
+static double total(double *sums) {
+    for (int half = SUMS / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) sums[j] += sums[j + half];
+    return sums[0];
+}
+
+/* Sum of |d| where it is kept. */
+APART static double sum_kept(const float *restrict d, const uint8_t *restrict keep, int64_t n) {
+    double sums[SUMS] = {0};
+    ALIGNED float kept[BLOCK];
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int m = n - at < BLOCK ? (int)(n - at) : BLOCK;
+        for (int i = 0; i < m; i++) kept[i] = keep[at + i] ? d[at + i] : 0.0f;
+        add_magnitudes(kept, m, sums);
+    }
+    return total(sums);
 }
 
 /* Sets bits from one on where a byte is 1. */
@@ -199,34 +208,40 @@ int amalgam_ranked(const void *base, int base_type, const void *expert, int type
                    uint32_t key1, uint8_t *bits, double *sums) {
     size_t n = (size_t)columns + GROUP;
     Row row = {
-        .d = malloc(n * 4), .step = malloc(n * 2), .keep = malloc(n), .open = malloc(n * 4),
-        .draw = malloc(n * 4), .even = calloc(STEPS, 4), .odd = calloc(STEPS, 4),
-        .steps = malloc((STEPS + GROUP) * 4), .size = malloc((STEPS + GROUP) * 4),
-        .limits = malloc(STEPS * sizeof(Limits)), .ranked = malloc(STEPS * 4),
-        .limit = malloc(STEPS * 8),
+        .d = malloc(n * 4), .bin = malloc(n * 2), .keep = malloc(n), .open = malloc(n * 4),
+        .draw = malloc(n * 4), .even = calloc(BINS, 4), .odd = calloc(BINS, 4),
+        .below = malloc((BINS + 1) * 4), .ranked = calloc(BINS, 8), .limit = malloc(BINS * 8),
     };
-    void *all[] = {row.d, row.step, row.keep, row.open, row.draw, row.even,
-                   row.odd, row.steps, row.size, row.limits, row.ranked, row.limit};
+    void *all[] = {row.d, row.bin, row.keep, row.open, row.draw, row.even,
+                   row.odd, row.below, row.ranked, row.limit};
     int failed = 0;
-    for (int k = 0; k < 12; k++) failed |= !all[k];
+    for (int k = 0; k < 10; k++) failed |= !all[k];
     Law law = {low, columns > 1 ? high - low : 0, 2 * ((uint64_t)columns - 1), key0, key1};
     ALIGNED float b[BLOCK];
     for (int64_t at = 0; at < rows * columns && !failed; at += columns) {
-        row.opened = row.most = 0;
-        row.least = UINT32_MAX;
+        double magnitudes[SUMS] = {0};
+        row.opened = 0;
+        row.number++;
         for (int64_t i = 0; i < columns; i += BLOCK) {
             int m = columns - i < BLOCK ? (int)(columns - i) : BLOCK;
             load(base, base_type, at + i, m, b);
             load_delta(b, expert, type, at + i, m, row.d + i);
-            count_steps(&row, i, m);
+            add_magnitudes(row.d + i, m, magnitudes);
             draw_entries(&row, i, m, (uint64_t)(first + at + i), &law);
         }
-        bound_limits(&row, &law);
+        double sum = total(magnitudes);
+        row.bins = bins_for(columns, sum / (double)columns);
+        count_below(&row, count_bins(&row, columns));
+        while (row.bins.low && row.below[2] - row.below[1] > columns / MANY) {
+            row.bins = lowered(row.bins);
+            count_below(&row, count_bins(&row, columns));
+        }
         decide_open(&row, columns, &law);
-        add_kept(row.d, row.keep, columns, sums);
+        sums[0] += sum;
+        sums[1] += sum_kept(row.d, row.keep, columns);
         set_bits(row.keep, columns, first + at, bits);
     }
-    for (int k = 0; k < 12; k++) free(all[k]);
+    for (int k = 0; k < 10; k++) free(all[k]);
     return failed;
 }
 

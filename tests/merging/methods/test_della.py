@@ -217,3 +217,25 @@ def test_loops_and_torch_keep_the_same_entries(
         assert kept == pytest.approx(0.4, abs=0.05)
         size = results[0][name].double().abs().sum() / tensors[name].double().abs().sum()
         assert float(size) == pytest.approx(1.0, abs=5e-3)  # rescaled; bfloat16 rounds
+
+
+@pytest.mark.parametrize("columns", [1, 2, 33, 1100])
+def test_rows_of_any_spread_keep_the_same_entries_in_loops_and_torch(
+    columns: int, tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    delta = torch.randn(8, columns, generator=generator)
+    delta[1, 0] = 1e9  # beside it, all others are small
+    delta[2, : columns // 2] *= 2.0**-40
+    delta[3, 1:] = 0.0
+    delta[4] *= 1e-42  # subnormal
+    delta[5] = torch.exp(20 * delta[5])
+    delta[6] = torch.where(torch.rand(columns, generator=generator) < 0.05, delta[6], 0.0)
+    delta[7] = torch.exp(30 * delta[7] - 40)
+    name = "model.layers.0.mlp.up_proj.weight"
+    parent = write_family(tmp_path, {name: torch.zeros_like(delta)}, [{name: delta}])
+    recipe = from_mapping(document("della_linear", [{"density": 0.4, "epsilon": 0.3}]), parent)
+    for engine in (Stream, FusedStream):
+        merge(recipe, tmp_path / engine.engine, device="cpu", engine=engine)
+    eager, fused = (load_model(tmp_path / one.engine)[name] for one in (Stream, FusedStream))
+    assert torch.equal(eager, fused)

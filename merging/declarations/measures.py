@@ -57,7 +57,7 @@ class Reader(Protocol):
 
     @property
     def finds_cuts(self) -> bool:
-        """True where decisions may be `Ranks`."""
+        """True where decisions may be `Ranks`, and `Ranked` that are `rescaled`."""
         ...
 
     @property

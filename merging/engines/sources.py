@@ -17,7 +17,7 @@ import numpy as np
 
 from merging.checkpoints import Checkpoint, Family
 from merging.checkpoints.stamp import stamp
-from merging.gpu import order
+from merging.gpu import order, ranking
 from merging.gpu.selecting import Population
 from merging.instructions import elementary
 from merging.later import torch
@@ -108,7 +108,8 @@ class KeptTensor:
     types: tuple[str, ...]
     gram: np.ndarray | None = None
     _marks: dict[int, torch.Tensor] = field(default_factory=dict)
-    _addresses: dict[tuple[bool, ...], tuple[int, ...]] = field(default_factory=dict)
+    _ranks: dict[int, torch.Tensor] = field(default_factory=dict)
+    _addresses: dict[tuple[tuple[bool, ...], ...], tuple[int, ...]] = field(default_factory=dict)
     _changed: list[int] | None = None
     _squared: float | None = None
 
@@ -117,30 +118,46 @@ class KeptTensor:
         """A tensor whose values of all models, base first, lie in a device's memory."""
         return KeptTensor(models, tuple(model.tensors[name].dtype for model in family.models))
 
-    def addresses(self, located: tuple[bool, ...]) -> tuple[int, ...]:
-        """Where the models' values lie in the device's memory, and the marks of every expert.
+    def addresses(
+        self, located: tuple[bool, ...], by_rank: tuple[bool, ...], columns: int
+    ) -> tuple[int, ...]:
+        """Where the models' values lie in the device's memory, and the marks or ranks of every
+        expert.
 
         Args:
-            located: whose marks are needed; 0 stands for the others'.
+            located, by_rank: whose marks and whose ranks are needed; 0 stands for the others'.
+            columns: entries of a row.
         """
-        if located not in self._addresses:
+        key = located, by_rank
+        if key not in self._addresses:
             values = [model.data_ptr() for model in self.models]
-            marks = [
-                self.marks(expert).data_ptr() if needed else 0
-                for expert, needed in enumerate(located)
-            ]
-            self._addresses[located] = (*values, *marks)
-        return self._addresses[located]
+            marks = {e: self.marks(e) for e, needed in enumerate(located) if needed}
+            ranks = {e: self.ranks(e, columns) for e, needed in enumerate(by_rank) if needed}
+            known = marks | ranks
+            experts = range(len(located))
+            rows = [known[expert].data_ptr() if expert in known else 0 for expert in experts]
+            self._addresses[key] = (*values, *rows)
+        return self._addresses[key]
 
     def marks(self, expert: int) -> torch.Tensor:
         """The marks (`merging.gpu.order`) of one expert, made once. They are there when this
         returns: later merges read them from queues of their own."""
         if expert not in self._marks:
-            made = order.marks(self.models[0], self.models[1 + expert])
-            if made.is_cuda:
-                torch.cuda.current_stream(made.device).synchronize()
-            self._marks[expert] = made
+            self._marks[expert] = _ready(order.marks(self.models[0], self.models[1 + expert]))
         return self._marks[expert]
+
+    def ranks(self, expert: int, columns: int) -> torch.Tensor:
+        """The ranks (`merging.gpu.ranking`) of one expert in rows of so many entries, made once;
+        they are there, as marks are."""
+        if expert not in self._ranks:
+            made = ranking.planes(self.models[0], self.models[1 + expert], columns)
+            self._ranks[expert] = _ready(made)
+        return self._ranks[expert]
+
+    @functools.cached_property
+    def norms(self) -> torch.Tensor:
+        """`l1_norms`, made once; they are there, as marks are."""
+        return _ready(self.l1_norms())
 
     def l1_norms(self) -> torch.Tensor:
         """Sums of |delta|, (E,) float64 on the device. Nothing waits for it."""
@@ -180,6 +197,13 @@ class KeptTensor:
         if self._squared is None:
             self._squared = elementary.total(self.models[0].float().square_())
         return self._squared
+
+
+def _ready(made: torch.Tensor) -> torch.Tensor:
+    """What a queue of work makes, once it is made."""
+    if made.is_cuda:
+        torch.cuda.current_stream(made.device).synchronize()
+    return made
 
 
 class Latest(dict[Any, Any]):
@@ -226,6 +250,12 @@ class KeptFamily:
         """All elements, and what is known of their order."""
         return Population(list(self.tensors.values()))
 
+    @functools.cached_property
+    def has_room_for_ranks(self) -> bool:
+        """True where the device's memory holds the ranks of all changes, too, as it does once."""
+        changes = sum(one.models[0].numel() * (len(one.models) - 1) for one in self.tensors.values())
+        return not self.device.startswith("cuda") or ranking.BYTES * changes <= _room()
+
     def _loaded(self, files: Files, model: Checkpoint, name: str, numel: int) -> torch.Tensor:
         whole = torch.empty(numel, dtype=model.tensors[name].torch_dtype, device=self.device)
         for start in range(0, numel, _LOAD):
@@ -258,8 +288,13 @@ def fits(family: Family, device: str) -> bool:
     """True where a device's free memory holds the family and room for the arithmetic."""
     if not device.startswith("cuda"):
         return False
+    return resident_bytes(family) <= _room()
+
+
+def _room() -> float:
+    """Bytes of a GPU's memory that may be taken for long."""
     free, total = torch.cuda.mem_get_info()
-    return resident_bytes(family) <= free - HEADROOM * total
+    return free - HEADROOM * total
 
 
 class Queues:

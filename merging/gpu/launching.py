@@ -17,6 +17,7 @@ import numpy as np
 
 from merging.gpu import order, table
 from merging.gpu.table import Shape
+from merging.instructions.ranked import LEAST
 from merging.later import torch
 
 Launcher = Callable[..., Any]
@@ -24,6 +25,7 @@ Launcher = Callable[..., Any]
 
 WARPS = 4  # of a program
 _ALIGNED = 16  # bytes; kernels expect every array to begin at a multiple
+_RINGS = ("locate", "settle", "mend")  # what cuts need besides
 
 
 def prepare(shape: Shape, device: str) -> None:
@@ -32,13 +34,19 @@ def prepare(shape: Shape, device: str) -> None:
 
 
 def launch(
-    shape: Shape, addresses: np.ndarray, numbers: np.ndarray, factors: np.ndarray, device: str
+    shape: Shape,
+    addresses: np.ndarray,
+    numbers: np.ndarray,
+    factors: np.ndarray,
+    device: str,
+    norms: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Merges some tensors of one shape. Nothing waits for the device.
 
     Args:
         addresses: (T, columns) int64; with `numbers` and `factors` the table, see
             `merging.gpu.table`.
+        norms: (T, E) float64 on the device, sums of |delta|, where factors follow from what stays.
 
     Returns:
         (T, 2) float64 on the device: above 0 where a value of the result may not be finite, above 1
@@ -48,33 +56,99 @@ def launch(
 
     tensors, rings = len(numbers), shape.ring_at[-1]
     kind = _kind(shape, device)
-    merge, *others = (future.result() for future in _made(kind))
-    there = _on_device([addresses, numbers, factors], device)
-    programs = -(-int(numbers[:, table.NUMEL].max()) // (own.BLOCK * own.BLOCKS))
+    made = {name: future.result() for name, future in _made(kind).items()}
+    _words_kept, drawing = _words(shape, addresses, numbers, device)  # as long as this runs
+    there = _on_device([addresses, numbers, factors, *drawing], device)
+    if drawing:
+        _draw(made["draw"], shape, there, numbers, norms)
+    programs = _programs(numbers, own.BLOCK * own.BLOCKS)
     parts = order.NEAR // own.MENDED
     width = programs + (rings * parts + 1 if rings else 0)
     sums = torch.empty(tensors, width, 2, dtype=torch.float64, device=device)
     records = torch.empty(max(tensors * rings, 1) * own.RECORD, dtype=torch.int32, device=device)
     if rings:
-        locate, settle, mend = others
-        locate((tensors, 1, 1), *there[:2], records, sums, width, kind, order.NEAR)
-    merge((programs, tensors, 1), *there, records, sums, width, kind, own.BLOCK, own.BLOCKS)
+        made["locate"]((tensors, 1, 1), *there[:2], records, sums, width, kind, order.NEAR)
+    grid = programs, tensors, 1
+    made["merge"](grid, *there[:3], records, sums, width, kind, own.BLOCK, own.BLOCKS)
     if rings:
         grid = rings, tensors, order.NEAR // own.SETTLED
-        settle(grid, there[1], records, shape.draws_at[-1], rings, own.SETTLED)
-        mend((rings, tensors, parts), *there, records, sums, width, programs, kind, own.MENDED)
+        made["settle"](grid, there[1], records, shape.draws_at[-1], rings, own.SETTLED)
+        grid = rings, tensors, parts
+        made["mend"](grid, *there[:3], records, sums, width, programs, kind, own.MENDED)
     return sums.sum(1)
+
+
+def _words(
+    shape: Shape, addresses: np.ndarray, numbers: np.ndarray, device: str
+) -> tuple[torch.Tensor | None, list[np.ndarray]]:
+    """Memory for the words that say which entries draws by rank keep, and the addresses for the
+    kernel that draws; none where there are no such draws.
+
+    Args:
+        addresses: of the kernels that merge; they find the words instead of the ranks.
+    """
+    experts = [e for e, bit in enumerate(shape.bit_at) if bit >= 0]
+    if not experts:
+        return None, []
+    sizes = numbers[:, table.NUMEL].astype(np.int64) * (1 if len(experts) <= table.BITS else 2)
+    ends = np.cumsum(-(-sizes // _ALIGNED) * _ALIGNED)
+    words = torch.empty(int(ends[-1]), dtype=torch.uint8, device=device)
+    starts = words.data_ptr() + np.concatenate([[0], ends[:-1]])
+    drawing = addresses.copy()
+    drawing[:, table.OUT] = starts
+    known = table.MODELS + len(shape.types)
+    addresses[:, [known + e for e in experts]] = starts[:, None]
+    return words, [drawing]
+
+
+def _draw(
+    draw: Launcher,
+    shape: Shape,
+    there: Sequence[torch.Tensor],
+    numbers: np.ndarray,
+    norms: torch.Tensor | None,
+) -> None:
+    """Draws by rank, and fills in the factors that follow from what stays.
+
+    Args:
+        there: of `launch`, on the device: the table, and the addresses of `_words`.
+        norms: of `launch`.
+    """
+    from merging.gpu import drawing_kernels as own
+
+    device = there[0].device
+    tensors, rescaled = len(numbers), shape.rescaled
+    programs = _programs(numbers, own.BLOCK * own.BLOCKS)
+    size = tensors, programs, max(len(rescaled), 1)
+    sums = torch.empty(size, dtype=torch.float64, device=device)
+    kind = _kind(shape, str(device))
+    draw((programs, tensors, 1), there[3], there[1], sums, programs, kind, own.BLOCK, own.BLOCKS)
+    if rescaled:
+        assert norms is not None
+        before, after = norms[:, rescaled], sums.sum(1)
+        counted = torch.minimum(before, after) >= LEAST
+        ratios = torch.where(counted, before / after, 1.0)
+        columns = [shape.factor_at[e] for e in rescaled]
+        there[2].view(tensors, -1)[:, columns] = ratios.to(torch.float32)
+
+
+def _programs(numbers: np.ndarray, entries: int) -> int:
+    """How many programs the largest tensor takes that work on so many entries each."""
+    return -(-int(numbers[:, table.NUMEL].max()) // entries)
 
 
 @functools.cache
 def _kind(shape: Shape, device: str) -> Any:
     from merging.gpu import triton_kernels
 
+    bits = max(shape.bit_at, default=-1) + 1
+    word = triton_kernels.tl.uint8 if bits <= table.BITS else triton_kernels.tl.uint16
     return triton_kernels.Kind(
         tuple(triton_kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
         shape.located, shape.aligned, shape.combination, triton_kernels.TYPES[shape.output],
         shape.ring_at, shape.factor_at, shape.draws_at, shape.factors, shape.variant,
-        shape.active, _compares_doubles(device),
+        shape.active, _compares_doubles(device), shape.bit_at, shape.planes_at,
+        len(shape.rescaled), word,
     )  # fmt: skip
 
 
@@ -91,23 +165,29 @@ def _compilers() -> ThreadPoolExecutor:
 
 
 @functools.cache
-def _made(kind: Any) -> tuple[Future[Launcher], ...]:
-    """The launchers of `merge`, and where there are rings `locate`, `settle` and `mend`, in the
-    making."""
+def _made(kind: Any) -> dict[str, Future[Launcher]]:
+    """The launchers of `merge`, where there are rings `locate`, `settle` and `mend`, and where
+    draws are by rank `draw`, in the making."""
+    from merging.gpu import drawing_kernels as drawing
     from merging.gpu import triton_kernels as own
 
     whole, real, sums = torch.int32, torch.float32, torch.float64
     rows, records = (torch.int64, whole, real), whole
-    launches: list[tuple[Any, ...]] = [
-        (own.merge, *rows, records, sums, 0, kind, own.BLOCK, own.BLOCKS),
-        (own.locate, *rows[:2], records, sums, 0, kind, order.NEAR),
-        (own.settle, whole, records, kind.draws_at[-1], kind.ring_at[-1], own.SETTLED),
-        (own.mend, *rows, records, sums, 0, 0, kind, own.MENDED),
-    ][: 4 if kind.ring_at[-1] else 1]
+    launches: dict[str, tuple[Any, ...]] = {
+        "merge": (own.merge, *rows, records, sums, 0, kind, own.BLOCK, own.BLOCKS),
+        "locate": (own.locate, *rows[:2], records, sums, 0, kind, order.NEAR),
+        "settle": (own.settle, whole, records, kind.draws_at[-1], kind.ring_at[-1], own.SETTLED),
+        "mend": (own.mend, *rows, records, sums, 0, 0, kind, own.MENDED),
+        "draw": (drawing.draw, *rows[:2], sums, 0, kind, drawing.BLOCK, drawing.BLOCKS),
+    }
+    needed = ["merge", *_RINGS * bool(kind.ring_at[-1]), *["draw"] * (max(kind.bit_at) >= 0)]
     few = own.MANY[0] <= kind.ring_at[-1] <= own.MANY[1]
     options = {own.merge: {"maxnreg": own.REGISTERS}} if few else {}
     submit = _compilers().submit
-    return tuple(submit(_compiled, options.get(one[0], {}), *one) for one in launches)
+    return {
+        name: submit(_compiled, options.get(launches[name][0], {}), *launches[name])
+        for name in needed
+    }
 
 
 def _compiled(options: Mapping[str, Any], kernel: Any, *arguments: Any) -> Launcher:

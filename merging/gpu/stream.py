@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -25,7 +25,8 @@ from merging.errors import one_line
 from merging.gpu import launching, table
 from merging.gpu.selecting import Population
 from merging.gpu.table import Setting, Shape
-from merging.instructions import Competition, Decision, Keep, Outcome
+from merging.instructions import Competition, Decision, Keep, Outcome, Ranked
+from merging.instructions.ranked import ratio
 from merging.later import torch
 
 log = logging.getLogger(__name__)
@@ -278,12 +279,16 @@ class KernelStream(Stream):
             group = [jobs[index] for index in members]
             shape = group[0].setting.shape
             numels = [job.reader.numel for job in group]
-            numbers = table.whole_numbers(shape, numels, [job.decisions for job in group])
+            columns = [job.reader.columns for job in group]
+            decisions = [job.decisions for job in group]
+            numbers = table.whole_numbers(shape, numels, decisions, columns)
             factors = table.factors([job.setting for job in group])
-            rows = [job.held.addresses(shape.located) for job in group]
+            pairs = zip(group, columns, strict=True)
+            rows = [job.held.addresses(shape.located, shape.by_rank, row) for job, row in pairs]
             results = [values.data_ptr() + starts[index] for index in members]
             addresses = np.column_stack([results, rows])
-            report = launching.launch(shape, addresses, numbers, factors, self.device)
+            norms = torch.stack([job.held.norms for job in group]) if shape.rescaled else None
+            report = launching.launch(shape, addresses, numbers, factors, self.device, norms)
             sums.append((members, report))
         return Merged(values, starts[:-1], sums)
 
@@ -303,13 +308,20 @@ class KernelStream(Stream):
             if jobs and jobs[-1].is_like(decisions, outcome, held, dtype):
                 jobs.append(Job(reader, decisions, outcome, held, jobs[-1].setting))
                 continue
-            setting = table.setting(decisions, outcome, entry.numel, held.types, dtype)
-            if setting is None:
-                others.append((reader, decisions, outcome))
+            setting = table.setting(
+                decisions, outcome, entry.numel, held.types, dtype, reader.columns
+            )
+            if setting is None or (any(setting.shape.by_rank) and not self._has_room_for_ranks):
+                others.append((reader, _by_torch(reader, decisions), outcome))
                 continue
             launching.prepare(setting.shape, self.device)
             jobs.append(Job(reader, decisions, outcome, held, setting))
         return jobs, others
+
+    @functools.cached_property
+    def _has_room_for_ranks(self) -> bool:
+        """True where the device's memory holds the ranks of a family that stays there, too."""
+        return not isinstance(self.source, KeptFamily) or self.source.has_room_for_ranks
 
     def l1_norms(self, entries: Sequence[Entry]) -> np.ndarray:
         """As Stream; of a family in the device's memory all are asked for before one is waited
@@ -346,6 +358,16 @@ class KernelStream(Stream):
             self.source.read(model, entry.name, 0, entry.numel) for model in self.family.models
         ]
         return KeptTensor.of(self.family, entry.name, models)
+
+
+def _by_torch(reader: TensorReader, decisions: Sequence[Decision]) -> list[Decision]:
+    """Decisions as torch runs them, which finds no factors."""
+    return [
+        replace(one, rescaled=False, scale=ratio(*reader.pruned_norms(e, replace(one, rescaled=False))))
+        if isinstance(one, Ranked) and one.rescaled
+        else one
+        for e, one in enumerate(decisions)
+    ]
 
 
 def _is_finite(values: torch.Tensor, dtype: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from merging.gpu import ranking
 from merging.gpu.order import FIRST, bound_of
 from merging.instructions import (
     Bounds,
@@ -25,6 +26,7 @@ from merging.instructions import (
     Election,
     Keep,
     Outcome,
+    Ranked,
     Ranks,
     Rings,
     Sum,
@@ -33,7 +35,8 @@ from merging.instructions import (
 from merging.instructions.draws import limit
 from merging.selection import tied
 
-OUT, MODELS = 0, 1  # columns of addresses; after the models come every expert's marks
+OUT, MODELS = 0, 1  # columns of addresses; after the models comes what is known of every expert:
+# its marks, or its ranks
 NUMEL, INDEX, RINGS = 0, 1, 2  # columns of whole numbers: elements, the index of the first one
 # in its run (`selection.tied`; signed), and from here RING for each ring
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
@@ -41,8 +44,14 @@ RING, RANK = 5, 4  # of a ring's bracket: what is before the first bound is kept
 # is not before the last one is dropped; how many of those between are kept. Where marks tell the
 # bracket, RANK holds how many entries are kept in all
 DRAW = 3  # of a draw: two keys, limit
+RANK_DRAW = 8  # of a draw by rank: two keys, low, span and divisor (see `drawing_kernels`), shift;
+FRACTION = 6  # how far the limit moves with the upper half of a rank, with so many bits of fraction,
+# rounded down; and the limit is above what that says by less than so much
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN, FINITE = 1, 2, 4, 8, 16, 32
 DRAWN, CLIPPED = -1, -2  # instead of a number of rings
+RANKED, RESCALED, CHANCED = -3, -4, -5  # likewise draws by rank: times a factor that is known, times
+# one that follows from the sums of what stays, divided by their chances
+BITS = 8  # draws by rank whose bits a byte holds
 EVENLY = 16  # experts up to which EVEN is known to divide exactly
 BOUND = 7  # of an expert that competes: clip bounds and what lies between, threshold and top and
 LOW, HIGH, SPAN, THRESHOLD, TOP, REACH, LEAST = range(BOUND)  # what lies between; see `numbers_of`
@@ -53,13 +62,14 @@ Combined = Sum | Election | Competition
 _AMOUNTS: dict[type, Callable[[Any], Any]] = {
     Keep: attrgetter("scale"),
     Draw: attrgetter("scale"),
+    Ranked: attrgetter("scale"),
     Rings: attrgetter("factors"),
     Ranks: attrgetter("factors"),
     Clip: attrgetter("limit"),
 }
 """The factors of decisions that have a kernel."""
 
-_WITHOUT_RINGS: dict[type, int] = {Keep: 0, Draw: DRAWN, Clip: CLIPPED}
+_WITHOUT_RINGS: dict[type, int] = {Keep: 0, Draw: DRAWN, Clip: CLIPPED, Ranked: RANKED}
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ class Shape:
     Attributes:
         types: the models' stored types (safetensors' names), base first.
         rings: per expert the number of its rings; 0 keeps everything, DRAWN draws at random,
-            CLIPPED limits sizes.
+            RANKED, RESCALED and CHANCED by rank, CLIPPED limits sizes.
         amplified: per expert, False where its one ring has the factor 1.
         located: per expert, True where marks tell its brackets.
         aligned: the tensors begin at multiples of STRIPES in their scope (`selection.tied`).
@@ -94,9 +104,33 @@ class Shape:
     @functools.cached_property
     def draws_at(self) -> tuple[int, ...]:
         """Per expert, the first column of its draw's whole numbers; the last is the row's end."""
-        return _starts(
-            RINGS + RING * self.ring_at[-1], [DRAW * (rings == DRAWN) for rings in self.rings]
-        )
+        sizes = [DRAW * (rings == DRAWN) + RANK_DRAW * (rings <= RANKED) for rings in self.rings]
+        return _starts(RINGS + RING * self.ring_at[-1], sizes)
+
+    @functools.cached_property
+    def bit_at(self) -> tuple[int, ...]:
+        """Per expert, the bit that tells whether its draw by rank keeps an entry; -1 for those that
+        have none."""
+        bits = [rings in (RANKED, RESCALED) for rings in self.rings]
+        return tuple(sum(bits[:e]) if own else -1 for e, own in enumerate(bits))
+
+    @functools.cached_property
+    def planes_at(self) -> tuple[int, ...]:
+        """Per expert that is divided by chances, which of what is read its ranks are: the models
+        come first, then the word of bits if there is one; -1 for others."""
+        own = [rings == CHANCED for rings in self.rings]
+        first = len(self.types) + (max(self.bit_at) >= 0)
+        return tuple(first + 2 * sum(own[:e]) if one else -1 for e, one in enumerate(own))
+
+    @property
+    def by_rank(self) -> tuple[bool, ...]:
+        """Per expert, True where its ranks are needed."""
+        return tuple(rings <= RANKED for rings in self.rings)
+
+    @property
+    def rescaled(self) -> list[int]:
+        """The experts whose factor follows from the sums of what stays."""
+        return [e for e, rings in enumerate(self.rings) if rings == RESCALED]
 
     @functools.cached_property
     def factor_at(self) -> tuple[int, ...]:
@@ -131,26 +165,36 @@ def setting(
     numel: int,
     types: tuple[str, ...],
     output: str,
+    columns: int = 1,
 ) -> Setting | None:
     """A tensor's setting, one object for all that are decided alike; None where the kernels do not
-    know what to do, and torch does it."""
+    know what to do, and torch does it.
+
+    Args:
+        columns: entries of a row.
+    """
     if outcome.blend is not None or not isinstance(outcome.combination, Combined):
         return None
     kinds = tuple(map(type, decisions))
     if not _AMOUNTS.keys() >= set(kinds):
         return None
-    first = 0
+    first, codes = 0, tuple([_WITHOUT_RINGS.get(kind, 0) for kind in kinds])
+    if Ranked in kinds:
+        if columns > ranking.WIDEST:
+            return None
+        codes = tuple(map(_code, decisions, codes))
     if Rings in kinds:
         first = _offset(decisions)
         if tied.edges(first, first + numel):  # one bound holds for the whole tensor
             return None
     amounts = tuple([_AMOUNTS[kind](one) for kind, one in zip(kinds, decisions, strict=True)])
-    return _setting(kinds, amounts, first % tied.STRIPES == 0, outcome, types, output)
+    return _setting(kinds, codes, amounts, first % tied.STRIPES == 0, outcome, types, output)
 
 
 @functools.lru_cache(maxsize=1 << 14)
 def _setting(
     kinds: tuple[type, ...],
+    codes: tuple[int, ...],
     amounts: tuple[Any, ...],
     aligned: bool,
     outcome: Outcome,
@@ -161,8 +205,8 @@ def _setting(
     assert isinstance(combination, Combined)  # see `setting`
     located = tuple(kind is Ranks for kind in kinds)
     rows = [one if isinstance(one, tuple) else (one,) for one in amounts]
-    pairs = zip(kinds, rows, strict=True)
-    rings = tuple(_WITHOUT_RINGS.get(kind, len(row)) for kind, row in pairs)
+    both = zip(kinds, codes, rows, strict=True)
+    rings = tuple(code if kind in _WITHOUT_RINGS else len(row) for kind, code, row in both)
     amplified = tuple(one != (1.0,) for one in amounts)
     what = AVERAGED * (outcome.base_weight != 1.0)
     game: tuple[Any, ...] = ()
@@ -188,12 +232,16 @@ _shape = functools.cache(Shape)  # one object for each: it keeps what it has wor
 
 
 def whole_numbers(
-    shape: Shape, numels: Sequence[int], decisions: Sequence[Sequence[Decision]]
+    shape: Shape,
+    numels: Sequence[int],
+    decisions: Sequence[Sequence[Decision]],
+    columns: Sequence[int] = (),
 ) -> np.ndarray:
     """The whole numbers of some tensors of one shape.
 
     Args:
         numels, decisions: of every tensor.
+        columns: entries of a row of every tensor, where draws are by rank.
 
     Returns:
         (tensors, columns) int32. Of rings whose brackets marks tell, RANK alone is filled in.
@@ -207,6 +255,10 @@ def whole_numbers(
             start = shape.draws_at[expert]
             rows = [(*one.keys, limit(one.density)) for one in own]
             table[:, start : start + DRAW] = rows
+            continue
+        if rings <= RANKED:
+            start = shape.draws_at[expert]
+            table[:, start : start + RANK_DRAW] = list(map(_by_rank, own, columns))
             continue
         start, stop = (RINGS + RING * column for column in (ring, ring + rings))
         if shape.located[expert]:
@@ -241,6 +293,22 @@ def numbers_of(bounds: Sequence[Bounds]) -> list[float]:
 
 def _between(low: float, high: float) -> float:
     return high - low if high > low else -1.0
+
+
+def _code(decision: Decision, code: int) -> int:
+    if not isinstance(decision, Ranked):
+        return code
+    return CHANCED if decision.by_chance else RESCALED if decision.rescaled else RANKED
+
+
+def _by_rank(drawn: Ranked, columns: int) -> tuple[int, ...]:
+    """RANK_DRAW numbers."""
+    if columns == 1:
+        return (*drawn.keys, drawn.only, 0, 1, 0, 0, 1)
+    span, divisor, shift = drawn.high - drawn.low, 2 * (columns - 1), ranking.shift(columns)
+    step = (span << 8 + FRACTION) // (divisor << shift)  # below 2**23
+    most = (step >> FRACTION) + 2 + (1 << 8 - FRACTION) + 1  # a step, and what is rounded down
+    return (*drawn.keys, drawn.low, span, divisor, shift, step, most)
 
 
 def _offset(decisions: Sequence[Decision]) -> int:

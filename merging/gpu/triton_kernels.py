@@ -22,6 +22,8 @@ import triton.language as tl
 from merging.gpu import table
 from merging.gpu.competition_kernels import balanced
 from merging.gpu.order import FIRST, INFINITE, NEAR
+from merging.gpu.ranking import ALIGNED
+from merging.instructions.draws import RANGE
 from merging.instructions.pruning import CLOSEST
 from merging.selection.tied import BLOCK_BITS, MULTIPLIER, RUN, STEP, STRIPES
 
@@ -36,7 +38,8 @@ RECORD = LISTED + 2 * NEAR
 
 class Kind(NamedTuple):
     """What kernels are compiled for: see `merging.gpu.table.Shape`; `doubles` where the device
-    compares doubles as fast as floats, see `_key`."""
+    compares doubles as fast as floats, see `_key`; `word` is the type of a word of bits, and
+    `rescaled` how many experts are."""
 
     types: tuple
     rings: tuple
@@ -52,6 +55,10 @@ class Kind(NamedTuple):
     variant: int
     active: tuple
     doubles: bool
+    bit_at: tuple
+    planes_at: tuple
+    rescaled: int
+    word: tl.dtype
 
 
 TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16, "F64": tl.float64}
@@ -73,6 +80,8 @@ _ZERO_IS_POSITIVE = tl.constexpr(table.ZERO_IS_POSITIVE)
 _AVERAGED, _EVEN = tl.constexpr(table.AVERAGED), tl.constexpr(table.EVEN)
 _FINITE = tl.constexpr(table.FINITE)
 _DRAWN, _CLIPPED = tl.constexpr(table.DRAWN), tl.constexpr(table.CLIPPED)
+_RANKED, _CHANCED = tl.constexpr(table.RANKED), tl.constexpr(table.CHANCED)
+_RANGE, _ALIGNED = tl.constexpr(float(RANGE)), tl.constexpr(ALIGNED)
 _CLOSEST = tl.constexpr(CLOSEST)
 
 
@@ -132,6 +141,31 @@ def _mix(x):
 
 
 @triton.jit
+def _drawn(index, first, second):
+    """As `merging.instructions.draws.draw_at`."""
+    x = _mix(index ^ first)
+    x = _mix(x + second)
+    return (x >> 8) & 0xFFFFFF
+
+
+@triton.jit
+def _chance(index, at, upper, lower):
+    """Which entries a draw by rank keeps (above 0), and the chance that each had.
+
+    Args:
+        at: where the numbers of the draw are, see `merging.gpu.table.RANK_DRAW`.
+        upper, lower: their ranks, see `merging.gpu.ranking`.
+    """
+    low, span, divisor = tl.load(at + 2), tl.load(at + 3), tl.load(at + 4)
+    twice = ((upper.to(tl.int32) << 8) | lower.to(tl.int32)) >> tl.load(at + 5)
+    # the quotient of numbers below 2**41 and 2**17 never rounds up to a whole number
+    share = (span.to(tl.int64) * twice).to(tl.float64)
+    below = low + (share / divisor.to(tl.float64)).to(tl.int32)
+    draw = _drawn(index, tl.load(at), tl.load(at + 1))
+    return draw < below, tl.maximum(below, 1).to(tl.float32) / _RANGE
+
+
+@triton.jit
 def _read(sources, index, mask, masked: tl.constexpr):
     """Elements of all models as stored, base first."""
     values = ()
@@ -172,8 +206,27 @@ def _sources(addresses, kind: tl.constexpr):
 
 
 @triton.jit
+def _all_sources(addresses, numel, kind: tl.constexpr):
+    """As `_sources`, and after the models what draws by rank need: the word that has a bit for
+    every expert, and two planes of ranks for those that are divided by their chances."""
+    n: tl.constexpr = len(kind.rings)
+    result = _sources(addresses, kind)
+    for e in tl.static_range(n):
+        if kind.bit_at[e] == 0:
+            word = tl.load(addresses + _MODELS + 1 + n + e).to(tl.pointer_type(kind.word))
+            result += (tl.multiple_of(word, 16),)
+    for e in tl.static_range(n):
+        if kind.rings[e] == _CHANCED:
+            plane = tl.load(addresses + _MODELS + 1 + n + e).to(tl.pointer_type(tl.uint8))
+            plane = tl.multiple_of(plane, 16)
+            second = tl.multiple_of(tl.cdiv(numel, _ALIGNED) * _ALIGNED, 16)
+            result += (plane, plane + second)
+    return result
+
+
+@triton.jit
 def _addresses(addresses, tensor, kind: tl.constexpr):
-    """A tensor's row of addresses: of the result, the models and the marks of every expert."""
+    """A tensor's row of addresses: of the result, the models and what is known of every expert."""
     return addresses + tensor * (_MODELS + 1 + 2 * len(kind.rings))
 
 
@@ -227,10 +280,16 @@ def _element(
             delta = tl.minimum(tl.maximum(close, 0.0), 1.0) * delta
         elif kind.rings[e] == _DRAWN:
             at = numbers + kind.draws_at[e]
-            x = _mix(index ^ tl.load(at))
-            x = _mix(x + tl.load(at + 1))
-            keep = ((x >> 8) & 0xFFFFFF) < tl.load(at + 2)
+            keep = _drawn(index, tl.load(at), tl.load(at + 1)) < tl.load(at + 2)
             delta = tl.where(keep, delta * factors[kind.factor_at[e]], delta * 0.0)
+        elif kind.rings[e] == _CHANCED:
+            upper, lower = values[kind.planes_at[e]], values[kind.planes_at[e] + 1]
+            keep, chance = _chance(index, numbers + kind.draws_at[e], upper, lower)
+            factor = tl.div_rn(tl.zeros_like(chance) + 1.0, chance) * factors[kind.factor_at[e]]
+            delta = tl.where(keep, delta * factor, delta * 0.0)
+        elif kind.rings[e] <= _RANKED:
+            bit = (values[len(kind.types)].to(tl.int32) >> kind.bit_at[e]) & 1
+            delta = tl.where(bit > 0, delta * factors[kind.factor_at[e]], delta * 0.0)
         else:
             key = _key(_bits(delta), place, kind.doubles)
             factor = tl.zeros_like(delta)
@@ -434,7 +493,7 @@ def merge(
     start = program * block * blocks
     stop = start + block * blocks
     if start < numel:
-        sources = _sources(addresses, kind)
+        sources = _all_sources(addresses, numel, kind)
         amounts = _factors(factors + tensor * kind.factors, kind.factors)
         out = tl.multiple_of(tl.load(addresses + _OUT).to(tl.pointer_type(kind.output)), 16)
         lane = tl.arange(0, block)
@@ -537,7 +596,7 @@ def mend(
         slot = part * block + tl.arange(0, block)
         mask = slot < count
         index = tl.load(record + _LISTED + 2 * slot + 1, mask=mask, other=0)
-        sources = _sources(addresses, kind)
+        sources = _all_sources(addresses, tl.load(numbers + _NUMEL), kind)
         amounts = _factors(factors + tensor * kind.factors, kind.factors)
         values = _read(sources, index, mask, True)
         place = _places(numbers, index)

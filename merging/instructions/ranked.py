@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from merging.instructions import draws
 from merging.instructions.eager import Needs
 from merging.later import torch
+
+LEAST = 1e-7  # as mergekit: sums of magnitudes below this are none
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Ranked:
         keys: of the draws.
         low, high, only: draws (of 2**24), 0 <= low <= high.
         by_chance: survivors are divided by their own chance, too.
+        rescaled: instead of `scale` the factor that makes their sum of magnitudes that of all
+            changes of the tensor (`ratio`); for engines that find it themselves.
     """
 
     keys: tuple[int, int]
@@ -29,7 +35,36 @@ class Ranked:
     only: int
     scale: float = 1.0
     by_chance: bool = False
+    rescaled: bool = False
     needs: ClassVar[Needs] = "rows"
+
+
+def ratio(before: float, after: float) -> float:
+    """What survivors are multiplied by so that their sum is that of all, rounded to float32, which
+    is what entries are multiplied by: so the order in which an engine adds up is lost.
+
+    Args:
+        before, after: sums of magnitudes of all entries and of the survivors; below LEAST they are
+            none, and the ratio is 1.
+    """
+    return float(np.float32(before / after)) if min(before, after) >= LEAST else 1.0
+
+
+def twice_ranks(delta: torch.Tensor) -> torch.Tensor:
+    """Twice the mean rank of the entries in the row whose magnitude is the entry's, from 0 for the
+    smallest to 2 (columns - 1).
+
+    Args:
+        delta: (rows, columns) float32, all columns of some rows; at least two columns.
+
+    Returns:
+        (rows, columns) int64.
+    """
+    magnitude = delta.abs()
+    ordered = torch.sort(magnitude, dim=1).values
+    below = torch.searchsorted(ordered, magnitude)
+    up_to = torch.searchsorted(ordered, magnitude, right=True)
+    return (below + up_to - 1).clamp_(0, 2 * (delta.shape[1] - 1))
 
 
 def limits(delta: torch.Tensor, ranked: Ranked) -> torch.Tensor:
@@ -44,11 +79,7 @@ def limits(delta: torch.Tensor, ranked: Ranked) -> torch.Tensor:
     last = delta.shape[1] - 1
     if last < 1:
         return torch.full_like(delta, ranked.only, dtype=torch.int32)
-    magnitude = delta.abs()
-    ordered = torch.sort(magnitude, dim=1).values
-    below = torch.searchsorted(ordered, magnitude)
-    up_to = torch.searchsorted(ordered, magnitude, right=True)
-    twice = (below + up_to - 1).clamp_(0, 2 * last)  # twice the mean rank of equal ones
+    twice = twice_ranks(delta)
     return (ranked.low + (ranked.high - ranked.low) * twice // (2 * last)).to(torch.int32)
 
 
@@ -62,6 +93,8 @@ def draw(ranked: Ranked, delta: torch.Tensor, start: int) -> torch.Tensor:
     Returns:
         (rows, columns) float32. What is not finite stays so, or becomes NaN.
     """
+    if ranked.rescaled:
+        raise TypeError("survivors are rescaled by engines that find the factor themselves")
     below = limits(delta, ranked).flatten()
     index = torch.arange(start, start + delta.numel(), device=delta.device)
     keep = draws.kept_at(index, *ranked.keys, below)

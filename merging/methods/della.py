@@ -34,8 +34,6 @@ from merging.evidence.norms import l1_ratio
 from merging.instructions import Decision, Keep, Ranked, draws
 from merging.methods.random import expert_keys
 
-SMALLEST = 1e-7  # sums of magnitudes below this are not rescaled by
-
 
 def narrowed(density: float, epsilon: float) -> float:
     """The largest epsilon up to the one asked for that keeps all probabilities in [0, 1].
@@ -76,6 +74,8 @@ def _draw(recipe: Recipe, reader: Reader, index: int, keys: tuple[int, int]) -> 
         return ranked
     if values["rescale_by"] == "probability":
         return replace(ranked, by_chance=True)
+    if reader.finds_cuts:
+        return replace(ranked, rescaled=True)
     return replace(ranked, scale=l1_ratio(reader, index, ranked))
 
 

@@ -17,7 +17,7 @@ from merging.engines.eager import Stream
 from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
 from merging.evidence.outliers import measure_outliers
-from merging.gpu import launching, order, triton_kernels
+from merging.gpu import drawing_kernels, launching, order, triton_kernels
 from merging.gpu import stream as gpu
 from merging.run.devices import engine_for
 from merging.run.lowering import lower
@@ -33,7 +33,7 @@ OUTPUT = None if CUDA else "float32"
 ENGINES = [gpu.KernelStream, Stream] if CUDA else [gpu.KernelStream]
 FEW = (
     "linear_sum", "task_arithmetic_normalized", "ties", "magnitude_model", "dare_ties", "dppa",
-    "pcb", "pcb_reference", "pcb_vision", "nearswap",
+    "pcb", "pcb_reference", "pcb_vision", "nearswap", "della", "della_probability",
 )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ FEW = (
 def few_programs(monkeypatch) -> None:
     """Interpreting takes time by the program, not by the element."""
     monkeypatch.setattr(triton_kernels, "BLOCK", 1 << 13)
+    monkeypatch.setattr(drawing_kernels, "BLOCK", 1 << 13)
     monkeypatch.setattr(triton_kernels, "SETTLED", order.NEAR)
     monkeypatch.setattr(triton_kernels, "MENDED", order.NEAR)
 

@@ -253,7 +253,9 @@ class KeptFamily:
     @functools.cached_property
     def has_room_for_ranks(self) -> bool:
         """True where the device's memory holds the ranks of all changes, too, as it does once."""
-        changes = sum(one.models[0].numel() * (len(one.models) - 1) for one in self.tensors.values())
+        changes = sum(
+            one.models[0].numel() * (len(one.models) - 1) for one in self.tensors.values()
+        )
         return not self.device.startswith("cuda") or ranking.BYTES * changes <= _room()
 
     def _loaded(self, files: Files, model: Checkpoint, name: str, numel: int) -> torch.Tensor:

@@ -363,7 +363,9 @@ class KernelStream(Stream):
 def _by_torch(reader: TensorReader, decisions: Sequence[Decision]) -> list[Decision]:
     """Decisions as torch runs them, which finds no factors."""
     return [
-        replace(one, rescaled=False, scale=ratio(*reader.pruned_norms(e, replace(one, rescaled=False))))
+        replace(
+            one, rescaled=False, scale=ratio(*reader.pruned_norms(e, replace(one, rescaled=False)))
+        )
         if isinstance(one, Ranked) and one.rescaled
         else one
         for e, one in enumerate(decisions)

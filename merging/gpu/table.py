@@ -45,11 +45,17 @@ RING, RANK = 5, 4  # of a ring's bracket: what is before the first bound is kept
 # bracket, RANK holds how many entries are kept in all
 DRAW = 3  # of a draw: two keys, limit
 RANK_DRAW = 8  # of a draw by rank: two keys, low, span and divisor (see `drawing_kernels`), shift;
-FRACTION = 6  # how far the limit moves with the upper half of a rank, with so many bits of fraction,
+FRACTION = (
+    6  # how far the limit moves with the upper half of a rank, with so many bits of fraction,
+)
 # rounded down; and the limit is above what that says by less than so much
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN, FINITE = 1, 2, 4, 8, 16, 32
 DRAWN, CLIPPED = -1, -2  # instead of a number of rings
-RANKED, RESCALED, CHANCED = -3, -4, -5  # likewise draws by rank: times a factor that is known, times
+RANKED, RESCALED, CHANCED = (
+    -3,
+    -4,
+    -5,
+)  # likewise draws by rank: times a factor that is known, times
 # one that follows from the sums of what stays, divided by their chances
 BITS = 8  # draws by rank whose bits a byte holds
 EVENLY = 16  # experts up to which EVEN is known to divide exactly

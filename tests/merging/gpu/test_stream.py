@@ -17,7 +17,7 @@ from merging.engines.eager import Stream
 from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
 from merging.evidence.outliers import measure_outliers
-from merging.gpu import drawing_kernels, launching, order, triton_kernels
+from merging.gpu import drawing_kernels, launching, order, ranking, triton_kernels
 from merging.gpu import stream as gpu
 from merging.run.devices import engine_for
 from merging.run.lowering import lower
@@ -96,6 +96,25 @@ def test_a_kept_family_is_sorted_once_and_merged_again(few_tensors: Path, monkey
     for name in ("ties", "ties_weights"):
         _merge_on_device(recipe_of(name, few_tensors), opened, kept, small)
     assert order.marks.calls == 3 * len(small)
+
+
+def test_a_kept_family_is_ranked_once_and_drawn_by_kernels(few_tensors: Path, monkeypatch) -> None:
+    opened = open_recipe(recipe_of("della", few_tensors))
+    kept = KeptFamily(opened, DEVICE)
+    small = [entry for entry in opened.merged if entry.numel < 40_000]
+    types = {entry.name: "F32" for entry in small}
+    monkeypatch.setattr(ranking, "planes", _counted(ranking.planes))
+    for name in ("della", "della_linear"):
+        stream = gpu.KernelStream(opened, device=DEVICE, source=kept)
+        decide = lower(recipe_of(name, few_tensors), stream).decide
+        jobs, others = stream.decided(small, decide, types)
+        stream.launched(jobs)
+        assert len(jobs) == len(small) and not others
+    assert ranking.planes.calls == 3 * len(small)
+    kept.has_room_for_ranks = False
+    stream = gpu.KernelStream(opened, device=DEVICE, source=kept)
+    jobs, others = stream.decided(small, decide, types)
+    assert not jobs and not any(one.rescaled for _, row, _ in others for one in row)
 
 
 def test_outliers_of_a_kept_family_are_counted_once(family: Path) -> None:

@@ -72,6 +72,7 @@ LAYERS = [  # a module imports from its own line and those above it
     {"merging.sketches"},
     {"merging.run"},
     {"merging.trial"},
+    {"merging.live"},
     {"merging.commands"},
     {"merging.command_line"},
     {"merging.__main__"},

@@ -45,7 +45,7 @@ MOVED = {"task_arithmetic": "weight", "slerp": "t", "sce": "select_topk"}
 """The knob that every run moves; `density` by default."""
 YARDSTICK = "ties"
 DENSITIES = {"pcb": 0.1}  # of recipes that name none
-READS = {"pcb": 2, "della": 2}  # times that a merge reads all models; once if not named
+READS = {"pcb": 2, "della": 2, "sce": 2}  # times that a merge reads all models; once if not named
 TOGETHER = 1 << 29  # bytes merged in one launch: nothing is written meanwhile
 
 

@@ -53,6 +53,7 @@ RECIPES |= {
     "della_probability": ("della", {"density": 0.4, "rescale_by": "probability"}),
     "breadcrumbs_rescaled": ("breadcrumbs", {"density": 0.3, "gamma": 0.05, "rescale": True}),
     "sce_selected": ("sce", {"select_topk": 0.3}),
+    "sce_weighed": ("sce", {"select_topk": 0.3, "small": "weigh"}),
 }
 
 RECIPES["wudi"] = ("wudi", {"steps": 3})  # its usual 300 take half a minute here

@@ -173,7 +173,8 @@ class Reader(Protocol):
 
 
 class Spread(Reader, Protocol):
-    """The variance over the experts, read as if it were the change of one."""
+    """The variance over the experts, read as if it were the change of one. Where it `finds_cuts` a
+    combination may be `Selected` with a cut and weights that are to be found."""
 
     def differing(self, share: float = 0.0) -> int:
         """Entries whose variance is above 0.

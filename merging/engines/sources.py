@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from merging.checkpoints import Checkpoint, Family
 from merging.checkpoints.stamp import stamp
 from merging.gpu import order, ranking
 from merging.gpu.selecting import Population
-from merging.instructions import elementary
+from merging.instructions import elementary, masks
 from merging.later import torch
 
 HEADROOM = 0.25  # share of a device's memory left to the arithmetic when a family is kept there
@@ -94,6 +94,20 @@ class Staging:
         return buffer
 
 
+class Variances(NamedTuple):
+    """What is known of a tensor's variances over the experts.
+
+    Attributes:
+        marks: theirs (`merging.gpu.order`).
+        differing: how many are above 0.
+        energy: the sum of squares of all experts' changes.
+    """
+
+    marks: torch.Tensor
+    differing: int
+    energy: float
+
+
 @dataclass
 class KeptTensor:
     """One tensor of all models in a device's memory, and what is known of it.
@@ -119,7 +133,7 @@ class KeptTensor:
         return KeptTensor(models, tuple(model.tensors[name].dtype for model in family.models))
 
     def addresses(
-        self, located: tuple[bool, ...], by_rank: tuple[bool, ...], columns: int
+        self, located: tuple[bool, ...], by_rank: tuple[bool, ...], columns: int, selects: bool
     ) -> tuple[int, ...]:
         """Where the models' values lie in the device's memory, and the marks or ranks of every
         expert.
@@ -127,8 +141,9 @@ class KeptTensor:
         Args:
             located, by_rank: whose marks and whose ranks are needed; 0 stands for the others'.
             columns: entries of a row.
+            selects: the marks of the variances are needed, too.
         """
-        key = located, by_rank
+        key = located, by_rank, (selects,)
         if key not in self._addresses:
             values = [model.data_ptr() for model in self.models]
             marks = {e: self.marks(e) for e, needed in enumerate(located) if needed}
@@ -136,7 +151,8 @@ class KeptTensor:
             known = marks | ranks
             experts = range(len(located))
             rows = [known[expert].data_ptr() if expert in known else 0 for expert in experts]
-            self._addresses[key] = (*values, *rows)
+            last = [self.variances.marks.data_ptr()] if selects else []
+            self._addresses[key] = (*values, *rows, *last)
         return self._addresses[key]
 
     def marks(self, expert: int) -> torch.Tensor:
@@ -186,6 +202,21 @@ class KeptTensor:
             counts = [torch.count_nonzero(change) for change in self._magnitudes()]
             self._changed = torch.stack(counts).tolist()
         return self._changed
+
+    @functools.cached_property
+    def variances(self) -> Variances:
+        """What is known of the variances over the experts, found once."""
+        base, *experts = self.models
+        values = torch.zeros(base.numel(), dtype=torch.float32, device=base.device)
+        energy = torch.zeros((), dtype=torch.float64, device=base.device)
+        for start in range(0, base.numel(), _LOAD):
+            here = slice(start, start + _LOAD)
+            deltas = [expert[here].float() - base[here].float() for expert in experts]
+            values[here] = masks.variance(deltas)
+            for delta in deltas:
+                energy += (delta * delta).sum(dtype=torch.float64)
+        marks = _ready(order.marks_of(values))
+        return Variances(marks, int(torch.count_nonzero(values)), float(energy))
 
     @functools.cached_property
     def population(self) -> Population:

@@ -12,7 +12,8 @@ To merge a family of E experts of N elements, b bytes each, rescaled as their su
 
 predicted: 23 bytes an element for three experts of two bytes, where one merging pass by itself
 moves 10. What is not rescaled is drawn from ranks alone: 15 bytes; where survivors are divided by
-their chances one pass does all: 16.
+their chances one pass does all: 16. Compiled for sm_90 the draws of three experts take some 165
+instructions an element.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import triton.language as tl
 
 from merging.gpu import table
 from merging.gpu.ranking import ALIGNED
-from merging.gpu.triton_kernels import _addresses, _drawn, _factors, _read, _sources
+from merging.gpu.triton_kernels import FEW, _addresses, _by_few, _drawn, _factors, _read, _sources
 
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4
@@ -31,7 +32,7 @@ BLOCKS = 8  # of a program
 _OUT, _NUMEL, _MODELS = (
     tl.constexpr(table.OUT), tl.constexpr(table.NUMEL), tl.constexpr(table.MODELS)
 )  # fmt: skip
-_ALIGNED, _FEW = tl.constexpr(ALIGNED), tl.constexpr(4)
+_ALIGNED, _FEW = tl.constexpr(ALIGNED), tl.constexpr(FEW)
 _FRACTION = tl.constexpr(table.FRACTION)
 _RESCALED, _RANK_DRAW = tl.constexpr(table.RESCALED), tl.constexpr(table.RANK_DRAW)
 
@@ -53,13 +54,6 @@ def _stays(upper, lowers, numbers, index, mask):
     lower = tl.load(lowers + index, mask=open, other=0).to(tl.int32)
     twice = ((upper << 8) | lower) >> shift
     return (draw - low + 1).to(tl.int64) * divisor <= span.to(tl.int64) * twice
-
-
-@triton.jit
-def _by_few(sizes):
-    """Sums of so many neighbours each, which one thread holds, in double."""
-    few = tl.reshape(sizes.to(tl.float64), [sizes.shape[0] // _FEW, _FEW])
-    return tl.sum(few, 1)
 
 
 @triton.jit

@@ -25,7 +25,6 @@ Launcher = Callable[..., Any]
 
 WARPS = 4  # of a program
 _ALIGNED = 16  # bytes; kernels expect every array to begin at a multiple
-_RINGS = ("locate", "settle", "mend")  # what cuts need besides
 
 
 def prepare(shape: Shape, device: str) -> None:
@@ -62,15 +61,18 @@ def launch(
     if drawing:
         _draw(made["draw"], shape, there, numbers, norms)
     programs = _programs(numbers, own.BLOCK * own.BLOCKS)
+    weighed = bool(shape.combination & table.WEIGHED)
     parts = order.NEAR // own.MENDED
-    width = programs + (rings * parts + 1 if rings else 0)
+    width = programs + (rings * parts * (not weighed) + 1 if rings else 0)
     sums = torch.empty(tensors, width, 2, dtype=torch.float64, device=device)
     records = torch.empty(max(tensors * rings, 1) * own.RECORD, dtype=torch.int32, device=device)
     if rings:
         made["locate"]((tensors, 1, 1), *there[:2], records, sums, width, kind, order.NEAR)
+    if weighed:
+        _weigh(made, shape, there, numbers, records)
     grid = programs, tensors, 1
     made["merge"](grid, *there[:3], records, sums, width, kind, own.BLOCK, own.BLOCKS)
-    if rings:
+    if rings and not weighed:
         grid = rings, tensors, order.NEAR // own.SETTLED
         made["settle"](grid, there[1], records, shape.draws_at[-1], rings, own.SETTLED)
         grid = rings, tensors, parts
@@ -132,6 +134,43 @@ def _draw(
         there[2].view(tensors, -1)[:, columns] = ratios.to(torch.float32)
 
 
+def _weigh(
+    made: Mapping[str, Launcher],
+    shape: Shape,
+    there: Sequence[torch.Tensor],
+    numbers: np.ndarray,
+    records: torch.Tensor,
+) -> None:
+    """Settles the cuts, and fills in the weights that follow from what is selected.
+
+    Args:
+        there, records: of `launch`, on the device.
+    """
+    from merging.gpu import triton_kernels
+    from merging.gpu import weighing_kernels as own
+
+    device, kind = there[0].device, _kind(shape, str(there[0].device))
+    tensors, experts = len(numbers), len(shape.rings)
+    programs = _programs(numbers, own.BLOCK * own.BLOCKS)
+    parts = order.NEAR // triton_kernels.MENDED * shape.selects
+    size = tensors, programs + parts, experts
+    sums = torch.empty(size, dtype=torch.float64, device=device)
+    rows = *there[:2], records, sums, programs + parts
+    made["weigh"]((programs, tensors, 1), *rows, kind, own.BLOCK, own.BLOCKS)
+    if shape.selects:
+        grid = 1, tensors, order.NEAR // triton_kernels.SETTLED
+        made["settle"](grid, there[1], records, shape.draws_at[-1], 1, triton_kernels.SETTLED)
+        grid = tensors, parts, 1
+        made["weigh_listed"](grid, *rows, programs, kind, triton_kernels.MENDED)
+    factors = there[2].view(tensors, -1)
+    counts = there[1].view(tensors, -1)[:, table.NUMEL, None]
+    means = sums.sum(1) / counts
+    total = means.sum(1, keepdim=True)
+    alike = (total < factors[:, table.DIVISOR, None]) | (total == 0)
+    weights = torch.where(alike, 1.0 / experts, means / total).to(torch.float32)
+    factors[:, table.WEIGHTS : table.WEIGHTS + experts] = weights
+
+
 def _programs(numbers: np.ndarray, entries: int) -> int:
     """How many programs the largest tensor takes that work on so many entries each."""
     return -(-int(numbers[:, table.NUMEL].max()) // entries)
@@ -148,7 +187,7 @@ def _kind(shape: Shape, device: str) -> Any:
         shape.located, shape.aligned, shape.combination, triton_kernels.TYPES[shape.output],
         shape.ring_at, shape.factor_at, shape.draws_at, shape.factors, shape.variant,
         shape.active, _compares_doubles(device), shape.bit_at, shape.planes_at,
-        len(shape.rescaled), word,
+        len(shape.rescaled), word, shape.selects,
     )  # fmt: skip
 
 
@@ -166,10 +205,10 @@ def _compilers() -> ThreadPoolExecutor:
 
 @functools.cache
 def _made(kind: Any) -> dict[str, Future[Launcher]]:
-    """The launchers of `merge`, where there are rings `locate`, `settle` and `mend`, and where
-    draws are by rank `draw`, in the making."""
+    """The launchers of `merge`, and of what else there is to do, in the making."""
     from merging.gpu import drawing_kernels as drawing
     from merging.gpu import triton_kernels as own
+    from merging.gpu import weighing_kernels as weighing
 
     whole, real, sums = torch.int32, torch.float32, torch.float64
     rows, records = (torch.int64, whole, real), whole
@@ -179,15 +218,34 @@ def _made(kind: Any) -> dict[str, Future[Launcher]]:
         "settle": (own.settle, whole, records, kind.draws_at[-1], kind.ring_at[-1], own.SETTLED),
         "mend": (own.mend, *rows, records, sums, 0, 0, kind, own.MENDED),
         "draw": (drawing.draw, *rows[:2], sums, 0, kind, drawing.BLOCK, drawing.BLOCKS),
-    }
-    needed = ["merge", *_RINGS * bool(kind.ring_at[-1]), *["draw"] * (max(kind.bit_at) >= 0)]
+        "weigh": (weighing.weigh, *rows[:2], records, sums, 0, kind, weighing.BLOCK,
+                  weighing.BLOCKS),
+        "weigh_listed": (weighing.weigh_listed, *rows[:2], records, sums, 0, 0, kind, own.MENDED),
+    }  # fmt: skip
     few = own.MANY[0] <= kind.ring_at[-1] <= own.MANY[1]
-    options = {own.merge: {"maxnreg": own.REGISTERS}} if few else {}
+    options = {weighing.weigh: {"maxnreg": own.REGISTERS}}  # with fewer something is spilled
+    if few:
+        options[own.merge] = {"maxnreg": own.REGISTERS}
     submit = _compilers().submit
     return {
         name: submit(_compiled, options.get(launches[name][0], {}), *launches[name])
-        for name in needed
+        for name in _needed(kind)
     }
+
+
+def _needed(kind: Any) -> list[str]:
+    """The kernels of a kind, by their names in `_made`."""
+    weighed = bool(kind.combination & table.WEIGHED)
+    names = {
+        "merge": True,
+        "locate": kind.ring_at[-1] > 0,
+        "settle": kind.ring_at[-1] > 0,
+        "mend": kind.ring_at[-1] > 0 and not weighed,
+        "draw": max(kind.bit_at) >= 0,
+        "weigh": weighed,
+        "weigh_listed": weighed and kind.selects,
+    }
+    return [name for name, needed in names.items() if needed]
 
 
 def _compiled(options: Mapping[str, Any], kernel: Any, *arguments: Any) -> Launcher:

@@ -43,7 +43,12 @@ def marks(base: torch.Tensor, expert: torch.Tensor) -> torch.Tensor:
         float32 bits, the entry's place. The last one stands after all entries. Where a change is
         not finite, the bits of the first are INFINITE or more.
     """
-    bits = (expert.float() - base.float()).abs_().view(torch.int32)
+    return marks_of((expert.float() - base.float()).abs_())
+
+
+def marks_of(magnitudes: torch.Tensor) -> torch.Tensor:
+    """The marks of some magnitudes, (n,) float32, 0 or more; as `marks`."""
+    bits = magnitudes.view(torch.int32)
     keys = tied.upper_places(0, bits.numel(), bits.device)
     keys |= (MOST - bits).to(torch.int64) << 32  # largest magnitudes first, then lowest places
     keys = torch.sort(keys).values[::NEAR]

@@ -18,14 +18,16 @@ import numpy as np
 from merging import kernels
 from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
+from merging.declarations.measures import Spread
 from merging.declarations.methods import Pruning
 from merging.engines.eager import Decide, MergedChunk, Stream, TensorReader
+from merging.engines.eager.reader import SpreadReader
 from merging.engines.sources import KeptFamily, KeptTensor
 from merging.errors import one_line
 from merging.gpu import launching, table
 from merging.gpu.selecting import Population
 from merging.gpu.table import Setting, Shape
-from merging.instructions import Competition, Decision, Keep, Outcome, Ranked
+from merging.instructions import Competition, Decision, Keep, Largest, Outcome, Ranked, Selected
 from merging.instructions.ranked import ratio
 from merging.later import torch
 
@@ -156,9 +158,35 @@ class KernelReader(TensorReader):
             return super().scores_at(ranks, decisions, game)
         return self.held.population.scores_at(ranks, game)
 
+    def spread(self, decisions: Sequence[Decision]) -> Spread:
+        """As TensorReader."""
+        if not self._is_whole(decisions):
+            return super().spread(decisions)
+        return KernelSpread(self, decisions, self.held)
+
     def _is_whole(self, decisions: Sequence[Decision]) -> bool:
         """True where nothing is pruned of a tensor that the device holds."""
         return self.is_held and all(one == _EVERYTHING for one in decisions)
+
+
+class KernelSpread(SpreadReader):
+    """The variance of what a device holds; where it has its cuts, the kernels find."""
+
+    finds_cuts = True
+
+    def __init__(
+        self, reader: TensorReader, decisions: Sequence[Decision], held: KeptTensor
+    ) -> None:
+        super().__init__(reader, decisions)
+        self._held = held
+
+    def differing(self, share: float = 0.0) -> int:
+        """As SpreadReader; of a tensor that stays they are counted once."""
+        return self._held.variances.differing
+
+    def most_energy(self) -> float:
+        """As SpreadReader."""
+        return self._held.variances.energy
 
 
 class KernelStream(Stream):
@@ -281,10 +309,14 @@ class KernelStream(Stream):
             numels = [job.reader.numel for job in group]
             columns = [job.reader.columns for job in group]
             decisions = [job.decisions for job in group]
-            numbers = table.whole_numbers(shape, numels, decisions, columns)
+            counts = [_count_of(job.outcome) for job in group] if shape.selects else ()
+            numbers = table.whole_numbers(shape, numels, decisions, columns, counts)
             factors = table.factors([job.setting for job in group])
             pairs = zip(group, columns, strict=True)
-            rows = [job.held.addresses(shape.located, shape.by_rank, row) for job, row in pairs]
+            rows = [
+                job.held.addresses(shape.located, shape.by_rank, row, shape.selects)
+                for job, row in pairs
+            ]
             results = [values.data_ptr() + starts[index] for index in members]
             addresses = np.column_stack([results, rows])
             norms = torch.stack([job.held.norms for job in group]) if shape.rescaled else None
@@ -358,6 +390,13 @@ class KernelStream(Stream):
             self.source.read(model, entry.name, 0, entry.numel) for model in self.family.models
         ]
         return KeptTensor.of(self.family, entry.name, models)
+
+
+def _count_of(outcome: Outcome) -> int:
+    """How many entries the variance selects."""
+    assert isinstance(outcome.combination, Selected)
+    cut = outcome.combination.cut
+    return cut.count if isinstance(cut, Largest) else 0
 
 
 def _by_torch(reader: TensorReader, decisions: Sequence[Decision]) -> list[Decision]:

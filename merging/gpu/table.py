@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -25,18 +25,21 @@ from merging.instructions import (
     Draw,
     Election,
     Keep,
+    Largest,
     Outcome,
     Ranked,
     Ranks,
     Rings,
+    Selected,
     Sum,
     sums,
 )
 from merging.instructions.draws import limit
 from merging.selection import tied
+from merging.selection.tied import KEEP_ALL
 
 OUT, MODELS = 0, 1  # columns of addresses; after the models comes what is known of every expert:
-# its marks, or its ranks
+# its marks, or its ranks; then the marks of variances, where they select
 NUMEL, INDEX, RINGS = 0, 1, 2  # columns of whole numbers: elements, the index of the first one
 # in its run (`selection.tied`; signed), and from here RING for each ring
 STRENGTH, BASE_WEIGHT, DIVISOR, WEIGHTS = 0, 1, 2, 3  # columns of factors
@@ -50,6 +53,7 @@ FRACTION = (
 )
 # rounded down; and the limit is above what that says by less than so much
 ELECTED, NORMALIZED, ZERO_IS_POSITIVE, AVERAGED, EVEN, FINITE = 1, 2, 4, 8, 16, 32
+SELECTED, WEIGHED = 64, 128
 DRAWN, CLIPPED = -1, -2  # instead of a number of rings
 RANKED, RESCALED, CHANCED = (
     -3,
@@ -63,7 +67,7 @@ BOUND = 7  # of an expert that competes: clip bounds and what lies between, thre
 LOW, HIGH, SPAN, THRESHOLD, TOP, REACH, LEAST = range(BOUND)  # what lies between; see `numbers_of`
 VARIANTS = {"reference": 1, "nlp": 1, "vision": 2, "pairwise": 3}  # two differ in a number only
 
-Combined = Sum | Election | Competition
+Combined = Sum | Election | Competition | Selected
 
 _AMOUNTS: dict[type, Callable[[Any], Any]] = {
     Keep: attrgetter("scale"),
@@ -90,11 +94,12 @@ class Shape:
         located: per expert, True where marks tell its brackets.
         aligned: the tensors begin at multiples of STRIPES in their scope (`selection.tied`).
         combination: a sum of ELECTED (TIES), NORMALIZED, ZERO_IS_POSITIVE, AVERAGED (the base
-            has a weight), EVEN (all experts have the weight 1) and FINITE (all deltas are: they
-            were sorted).
+            has a weight), EVEN (all experts have the weight 1), FINITE (all deltas are: they
+            were sorted), SELECTED (SCE) and WEIGHED (by what is selected).
         output: the output's type.
         variant: how experts compete, of VARIANTS; 0 where they do not.
         active: those that do.
+        selects: variances have a cut, which is a ring after all others.
     """
 
     types: tuple[str, ...]
@@ -106,6 +111,7 @@ class Shape:
     output: str
     variant: int = 0
     active: tuple[int, ...] = ()
+    selects: bool = False
 
     @functools.cached_property
     def draws_at(self) -> tuple[int, ...]:
@@ -150,8 +156,9 @@ class Shape:
 
     @functools.cached_property
     def ring_at(self) -> tuple[int, ...]:
-        """Per expert, its first ring among all; the last is their number."""
-        return _starts(0, [max(rings, 0) for rings in self.rings])
+        """Per expert, its first ring among all; the last is the number of rings."""
+        *starts, end = _starts(0, [max(rings, 0) for rings in self.rings])
+        return (*starts, end + self.selects)
 
 
 class Setting(NamedTuple):
@@ -182,6 +189,11 @@ def setting(
     if outcome.blend is not None or not isinstance(outcome.combination, Combined):
         return None
     kinds = tuple(map(type, decisions))
+    if isinstance(outcome.combination, Selected) and outcome.combination.cut != KEEP_ALL:
+        if not isinstance(outcome.combination.cut, Largest):
+            return None
+        common = replace(outcome.combination, cut=_SOME)
+        outcome = replace(outcome, combination=common)
     if not _AMOUNTS.keys() >= set(kinds):
         return None
     first, codes = 0, tuple([_WITHOUT_RINGS.get(kind, 0) for kind in kinds])
@@ -217,7 +229,13 @@ def _setting(
     what = AVERAGED * (outcome.base_weight != 1.0)
     game: tuple[Any, ...] = ()
     divisor, own = 1.0, []
-    if isinstance(combination, Competition):
+    weights: tuple[float, ...] | None = combination.weights
+    if isinstance(combination, Selected):
+        selects = combination.cut != KEEP_ALL
+        what += SELECTED + EVEN + WEIGHED * (weights is None)
+        game = 0, (), selects
+        divisor = combination.least  # nothing else is divided by
+    elif isinstance(combination, Competition):
         what += EVEN  # weights come later than a sum's
         game = VARIANTS[combination.variant], combination.active
         own = numbers_of(combination.bounds)
@@ -227,13 +245,15 @@ def _setting(
         divisor = sums.divisor(combination.weights, combination.normalize)
     if isinstance(combination, Election):
         what += ELECTED + ZERO_IS_POSITIVE * combination.zero_is_positive
-    factors = [outcome.strength, outcome.base_weight, divisor, *combination.weights]
+    weights = (0.0,) * len(kinds) if weights is None else weights
+    factors = [outcome.strength, outcome.base_weight, divisor, *weights]
     return Setting(
         _shape(types, rings, amplified, located, aligned, what, output, *game),
         (*factors, *(factor for row in rows for factor in row), *own),
     )
 
 
+_SOME = Largest(0)  # stands for any number: how many differs between tensors that are decided alike
 _shape = functools.cache(Shape)  # one object for each: it keeps what it has worked out
 
 
@@ -242,12 +262,14 @@ def whole_numbers(
     numels: Sequence[int],
     decisions: Sequence[Sequence[Decision]],
     columns: Sequence[int] = (),
+    counts: Sequence[int] = (),
 ) -> np.ndarray:
     """The whole numbers of some tensors of one shape.
 
     Args:
         numels, decisions: of every tensor.
         columns: entries of a row of every tensor, where draws are by rank.
+        counts: how many entries of each the variance selects, where it does.
 
     Returns:
         (tensors, columns) int32. Of rings whose brackets marks tell, RANK alone is filled in.
@@ -255,6 +277,8 @@ def whole_numbers(
     table = np.zeros((len(numels), shape.draws_at[-1]), dtype=np.int32)
     table[:, NUMEL] = numels
     table[:, INDEX] = 0
+    if shape.selects:
+        table[:, RINGS + RING * (shape.ring_at[-1] - 1) + RANK] = counts
     for expert, (rings, ring) in enumerate(zip(shape.rings, shape.ring_at, strict=False)):
         own: list[Any] = [row[expert] for row in decisions]
         if rings == DRAWN:

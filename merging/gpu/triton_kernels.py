@@ -24,6 +24,7 @@ from merging.gpu.competition_kernels import balanced
 from merging.gpu.order import FIRST, INFINITE, NEAR
 from merging.gpu.ranking import ALIGNED
 from merging.instructions.draws import RANGE
+from merging.instructions.masks import SMALLEST
 from merging.instructions.pruning import CLOSEST
 from merging.selection.tied import BLOCK_BITS, MULTIPLIER, RUN, STEP, STRIPES
 
@@ -32,6 +33,7 @@ BLOCKS = 8  # of a program
 MANY, REGISTERS = (7, 16), 96  # so many rings' bounds take half the registers of a thread: with
 # fewer than the compiler would take more programs run at a time, and nothing is spilled
 SETTLED, MENDED = 64, 128  # entries that a program of `settle` and `mend` looks at
+FEW = 4  # neighbours that one thread holds
 CUT, LISTED = 1, 3  # columns of a record; the first one counts
 RECORD = LISTED + 2 * NEAR
 
@@ -59,6 +61,7 @@ class Kind(NamedTuple):
     planes_at: tuple
     rescaled: int
     word: tl.dtype
+    selects: bool
 
 
 TYPES = {"F32": tl.float32, "BF16": tl.bfloat16, "F16": tl.float16, "F64": tl.float64}
@@ -79,6 +82,8 @@ _ELECTED, _NORMALIZED = tl.constexpr(table.ELECTED), tl.constexpr(table.NORMALIZ
 _ZERO_IS_POSITIVE = tl.constexpr(table.ZERO_IS_POSITIVE)
 _AVERAGED, _EVEN = tl.constexpr(table.AVERAGED), tl.constexpr(table.EVEN)
 _FINITE = tl.constexpr(table.FINITE)
+_SELECTED, _WEIGHED = tl.constexpr(table.SELECTED), tl.constexpr(table.WEIGHED)
+_LEAST, _FEW = tl.constexpr(SMALLEST), tl.constexpr(FEW)
 _DRAWN, _CLIPPED = tl.constexpr(table.DRAWN), tl.constexpr(table.CLIPPED)
 _RANKED, _CHANCED = tl.constexpr(table.RANKED), tl.constexpr(table.CHANCED)
 _RANGE, _ALIGNED = tl.constexpr(float(RANGE)), tl.constexpr(ALIGNED)
@@ -196,6 +201,13 @@ def _factors(factors, count: tl.constexpr):
 
 
 @triton.jit
+def _by_few(sizes):
+    """Sums of so many neighbours each, which one thread holds, in double."""
+    few = tl.reshape(sizes.to(tl.float64), [sizes.shape[0] // _FEW, _FEW])
+    return tl.sum(few, 1)
+
+
+@triton.jit
 def _sources(addresses, kind: tl.constexpr):
     """Pointers to the models' values, base first."""
     result = ()
@@ -227,7 +239,7 @@ def _all_sources(addresses, numel, kind: tl.constexpr):
 @triton.jit
 def _addresses(addresses, tensor, kind: tl.constexpr):
     """A tensor's row of addresses: of the result, the models and what is known of every expert."""
-    return addresses + tensor * (_MODELS + 1 + 2 * len(kind.rings))
+    return addresses + tensor * (_MODELS + 1 + 2 * len(kind.rings) + kind.selects)
 
 
 @triton.jit
@@ -248,6 +260,60 @@ def _share(total, count, most: tl.constexpr):
         part = tl.where(count == n, 1.0 / n, part)
     quotient = total * part
     return tl.fma(tl.fma(-count, quotient, total), part, quotient)
+
+
+@triton.jit
+def _over(x, count: tl.constexpr):
+    """x / count, correctly rounded, in double; count up to EVENLY.
+
+    As `_share`. The product with 1 / count may be two units in the last place off, so there are two
+    steps (tests/merging/gpu/test_triton_kernels.py); a division would take the long way for 0.
+    """
+    part = tl.full(x.shape, 1.0 / count, tl.float64)
+    quotient = x * part
+    if count & (count - 1) != 0:
+        whole = tl.full(x.shape, -1.0 * count, tl.float64)
+        quotient = tl.fma(tl.fma(whole, quotient, x), part, quotient)
+        quotient = tl.fma(tl.fma(whole, quotient, x), part, quotient)
+    return quotient
+
+
+@triton.jit
+def _variance(deltas):
+    """As `merging.instructions.masks.variance`."""
+    mean = tl.zeros(deltas[0].shape, tl.float64)
+    squares = tl.zeros(deltas[0].shape, tl.float64)
+    for e in tl.static_range(len(deltas)):
+        delta = deltas[e].to(tl.float64)
+        apart = delta - mean
+        mean += _over(apart, e + 1)
+        squares += apart * (delta - mean)
+    return _over(squares, len(deltas)).to(tl.float32)
+
+
+@triton.jit
+def _changes(values):
+    """The changes of all experts, as they are."""
+    base = values[0].to(tl.float32)
+    result = ()
+    for e in tl.static_range(1, len(values)):
+        result += (values[e].to(tl.float32) - base,)
+    return result
+
+
+@triton.jit
+def _erased(deltas, factors):
+    """As `merging.instructions.masks.erase`, with a row of the table."""
+    balance = tl.zeros_like(deltas[0])
+    for e in tl.static_range(len(deltas)):
+        balance += deltas[e]
+    total = tl.zeros_like(balance)
+    divisor = tl.zeros_like(balance)
+    for e in tl.static_range(len(deltas)):
+        agrees = tl.where(balance >= 0.0, deltas[e] > 0.0, deltas[e] < 0.0)
+        total += tl.where(agrees, deltas[e] * factors[_WEIGHTS + e], 0.0)
+        divisor += tl.where(agrees, factors[_WEIGHTS + e], 0.0)
+    return tl.div_rn(total, tl.maximum(divisor, _LEAST)) + balance * 0.0
 
 
 @triton.jit
@@ -320,6 +386,19 @@ def _element(
         else:
             first: tl.constexpr = kind.factor_at[len(kind.rings)]
             merged = balanced(taus, weights, factors, first, kind.variant)
+    elif _SELECTED & kind.combination != 0:
+        if kind.selects:
+            key = _key(_bits(_variance(weighted)), place, kind.doubles)
+            above = key > firsts[kind.ring_at[len(kind.rings)] - 1]
+            if not settled:
+                near = key > lasts[kind.ring_at[len(kind.rings)] - 1]
+                open = tl.where(near & (above == 0), 1, open)
+            left = ()
+            for e in tl.static_range(len(kind.rings)):
+                left += (tl.where(above, weighted[e], weighted[e] * 0.0),)
+            merged = _erased(left, factors)
+        else:
+            merged = _erased(weighted, factors)
     elif _ELECTED & kind.combination == 0:
         merged = total
         if _NORMALIZED & kind.combination != 0:
@@ -383,6 +462,21 @@ def _list(addresses, numbers, records, index, mask, kind: tl.constexpr):
 
 
 @triton.jit
+def _list_selected(addresses, numbers, records, index, mask, kind: tl.constexpr):
+    """Lists, likewise, the elements whose variance lies inside its bracket."""
+    values = _read(_sources(addresses, kind), index, mask, True)
+    ring: tl.constexpr = kind.ring_at[len(kind.rings)] - 1
+    bits = _bits(_variance(_changes(values)))
+    key = _key(bits, _places(numbers, index), kind.doubles)
+    mine = _inside(key, numbers + _RINGS + _RING * ring, kind.doubles) & mask
+    record = records + _RECORD * ring
+    slot = tl.atomic_add(record + tl.zeros_like(index), 1, mask=mine, sem="relaxed")
+    entry = record + _LISTED + 2 * slot
+    tl.store(entry, bits, mask=mine & (slot < _NEAR))
+    tl.store(entry + 1, index, mask=mine & (slot < _NEAR))
+
+
+@triton.jit
 def _blocks(
     sources, numbers, factors, firsts, lasts, out, start, lane,
     kind: tl.constexpr, blocks: tl.constexpr,
@@ -433,6 +527,21 @@ def _tell(sums, merged, changed, kind: tl.constexpr):
     tl.store(sums + 1, changed.to(tl.float64))
 
 
+@triton.jit
+def _bracket(marks, row, numel, near: tl.constexpr):
+    """Fills in the bracket of a ring, at an address, that keeps as many as RANK says."""
+    count = tl.load(row + _RANK)
+    everything = count >= numel
+    first = tl.where(everything, tl.cdiv(numel, near), count // near)
+    rank = tl.where(everything, 0, count % near)
+    last = tl.where(rank > 0, first + 1, first)
+    tl.store(row, tl.load(marks + 2 * first))
+    tl.store(row + 1, tl.load(marks + 2 * first + 1))
+    tl.store(row + 2, tl.load(marks + 2 * last))
+    tl.store(row + 3, tl.load(marks + 2 * last + 1))
+    tl.store(row + _RANK, rank)
+
+
 @triton.jit(do_not_specialize=["width"])
 def locate(addresses, numbers, records, sums, width, kind: tl.constexpr, near: tl.constexpr):
     """Fills in the brackets of tensor program_id(0) that its marks tell, and starts the records.
@@ -455,17 +564,12 @@ def locate(addresses, numbers, records, sums, width, kind: tl.constexpr, near: t
             marks = tl.load(addresses + _MODELS + 1 + n + e).to(tl.pointer_type(tl.int32))
             doubt = tl.where(tl.load(marks) >= _INFINITE, 2.0, doubt)
             for k in tl.static_range(tl.constexpr(kind.rings[e])):
-                row = numbers + _RINGS + _RING * (kind.ring_at[e] + k)
-                count = tl.load(row + _RANK)
-                everything = count >= numel
-                first = tl.where(everything, tl.cdiv(numel, near), count // near)
-                rank = tl.where(everything, 0, count % near)
-                last = tl.where(rank > 0, first + 1, first)
-                tl.store(row, tl.load(marks + 2 * first))
-                tl.store(row + 1, tl.load(marks + 2 * first + 1))
-                tl.store(row + 2, tl.load(marks + 2 * last))
-                tl.store(row + 3, tl.load(marks + 2 * last + 1))
-                tl.store(row + _RANK, rank)
+                _bracket(marks, numbers + _RINGS + _RING * (kind.ring_at[e] + k), numel, near)
+    if kind.selects:
+        marks = tl.load(addresses + _MODELS + 1 + 2 * n).to(tl.pointer_type(tl.int32))
+        doubt = tl.where(tl.load(marks) >= _INFINITE, 2.0, doubt)
+        tl.store(records + (tensor * rings + rings - 1) * _RECORD, 0)
+        _bracket(marks, numbers + _RINGS + _RING * (rings - 1), numel, near)
     tl.store(sums + (tensor * width + width - 1) * 2, doubt)
     tl.store(sums + (tensor * width + width - 1) * 2 + 1, 0.0)
 
@@ -498,8 +602,12 @@ def merge(
         out = tl.multiple_of(tl.load(addresses + _OUT).to(tl.pointer_type(kind.output)), 16)
         lane = tl.arange(0, block)
         none = tl.zeros([block], tl.float32)
-        firsts = _bounds(numbers + _RINGS, _RING, kind)
-        lasts = _bounds(numbers + _RINGS + 2, _RING, kind)
+        if _WEIGHED & kind.combination != 0:  # cuts were settled before
+            firsts = _bounds(records + _CUT, _RECORD, kind)
+            lasts = firsts
+        else:
+            firsts = _bounds(numbers + _RINGS, _RING, kind)
+            lasts = _bounds(numbers + _RINGS + 2, _RING, kind)
         if stop <= numel:  # elements come several at a time
             largest, changed, open = _blocks(
                 sources, numbers, amounts, firsts, lasts, out, start, lane, kind, blocks
@@ -524,6 +632,8 @@ def merge(
                 for turn in range(blocks):
                     index = start + turn * block + lane
                     _list(addresses, numbers, records, index, index < numel, kind)
+                    if kind.selects:
+                        _list_selected(addresses, numbers, records, index, index < numel, kind)
     else:
         tl.store(cell, 0.0)
         tl.store(cell + 1, 0.0)

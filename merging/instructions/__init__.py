@@ -14,7 +14,7 @@ from merging.instructions import competitions, elections, masks, sums
 from merging.instructions.competitions import Bounds, Competition
 from merging.instructions.eager import Eager, Needs, widest
 from merging.instructions.elections import Election
-from merging.instructions.masks import Relied, Selected, Shared, Unified
+from merging.instructions.masks import Largest, Relied, Selected, Shared, Unified
 from merging.instructions.pruning import Clip, Decision, Draw, Keep, Ranks, Rings, apply
 from merging.instructions.ranked import Ranked
 from merging.instructions.sums import Sum
@@ -95,6 +95,7 @@ __all__ = [
     "Eager",
     "Election",
     "Keep",
+    "Largest",
     "Needs",
     "Outcome",
     "Ranked",

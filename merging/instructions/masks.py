@@ -16,16 +16,28 @@ SMALLEST = 1e-6  # a divisor below this counts as this
 
 
 @dataclass(frozen=True)
+class Largest:
+    """So many entries of the largest variance, for engines that find the cut themselves; of equal
+    ones those of lowest place (`selection.tied`)."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Selected:
     """SCE: entries are selected by their variance over the experts; of what is left the weighted
     mean of those that agree with the sign of the plain sum, + where it is 0.
 
     Attributes:
+        weights: of every expert; None where they are to be their shares of the mean squares of what
+            is selected, for engines that find those themselves.
         cut: among the variances; KEEP_ALL selects all.
+        least: mean squares that sum to less weigh all experts alike, where weights are to be found.
     """
 
-    weights: tuple[float, ...]
-    cut: Cut
+    weights: tuple[float, ...] | None
+    cut: Cut | Largest
+    least: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,8 @@ def combine(masks: Masks, deltas: Sequence[torch.Tensor], start: int) -> torch.T
         (m,) float32. NaN is seen.
     """
     if isinstance(masks, Selected):
+        if isinstance(masks.cut, Largest) or masks.weights is None:
+            raise TypeError("cuts and weights that are to be found are for engines that find them")
         return erase(selected(deltas, masks.cut, start), masks.weights)
     if isinstance(masks, Unified):
         weighted = weigh(deltas, masks.weights)

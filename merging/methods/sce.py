@@ -29,7 +29,7 @@ from merging.declarations.measures import Reader, Spread
 from merging.declarations.methods import Consensus, Preset
 from merging.declarations.values import Recipe
 from merging.errors import NonFinite
-from merging.instructions import Combination, Decision, Selected, Sum
+from merging.instructions import Combination, Decision, Largest, Selected, Sum
 from merging.selection.statistics import largest_cuts
 from merging.selection.tied import KEEP_ALL, KEEP_NONE, Cut
 
@@ -84,10 +84,12 @@ def decide(
     small = recipe.parameters["small"]
     if count_alike(spread.most_energy(), reader.numel, small):
         return Selected(equal(reader.experts), cut)
+    if isinstance(cut, Largest) or spread.finds_cuts:
+        return Selected(None, cut, LEAST[small])
     return Selected(weights(reader.energies(decisions, cut), reader.numel, small), cut)
 
 
-def selection(spread: Spread, numel: int, select_topk: float) -> Cut:
+def selection(spread: Spread, numel: int, select_topk: float) -> Cut | Largest:
     """Step 1: the cut among the variances.
 
     Args:
@@ -103,6 +105,8 @@ def selection(spread: Spread, numel: int, select_topk: float) -> Cut:
     count = int(spread.differing(share) * share)
     if not count:
         return KEEP_NONE
+    if spread.finds_cuts:
+        return Largest(count)
     return largest_cuts(spread.order_statistics, spread.stops, numel, [[count]])[0][0]
 
 

@@ -223,6 +223,7 @@ class FusedReader(SelectingReader, ProfilingReader):
         rule = rule_of(outcome)
         combination = outcome.combination
         if isinstance(combination, Selected) and combination.cut != KEEP_ALL:
+            assert isinstance(combination.cut, Cut)  # only kernels of GPUs find cuts themselves
             selection = kernels.Expert()
             fill_rings(selection, Rings((combination.cut,), (1.0,)), start, stop)
             rule.selection = ctypes.pointer(selection)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from merging import recipe as recipes
 from merging.checkpoints import Family
@@ -17,7 +18,15 @@ from merging.engines.eager import Stream
 from merging.engines.sources import KeptFamily
 from merging.errors import NonFinite
 from merging.evidence.outliers import measure_outliers
-from merging.gpu import drawing_kernels, launching, order, ranking, triton_kernels
+from merging.gpu import (
+    drawing_kernels,
+    launching,
+    order,
+    ranking,
+    table,
+    triton_kernels,
+    weighing_kernels,
+)
 from merging.gpu import stream as gpu
 from merging.run.devices import engine_for
 from merging.run.lowering import lower
@@ -34,6 +43,7 @@ ENGINES = [gpu.KernelStream, Stream] if CUDA else [gpu.KernelStream]
 FEW = (
     "linear_sum", "task_arithmetic_normalized", "ties", "magnitude_model", "dare_ties", "dppa",
     "pcb", "pcb_reference", "pcb_vision", "nearswap", "della", "della_probability",
+    "sce", "sce_selected", "sce_weighed",
 )  # fmt: skip
 
 
@@ -41,7 +51,8 @@ FEW = (
 def few_programs(monkeypatch) -> None:
     """Interpreting takes time by the program, not by the element."""
     monkeypatch.setattr(triton_kernels, "BLOCK", 1 << 13)
-    monkeypatch.setattr(drawing_kernels, "BLOCK", 1 << 13)
+    for kernels in (drawing_kernels, weighing_kernels):
+        monkeypatch.setattr(kernels, "BLOCK", 1 << 13)
     monkeypatch.setattr(triton_kernels, "SETTLED", order.NEAR)
     monkeypatch.setattr(triton_kernels, "MENDED", order.NEAR)
 
@@ -115,6 +126,30 @@ def test_a_kept_family_is_ranked_once_and_drawn_by_kernels(few_tensors: Path, mo
     stream = gpu.KernelStream(opened, device=DEVICE, source=kept)
     jobs, others = stream.decided(small, decide, types)
     assert not jobs and not any(one.rescaled for _, row, _ in others for one in row)
+
+
+def test_small_changes_are_selected_in_the_merging_pass(tmp_path: Path) -> None:
+    """Of those all experts count alike, whatever is selected."""
+    generator = torch.Generator().manual_seed(3)
+    for index in range(3):
+        step = 2.0**-13 * torch.randn(90, 110, generator=generator).round() * bool(index)
+        folder = tmp_path / ("base" if index == 0 else f"expert{index}")
+        folder.mkdir()
+        save_file({"w": torch.ones(90, 110) + step}, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+    for share in (0.001, 0.5, 1.0):
+        recipe = recipes.build(
+            method="sce", base="base", models=[("expert1", {}), ("expert2", {})],
+            parameters={"select_topk": share}, dtype=OUTPUT, folder=tmp_path,
+        )  # fmt: skip
+        opened = open_recipe(recipe)
+        stream = gpu.KernelStream(opened, device=DEVICE, source=KeptFamily(opened, DEVICE))
+        (job,), _ = stream.decided(opened.merged, lower(recipe, stream).decide, {"w": "F32"})
+        assert not job.setting.shape.combination & table.WEIGHED
+        assert job.setting.shape.selects == (share < 1)
+        merge(recipe, tmp_path / "cpu", device="cpu", engine=Stream, overwrite=True)
+        merge(recipe, tmp_path / "there", device=DEVICE, engine=gpu.KernelStream, overwrite=True)
+        assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
 
 
 def test_outliers_of_a_kept_family_are_counted_once(family: Path) -> None:

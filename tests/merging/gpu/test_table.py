@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from merging.instructions import (
     Eager,
     Election,
     Keep,
+    Largest,
     Outcome,
     Ranks,
     Rings,
     Selected,
     Sum,
+    Unified,
 )
 from merging.selection.tied import KEEP_ALL, RUN, Cut
 
@@ -33,7 +36,7 @@ def row_of(decisions: list, outcome: Outcome, numel: int, output: str) -> tuple:
     """A tensor's shape and its rows of whole numbers and factors."""
     found = table.setting(decisions, outcome, numel, TYPES[: 1 + len(decisions)], output)
     assert found is not None
-    row = table.whole_numbers(found.shape, [numel], [decisions])[0].tolist()
+    row = table.whole_numbers(found.shape, [numel], [decisions], counts=[70])[0].tolist()
     return found.shape, row, table.factors([found])[0].tolist()
 
 
@@ -97,9 +100,26 @@ def test_where_opposites_out_vote_each_other_no_score_is_enough() -> None:
     assert table.numbers_of([Bounds(2.0, 2.0, 0.0, 0.0)])[table.LEAST] == 0.0
 
 
+def test_what_the_variance_selects_is_a_ring_after_all_others() -> None:
+    decisions, kept = [Keep(), Keep()], Selected(None, Largest(70), 0.25)
+    few, many = (replace(kept, cut=Largest(count)) for count in (10, 70))
+    settings = [table.setting(decisions, Outcome(one), 99, TYPES, "F32") for one in (few, many)]
+    assert settings[0] is settings[1] is not None
+    shape, row, factors = row_of(decisions, Outcome(kept), 99, "F32")
+    assert shape.selects and shape.ring_at == (0, 0, 1)
+    assert shape.combination == table.SELECTED + table.EVEN + table.WEIGHED
+    assert factors == [1.0, 1.0, 0.25, 0.0, 0.0, 1.0, 1.0]
+    assert row == [99, 0, 0, 0, 0, 0, 70]
+    shape, _, factors = row_of(decisions, Outcome(Selected((0.5, 0.75), KEEP_ALL)), 99, "F32")
+    assert not shape.selects and shape.combination == table.SELECTED + table.EVEN
+    assert factors[table.WEIGHTS :][:2] == [0.5, 0.75]
+    known = Selected((0.5, 0.5), Cut(1.0, 5))
+    assert table.setting(decisions, Outcome(known), 99, TYPES, "F32") is None
+
+
 def test_what_has_no_kernel_is_left_to_torch() -> None:
-    chosen = Selected((1.0,), KEEP_ALL)
-    assert table.setting([Keep()], Outcome(chosen), 10, TYPES[:2], "F32") is None
+    union = Unified((1.0,), 0, 1.0)
+    assert table.setting([Keep()], Outcome(union), 10, TYPES[:2], "F32") is None
     own = Eager(lambda delta, start: delta)
     assert table.setting([own], Outcome(Sum((1.0,))), 10, TYPES[:2], "F32") is None
 

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from merging.engines.eager import pick_device
 from merging.engines.residents import Residents
 from merging.errors import MergeError
-from ui import chat, explore, guide, merge, theme
+from ui import chat, explore, guide, live, merge, theme
 from ui.events import PROMPT
 from ui.first_sight import FirstSight
 from ui.guard import Guard
@@ -58,7 +58,10 @@ def build(settings: Settings) -> App:
                 chat_refs = chat.layout(library)
             with gr.Tab("Guide", id="guide"):
                 guide.layout()
-        explore.wire(demo, explore_refs, library)
+        respelled = explore.wire(demo, explore_refs, library)
+        pages = live.LivePages(settings.chat_bytes, settings.device)
+        hearing = live.LiveTab(explore_refs.live, library, pages, store)
+        hearing.wire(demo, explore_refs.recipe, respelled)
         tab = merge.MergeTab(library, jobs, settings.device, residents)
         merge.wire(demo, merge_refs, tab)
         talking = chat.ChatTab(chat_refs, library, store, Talks())

@@ -119,10 +119,19 @@ class LiveModel:
         every_s: float = 0.1,
     ) -> Iterator[Chunk]:
         """As `ChatModel.stream`, of what was settled last. A new recipe ends the answer."""
+        with self.held(stop) as (chat, ended):
+            yield from chat.stream(messages, sampling, stop=ended, every_s=every_s)
+
+    @contextmanager
+    def held(
+        self, stop: threading.Event | None = None
+    ) -> Iterator[tuple[ChatModel, threading.Event]]:
+        """The network as it was settled last, which nobody changes meanwhile, and what is set when
+        a new recipe waits for it. Raises Cancelled where a merge into it was stopped."""
         with self._turn(stop or threading.Event()) as ended:
             if not self._is_settled:
                 raise Cancelled("a merge into the live model was stopped; settle a recipe first")
-            yield from self.chat.stream(messages, sampling, stop=ended, every_s=every_s)
+            yield self.chat, ended
 
     @contextmanager
     def _turn(self, stop: threading.Event, ends_others: bool = False) -> Iterator[threading.Event]:

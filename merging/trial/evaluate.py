@@ -19,7 +19,7 @@ from merging.trial.tasks import Task, TaskFileError, choose_tasks, is_right
 from merging.trial.tokenizer import Tokenizer
 from merging.trial.turns import PromptError
 
-Source = Path | str | tuple[PreTrainedModel, PreTrainedTokenizerBase]
+Source = Path | str | Model | tuple[PreTrainedModel, PreTrainedTokenizerBase]
 Progress = Callable[[str, float], None]
 Score = dict[str, float]
 
@@ -56,7 +56,8 @@ def evaluate(
     """Score each model on each domain.
 
     Args:
-        models: name -> a checkpoint folder (or Hub id), or a (model, tokenizer) pair in memory.
+        models: name -> a checkpoint folder (or Hub id), or in memory a model, or a (model,
+            tokenizer) pair.
         domains: which to measure; all by default.
         n: prompts per domain: 200 of the built-in ones, all of a task file, if None. Of a file, at
             most the first `n` of each domain.
@@ -134,6 +135,8 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def _load(name: str, source: Source, device: str, cancel: threading.Event | None) -> Model:
+    if isinstance(source, Model):
+        return source
     if isinstance(source, tuple):
         network, tokenizer = source
         return Model(network, Tokenizer(tokenizer, name), name)

@@ -8,10 +8,11 @@ from typing import Any
 import gradio as gr
 
 from merging.errors import MergeError
-from ui import controls
+from ui import controls, live
 from ui.controls import MAX_EXPERTS, Controls
 from ui.explore import view
 from ui.library import Library
+from ui.live import LiveRefs
 from ui.panel import PlotPanel
 
 
@@ -39,6 +40,7 @@ class ExploreRefs:
     energy: PlotPanel
     cosine: PlotPanel
     words: gr.HTML
+    live: LiveRefs
 
 
 def memory() -> gr.BrowserState:
@@ -56,7 +58,7 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
             parts, go_merge = controls.layout(models, base, experts)
         with gr.Column(scale=3, min_width=320, elem_classes="plots"):
             stop = gr.Button("Stop reading", size="sm", visible=False, elem_id="stop-reading")
-            panels = _panels()
+            panels = _panels(library)
     named = parts.named()
     values = {name: component.value for name, component in named.items()}
     refs = ExploreRefs(
@@ -74,9 +76,10 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
     return refs
 
 
-def _panels() -> dict[str, Any]:
+def _panels(library: Library) -> dict[str, Any]:
     built: dict[str, Any] = {
         "headline": PlotPanel(kind="headline", title="Finding", elem_id="headline"),
+        "live": live.build(library),
         "map": PlotPanel(
             kind="map",
             title=view.MAP_TITLE,

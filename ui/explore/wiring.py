@@ -104,21 +104,23 @@ class ExploreTab:
         return dict(zip(self.named, values, strict=True))
 
 
-def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> None:
-    """Attaches the tab's events."""
+def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> list[Any]:
+    """Attaches the tab's events.
+
+    Returns:
+        Those after which there is a new recipe.
+    """
     tab = ExploreTab(refs, library, Readings())
-    _wire_sliders(tab)
-    _wire_family(tab)
-    _wire_load(demo, tab)
     _wire_shape(refs.controls)
+    return [_wire_sliders(tab), *_wire_family(tab), _wire_load(demo, tab)]
 
 
-def _wire_sliders(tab: ExploreTab) -> None:
+def _wire_sliders(tab: ExploreTab) -> Any:
     """The browser draws while they move, and asks for exact numbers when they rest."""
     refs, inputs = tab.refs, list(tab.named.values())
     moving = [tab.named[name].change for name in tab.named if name not in ("base", "experts")]
     gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
-    refs.map.settle(
+    return refs.map.settle(
         tab.settled,
         [refs.weighed, *inputs],
         [refs.headline, refs.recipe, refs.words, *refs.controls.amplification, refs.memory],
@@ -127,21 +129,22 @@ def _wire_sliders(tab: ExploreTab) -> None:
     )
 
 
-def _wire_family(tab: ExploreTab) -> None:
+def _wire_family(tab: ExploreTab) -> list[Any]:
     """Another base, other experts, models read again: a family to read, unless it is stopped."""
     refs, parts, filled = tab.refs, tab.refs.controls, tab.filled
     asked = [refs.weighed, *tab.named.values()]
     lists = [parts.base, parts.experts]
     refs.stop.click(tab.stopped, **_QUIET)
-    read = parts.experts.input(tab.family, asked, filled, **_READING)
-    read.then(tab.remembered, asked, refs.memory, **_QUIET)
+    chosen = parts.experts.input(tab.family, asked, filled, **_READING)
+    chosen.then(tab.remembered, asked, refs.memory, **_QUIET)
     rebased = parts.base.input(tab.rebased, lists, parts.experts, **_QUIET)
     read = rebased.then(tab.family, asked, filled, **_READING)
     read.then(tab.remembered, asked, refs.memory, **_QUIET)
-    parts.refresh.click(tab.refreshed, asked, [*lists, *filled], **_READING)
+    renewed = parts.refresh.click(tab.refreshed, asked, [*lists, *filled], **_READING)
+    return [chosen, read, renewed]
 
 
-def _wire_load(demo: gr.Blocks, tab: ExploreTab) -> None:
+def _wire_load(demo: gr.Blocks, tab: ExploreTab) -> Any:
     """A page that is loaded gets the models of now and the values that its browser kept."""
     refs, inputs = tab.refs, list(tab.named.values())
     due = gr.State(False)
@@ -151,7 +154,7 @@ def _wire_load(demo: gr.Blocks, tab: ExploreTab) -> None:
         [*inputs, refs.weighed, due],
         **{**_QUIET, "queue": True},
     )
-    loaded.then(
+    return loaded.then(
         tab.restored,
         [due, refs.weighed, *inputs],
         tab.filled,

@@ -54,6 +54,14 @@ RECIPES |= {
     "breadcrumbs_rescaled": ("breadcrumbs", {"density": 0.3, "gamma": 0.05, "rescale": True}),
     "sce_selected": ("sce", {"select_topk": 0.3}),
     "sce_weighed": ("sce", {"select_topk": 0.3, "small": "weigh"}),
+    "switches_along_the_model": (
+        "ties",
+        {
+            "density": 0.3,
+            "normalize": [True, False],
+            "rescale": [{"filter": "mlp", "value": True}, {"value": False}],
+        },
+    ),
 }
 
 RECIPES["wudi"] = ("wudi", {"steps": 3})  # its usual 300 take half a minute here

@@ -234,8 +234,10 @@ def _random(plan: Plan) -> str:
     pruner = PRUNERS[plan.recipe.prune]
     if pruner.law.order != "random" or pruner.unpredicted:
         return ""
-    scaled = plan.recipe.parameters.get("rescale", True)
-    rest = "what is left is rescaled" if scaled else "nothing is rescaled"
+    scaled = set(plan.recipe.values_of("rescale"))
+    rest = "nothing is rescaled" if scaled == {False} else "what is left is rescaled"
+    if len(scaled) > 1:
+        rest += " in parts of the model"
     return f"Drawn at random, the same share of every magnitude; {rest}."
 
 

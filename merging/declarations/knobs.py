@@ -20,7 +20,7 @@ class Knob:
             finite number is valid.
         unit: what the number counts ("share of entries kept").
         per_model: True where each model of a recipe may have its own value.
-        scheduled: True where it may change along the model.
+        scheduled: True where it may change along the model, whatever its kind but factors.
         choices: the valid words of a choice; empty for numbers and booleans.
         also: another key that means it, where no other knob of a recipe has that name.
         soft: True where the bounds are those of a slider: a recipe may go beyond.
@@ -114,12 +114,14 @@ NORMALIZE = Knob(
     "Divide by the weights",
     False,
     "Divide by the sum of the weights that took part.",
+    scheduled=True,
 )
 RESCALE = Knob(
     "rescale",
     "Rescale",
     False,
     "Multiply what is kept of a tensor so that the sum of its magnitudes stays.",
+    scheduled=True,
 )
 SCOPE = Knob(
     "scope",

@@ -1,14 +1,17 @@
 """Parameter values that change along the model: mergekit's gradients and filters.
 
-A value is a number, a list of numbers (knots spread evenly over the layers), or a list of
-{filter, layers, value} rules, of which the first wins whose filter is part of the tensor's name
-and whose layers ([start, stop]) hold its layer. Layers are those of the stack that a tensor is in.
+A value is a number, a switch or a word; a list of these (knots spread evenly over the layers); or a
+list of {filter, layers, value} rules, of which the first wins whose filter is part of the tensor's
+name and whose layers ([start, stop]) hold its layer. Layers are those of the stack that a tensor is
+in. Between two knots a number is interpolated, and rounded where it counts something; a switch or
+a word stays as it is until the next knot, as in mergekit.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,13 +21,18 @@ from merging.errors import RecipeError, shown
 MAX_RULES = 1000  # each is looked for in the name of every tensor
 MAX_KNOTS = 1000
 
+Value = float | int | bool | str
+"""What a knob holds for one tensor: a number, a count, a switch or a word."""
+Read = Callable[[Any], Value | None]
+"""What a recipe writes for one value -> the value; None where it is none."""
+
 
 class Rule(NamedTuple):
     """One rule of a schedule.
 
     Attributes:
         filter: part of a tensor's name; "*" for every tensor.
-        knots: values spread evenly over the layers it holds for.
+        knots: values of one kind, spread evenly over the layers it holds for.
         layers: (start, stop): the layers it holds for; None for all and what is outside them.
             What a text meets before the layers goes with the first, what it meets after them
             with the last; towers for images and sound, which it never meets, with the first.
@@ -33,7 +41,7 @@ class Rule(NamedTuple):
     """
 
     filter: str
-    knots: tuple[float, ...]
+    knots: tuple[Value, ...]
     layers: tuple[int, int] | None = None
     shift: int = 0
 
@@ -57,14 +65,14 @@ class Rule(NamedTuple):
         """What the model whose value it is calls a tensor of the result."""
         return tensor if not self.shift or is_tower(tensor) else renumbered(tensor, self.shift)
 
-    def at(self, tensor: str, layer: int | None, n_layers: int) -> float:
-        """Its value for a tensor that it holds for."""
+    def at(self, tensor: str, layer: int | None, n_layers: int) -> Any:
+        """Its value, of the kind of its knots, for a tensor that it holds for."""
         if len(self.knots) == 1 or layer is None:
             return self.knots[0]
         if self.layers is None or is_tower(tensor):
-            return _interpolate(self.knots, layer, n_layers)
+            return _between(self.knots, layer, n_layers)
         start, stop = self.layers
-        return _interpolate(self.knots, layer - start, stop - start)
+        return _between(self.knots, layer - start, stop - start)
 
 
 @dataclass(frozen=True)
@@ -73,8 +81,8 @@ class Schedule:
 
     rules: tuple[Rule, ...]
 
-    def at(self, tensor: str, layer: int | None, n_layers: int) -> float:
-        """The value for one tensor.
+    def at(self, tensor: str, layer: int | None, n_layers: int) -> Any:
+        """The value for one tensor: a Value, of the kind that the knob has.
 
         Knot position as mergekit: i / (n - 1) over the layers, the last knot for a model of one
         layer, the first knot for tensors outside the layers.
@@ -91,15 +99,15 @@ class Schedule:
         raise AssertionError("a schedule ends with a rule for every tensor")
 
     @functools.cached_property
-    def constant(self) -> float | None:
+    def constant(self) -> Any:
         """The one value it always has, or None where it varies."""
         first = self.rules[0]
         return first.knots[0] if first.holds_everywhere and len(set(first.knots)) == 1 else None
 
     @property
-    def values(self) -> tuple[float, ...]:
+    def values(self) -> tuple[Any, ...]:
         """Every knot that can be reached."""
-        reached: list[float] = []
+        reached: list[Value] = []
         for rule in self.rules:
             reached.extend(rule.knots)
             if rule.holds_everywhere:
@@ -120,9 +128,9 @@ class Schedule:
         return rules
 
 
-def constant(value: float) -> Schedule:
+def constant(value: Value) -> Schedule:
     """A schedule with one value everywhere."""
-    return Schedule((Rule("*", (float(value),)),))
+    return Schedule((Rule("*", (value,)),))
 
 
 def before(first: Any, then: Any) -> Any:
@@ -136,29 +144,34 @@ def before(first: Any, then: Any) -> Any:
     return [*rules, *(then if nested else [{"value": then}])]
 
 
-def chain(levels: list[Any], default: float, where: str) -> Schedule:
+def as_number(value: Any) -> float | None:
+    """A number, also one written as text."""
+    value = number(value)
+    return float(value) if is_number(value) else None
+
+
+def chain(
+    levels: list[Any], default: Value, where: str, read: Read = as_number, kind: str = "number"
+) -> Schedule:
     """One schedule from a recipe's levels, most specific first; None for a silent level.
 
+    Args:
+        read: what one value is; it may raise an error of its own.
+        kind: what an error calls one value.
+
     Raises:
-        RecipeError: a value is neither a number, a list of numbers nor a list of rules.
+        RecipeError: a level is neither such a value, a list of them nor a list of rules.
     """
     rules: list[Rule] = []
-    for level in (*levels, float(default)):
-        for rule in _rules(level, where) if level is not None else ():
+    for level in (*levels, default):
+        for rule in _rules(level, where, read, kind) if level is not None else ():
             rules.append(rule)
             if rule.holds_everywhere:
                 return Schedule(tuple(rules))
     raise AssertionError("the default matches every tensor")
 
 
-def _rules(value: Any, where: str) -> list[Rule]:
-    value = number(value)
-    if is_number(value):
-        return [Rule("*", (float(value),))]
-    if isinstance(value, list) and value and all(is_number(item) for item in value):
-        if len(value) > MAX_KNOTS:
-            raise RecipeError(f"{where}: {len(value)} values along the model, at most {MAX_KNOTS}")
-        return [Rule("*", tuple(float(item) for item in value))]
+def _rules(value: Any, where: str, read: Read, kind: str) -> list[Rule]:
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -166,14 +179,20 @@ def _rules(value: Any, where: str) -> list[Rule]:
             raise RecipeError(
                 f"{where}: {len(value)} rules, at most {MAX_RULES} are looked through"
             )
-        return [_rule(item, where) for item in value]
-    raise RecipeError(
-        f"{where}: {shown(value)} is not a number, a list of numbers or a list of "
-        "{filter, value} rules"
-    )
+        return [_rule(item, where, read, kind) for item in value]
+    knots = value if isinstance(value, list) else [value]
+    if len(knots) > MAX_KNOTS:
+        raise RecipeError(f"{where}: {len(knots)} values along the model, at most {MAX_KNOTS}")
+    values = [None if isinstance(item, dict | list) else read(item) for item in knots]
+    if not values or None in values:
+        raise RecipeError(
+            f"{where}: {shown(value)} is not a {kind}, a list of {kind}s or a list of "
+            "{filter, value} rules"
+        )
+    return [Rule("*", tuple(one for one in values if one is not None))]
 
 
-def _rule(item: dict[str, Any], where: str) -> Rule:
+def _rule(item: dict[str, Any], where: str, read: Read, kind: str) -> Rule:
     unknown = set(item) - {"filter", "value", "layers"}
     if unknown or "value" not in item:
         raise RecipeError(
@@ -184,7 +203,7 @@ def _rule(item: dict[str, Any], where: str) -> Rule:
         raise RecipeError(f"{where}: rules cannot be nested")
     if pattern is not None and not (isinstance(pattern, str) or is_number(pattern)):
         raise RecipeError(f"{where}: filter {shown(pattern)} is not a part of tensors' names")
-    (inner,) = _rules(value, where)
+    (inner,) = _rules(value, where, read, kind)
     name = "*" if pattern in (None, "") else str(pattern)
     return Rule(name, inner.knots, _span(item.get("layers"), where))
 
@@ -219,11 +238,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, float) or abs(value) <= sys.float_info.max
 
 
-def _interpolate(knots: tuple[float, ...], layer: int | None, n_layers: int) -> float:
-    if layer is None:
-        return knots[0]
+def _between(knots: tuple[Value, ...], layer: int, n_layers: int) -> Value:
+    """The value of one layer among knots, two or more."""
     position = layer / (n_layers - 1) if n_layers > 1 else 1.0
     scaled = position * (len(knots) - 1)
+    if isinstance(knots[0], bool | str):
+        return knots[int(scaled)]
     index = min(int(scaled), len(knots) - 2)
     share = scaled - index
-    return (1 - share) * knots[index] + share * knots[index + 1]
+    first, second = knots[index : index + 2]
+    between = (1 - share) * first + share * second  # type: ignore[operator]
+    return round(between) if isinstance(first, int) else between

@@ -30,7 +30,7 @@ class Source:
     values: Mapping[str, Any]
     gives_tokenizer: bool = False
 
-    def at(self, knob: str, entry: Entry) -> float:
+    def at(self, knob: str, entry: Entry) -> Any:
         """A knob's value for one tensor."""
         return value_at(self.values.get(knob, _ONE), entry)
 
@@ -117,9 +117,14 @@ class Recipe:
         ]
         return [value for value in everything if isinstance(value, Schedule)]
 
-    def at(self, knob: str, entry: Entry) -> float:
-        """A scheduled knob's value for one tensor."""
+    def at(self, knob: str, entry: Entry) -> Any:
+        """A scheduled knob's value for one tensor, of the knob's kind."""
         return value_at(self.parameters[knob], entry)
+
+    def values_of(self, knob: str) -> tuple[Any, ...]:
+        """Every value that a scheduled knob of all models has somewhere; none where the methods
+        have no such knob."""
+        return self.parameters[knob].values if knob in self.parameters else ()
 
     def weights_at(self, entry: Entry) -> tuple[float, ...]:
         """The models' weights for one tensor."""
@@ -144,7 +149,7 @@ class Recipe:
         return {knob: row for knob, row in constants.items() if None not in row}  # type: ignore[misc]
 
 
-def value_at(schedule: Schedule, entry: Entry) -> float:
+def value_at(schedule: Schedule, entry: Entry) -> Any:
     """A schedule's value for one tensor, by the depth of the stack that it is in."""
     if schedule.constant is not None:
         return schedule.constant

@@ -119,7 +119,7 @@ def _least(recipe: Recipe, reader: Reader) -> float:
             yield [importance(base, model).flatten()]
 
     seed = None
-    if recipe.parameters["quartiles"] == "sample":
+    if recipe.at("quartiles", reader.entry) == "sample":
         seed = draw_keys(0, recipe.sources[0].model, reader.entry.name)[0] & 0xFFFFFFFF
     return least_importance(importances, reader.numel, seed)
 
@@ -146,6 +146,7 @@ METHODS = (
                 "exact",
                 "exact: over the tensor. sample: of a million entries, as mergekit, but seeded.",
                 choices=("exact", "sample"),
+                scheduled=True,
             ),
         ),
     ),

@@ -49,7 +49,7 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
     pairs = [counts(numel, *row) for row in zip(*shares, strict=True)]
     keeps = [(dropped, dropped + kept_count) for dropped, kept_count in pairs]
     factors = (SKIPPING,) * reader.experts
-    if reader.finds_cuts and not recipe.parameters["rescale"]:
+    if reader.finds_cuts and not recipe.at("rescale", entry):
 
         def count(reader: Reader) -> list[Retention]:
             rows = zip(keeps, reader.changed(), strict=True)
@@ -102,7 +102,7 @@ METHODS = (
         law=Law("largest", skip="gamma"),
         place=4,
         decide=decide,
-        uniform=lambda recipe: not recipe.parameters["rescale"],
+        uniform=lambda recipe: True not in recipe.values_of("rescale"),
         check=remarks,
         knobs=(
             DENSITY,

@@ -63,16 +63,16 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
 
 
 def _draw(recipe: Recipe, reader: Reader, index: int, keys: tuple[int, int]) -> Decision:
-    source, values = recipe.sources[index], recipe.parameters
-    density = source.at("density", reader.entry)
+    source, entry = recipe.sources[index], reader.entry
+    density = source.at("density", entry)
     if density >= 1.0:
         return Keep()
     if density <= 0.0:
         return Keep(0.0)
-    ranked = draws_by_rank(density, source.at("epsilon", reader.entry), keys)
-    if not values["rescale"]:
+    ranked = draws_by_rank(density, source.at("epsilon", entry), keys)
+    if not recipe.at("rescale", entry):
         return ranked
-    if values["rescale_by"] == "probability":
+    if recipe.at("rescale_by", entry) == "probability":
         return replace(ranked, by_chance=True)
     if reader.finds_cuts:
         return replace(ranked, rescaled=True)
@@ -130,7 +130,13 @@ METHODS = (
                 per_model=True,
                 scheduled=True,
             ),
-            Knob("rescale", "Rescale", True, "Multiply what is kept so that its sum is preserved."),
+            Knob(
+                "rescale",
+                "Rescale",
+                True,
+                "Multiply what is kept so that its sum is preserved.",
+                scheduled=True,
+            ),
             Knob(
                 "rescale_by",
                 "Rescale by",
@@ -138,6 +144,7 @@ METHODS = (
                 "l1: match the tensor's L1 norm (mergekit). probability: divide every change by "
                 "its own probability (paper).",
                 choices=("l1", "probability"),
+                scheduled=True,
             ),
             SEED,
         ),

@@ -115,7 +115,7 @@ def decide_specific(
     recipe: Recipe, reader: Reader, decisions: Sequence[Decision], transposed: bool
 ) -> Combination:
     """Iso-CTS of matrices, the mean of other tensors."""
-    fraction = recipe.parameters["fraction"]
+    fraction = recipe.at("fraction", reader.entry)
     return of_matrices(
         recipe, reader, transposed, lambda changes: common_and_specific(changes, fraction)
     )
@@ -164,6 +164,7 @@ METHODS = (
                 high=1.0,
                 step=0.05,
                 unit="share of directions",
+                scheduled=True,
             ),
         ),
     ),

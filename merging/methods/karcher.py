@@ -88,9 +88,8 @@ def _size(combination: np.ndarray, cosines: np.ndarray) -> float:
 
 def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     """The models' sum."""
-    values = recipe.parameters
-    gram = gram_of(recipe, reader)
-    return combined(recipe, coefficients(gram, values["max_iter"], recipe.at("tol", reader.entry)))
+    steps, tol = (recipe.at(knob, reader.entry) for knob in ("max_iter", "tol"))
+    return combined(recipe, coefficients(gram_of(recipe, reader), steps, tol))
 
 
 METHODS = (
@@ -106,7 +105,16 @@ METHODS = (
         adds_base=lambda document, models: document.get("base_model") is not None,
         unpredicted="What a blend of directions leaves, only the merge can tell.",
         knobs=(
-            Knob("max_iter", "Most steps", 10, "Steps to the mean.", low=0, high=100_000, step=1),
+            Knob(
+                "max_iter",
+                "Most steps",
+                10,
+                "Steps to the mean.",
+                low=0,
+                high=100_000,
+                step=1,
+                scheduled=True,
+            ),
             Knob(
                 "tol",
                 "Smallest step",

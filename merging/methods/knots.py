@@ -103,7 +103,8 @@ def decide(
     recipe: Recipe, reader: Reader, decisions: Sequence[Decision], transposed: bool
 ) -> Combination:
     """Matrices in their shared directions; of other tensors the entries, as TIES."""
-    density, weights = recipe.parameters["directions_density"], recipe.weights_at(reader.entry)
+    density = recipe.at("directions_density", reader.entry)
+    weights = recipe.weights_at(reader.entry)
     if reader.entry.place.is_linear:
         return each_matrix(reader, transposed, lambda changes: merge(changes, weights, density))
     if density >= 1.0:
@@ -142,6 +143,7 @@ METHODS = (
                 high=1.0,
                 step=0.01,
                 unit="share of entries kept",
+                scheduled=True,
                 also="density",
             ),
         ),

@@ -19,7 +19,8 @@ from merging.checkpoints import Entry
 from merging.declarations.knobs import LAMBDA, NORMALIZE, WEIGHT
 from merging.declarations.measures import Reader
 from merging.declarations.methods import Blend, Consensus, Preset
-from merging.declarations.values import Recipe
+from merging.declarations.schedules import constant
+from merging.declarations.values import Recipe, value_at
 from merging.errors import RecipeError
 from merging.instructions import Decision, Outcome, Sum
 
@@ -28,7 +29,7 @@ _ZERO = 1e-8  # a sum of weights below this is none
 
 def add(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Sum:
     """A sum with the tensor's weights."""
-    return Sum(recipe.weights_at(reader.entry), recipe.parameters["normalize"])
+    return Sum(recipe.weights_at(reader.entry), recipe.at("normalize", reader.entry))
 
 
 def mean(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence: None) -> Sum:
@@ -39,23 +40,23 @@ def mean(recipe: Recipe, reader: Reader, decisions: Sequence[Decision], evidence
 def average(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     """The models' weighted mean, or with `normalize: false` their plain weighted sum."""
     weights = recipe.weights_at(reader.entry)
-    if recipe.parameters["normalize"]:
+    if recipe.at("normalize", reader.entry):
         return Outcome(Sum(weights, normalize=True))
     return Outcome(Sum(weights), base_weight=sum(weights))
 
 
 def check_weights(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
     """A mean needs weights that do not sum to 0."""
-    if not recipe.parameters.get("normalize", True):
-        return ()
+    divides = recipe.parameters.get("normalize", constant(True))
     weights = [source.weight.constant for source in recipe.sources]
-    if None not in weights and abs(sum(weight or 0.0 for weight in weights)) < _ZERO:
+    zero = None not in weights and abs(sum(weight or 0.0 for weight in weights)) < _ZERO
+    if zero and divides.constant:
         raise RecipeError(
             f"the weights of {recipe.method} sum to 0; change one, or use task_arithmetic"
         )
     for entry in entries:
         at = recipe.weights_at(entry)
-        if abs(sum(at)) < _ZERO:
+        if value_at(divides, entry) and abs(sum(at)) < _ZERO:
             raise RecipeError(
                 f"tensor {entry.name}: the weights {', '.join(f'{w:g}' for w in at)} sum to 0, "
                 "so there is no average; change one, or use task_arithmetic"

@@ -93,7 +93,7 @@ def largest(
         inside = list(map(inside_rings, counted, nested, factors))
         return retention(recipe, reader, dense, counted, inside)
 
-    if reader.finds_cuts and not recipe.parameters.get("rescale"):
+    if reader.finds_cuts and not _rescales(recipe, reader):
 
         def count(reader: Reader) -> list[Retention]:
             pairs = zip(keeps, reader.changed(), strict=True)
@@ -126,10 +126,15 @@ def rings(
     if all(cut == KEEP_ALL for cut in cuts):
         return Keep(own[0])
     decision = Rings(tuple(cuts), own, offset)
-    if not recipe.parameters.get("rescale"):
+    if not _rescales(recipe, reader):
         return decision
     ratio = l1_ratio(reader, index, replace(decision, factors=tuple(summed or (1.0,) * len(own))))
     return replace(decision, factors=tuple(factor * ratio for factor in own))
+
+
+def _rescales(recipe: Recipe, reader: Reader) -> bool:
+    """Whether one tensor is rescaled: never by a pruner that lacks the switch."""
+    return "rescale" in recipe.parameters and recipe.at("rescale", reader.entry)
 
 
 def retention(
@@ -189,7 +194,7 @@ def check(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
 
 
 def _is_uniform(recipe: Recipe) -> bool:
-    return recipe.parameters["scope"] == "tensor" and not recipe.parameters["rescale"]
+    return recipe.parameters["scope"] == "tensor" and True not in recipe.values_of("rescale")
 
 
 METHODS = (

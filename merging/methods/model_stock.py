@@ -87,8 +87,8 @@ def rows(changes: Sequence[torch.Tensor], opposed: str = "bounded") -> torch.Ten
 
 def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     """The base and a share of the mean change."""
-    opposed = recipe.parameters["opposed"]
-    if not recipe.parameters["filter_wise"]:
+    opposed = recipe.at("opposed", reader.entry)
+    if not recipe.at("filter_wise", reader.entry):
         return combined(recipe, coefficients(gram_of(recipe, reader), opposed))
 
     def blend(base: torch.Tensor, models: Sequence[torch.Tensor], start: int) -> torch.Tensor:
@@ -111,7 +111,13 @@ METHODS = (
         least=2,
         unpredicted="How far each tensor goes, only the merge can tell.",
         knobs=(
-            Knob("filter_wise", "Row by row", False, "A share for every row, not every tensor."),
+            Knob(
+                "filter_wise",
+                "Row by row",
+                False,
+                "A share for every row, not every tensor.",
+                scheduled=True,
+            ),
             Knob(
                 "opposed",
                 "Opposed changes",
@@ -119,6 +125,7 @@ METHODS = (
                 "bounded: the formula, until it leads farther away than the models are. base: the "
                 "base stays where changes oppose each other. mergekit: the formula, without end.",
                 choices=("bounded", "base", "mergekit"),
+                scheduled=True,
             ),
         ),
     ),

@@ -68,7 +68,7 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     shares = coefficients(
         gram_of(recipe, reader),
         weights,
-        normalize=recipe.parameters["normalize_weights"],
+        normalize=recipe.at("normalize_weights", reader.entry),
         eps=recipe.at("eps", reader.entry),
     )
     return combined(recipe, shares)
@@ -93,6 +93,7 @@ METHODS = (
                 "Divide by the weights",
                 True,
                 "Divide the weights by their sum.",
+                scheduled=True,
             ),
             Knob(
                 "eps",

@@ -114,22 +114,20 @@ def columns(
 
 def decide(recipe: Recipe, reader: Reader, evidence: None) -> Outcome:
     """The two points' sum; along rows or columns, a function of whole tensors."""
-    values = recipe.parameters
-    t = fraction(recipe.weights_at(reader.entry))
-    if values["nuslerp_flatten"]:
-        return combined(recipe, coefficients(gram_of(recipe, reader), t, values["antipodes"]))
-    along_columns = values["nuslerp_row_wise"] and len(reader.entry.shape) > 1
+    entry = reader.entry
+    t, antipodes = fraction(recipe.weights_at(entry)), recipe.at("antipodes", entry)
+    if recipe.at("nuslerp_flatten", entry):
+        return combined(recipe, coefficients(gram_of(recipe, reader), t, antipodes))
+    along_columns = recipe.at("nuslerp_row_wise", entry) and len(entry.shape) > 1
 
     def blend(base: torch.Tensor, models: Sequence[torch.Tensor], start: int) -> torch.Tensor:
         points = [model - base for model in models] if recipe.origin else list(models)
         shape = points[0].shape
         if along_columns:
             flat = [point.reshape(shape[0], -1) for point in points]
-            (merged,) = columns(lambda: [flat], t, values["antipodes"])
+            (merged,) = columns(lambda: [flat], t, antipodes)
         else:
-            merged = rows(
-                [point.reshape(-1, shape[-1]) for point in points], t, values["antipodes"]
-            )
+            merged = rows([point.reshape(-1, shape[-1]) for point in points], t, antipodes)
         return base + merged.reshape(shape) if recipe.origin else merged.reshape(shape)
 
     needs: Needs = "tensor" if along_columns else "rows"
@@ -157,12 +155,14 @@ METHODS = (
                 "Whole tensors",
                 True,
                 "Take every tensor as one vector; off, every row.",
+                scheduled=True,
             ),
             Knob(
                 "nuslerp_row_wise",
                 "Columns",
                 False,
                 "Where tensors are not taken whole: every column instead of every row.",
+                scheduled=True,
             ),
             Knob(
                 "antipodes",
@@ -170,6 +170,7 @@ METHODS = (
                 "line",
                 "line: a straight line where they point apart. mergekit: its narrower limit.",
                 choices=("line", "mergekit"),
+                scheduled=True,
             ),
         ),
     ),

@@ -44,14 +44,14 @@ def decide(recipe: Recipe, reader: Reader, evidence: None) -> Pruned:
 
 
 def _draw(recipe: Recipe, reader: Reader, index: int, keys: tuple[int, int]) -> Decision:
-    density = recipe.sources[index].at("density", reader.entry)
+    entry = reader.entry
+    density = recipe.sources[index].at("density", entry)
     if density >= 1.0:
         return Keep()
-    values = recipe.parameters
     draw = Draw(keys, density, 1.0)
-    if not values["rescale"] or density <= 0.0:
+    if not recipe.at("rescale", entry) or density <= 0.0:
         return draw
-    if values["rescale_by"] == "density":
+    if recipe.at("rescale_by", entry) == "density":
         return replace(draw, scale=1.0 / density)
     return replace(draw, scale=l1_ratio(reader, index, draw))
 
@@ -70,7 +70,13 @@ METHODS = (
         decide=decide,
         knobs=(
             DENSITY,
-            Knob("rescale", "Rescale", True, "Divide what is kept so that its sum is preserved."),
+            Knob(
+                "rescale",
+                "Rescale",
+                True,
+                "Divide what is kept so that its sum is preserved.",
+                scheduled=True,
+            ),
             Knob(
                 "rescale_by",
                 "Rescale by",
@@ -78,6 +84,7 @@ METHODS = (
                 "density: divide by the density (paper). l1: match the tensor's L1 norm "
                 "(mergekit).",
                 choices=("density", "l1"),
+                scheduled=True,
             ),
             SEED,
         ),

@@ -131,10 +131,9 @@ def decide(
 ) -> Combination:
     """Matrices with their strongest directions apart, the mean of other tensors."""
     transposed, errors = evidence
-    values = recipe.parameters
-    settings = Settings(
-        values["directions"], values["low"], max(values["low"], values["high"]), values["budget"]
-    )
+    knobs = ("directions", "low", "high", "budget")
+    directions, low, high, budget = (recipe.at(knob, reader.entry) for knob in knobs)
+    settings = Settings(directions, low, max(low, high), budget)
 
     def merged(changes: Sequence[torch.Tensor]) -> torch.Tensor:
         change, error = merge(changes, settings)
@@ -183,6 +182,7 @@ METHODS = (
                 low=1,
                 high=16,
                 step=1,
+                scheduled=True,
             ),
             Knob(
                 "low",
@@ -192,6 +192,7 @@ METHODS = (
                 low=0.0,
                 high=2.0,
                 step=0.05,
+                scheduled=True,
             ),
             Knob(
                 "high",
@@ -201,6 +202,7 @@ METHODS = (
                 low=0.0,
                 high=2.0,
                 step=0.05,
+                scheduled=True,
             ),
             Knob(
                 "budget",
@@ -211,6 +213,7 @@ METHODS = (
                 high=1.0,
                 step=0.05,
                 unit="share",
+                scheduled=True,
             ),
         ),
     ),

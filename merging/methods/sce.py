@@ -81,7 +81,7 @@ def decide(
     cut = selection(spread, reader.numel, recipe.at("select_topk", reader.entry))
     if cut == KEEP_NONE:
         return Sum((0.0,) * reader.experts)
-    small = recipe.parameters["small"]
+    small = recipe.at("small", reader.entry)
     if count_alike(spread.most_energy(), reader.numel, small):
         return Selected(equal(reader.experts), cut)
     if isinstance(cut, Largest) or spread.finds_cuts:
@@ -143,6 +143,7 @@ METHODS = (
                 "equal: changes of 0.001 and less weigh all models alike (mergekit). weigh: they "
                 "are weighed by the formula.",
                 choices=("equal", "weigh"),
+                scheduled=True,
             ),
             LAMBDA,
         ),

@@ -38,7 +38,7 @@ def decide(
 ) -> Election:
     """An election with the tensor's weights."""
     weights = recipe.weights_at(reader.entry)
-    return Election(weights, recipe.parameters["normalize"], zero_is_positive)
+    return Election(weights, recipe.at("normalize", reader.entry), zero_is_positive)
 
 
 METHODS = (

@@ -140,11 +140,11 @@ def decide(
     recipe: Recipe, reader: Reader, decisions: Sequence[Decision], transposed: bool
 ) -> Combination:
     """Matrices by Adam or in closed form, the mean of other tensors."""
-    values = recipe.parameters
-    if values["solver"] == "closed":
-        ridge = values["ridge"]
+    entry = reader.entry
+    if recipe.at("solver", entry) == "closed":
+        ridge = recipe.at("ridge", entry)
         return of_matrices(recipe, reader, transposed, lambda changes: solve(changes, ridge))
-    steps, rate = values["steps"], values["rate"]
+    steps, rate = recipe.at("steps", entry), recipe.at("rate", entry)
     return of_matrices(recipe, reader, transposed, lambda changes: descend(changes, steps, rate))
 
 
@@ -171,8 +171,18 @@ METHODS = (
                 "adam",
                 "adam: steps from the sum (paper). closed: as good, in a fraction of the time.",
                 choices=("adam", "closed"),
+                scheduled=True,
             ),
-            Knob("steps", "Steps", STEPS, "Of Adam.", low=0, high=10000, step=1),
+            Knob(
+                "steps",
+                "Steps",
+                STEPS,
+                "Of Adam.",
+                low=0,
+                high=10000,
+                step=1,
+                scheduled=True,
+            ),
             Knob(
                 "rate",
                 "Step size",
@@ -181,6 +191,7 @@ METHODS = (
                 low=0.0,
                 high=0.01,
                 step=1e-6,
+                scheduled=True,
             ),
             Knob(
                 "ridge",
@@ -190,6 +201,7 @@ METHODS = (
                 low=0.01,
                 high=100.0,
                 step=0.01,
+                scheduled=True,
             ),
         ),
     ),

@@ -20,7 +20,7 @@ def by_slice(
 ) -> Schedule:
     """A schedule as rules for the layers of each slice, in order: a gradient runs over one slice.
 
-    One meaning has one form: a number where it is one everywhere. With one slice or none it is the
+    One meaning has one form: a value where it is one everywhere. With one slice or none it is the
     schedule itself, its filters looked for in the model's own names.
 
     Args:

@@ -7,8 +7,8 @@ mergekit, a gradient runs over the layers of one slice, what comes before the la
 first slice's models and values, final norm and head the last's. A filter of a model's own value is
 looked for in that model's names, of a value of all models in the result's.
 
-Where we differ from mergekit: switches, choices and counts of steps hold for the whole recipe, so
-that slices may not differ in them (one line says so); a weight that nobody gives is 1, where
+Where we differ from mergekit: what a method measures over the whole model, and what no knob calls
+`scheduled`, slices may not differ in (one line says so); a weight that nobody gives is 1, where
 mergekit asks for it; slices may list other numbers of models (what a slice lacks changes
 nothing there; mergekit merges what is there, with the first slice's number for norm and head), one
 model may be listed twice in a slice with other layers (mergekit takes the last in silence), and a
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from merging.checkpoints.layout import is_tower
 from merging.declarations.blueprints import Blueprint, Column, Piece
-from merging.declarations.schedules import before, is_number
+from merging.declarations.schedules import before
 from merging.errors import RecipeError, shown
 from merging.recipe.references import place_of, reference
 from merging.recipe.stray import unknown
@@ -412,7 +412,7 @@ def _by_layer(
         listed = every if key in scheduled else [one for one in values if one is not None]
         levels = [one.get(key) for one in listed]
         if all(value == levels[0] for value in levels) and (
-            key not in scheduled or is_number(levels[0])
+            key not in scheduled or not isinstance(levels[0], dict | list)
         ):
             result[key] = levels[0]
         elif key in scheduled:

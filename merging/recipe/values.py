@@ -78,16 +78,17 @@ def check_switches(
 ) -> None:
     """Where mergekit's switches would change the result and are no knob here, says so instead of
     ignoring them."""
-    rescales = switch(values.get("rescale", False), "rescale")
+    rescales = True in switches(values, "rescale", False)
     if "rescale" not in knobs and rescales and pruner.knobs:
         raise RecipeError(
             f"rescale: true is not supported with prune: {pruner.id}; use prune: random"
         )
-    if "normalize" in knobs or "normalize" not in values:
+    if "normalize" in knobs:
         return
-    normalizes = switch(values["normalize"], "normalize")
-    if isinstance(rule, Consensus) and normalizes != rule.implied.get("normalize", normalizes):
-        word = str(normalizes).lower()
+    implied = rule.implied.get("normalize") if isinstance(rule, Consensus) else None
+    others = [one for one in switches(values, "normalize", bool(implied)) if one != implied]
+    if others and implied is not None:
+        word = str(others[0]).lower()
         raise RecipeError(f"normalize: {word} is not supported with {rule.kind}: {rule.id}")
 
 
@@ -149,13 +150,20 @@ def placed(knob: Knob, parameters: Mapping[str, Any], names: Sequence[str]) -> A
 
 def _schedule(knob: Knob, levels: list[Any], where: str) -> Schedule:
     label = knob.name if where == "parameters" else f"{where}: {knob.name}"
-    schedule = chain(levels, knob.default, label)
+    if not _is_real(knob):
+        return chain(levels, knob.default, label, lambda value: _plain(knob, value), "value")
+    schedule = chain(levels, float(knob.default), label)
     for value in schedule.values:
         if not math.isfinite(value):
             raise RecipeError(f"{label} {value} is not finite; give a number such as 0.5")
         if not knob.soft:
             _check_range(knob, value, where)
     return schedule
+
+
+def _is_real(knob: Knob) -> bool:
+    """True for a number that need not be whole."""
+    return isinstance(knob.default, float)
 
 
 def _factors(value: Any, name: str, where: str) -> tuple[float, ...]:
@@ -200,6 +208,17 @@ def switch(value: Any, name: str) -> bool:
     if isinstance(value, bool | int | float | str) and word in ("false", "0", "0.0", "no", "off"):
         return False
     raise RecipeError(f"{name}: {shown(value)} is not true or false")
+
+
+def switches(values: Mapping[str, Any], name: str, default: bool) -> tuple[bool, ...]:
+    """Every value of a switch that may change along the model; none where a recipe is silent.
+
+    Args:
+        default: what holds where no rule does.
+    """
+    if values.get(name) is None:
+        return ()
+    return chain([values[name]], default, name, lambda one: switch(one, name), "switch").values
 
 
 def choice(value: Any, choices: Any, name: str) -> str:

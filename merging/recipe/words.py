@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 
 from merging.checkpoints.names import short_names
 from merging.declarations.methods import Blend, Consensus
-from merging.declarations.schedules import Schedule
+from merging.declarations.schedules import Schedule, is_number
 from merging.declarations.values import Recipe, Source
 from merging.methods import PRUNERS, RULES
 from merging.recipe.references import models_of, with_models
+
+_SOMEWHERE = "{} (in parts of the model: average)"
+"""How changes are joined, where that varies along the model."""
 
 
 def describe(recipe: Recipe, called: Mapping[str, str] | None = None) -> str:
@@ -30,8 +33,10 @@ def describe(recipe: Recipe, called: Mapping[str, str] | None = None) -> str:
         parts = [f"Start from {recipe.base} and take the changes of {listed}.", *_pruning(recipe)]
     if recipe.blueprint is not None:
         parts.insert(0, recipe.blueprint.words)
-    averaged = recipe.parameters.get("normalize", _implied(rule))
-    join, combine = ("average", "Average them") if averaged else ("add up", "Add them up")
+    divides = recipe.values_of("normalize") or (_implied(rule),)
+    join, combine = ("average", "Average them") if all(divides) else ("add up", "Add them up")
+    if len(set(divides)) > 1:
+        join, combine = _SOMEWHERE.format(join), _SOMEWHERE.format(combine)
     parts.append(rule.words.format(**_values(recipe), join=join, combine=combine))
     if any(source.weight.constant != 1 for source in recipe.sources):
         weights = _each(recipe, lambda source: _factor(source.weight))
@@ -98,4 +103,6 @@ def _share(schedule: Schedule) -> str:
 
 def _factor(schedule: Schedule) -> str:
     value = schedule.constant
-    return "a value that varies along the model" if value is None else f"{value:g}"
+    if value is None:
+        return "a value that varies along the model"
+    return f"{value:g}" if is_number(value) else str(value)

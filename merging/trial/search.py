@@ -146,7 +146,9 @@ def search(
 
 def _check_recipe(recipe: Recipe) -> None:
     rule = RULES[recipe.consensus]
-    linear = isinstance(rule, Consensus) and rule.linear and not recipe.parameters.get("normalize")
+    linear = (
+        isinstance(rule, Consensus) and rule.linear and True not in recipe.values_of("normalize")
+    )
     if PRUNERS[recipe.prune].law.order != "all" or not linear:
         raise RecipeError(
             "search learns the weights of task_arithmetic (prune: none, consensus: sum); this "

@@ -52,6 +52,30 @@ def test_the_first_filter_that_matches_wins() -> None:
     assert at(rules, NORM, None) == 3
 
 
+@pytest.mark.parametrize(("layer", "value"), [(0, True), (1, True), (2, False), (3, False)])
+def test_a_switch_stays_until_the_next_knot(layer: int, value: bool) -> None:
+    # mergekit 0.1.5: knots[int(t * (n - 1))]; four layers, t = 0, 1/3, 2/3, 1
+    schedule = chain([[True, False, False]], True, "normalize", lambda one: one)
+    assert schedule.at(Q, layer, 4) is value
+    last = chain([["line", "arc"]], "line", "path", lambda one: one)
+    assert last.at(Q, layer, 4) == ("arc" if layer == 3 else "line")
+
+
+def test_a_count_between_two_knots_is_rounded() -> None:
+    schedule = chain([[0, 5]], 1, "steps", lambda one: one)
+    counts = [schedule.at(Q, layer, 4) for layer in range(4)]
+    assert counts == [0, 2, 3, 5]  # 1.67 and 3.33 between
+    assert set(map(type, counts)) == {int}
+
+
+def test_a_switch_by_filter_takes_the_default_elsewhere() -> None:
+    schedule = chain([{"filter": "mlp", "value": True}], False, "normalize", lambda one: one)
+    assert schedule.at("model.layers.0.mlp.up_proj.weight", 0, 3) is True
+    assert schedule.at(Q, 1, 3) is False
+    assert schedule.values == (True, False)
+    assert schedule.to_yaml() == [{"filter": "mlp", "value": True}, {"value": False}]
+
+
 def test_a_filter_may_hold_a_gradient() -> None:
     rules = [{"filter": "self_attn", "value": [0, 1]}, {"filter": "*", "value": 0.25}]
     assert [at(rules, Q, layer) for layer in range(3)] == [0, 0.5, 1]

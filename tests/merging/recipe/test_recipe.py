@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from merging.errors import RecipeError
 from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.recipe import Recipe, build, describe, dump, from_mapping, load, parse
+from merging.recipe.values import SWITCHES
 from tests.engines import experts_of
 from tests.families import document
 
@@ -78,7 +79,7 @@ def test_defaults_are_filled_in() -> None:
     assert [source.model for source in recipe.sources] == ["x", "y"]
     assert recipe.sources[0].weight.constant == 1.0
     assert recipe.sources[0].density.constant == 1.0  # as mergekit; screens begin with 0.2
-    assert recipe.parameters["normalize"] is True
+    assert recipe.parameters["normalize"].constant is True
     assert recipe.strength.constant == 1.0
     assert recipe.dtype is None
 
@@ -234,7 +235,7 @@ def test_other_modules_are_refused(modules: object, words: list[str]) -> None:
     ("old", "new", "words"),
     [
         ("[4, 12]", "[4, 4]", ["[4, 4]", "no layer"]),
-        ("{lambda: 0.1}", "{normalize: true}", ["normalize", "whole recipe"]),
+        ("{lambda: 0.1}", "{scope: model}", ["scope", "whole recipe"]),
         ("task_arithmetic", "pcb", ["slices[1]", "missing"]),
         ("{model: x, layer_range: [4, 12]", "{model: b, layer_range: [4, 12]", ["listed twice"]),
     ],
@@ -285,12 +286,12 @@ def test_switches_and_numbers_as_mergekit_s_recipes_write_them() -> None:
     )
     (source,) = recipe.sources
     assert (source.weight.constant, source.density.constant) == (0.5, 0.4)
-    assert (recipe.parameters["normalize"], recipe.parameters["rescale"]) == (False, True)
+    assert [recipe.parameters[one].constant for one in SWITCHES] == [True, False]
     written = {"normalize": "yes", "rescale": "off"}
     recipe = from_mapping(document("ties", [{}], parameters=written))
-    assert (recipe.parameters["normalize"], recipe.parameters["rescale"]) == (True, False)
+    assert [recipe.parameters[one].constant for one in SWITCHES] == [False, True]
     recipe = from_mapping(document("karcher", 2, parameters={"max_iter": "3"}))
-    assert recipe.parameters["max_iter"] == 3
+    assert recipe.parameters["max_iter"].constant == 3
 
 
 def test_a_key_with_nothing_after_it_is_as_if_it_were_not_there() -> None:
@@ -313,9 +314,10 @@ def test_numbers_may_have_an_exponent() -> None:
 
 
 def test_dare_divides_by_the_density_unless_asked_for_mergekit_s_rule() -> None:
-    assert from_mapping(document("dare_ties", 1)).parameters["rescale_by"] == "density"
+    rescaled = from_mapping(document("dare_ties", 1)).parameters["rescale_by"]
+    assert rescaled.constant == "density"
     recipe = from_mapping(document("dare_ties", 1, {"rescale_by": "l1"}))
-    assert recipe.parameters["rescale_by"] == "l1"
+    assert recipe.parameters["rescale_by"].constant == "l1"
 
 
 def test_only_linear_does_without_a_base() -> None:
@@ -588,6 +590,9 @@ NUMBER = st.floats(-2, 3, allow_nan=False).map(lambda x: round(x, 6))
 SHARE = st.floats(0, 1).map(lambda x: round(x, 6))
 
 
+SWITCH = st.booleans()
+
+
 def scheduled(value: st.SearchStrategy) -> st.SearchStrategy:
     knots = st.one_of(value, st.lists(value, min_size=2, max_size=4))
     rule = st.fixed_dictionaries({"filter": st.sampled_from(["mlp", "q_proj"]), "value": knots})
@@ -601,6 +606,8 @@ def recipes(draw) -> Recipe:
     if PRESETS[method].consensus in CONSENSUS:
         if any(knob.name == "lambda" for knob in CONSENSUS[PRESETS[method].consensus].knobs):
             parameters["lambda"] = draw(scheduled(NUMBER))
+        if any(knob.name == "normalize" for knob in CONSENSUS[PRESETS[method].consensus].knobs):
+            parameters["normalize"] = draw(scheduled(SWITCH))
         if draw(st.booleans()):
             parameters["prune"] = draw(st.sampled_from(sorted(PRUNERS)))
     prune = parameters.get("prune", PRESETS[method].prune)

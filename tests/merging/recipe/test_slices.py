@@ -79,6 +79,18 @@ FORMS = {
         [source("a", 0, 4)],
         base_model="base",
     ),
+    "switches, counts and words by slice": sliced(
+        "nuslerp",
+        {
+            "sources": [source("a", 0, 4), source("b", 2, 6)],
+            "parameters": {"nuslerp_flatten": False, "antipodes": "mergekit"},
+        },
+        {
+            "sources": [source("a", 4, 8), source("b", 4, 8)],
+            "parameters": {"nuslerp_row_wise": [{"filter": "mlp", "value": [True, False]}]},
+        },
+        parameters={"nuslerp_flatten": [{"filter": "attn", "value": True}, {"value": False}]},
+    ),
     "a module": {
         "merge_method": "ties",
         "base_model": "base",
@@ -169,6 +181,45 @@ def test_a_base_in_some_slices_is_one_model_among_others_where_it_is_no_origin()
         (Piece("b", 0, 2), Piece("a", 2, 4)),
         (Piece("a", 0, 2), Piece("c", 2, 4)),
     )
+
+
+def test_switches_counts_and_words_may_differ_between_slices() -> None:
+    first, second = [source("a", 0, 2), source("b", 0, 2)], [source("a", 1, 3), source("b", 1, 3)]
+    one, other = ({"sources": row, "parameters": {}} for row in (first, second))
+    recipe = from_mapping(
+        sliced(
+            "karcher",
+            one | {"parameters": {"max_iter": 3}},
+            other | {"parameters": {"max_iter": "20"}},
+        )
+    )
+    steps = recipe.parameters["max_iter"]
+    assert [steps.at(f"model.layers.{i}.x.weight", i, 4) for i in range(4)] == [3, 3, 20, 20]
+    assert steps.at("model.embed_tokens.weight", None, 4) == 3
+    assert steps.at("lm_head.weight", None, 4) == 20
+    recipe = from_mapping(
+        sliced(
+            "ties",
+            one,
+            other | {"parameters": {"normalize": 0}},
+            base_model="c",
+            parameters={"normalize": [{"filter": "x.bias", "value": False}]},
+        )
+    )
+    divides = recipe.parameters["normalize"]
+    names = [f"model.layers.{i}.x.{kind}" for i in (1, 2) for kind in ("weight", "bias")]
+    layers = (1, 1, 2, 2)
+    assert [divides.at(name, i, 4) for name, i in zip(names, layers, strict=True)] == [
+        True, False, False, False,
+    ]  # fmt: skip
+    assert "in parts of the model: average" in describe(recipe)
+
+
+def test_what_is_measured_over_the_whole_model_may_not_differ() -> None:
+    first = {"sources": [source("a", 0, 2)], "parameters": {"scope": "model"}}
+    other = [source("a", 2, 4)]
+    with pytest.raises(RecipeError, match="scope differs between slices; it holds for the whole"):
+        from_mapping(sliced("ties", first, other, base_model="base"))
 
 
 def test_what_has_no_effect_may_differ_between_slices() -> None:

@@ -26,6 +26,7 @@ from merging.checkpoints.stamp import stamp as file_stamp
 from merging.errors import BadFile, MergeError, ModelNotFound, OutputExists
 from merging.recipe import Recipe
 from merging.recipe.references import models_of, with_models
+from merging.recipe.stages import needed
 from merging.sketches.sketch import FamilySketch
 from merging.system.documents import read_object
 from merging.system.freed import handed_back
@@ -243,6 +244,7 @@ class Library:
         Raises:
             ModelNotFound: the recipe names something that is not on offer.
         """
+        recipe = needed(recipe)
         if recipe.stages:
             raise ModelNotFound(
                 "the recipe uses the results of others in its file, which is done on the command "

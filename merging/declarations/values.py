@@ -69,7 +69,8 @@ class Recipe:
         blueprint: where the layers come from, where they are stacked anew; base and sources are
             then called by its titles.
         stages: recipes whose results this one names, and theirs, by the names that they have: in
-            the order in which they are merged.
+            the order in which they are merged. There may be others of its file, on which its result
+            does not depend (`merging.recipe.stages.needed`).
         notes: remarks for the user that are not errors.
         origin: True where changes are counted from the base; False where it is one model of many,
             or only lends its configuration.

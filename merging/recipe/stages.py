@@ -1,7 +1,9 @@
 """Recipes that use each other's results: several documents of one file, each with its name.
 
 As mergekit's `mergekit-multi` reads them: a model called as another document is that document's
-result. One is the last, which no other uses; it alone may go without a name.
+result. The document without a name is the recipe itself; where all have names, the last one that no
+other uses. What others do not use and the recipe does not need is a result of its own: mergekit
+merges it into the folder of named results, and so it is here where there is such a folder.
 """
 
 from __future__ import annotations
@@ -21,18 +23,21 @@ from merging.recipe.values import nearest
 MAX_STAGES = 64
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")  # a folder gets it
 _LAST = "the last recipe"
+_UNNAMED = (
+    "two recipes have no name, so there are two results; give one name: and use it in the other"
+)
 
 
 def staged(documents: Sequence[tuple[object, Recipe]], folder: Path | None) -> Recipe:
-    """The last of several recipes, with those whose results it needs.
+    """The recipe that several documents make: one of them, with the others as its stages.
 
     Args:
         documents: the value of `name:` (None without one), and the recipe.
         folder: that relative references are read against.
 
     Raises:
-        RecipeError: a name is given twice or is none, recipes use each other in a circle, or more
-            than one is the last.
+        RecipeError: a name is given twice or is none, two have none, or recipes use each other in
+            a circle.
     """
     if len(documents) > MAX_STAGES:
         raise RecipeError(f"{len(documents)} recipes are given, at most {MAX_STAGES} are read")
@@ -41,7 +46,7 @@ def staged(documents: Sequence[tuple[object, Recipe]], folder: Path | None) -> R
         title = _LAST if name is None else _checked(name)
         if title in recipes:
             twice = f"name: {title} is given twice; the results would be one"
-            raise RecipeError(_two("which have no name") if name is None else twice)
+            raise RecipeError(_UNNAMED if name is None else twice)
         recipes[title] = recipe
     needs = {name: _needs(name, recipe, recipes, folder) for name, recipe in recipes.items()}
     try:
@@ -49,14 +54,36 @@ def staged(documents: Sequence[tuple[object, Recipe]], folder: Path | None) -> R
     except CycleError as error:
         circle = " needs ".join(reversed(error.args[1]))
         raise RecipeError(f"recipes use each other in a circle: {circle}; take one out") from None
-    last = [name for name in recipes if not any(name in used for used in needs.values())]
-    if len(last) > 1:
-        raise RecipeError(_two(f"{' and '.join(last)}, which no other uses"))
+    free = [name for name in recipes if not any(name in used for used in needs.values())]
+    last = _LAST if _LAST in recipes else free[-1]
     for name in order:  # each with those that it needs, and that they need
         used = {one for need in needs[name] for one in (need, *dict(recipes[need].stages))}
-        stages = tuple((one, recipes[one]) for one in order if one in used)
+        if name == last:
+            used = set(recipes) - {last}
+        stages = tuple((one, recipes[one]) for one in order if one in used and one != name)
         recipes[name] = replace(recipes[name], stages=stages)
-    return recipes[last[0]]
+    notes = tuple(
+        f"{name}: its result is used by no other recipe here, so it is merged only where named "
+        "results are kept: amalgam merge --intermediate-dir FOLDER"
+        for name in free
+        if name != last
+    )
+    if last != _LAST and notes:
+        notes = (f"{last} is the result: of those that no other uses, the last", *notes)
+    return replace(recipes[last], notes=(*recipes[last].notes, *notes))
+
+
+def needed(recipe: Recipe) -> Recipe:
+    """The recipe with only those stages that its result depends on."""
+    stages = dict(recipe.stages)
+    waiting, used = needed_by(recipe, stages), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in used:
+            used.add(name)
+            waiting += needed_by(stages[name], stages)
+    kept = tuple(stage for stage in recipe.stages if stage[0] in used)
+    return recipe if len(kept) == len(stages) else replace(recipe, stages=kept)
 
 
 def needed_by(recipe: Recipe, stages: Mapping[str, object]) -> list[str]:
@@ -86,7 +113,3 @@ def _needs(
                 f"{nearest(model, named)}"
             )
     return needed_by(recipe, recipes)
-
-
-def _two(which: str) -> str:
-    return f"the recipes have two results: {which}; give one name: and use it in the other"

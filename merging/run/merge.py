@@ -20,6 +20,7 @@ from merging.declarations.retention import Retention
 from merging.engines.eager import ProgressCallback, Stream
 from merging.engines.residents import Residents
 from merging.recipe import Recipe
+from merging.recipe.stages import needed
 from merging.run import container, space
 from merging.run.attempt import Order, attempt
 from merging.run.chain import Results, in_stages
@@ -88,7 +89,7 @@ def merge(
         residents: keeps the family in a GPU's memory for the next merge; None: it is let go of when
             this one is over.
         stages: where the results of a recipe's stages go, and stay; None for a hidden folder,
-            which is removed in the end.
+            which is removed in the end, and only for those that the result depends on.
 
     Raises:
         MergeError: see `merging.errors`; nothing is left behind (with `resume`, a hidden folder).
@@ -105,6 +106,8 @@ def merge(
         engine=engine,
         residents=residents or Residents(),
     )
+    if stages is None:
+        recipe = needed(recipe)
     if not recipe.stages:
         return merge_one(recipe, out, {}, overwrite, progress)
     results = in_stages(

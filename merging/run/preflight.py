@@ -14,6 +14,7 @@ from merging.errors import FamilyMismatch, MergeError, RecipeError
 from merging.kinship import Problem
 from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
+from merging.recipe.stages import needed
 from merging.run import space
 from merging.run.container import specs_of
 from merging.run.opening import check_layers, open_models
@@ -52,8 +53,9 @@ def open_recipe(recipe: Recipe, results: Mapping[str, Checkpoint] | None = None)
         FamilyMismatch: they do not belong together (see `merging.kinship`).
         BadCheckpoint, UnsafeFile, ModelNotFound, RecipeError: as `check` says them.
     """
-    if recipe.stages and not results:
-        named = ", ".join(name for name, _ in recipe.stages)
+    stages = needed(recipe).stages
+    if stages and not results:
+        named = ", ".join(name for name, _ in stages)
         raise RecipeError(
             f"the recipe uses the results of others ({named}): merge it first (amalgam merge)"
         )
@@ -73,7 +75,8 @@ def check(
     overwrite: bool = False,
     sketches: Path | None = None,
 ) -> Report:
-    """Preflight: every problem there is, from headers alone.
+    """Preflight: every problem there is, from headers alone. Stages that the result does not depend
+    on are not looked at.
 
     Args:
         out: where the merge would go, to check its disk; None to skip that.
@@ -82,6 +85,7 @@ def check(
     problems: list[Problem] = []
     promises: dict[str, Checkpoint] = {}
     disk = memory = 0
+    recipe = needed(recipe)
     for name, stage in recipe.stages:
         remarks, _, family = _looked_at(stage, promises, None)
         problems += [replace(one, where=f"{name}: {one.where}") for one in remarks]

@@ -12,6 +12,7 @@ import yaml
 from merging import recipe as recipes
 from merging.engines.eager import Progress
 from merging.errors import Cancelled, MergeError, NotEnoughSpace, RecipeError
+from merging.recipe.stages import needed
 from merging.run import space
 from merging.run.merge import Result, merge
 from merging.run.preflight import check, open_recipe
@@ -141,6 +142,41 @@ def test_who_opens_a_recipe_of_stages_is_told_to_merge_it(parent) -> None:
         open_recipe(recipes.parse(TEXT, parent))
 
 
+ALONE = text_of(("alone", BETWEEN), (None, OVER), ("second", DOUBLED), ("first", DOUBLED))
+
+
+def test_what_no_other_uses_is_merged_only_where_results_are_kept(parent, tmp_path) -> None:
+    # as mergekit-multi 0.1.5, which writes every named result into its intermediate folder
+    result = run(parent, tmp_path / "out", ALONE)
+    assert any("alone: its result is used by no other recipe" in note for note in result.notes)
+    assert not any("second" in note or "first" in note for note in result.notes)
+    assert "alone" not in (tmp_path / "out" / "amalgam.yaml").read_text()
+    run(parent, tmp_path / "again", ALONE, stages=tmp_path / "kept")
+    names = sorted(path.name for path in (tmp_path / "kept").iterdir() if path.is_dir())
+    assert names == ["alone", "first", "second"]
+    both = (load_model(tmp_path / name)[NAME] for name in ("out", "again"))
+    assert torch.equal(*both)
+
+
+def test_a_stage_without_effect_need_not_have_models(parent, tmp_path) -> None:
+    lost = {**DOUBLED, "base_model": "/lost"}
+    recipe = recipes.parse(text_of(("alone", lost), (None, DOUBLED)), parent)
+    assert check(recipe).ok
+    assert open_recipe(recipe).merged
+    assert recipes.parse(recipes.dump(recipe), parent) == recipe
+
+
+def test_where_all_have_names_the_last_that_no_other_uses_is_the_result(parent, tmp_path) -> None:
+    text = text_of(
+        ("one", DOUBLED), ("two", {**OVER, "models": ["base", "first"]}), ("first", DOUBLED)
+    )
+    recipe = recipes.parse(text, parent)
+    assert recipe.method == "linear"
+    assert [name for name, _ in needed(recipe).stages] == ["first"]
+    assert {name for name, _ in recipe.stages} == {"one", "first"}
+    assert any("two is the result" in note for note in recipe.notes)
+
+
 LOOP = {**BETWEEN, "models": ["second"]}
 
 
@@ -149,7 +185,6 @@ LOOP = {**BETWEEN, "models": ["second"]}
     [
         (text_of((None, OVER), ("second", BETWEEN), ("first", LOOP)), ["circle", "first needs"]),
         (text_of((None, DOUBLED), (None, DOUBLED)), ["two results", "no name"]),
-        (text_of(("a", DOUBLED), ("b", DOUBLED)), ["two results", "a and b"]),
         (text_of(("a", DOUBLED), ("a", DOUBLED)), ["name", "a is given twice"]),
         (text_of((None, OVER), ("secnd", DOUBLED)), ["second", "did you mean secnd"]),
         (text_of((None, OVER), ("../second", DOUBLED)), ["name", "../second"]),

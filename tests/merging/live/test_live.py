@@ -116,6 +116,15 @@ def test_values_stay_where_they_lie(parent) -> None:
     assert {name: values.data_ptr() for name, values in network.state_dict().items()} == before
 
 
+def test_the_files_stay_as_they_are(parent) -> None:
+    files = [parent / name / "model.safetensors" for name in ("base", "expert0", "expert1")]
+    before = [file.read_bytes() for file in files]
+    live = LiveModel.load(recipe_of(parent), "cpu")
+    live.settle(recipe_of(parent))
+    del live  # whatever maps a file writes it back at the latest now
+    assert [file.read_bytes() for file in files] == before
+
+
 def test_the_same_recipe_again_rewrites_nothing(parent) -> None:
     live = LiveModel.load(recipe_of(parent), "cpu")
     assert len(live.settle(recipe_of(parent)).rewritten) == 9 * LAYERS + 3

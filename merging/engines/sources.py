@@ -24,11 +24,18 @@ from merging.later import torch
 
 HEADROOM = 0.25  # share of a device's memory left to the arithmetic when a family is kept there
 _LOAD = 1 << 24  # elements copied at a time when a family is loaded
-_FINDINGS = 16  # remembered of a family that stays
+FINDINGS = 16  # remembered of a family that stays
 
 
 class RawTensors(Protocol):
-    """Hands out pieces of a family's tensors."""
+    """Hands out pieces of a family's tensors.
+
+    Attributes:
+        findings: what was measured of the family alone (`engines.eager.Stream.remembered`), where
+            that may be asked for again; None where nothing is remembered.
+    """
+
+    findings: dict[Hashable, Any] | None
 
     def read(self, model: Checkpoint, name: str, start: int, stop: int) -> torch.Tensor:
         """Elements [start, stop) of a tensor, flat, in the stored type, on the device."""
@@ -36,9 +43,14 @@ class RawTensors(Protocol):
 
 
 class Files:
-    """Reads files as they are needed."""
+    """Reads files as they are needed.
 
-    def __init__(self, device: str = "cpu") -> None:
+    Args:
+        findings: see RawTensors; whoever gives one asks for one family with it.
+    """
+
+    def __init__(self, device: str = "cpu", findings: dict[Hashable, Any] | None = None) -> None:
+        self.findings = findings
         self._device = device
         self._staging = Staging(device, locked=True) if device.startswith("cuda") else None
 
@@ -255,8 +267,7 @@ class KeptFamily:
 
     Attributes:
         tensors: by name.
-        findings: what was measured of the family alone (`engines.eager.Stream.remembered`), the
-            latest few.
+        findings: see RawTensors; the latest few.
 
     Raises torch.OutOfMemoryError where they do not fit.
     """
@@ -267,7 +278,7 @@ class KeptFamily:
         self.key = family_key(family)
         self._place = {model.key: index for index, model in enumerate(family.models)}
         self.tensors: dict[str, KeptTensor] = {}
-        self.findings: dict[Hashable, Any] = Latest(_FINDINGS)
+        self.findings: dict[Hashable, Any] | None = Latest(FINDINGS)
         for entry in family.merged:
             models = [
                 self._loaded(files, model, entry.name, entry.numel) for model in family.models
@@ -349,6 +360,6 @@ class Queues:
 
 
 __all__ = [
-    "Files", "KeptFamily", "KeptTensor", "Queues", "RawTensors", "Staging", "family_key", "fits",
-    "resident_bytes",
+    "FINDINGS", "Files", "KeptFamily", "KeptTensor", "Latest", "Queues", "RawTensors", "Staging",
+    "family_key", "fits", "resident_bytes",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from merging.checkpoints import Family
 from merging.checkpoints.checkpoint import torch_dtype
 from merging.engines.eager import ProgressCallback
 from merging.engines.residents import Residents
+from merging.engines.sources import Files, RawTensors
 from merging.errors import Cancelled, RecipeError
 from merging.live.places import places_of
 from merging.live.rewriting import Memory, rewrite
@@ -50,10 +51,12 @@ class LiveModel:
     Args:
         chat: the base, loaded in the result's type.
         family: the models of the first recipe.
+        dtype: its type, as `Recipe.dtype`.
     """
 
-    def __init__(self, chat: ChatModel, family: Family) -> None:
+    def __init__(self, chat: ChatModel, family: Family, dtype: str | None) -> None:
         self.chat = chat
+        self._dtype = dtype
         self._base = family.base
         self._memory = Memory(places_of(chat.model.network, family))
         self._residents = Residents()
@@ -71,7 +74,7 @@ class LiveModel:
         dtype: Any = "auto" if recipe.dtype is None else torch_dtype(STORED[recipe.dtype])
         model = prepared.load(dtype, device)
         assert model.placement is not None
-        return cls(ChatModel(model, model.placement.memory_bytes), family)
+        return cls(ChatModel(model, model.placement.memory_bytes), family, recipe.dtype)
 
     def settle(
         self,
@@ -90,6 +93,11 @@ class LiveModel:
         started = time.perf_counter()
         with self._turn(cancel or threading.Event(), ends_others=True) as stop:
             family = _opened(recipe)
+            if recipe.dtype != self._dtype:
+                raise RecipeError(
+                    f"the recipe's dtype is {recipe.dtype}, the live model's {self._dtype}; load "
+                    "it anew"
+                )
             if family.base.key != self._base.key:
                 raise RecipeError("the recipe has another base than the live model; load it anew")
             if stop.is_set():
@@ -105,7 +113,7 @@ class LiveModel:
                     device=device,
                     progress=progress,
                     cancel=stop,
-                    source=self._residents.source(family, device) if device != "cpu" else None,
+                    source=self._source(family, device),
                 )
             self._is_settled = True
         return Settled(tuple(names), time.perf_counter() - started)
@@ -132,6 +140,11 @@ class LiveModel:
             if not self._is_settled:
                 raise Cancelled("a merge into the live model was stopped; settle a recipe first")
             yield self.chat, ended
+
+    def _source(self, family: Family, device: str) -> RawTensors:
+        if device.startswith("cuda"):
+            return self._residents.source(family, device)
+        return Files(device, self._memory.findings)
 
     @contextmanager
     def _turn(self, stop: threading.Event, ends_others: bool = False) -> Iterator[threading.Event]:

@@ -12,7 +12,7 @@ from merging.checkpoints import Entry, Family
 from merging.declarations.methods import Pruning
 from merging.engines.eager.reader import MergedChunk, TensorReader
 from merging.engines.eager.work import Work
-from merging.engines.sources import KeptFamily, Queues
+from merging.engines.sources import Queues
 from merging.evidence import whole_model
 from merging.instructions import Competition, Decision, Outcome, competitions
 from merging.later import torch
@@ -120,15 +120,16 @@ class Stream(Work):
         return np.array(counts, dtype=np.int64).reshape(bounds.shape)
 
     def remembered(self, key: Hashable, measure: Callable[[], T]) -> T:
-        """What `measure` finds out of the family alone; while the family stays in a device's memory
-        it is measured once. The work that is not done again counts as done.
+        """What `measure` finds out of the family alone: once where the source has a place for it,
+        as while the family stays in a device's memory. The work that is not done again counts as
+        done.
 
         Args:
             key: what was measured, and all that it depends on besides the family.
         """
-        if not isinstance(self.source, KeptFamily):
-            return measure()
         findings = self.source.findings
+        if findings is None:
+            return measure()
         if key not in findings:
             done, total = self._done, self.total
             findings[key] = measure(), self._done - done, self.total - total

@@ -228,3 +228,29 @@ def test_a_tensor_that_the_network_holds_otherwise_is_named(parent) -> None:
         network.model.norm.weight[3] += 1.0
     with pytest.raises(BadCheckpoint, match=r"does not keep tensor model\.norm\.weight"):
         places_of(network, open_recipe(recipe_of(parent)))
+
+
+def test_a_weight_leaves_cuts_as_they_were_found(parent) -> None:
+    live = LiveModel.load(recipe_of(parent), "cpu")
+    live.settle(recipe_of(parent))
+    cuts = {name: decisions for name, (_, decisions) in live._memory.pruned.items()}
+    live.settle(recipe_of(parent, **{"lambda": 0.5}))
+    after = {name: decisions for name, (_, decisions) in live._memory.pruned.items()}
+    assert all(after[name] is decisions for name, decisions in cuts.items())
+    live.settle(recipe_of(parent, density=0.3))
+    assert all(live._memory.pruned[name][1] is not cuts[name] for name in cuts)
+
+
+def test_what_the_family_alone_says_is_measured_once(parent) -> None:
+    live = LiveModel.load(recipe_of(parent, "dppa"), "cpu")
+    live.settle(recipe_of(parent, "dppa", 0.3))
+    (measured,) = live._memory.findings.values()
+    live.settle(recipe_of(parent, "dppa", 0.6))
+    assert list(live._memory.findings.values()) == [measured]
+
+
+def test_another_type_is_refused(parent) -> None:
+    live = LiveModel.load(recipe_of(parent), "cpu")
+    half = document("ties", [{"weight": 1.0}], {}) | {"dtype": "float16"}
+    with pytest.raises(RecipeError, match="dtype is float16"):
+        live.settle(from_mapping(half, parent))

@@ -191,16 +191,6 @@ class KeptTensor:
         """Sums of |delta|, (E,) float64 on the device. Nothing waits for it."""
         return torch.stack([change.sum(dtype=torch.float64) for change in self._magnitudes()])
 
-    def counts_above(self, bounds: np.ndarray) -> torch.Tensor:
-        """Entries with |delta| above some bounds, (E, B) int64 on the device. Nothing waits for it.
-
-        Args:
-            bounds: (E, B); they count as float32.
-        """
-        rows = zip(self._magnitudes(), bounds.astype(np.float32).tolist(), strict=True)
-        counts = [[torch.count_nonzero(own > bound) for bound in row] for own, row in rows]
-        return torch.stack([torch.stack(row) for row in counts])
-
     def _magnitudes(self) -> Iterator[torch.Tensor]:
         """|delta| of one expert after the other, (n,) float32."""
         base, *experts = self.models

@@ -27,13 +27,13 @@ import functools
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from merging.errors import NonFinite
 from merging.gpu import table
+from merging.gpu.alike import Alike, groups
 from merging.gpu.making import making
 from merging.gpu.order import FIRST, INFINITE, MOST
 from merging.instructions import Competition, competitions
@@ -84,21 +84,6 @@ class Sifted(NamedTuple):
     counts: np.ndarray
     lists: torch.Tensor
     listed: np.ndarray
-
-
-@dataclass(frozen=True)
-class Alike:
-    """Tensors stored alike, as the kernel finds them.
-
-    Attributes:
-        kinds: the models' stored types, base first, as Triton has them.
-        addresses, numels, parts: see `selection_kernels.count`.
-    """
-
-    kinds: tuple[Any, ...]
-    addresses: torch.Tensor
-    numels: torch.Tensor
-    parts: torch.Tensor
 
 
 class Population:
@@ -307,10 +292,9 @@ class Population:
     @functools.cached_property
     def _alike(self) -> list[Alike]:
         """The tensors, by stored types."""
-        groups: dict[tuple[str, ...], list[KeptTensor]] = {}
-        for one in self._tensors:
-            groups.setdefault(one.types, []).append(one)
-        return [_alike(types, members) for types, members in groups.items()]
+        from merging.gpu import selection_kernels as own
+
+        return groups(self._tensors, own.BLOCK * own.BLOCKS)
 
 
 def bracketed(
@@ -363,25 +347,3 @@ def _joined(lists: torch.Tensor, sizes: np.ndarray) -> torch.Tensor:
     """
     filled = torch.from_numpy(sizes).to(lists.device).unsqueeze(1)
     return lists[torch.arange(lists.shape[1], device=lists.device) < filled]
-
-
-def _alike(types: tuple[str, ...], tensors: Sequence[KeptTensor]) -> Alike:
-    from merging.gpu import selection_kernels as own
-    from merging.gpu.triton_kernels import TYPES
-
-    step = own.BLOCK * own.BLOCKS
-    device = tensors[0].models[0].device
-    numels = np.array([one.models[0].numel() for one in tensors], dtype=np.int64)
-    each = -(-numels // step)
-    owner = np.repeat(np.arange(len(tensors)), each)
-    first = (np.arange(owner.size) - np.repeat(np.cumsum(each) - each, each)) * step
-    addresses = [(0, *(model.data_ptr() for model in one.models)) for one in tensors]
-
-    def there(values: Any, kind: type) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=kind)).to(device)
-
-    kinds = tuple(TYPES[name] for name in types)
-    return Alike(
-        kinds, there(addresses, np.int64), there(numels, np.int32),
-        there(np.stack([owner, first], 1), np.int32),
-    )  # fmt: skip

@@ -20,13 +20,14 @@ from merging.checkpoints import Entry, Family
 from merging.checkpoints.checkpoint import WIDTHS, torch_dtype
 from merging.declarations.measures import Spread
 from merging.declarations.methods import Pruning
-from merging.engines.eager import Decide, MergedChunk, Stream, TensorReader
+from merging.engines.eager import Decide, MergedChunk, Profile, Stream, TensorReader
 from merging.engines.eager.reader import SpreadReader
 from merging.engines.sources import KeptFamily, KeptTensor
 from merging.errors import one_line
-from merging.gpu import launching, table
+from merging.gpu import launching, table, tallying
 from merging.gpu.selecting import Population
 from merging.gpu.table import Setting, Shape
+from merging.gpu.tallying import Tally
 from merging.instructions import Competition, Decision, Keep, Largest, Outcome, Ranked, Selected
 from merging.instructions.ranked import ratio
 from merging.later import torch
@@ -124,6 +125,7 @@ class KernelReader(TensorReader):
         self.is_held = stream.holds(entry)
         self.finds_cuts = self.is_held and stream.cuts_may_wait
         self._held_by = stream.held
+        self._tally = stream.tally
 
     @functools.cached_property
     def held(self) -> KeptTensor:
@@ -133,6 +135,25 @@ class KernelReader(TensorReader):
     def changed(self) -> list[int]:
         """As TensorReader."""
         return self.held.changed()
+
+    def profile(
+        self, stride: int, first: int, near: Sequence[Sequence[float]] | None = None
+    ) -> Profile:
+        """As TensorReader; all tensors that the device holds are counted in one pass."""
+        tally = self._tally(self.entry)
+        if tally is None or not tally.whole:
+            return super().profile(stride, first, near)
+        own = tally.coarse + tally.others
+        occupied = np.flatnonzero(own.any(axis=0))
+        here = slice(occupied[0], occupied[-1] + 1) if occupied.size else slice(0, 0)
+        base, *experts = (model[first::stride].float() for model in self.held.models)
+        sample = torch.stack([expert - base for expert in experts]).cpu().numpy()
+        histogram = own[:, here].astype(np.int64)
+        return Profile(
+            histogram, histogram.sum(1), tally.coarse[:, here].astype(np.int64), tally.l1,
+            np.diag(tally.dots).copy(), tally.largest, tally.dots, tally.base_l2, [sample],
+            [[] for _ in experts], tally.first + here.start,
+        )  # fmt: skip
 
     def gram(self) -> np.ndarray:
         """As TensorReader; of a tensor that stays it is measured once."""
@@ -219,6 +240,21 @@ class KernelStream(Stream):
         if population is None:
             return super().scores_at(ranks, pruning, game)
         return population.scores_at(ranks, game)
+
+    def tally(self, entry: Entry) -> Tally | None:
+        """What is counted of a tensor, for all of a family in the device's memory in one pass; None
+        where the device does not hold it."""
+        with self.lock:
+            return self._tallies.get(entry.name)
+
+    @functools.cached_property
+    def _tallies(self) -> Mapping[str, Tally | None]:
+        held = [entry for entry in self.family.merged if self._keeps(entry)]
+        rows = tallying.tallies([self.held(entry) for entry in held])
+        return {entry.name: row for entry, row in zip(held, rows, strict=True)}
+
+    def _keeps(self, entry: Entry) -> bool:
+        return isinstance(self.source, KeptFamily) and self.holds(entry)
 
     def _population(self, pruning: Pruning) -> Population | None:
         """All elements of a family that the device holds, where nothing is pruned."""
@@ -366,8 +402,8 @@ class KernelStream(Stream):
         """As Stream, and as `l1_norms`."""
         if not self._stay(entries):
             return super().counts_above(entries, bounds)
-        rows = zip(self._passing(entries), bounds, strict=True)
-        return self._waited([self.held(entry).counts_above(row) for entry, row in rows])
+        held = [self.held(entry) for entry in self._passing(entries)]
+        return tallying.counts_above(held, bounds)
 
     def _stay(self, entries: Sequence[Entry]) -> bool:
         return isinstance(self.source, KeptFamily) and bool(entries)

@@ -22,10 +22,11 @@ import numpy as np
 from merging.checkpoints import Entry, Family, fingerprint
 from merging.engines import fused
 from merging.engines.eager import Profile, ProgressCallback, Stream, TensorReader
-from merging.engines.sources import RawTensors
+from merging.engines.sources import KeptFamily, RawTensors
 from merging.errors import NonFinite
 from merging.evidence.outliers import Nearby, count_outliers, leave_out_others, likely_bounds
 from merging.evidence.whole_model import model_offsets
+from merging.gpu import stream as gpu
 from merging.selection.statistics import HALF
 from merging.sketches.sketch import (
     FIRST_KEY,
@@ -91,7 +92,7 @@ def scan(
     if cache is not None and (sketch := cached(family, cache, key)) is not None:
         return sketch
     started = time.perf_counter()
-    kind = engine or _engine_for(family, device)
+    kind = engine or _engine_for(family, device, source)
     with handed_back():
         arrays = _measure(
             kind(
@@ -115,7 +116,9 @@ def scan(
     return sketch
 
 
-def _engine_for(family: Family, device: str) -> type[Stream]:
+def _engine_for(family: Family, device: str, source: RawTensors | None) -> type[Stream]:
+    if isinstance(source, KeptFamily) and gpu.is_worthwhile(family, device):
+        return gpu.KernelStream
     fast = device == "cpu" and fused.is_worthwhile(family, 1)
     return fused.FusedStream if fast else Stream
 

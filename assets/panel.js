@@ -258,7 +258,7 @@
   /* Names the groups of choices for screen readers: their headings are plain text. One name for
      the buttons of a group makes it one stop of the Tab key, with arrow keys inside. */
   function nameGroups() {
-    const groups = [...document.querySelectorAll("fieldset")];
+    const groups = [...document.querySelectorAll("fieldset:not(.choices)")];
     const heading = (group) => group.querySelector("[data-testid=block-info]");
     groups.forEach((group, index) => {
       group.ariaLabel = heading(group)?.textContent.trim() ?? null;
@@ -266,6 +266,10 @@
     });
     if (!groups.some((group) => group.ariaLabel)) setTimeout(nameGroups, 100); // not on the page yet
   }
+
+  document.addEventListener("click", ({ target }) => {
+    if (target.closest?.(".label-wrap")) setTimeout(nameGroups, 100); // what unfolds may hold groups
+  });
 
   /* Called once by each panel when Gradio has put it on the page. */
   function mount(element, props, watch, trigger) {

@@ -14,9 +14,10 @@ import gradio as gr
 
 from merging import recipe as recipes
 from merging.declarations.knobs import AMPLIFICATION, LAMBDA, WEIGHT, Knob
-from merging.declarations.methods import GROUPS, Method, Preset
+from merging.declarations.methods import GROUPS, Blend, Method, Preset
 from merging.errors import RecipeError
-from merging.methods import PRESETS, PRUNERS, RULES
+from merging.methods import PRESETS, PRUNERS, RULES, grouped
+from ui.choices import Choices, Option
 
 MAX_EXPERTS = 8
 MAX_PARTITIONS = 8
@@ -32,7 +33,7 @@ class Controls:
     """The components, in reading order.
 
     Attributes:
-        presets: group of presets -> the choice among them.
+        paired: what a choice has set besides, told to who sees it or hears it.
         knobs: (axis id, knob name) -> component.
         groups: axis id -> the group that shows its knobs.
         weighing: the group that shows the weights.
@@ -43,12 +44,13 @@ class Controls:
     refresh: gr.Button
     weighing: gr.Accordion
     weights: tuple[gr.Slider, ...]
-    presets: Mapping[str, gr.Radio]
-    prune: gr.Radio
+    presets: Choices
+    prune: Choices
     rate: gr.Slider
     partitions: gr.Slider
     amplification: tuple[gr.Slider, ...]
-    consensus: gr.Radio
+    consensus: Choices
+    paired: gr.HTML
     strength: gr.Slider
     knobs: Mapping[tuple[str, str], Any]
     groups: Mapping[str, gr.Accordion]
@@ -78,6 +80,7 @@ def layout(
         models: (label, id) of every model on offer.
     """
     preset = _FIRST
+    names = [label for label, model in offered(models, base) if model in experts]
     parts: dict[str, Any] = {"knobs": {}, "groups": {}}
     with gr.Column(elem_classes="card"):
         parts["base"] = gr.Dropdown(
@@ -92,49 +95,68 @@ def layout(
         )
         parts["refresh"] = gr.Button("Look for new models", size="sm", elem_classes="link")
         with gr.Accordion("Weights", open=False) as parts["weighing"]:
-            parts["weights"] = _weights(models, base, experts)
+            parts["weights"] = _weights(names)
     with gr.Column(elem_classes="card"):
-        parts["presets"] = {group: _presets(group) for group in GROUPS}
+        parts["presets"] = _presets()
     with gr.Column(elem_classes="card"):
-        _pruning(parts, preset.prune)
+        _pruning(parts, preset.prune, names)
     with gr.Column(elem_classes="card"):
-        parts["consensus"] = _axis(RULES, "Combine by", preset.consensus)
+        parts["consensus"] = _rules(preset.consensus)
+        parts["paired"] = gr.HTML(
+            "",
+            html_template="<div role='status'>${value}</div>",
+            apply_default_css=False,
+            elem_classes=["paired", "quiet"],
+        )
         parts["strength"] = _component(LAMBDA, _FIRST.opening["lambda"], "Strength λ")
         for axis in RULES.values():
-            _more(parts, axis, axis.id == preset.consensus)
+            _more(parts, axis, axis.id == preset.consensus, names)
         go_merge = gr.Button("Merge", variant="primary", size="lg")
     return Controls(**parts), go_merge
 
 
-def _presets(group: str) -> gr.Radio:
-    """The presets of a group, each with what it does; open where the first screen's is among
-    them."""
-    inside = [preset for preset in PRESETS.values() if preset.group == group]
-    with gr.Accordion(GROUPS[group], open=_FIRST in inside):
-        return gr.Radio(
-            [(f"{preset.title}\n{preset.summary}", preset.id) for preset in inside],
-            value=_FIRST.id if _FIRST in inside else None,
-            label=f"Preset: {GROUPS[group]}",
-            show_label=False,
-            interactive=True,
-            elem_classes="presets",
-        )
-
-
-def _weights(
-    models: Sequence[tuple[str, str]], base: str, experts: Sequence[str]
-) -> tuple[gr.Slider, ...]:
-    names = [label for label, model in offered(models, base) if model in experts]
-    names += [""] * (MAX_EXPERTS - len(names))
-    return tuple(
-        _component(WEIGHT, WEIGHT.default, f"Weight of {name}", visible=bool(name))
-        for name in names[:MAX_EXPERTS]
+def _presets() -> Choices:
+    """The presets in their groups, each with what it does."""
+    of_group = {
+        title: [
+            Option(preset.id, preset.title, preset.summary)
+            for preset in PRESETS.values()
+            if preset.group == group
+        ]
+        for group, title in GROUPS.items()
+    }
+    return Choices(
+        _FIRST.id,
+        grouped=list(of_group.items()),
+        label="Preset",
+        elem_classes="presets",
     )
 
 
-def _pruning(parts: dict[str, Any], chosen: str) -> None:
+def _pruners(chosen: str) -> Choices:
+    options = [Option(pruner.id, pruner.title) for pruner in PRUNERS.values()]
+    return Choices(chosen, grouped=[("", options)], label="Prune by", elem_classes="axis")
+
+
+def _rules(chosen: str) -> Choices:
+    """What combines, in the groups of the presets."""
+    of_group = [
+        (GROUPS[group], [Option(rule.id, rule.title) for rule in rules])
+        for group, rules in grouped().items()
+    ]
+    return Choices(chosen, grouped=of_group, label="Combine by", elem_classes="axis")
+
+
+def _weights(names: Sequence[str]) -> tuple[gr.Slider, ...]:
+    return tuple(
+        _component(WEIGHT, WEIGHT.default, f"Weight of {name}", visible=bool(name))
+        for name in [*names, *[""] * MAX_EXPERTS][:MAX_EXPERTS]
+    )
+
+
+def _pruning(parts: dict[str, Any], chosen: str, names: Sequence[str]) -> None:
     factors = _FIRST.opening["amplification"]
-    parts["prune"] = _axis(PRUNERS, "Prune by", chosen)
+    parts["prune"] = _pruners(chosen)
     parts["rate"] = gr.Slider(
         0.0,
         0.99,
@@ -169,20 +191,10 @@ def _pruning(parts: dict[str, Any], chosen: str) -> None:
         for k in range(MAX_PARTITIONS)
     )
     for axis in PRUNERS.values():
-        _more(parts, axis, axis.id == chosen)
+        _more(parts, axis, axis.id == chosen, names)
 
 
-def _axis(axes: Mapping[str, Any], label: str, chosen: str) -> gr.Radio:
-    return gr.Radio(
-        [(axis.title, axis.id) for axis in axes.values()],
-        value=chosen,
-        label=label,
-        interactive=True,
-        elem_classes=["chips", "axis"],
-    )
-
-
-def _more(parts: dict[str, Any], axis: Method, visible: bool) -> None:
+def _more(parts: dict[str, Any], axis: Method, visible: bool, names: Sequence[str]) -> None:
     """An accordion with the knobs of one axis that have no place of their own."""
     knobs = extra(axis)
     if not knobs:
@@ -190,8 +202,22 @@ def _more(parts: dict[str, Any], axis: Method, visible: bool) -> None:
     with gr.Accordion(f"More: {axis.title}", open=False, visible=visible) as group:
         for knob in knobs:
             value = settings(_FIRST).get(knob.name, knob.default)
-            parts["knobs"][axis.id, knob.name] = _component(knob, value)
+            parts["knobs"][axis.id, knob.name] = (
+                _place(knob, names) if knob.is_place else _component(knob, value)
+            )
     parts["groups"][axis.id] = group
+
+
+def _place(knob: Knob, names: Sequence[str]) -> gr.Radio:
+    """A choice among the experts by name, for a knob that is the place of one of them."""
+    return gr.Radio(
+        by_place(names),
+        value=knob.default if names else None,
+        label=knob.label,
+        info=knob.info,
+        interactive=True,
+        elem_classes="chips",
+    )
 
 
 def _component(knob: Knob, value: Any, label: str = "", visible: bool = True) -> Any:
@@ -220,6 +246,17 @@ def offered(models: Sequence[tuple[str, str]], base: str) -> list[tuple[str, str
     return [(label, model) for label, model in models if model != base]
 
 
+def by_place(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Experts to choose from by their place, counted from 1."""
+    return [(name, place) for place, name in enumerate(names, 1)]
+
+
+def places() -> list[str]:
+    """Names, as in `Controls.named`, of the controls that hold an expert's place."""
+    axes = (*PRUNERS.values(), *RULES.values())
+    return [f"{axis.id}.{knob.name}" for axis in axes for knob in extra(axis) if knob.is_place]
+
+
 def amplification_labels(rate: float, partitions: int) -> list[str]:
     """One label per partition, by the share of entries it holds: "top 5 %", "5-10 %"."""
     step = 100 * (1 - rate) / partitions
@@ -234,12 +271,6 @@ def preset_of(prune: str, consensus: str) -> str | None:
     """The preset that stands at this point of the two axes, None for a free combination."""
     matching = (p.id for p in PRESETS.values() if (p.prune, p.consensus) == (prune, consensus))
     return next(matching, None)
-
-
-def by_group(preset: str | None) -> list[str | None]:
-    """What each of `Controls.presets` shows where this is the preset."""
-    group = PRESETS[preset].group if preset else None
-    return [preset if one == group else None for one in GROUPS]
 
 
 def extra(axis: Method) -> list[Knob]:
@@ -284,7 +315,10 @@ def valid(
     if stored["base"] in experts:
         return None
     for name, component in named.items():
-        if name not in ("base", "experts") and not _could_be(component, stored[name]):
+        if name in places():
+            if stored[name] not in range(1, len(experts) + 1):
+                return None
+        elif name not in ("base", "experts") and not _could_be(component, stored[name]):
             return None
     return {name: stored[name] for name in named}
 
@@ -300,6 +334,8 @@ def valid_experts(stored: Any, models: Sequence[tuple[str, str]]) -> list[str] |
 def _could_be(component: Any, value: Any) -> bool:
     if isinstance(component, gr.Checkbox):
         return isinstance(value, bool)
+    if isinstance(component, Choices):
+        return value in component.ids
     if isinstance(component, gr.Radio):
         return value in [choice for _, choice in component.choices]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -319,13 +355,16 @@ def to_recipe(values: Mapping[str, Any]) -> recipes.Recipe:
     if len(experts) > MAX_EXPERTS:
         raise RecipeError(f"{len(experts)} experts are chosen; up to {MAX_EXPERTS} can be shown")
     prune, consensus = PRUNERS[values["prune"]], RULES[values["consensus"]]
-    parameters = {"prune": prune.id, "consensus": consensus.id}
+    if isinstance(consensus, Blend):
+        _check_count(consensus, len(experts))
+    parameters: dict[str, Any] = {"prune": prune.id, "consensus": consensus.id}
     if has(consensus, "lambda"):
         parameters["lambda"] = values["lambda"]
     for axis in (consensus, prune):  # the pruner's own value wins where both declare a knob
         for knob in axis.knobs:
             if f"{axis.id}.{knob.name}" in values:
-                parameters[knob.name] = values[f"{axis.id}.{knob.name}"]
+                value = values[f"{axis.id}.{knob.name}"]
+                parameters[knob.name] = min(value or 1, len(experts)) if knob.is_place else value
     shared: dict[str, Any] = {}
     if has(prune, "density"):
         shared["density"] = round(1 - values["rate"], 6)
@@ -344,3 +383,16 @@ def to_recipe(values: Mapping[str, Any]) -> recipes.Recipe:
         ],
         parameters=parameters,
     )
+
+
+def _check_count(blend: Blend, experts: int) -> None:
+    """Says in a screen's words that a blend takes another number of experts."""
+    if blend.takes(experts):
+        return
+    numbers = [count for count in range(1, MAX_EXPERTS + 1) if blend.takes(count)]
+    amount = "1 is" if experts == 1 else f"{experts} are"
+    if experts < numbers[0]:
+        wanted = f"at least {numbers[0]} experts"
+    else:
+        wanted = "1 expert" if numbers[-1] == 1 else f"{numbers[-1]} experts at most"
+    raise RecipeError(f"{blend.title} takes {wanted}; {amount} chosen")

@@ -14,7 +14,7 @@ from gradio.themes.utils import colors
 
 from merging.system.shipped import ASSETS
 
-SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js", "chat.js", "first.js")
+SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js", "choices.js", "chat.js", "first.js")
 STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"
 FIRST = ASSETS / "first.css"

@@ -197,6 +197,11 @@ class Pruner(Method):
         if missing := needed - {knob.name for knob in self.knobs}:
             raise ValueError(f"the law of {self.id} needs the knob {sorted(missing)[0]}")
 
+    @property
+    def prunes(self) -> bool:
+        """False of the one that keeps every change as it is."""
+        return bool(self.knobs)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Consensus(Method):
@@ -211,6 +216,7 @@ class Consensus(Method):
         implied: mergekit's switches that it always has, where they are no knobs of its own.
         share: (recipe, passes, pruning) -> what all tasks have in common and what is each one's, of
             a method that makes a model per task: what a container holds.
+        group: of GROUPS, where no preset that combines by it says one.
     """
 
     kind: ClassVar[str] = "consensus"
@@ -221,6 +227,7 @@ class Consensus(Method):
     needs_all: bool = False
     implied: Mapping[str, bool] = field(default_factory=dict)
     share: Callable[[Recipe, Any, Pruning], Shares] | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +243,7 @@ class Blend(Method):
         adds_base: (the recipe's document, names of models) -> True where a base that is not listed
             among the models is one of them all the same.
         least, most: how many models it takes, a listed base counted where it is a point.
+        group: as of a consensus.
     """
 
     kind: ClassVar[str] = "blend"
@@ -245,6 +253,18 @@ class Blend(Method):
     adds_base: Callable[[Mapping[str, Any], Sequence[str]], bool] = _not_added
     least: int = 1
     most: int | None = None
+    group: str = ""
+
+    def takes(self, experts: int) -> bool:
+        """Whether it combines so many models beside a base that is named and not among them."""
+        names = [str(index) for index in range(experts)]
+        count = experts + self.adds_base({"base_model": "base"}, names)
+        return self.least <= count and (self.most is None or count <= self.most)
+
+
+def goes_with(pruner: Pruner, rule: Consensus | Blend) -> bool:
+    """Whether a recipe may have both: nothing is pruned before whole models are blended."""
+    return not (isinstance(rule, Blend) and pruner.prunes)
 
 
 @dataclass(frozen=True)
@@ -295,4 +315,5 @@ __all__ = [
     "Reader",
     "Retention",
     "Shares",
+    "goes_with",
 ]

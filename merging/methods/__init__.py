@@ -99,4 +99,22 @@ PRUNERS, CONSENSUS, BLENDS, PRESETS = collect(_modules())
 RULES: dict[str, Consensus | Blend] = {**CONSENSUS, **BLENDS}
 """What combines: consensus rules and blends."""
 
-__all__ = ["BLENDS", "CONSENSUS", "PRESETS", "PRUNERS", "RULES", "collect"]
+
+def grouped() -> dict[str, list[Consensus | Blend]]:
+    """What combines, by group in the order of GROUPS: where its first preset stands, or where it
+    says itself.
+
+    Raises:
+        ValueError: a rule is in no group.
+    """
+    groups: dict[str, list[Consensus | Blend]] = {group: [] for group in GROUPS}
+    for rule in RULES.values():
+        of_presets = (one.group for one in PRESETS.values() if one.consensus == rule.id)
+        group = next(of_presets, rule.group)
+        if group not in groups:
+            raise ValueError(f"{rule.id} is in no group: {', '.join(GROUPS)}")
+        groups[group].append(rule)
+    return groups
+
+
+__all__ = ["BLENDS", "CONSENSUS", "PRESETS", "PRUNERS", "RULES", "collect", "grouped"]

@@ -97,6 +97,7 @@ METHODS = (
         uniform=lambda recipe: True,
         check=check_weights,
         implied={"normalize": True},
+        group="sums",
         knobs=(WEIGHT, LAMBDA),
     ),
     Blend(

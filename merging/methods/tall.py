@@ -94,10 +94,11 @@ TASK = Knob(
     "task",
     "Task",
     1,
-    "Which expert's task the result is for, counted from 1.",
+    "Which expert's task the result is for.",
     low=1,
     high=256,
     step=1,
+    unit="place in the recipe, from 1",
     is_place=True,
 )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from merging.checkpoints.names import DEMO_PREFIX
 from merging.declarations.knobs import Knob
-from merging.declarations.methods import Blend, Consensus, Pruner
+from merging.declarations.methods import Blend, Consensus, Pruner, goes_with
 from merging.declarations.values import Recipe, Source
 from merging.errors import BadFile, RecipeError, shown
 from merging.methods import PRESETS, PRUNERS, RULES
@@ -108,7 +108,7 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     preset = PRESETS[method]
     pruner = PRUNERS[choice(shared.get("prune", preset.prune), PRUNERS, "prune")]
     rule = RULES[choice(shared.get("consensus", preset.consensus), RULES, "consensus")]
-    if isinstance(rule, Blend) and pruner.knobs:
+    if not goes_with(pruner, rule):
         raise RecipeError(
             f"prune: {pruner.id} has no effect on {rule.id}, which combines whole models; leave "
             "prune out, or choose a consensus: sum, for instance"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import expect
 
-from merging.methods import PRESETS
+from merging.declarations.methods import GROUPS
 from tests.e2e.conftest import PHONE, sideways
 
 EXPERTS = ("add", "reverse", "spanish", "sort")
@@ -32,18 +32,31 @@ def move(page, press: Callable[[], None]) -> None:
     page.wait_for_function(f"amalgam.state.moves > {moves} && {SETTLED}")
 
 
+def chosen(page, group: str, value: str):
+    return page.get_by_role("group", name=group, exact=True).locator(f"input[value='{value}']")
+
+
 def finding(page) -> str:
     return page.locator("#headline h2").inner_text().replace("\u202f", " ")
 
 
-def choose(page, group: str, name: str) -> None:
-    where = page.get_by_role("group", name=group)
-    move(page, lambda: where.get_by_label(name, exact=True).check(force=True))
+def unfolded(page, group: str, value: str):
+    """A button of a choice in groups, its group open."""
+    button = chosen(page, group, value)
+    groups = page.get_by_role("group", name=group, exact=True).locator("details:not([open])")
+    folded = groups.filter(has=page.locator(f"input[value='{value}']"))
+    if folded.count():
+        folded.locator("summary").click()
+    return button
+
+
+def choose(page, group: str, value: str) -> None:
+    button = unfolded(page, group, value)
+    move(page, button.check)
 
 
 def choose_preset(page, preset: str) -> None:
-    label = page.locator(".presets label", has_text=PRESETS[preset].summary)
-    move(page, lambda: label.locator("input").check(force=True))
+    choose(page, "Preset", preset)
 
 
 def test_the_first_screen_shows_four_real_histograms(open_page) -> None:
@@ -124,16 +137,16 @@ def test_every_move_redraws_the_map(page) -> None:
 
 def test_pruners_are_drawn_as_what_they_are(page) -> None:
     ready(page)
-    choose(page, "Prune by", "Random")
+    choose(page, "Prune by", "random")
     assert (
         page.evaluate(f"{PLOT}.data.filter(t => t.meta.role !== 'heat' && t.x.length).length") == 0
     )
     assert "at random" in page.locator("#map .note").inner_text()
     assert "Keeps 30 % of the entries and 30 % of the energy" in finding(page)
-    choose(page, "Prune by", "Nothing")
+    choose(page, "Prune by", "none")
     assert finding(page).startswith("Keeps every change")
     assert not rate(page).is_visible()
-    choose(page, "Prune by", "Magnitude")
+    choose(page, "Prune by", "magnitude")
     assert (
         page.evaluate(f"{PLOT}.data.filter(t => t.meta.role === 'cut' && t.x.length).length") == 4
     )
@@ -164,27 +177,62 @@ def test_amplification_is_told_and_drawn(page) -> None:
 
 def test_a_preset_sets_both_axes_and_a_free_choice_leaves_it(page) -> None:
     ready(page)
-    preset = page.locator(".presets label", has_text="DARE + TIES")
-    move(page, lambda: preset.get_by_role("radio").check(force=True))
-    assert page.get_by_role("group", name="Prune by").get_by_label("Random").is_checked()
-    assert page.get_by_role("group", name="Combine by").get_by_label("TIES").is_checked()
-    choose(page, "Combine by", "PCB")
+    choose_preset(page, "dare_ties")
+    expect(chosen(page, "Prune by", "random")).to_be_checked()
+    expect(chosen(page, "Combine by", "ties")).to_be_checked()
+    choose(page, "Combine by", "pcb")
     page.wait_for_function("!document.querySelector('.presets input:checked')")
     page.locator("#words", has_text="Let them compete").wait_for()
 
 
-def test_presets_stand_in_groups_each_with_its_line(page) -> None:
-    from merging.declarations.methods import GROUPS
-
+def test_choices_stand_in_groups_that_fold(page) -> None:
     ready(page)
-    apart = page.locator(".presets label", has_text=PRESETS["emr"].summary)
-    assert not apart.is_visible()
-    for title in GROUPS.values():
-        assert page.get_by_role("button", name=title).is_visible()
-    page.get_by_role("button", name=GROUPS["apart"]).click()
-    move(page, lambda: apart.get_by_role("radio").check(force=True))
-    page.wait_for_function("document.querySelectorAll('.presets input:checked').length === 1")
-    assert page.get_by_role("group", name="Combine by").get_by_label("EMR-Merging").is_checked()
+    for choice in ("Preset", "Combine by"):
+        group = page.get_by_role("group", name=choice, exact=True)
+        assert group.locator("summary").all_inner_texts() == list(GROUPS.values())
+        for title in GROUPS.values():  # by keyboard: open, and nothing is cut
+            folded = group.locator("details").filter(has=page.get_by_text(title, exact=True))
+            if folded.get_attribute("open") is None:
+                folded.locator("summary").press("Enter")
+        options = group.locator(".axis .options")
+        for cut in options.evaluate_all("all => all.map(o => o.scrollHeight - o.clientHeight)"):
+            assert cut <= 0
+    choose_preset(page, "emr")
+    assert page.locator(".presets input:checked").count() == 1
+    expect(chosen(page, "Combine by", "emr")).to_be_checked()
+
+
+def test_a_blend_sets_the_pruner_aside_and_says_so(page) -> None:
+    ready(page)
+    told = page.locator(".paired [role=status]")
+    choose(page, "Combine by", "karcher")
+    expect(chosen(page, "Prune by", "none")).to_be_checked()
+    expect(told).to_contain_text("nothing is pruned before it")
+    page.wait_for_function(f"amalgam.state.values.prune === 'none' && {SETTLED}")
+    assert finding(page).startswith("Keeps every change")
+    choose(page, "Combine by", "slerp")
+    expect(told).to_contain_text("spanish and sort are left out")
+    page.wait_for_function(f"amalgam.state.family?.experts === 2 && {SETTLED}")
+    choose(page, "Combine by", "ties")
+    expect(chosen(page, "Prune by", "dynamic")).to_be_checked()
+    page.wait_for_function(f"amalgam.state.family?.experts === 4 && {SETTLED}")
+    assert finding(page).startswith("Keeps 30 %")
+    choose(page, "Combine by", "karcher")
+    choose(page, "Prune by", "random")
+    expect(chosen(page, "Combine by", "ties")).to_be_checked()
+    expect(told).to_contain_text("takes no pruned changes")
+
+
+def test_a_task_is_chosen_by_its_experts_name(page) -> None:
+    ready(page)
+    choose_preset(page, "emr")
+    page.get_by_role("button", name="More: EMR-Merging").click()
+    task = page.get_by_role("group", name="Task", exact=True)
+    move(page, lambda: task.get_by_label("spanish", exact=True).check(force=True))
+    page.get_by_label("add", exact=True).first.uncheck(force=True)
+    page.wait_for_function("amalgam.state.family?.experts === 3")
+    expect(task.get_by_label("spanish", exact=True)).to_be_checked()
+    expect(task.get_by_label("add", exact=True)).to_have_count(0)
 
 
 def test_a_number_out_of_range_is_clamped_without_a_complaint(page) -> None:
@@ -219,6 +267,11 @@ def test_arrow_keys_move_inside_a_group_of_choices(page) -> None:
     assert group.get_by_label("Magnitude").is_checked()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.type") != "radio"
+    groups = page.get_by_role("group", name="Combine by").locator("summary")
+    groups.filter(has_text=GROUPS["elect"]).press("Enter")
+    page.keyboard.press("Tab")
+    move(page, lambda: page.keyboard.press("Space"))
+    expect(chosen(page, "Combine by", "ties")).to_be_checked()
 
 
 def test_the_first_screen_is_one_click_away(page) -> None:
@@ -281,7 +334,7 @@ def test_a_phone_has_the_map_first_and_no_sideways_scroll(open_page) -> None:
     assert tops == sorted(tops)
     assert page.locator("#map").bounding_box()["height"] < 0.5 * PHONE["height"]
     for box in page.locator(
-        "#map .tools > *, .controls :is(.segmented, .axis, .presets) label:visible"
+        "#map .tools > *, .controls :is(.segmented label, .options label, summary):visible"
     ).all():
         assert box.bounding_box()["height"] >= 43.5
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from merging import recipe as recipes
 from merging.errors import MergeError
-from ui import controls
+from ui import controls, figures
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS
-from ui.explore import view
+from ui.explore import pairing, view
 from ui.library import Library
 
 
@@ -25,7 +27,8 @@ def spelled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
         MergeError: they spell none.
     """
     values = view.ordered(library, values)
-    values.update(weights_of(values, weighed, values["experts"]))
+    choice = pairing.fitted(pairing.choice_of(values))
+    values |= {**pairing.values_of(choice), **values_of(values, weighed, choice.experts)}
     return recipes.dump(controls.to_recipe(values))
 
 
@@ -37,11 +40,13 @@ def unspelled(error: MergeError) -> str:
 def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -> list[Any]:
     """Exact numbers, the recipe, its words and the partitions' labels.
 
-    Nothing while another family is about to be shown: its own numbers come with it.
+    Nothing while another family is about to be shown, since its own numbers come with it, nor while
+    one axis is about to follow the other.
     """
     try:
         values = view.ordered(library, values)
-        if values["experts"] != list(weighed):
+        choice = pairing.choice_of(values)
+        if values["experts"] != list(weighed) or pairing.fitted(choice) != choice:
             return [gr.skip()] * (3 + MAX_PARTITIONS)
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
@@ -55,13 +60,58 @@ def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
     return [*numbers, *updates]
 
 
-def weights_of(
+def values_of(
     values: dict[str, Any], before: Sequence[str], after: Sequence[str]
-) -> dict[str, float]:
-    """The weights of other experts: those that were there keep theirs, others have 1."""
+) -> dict[str, Any]:
+    """What belongs to experts, for others than before: the weights of those that stay, 1 of new
+    ones; the places of those that were chosen, the first where they are gone."""
     weights = {model: values[f"weight.{index}"] for index, model in enumerate(before)}
     models = [*after, *[""] * MAX_EXPERTS][:MAX_EXPERTS]
-    return {f"weight.{index}": weights.get(model, 1.0) for index, model in enumerate(models)}
+    found = {f"weight.{index}": weights.get(model, 1.0) for index, model in enumerate(models)}
+    for name in controls.places():
+        place = values[name] or 1
+        chosen = before[place - 1] if place <= len(before) else ""
+        found[name] = models.index(chosen) + 1 if chosen in after else 1
+    return found
+
+
+def places_of(values: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+    """The choices among experts by name. `names`: of those chosen, in order."""
+    choices = controls.by_place(names)
+    return [gr.update(choices=choices, value=values[name]) for name in controls.places()]
+
+
+def paired(
+    library: Library, values: Mapping[str, Any], aside: pairing.Aside, by: str, times: int = 0
+) -> list[Any]:
+    """Both axes and the experts after one of them was chosen.
+
+    Args:
+        values: prune, consensus and experts, as the controls have them.
+        by: what was chosen: prune, consensus or preset, which sets both.
+        times: how often a choice led to other experts.
+
+    Returns:
+        The pruner, the rule, the experts, what is set aside, what is told of it, and how often a
+        choice led to other experts now.
+    """
+    order = [model.id for model in library.models()]
+    experts = sorted(values["experts"] or (), key=order.index)
+    before = pairing.choice_of({**values, "experts": experts})
+    if by == "preset":
+        aside = replace(aside, prune="")
+    step = pairing.on_pruner if by == "prune" else pairing.on_rule
+    after, aside = step(before, aside)
+    names = {model: figures.short(library.get(model).label) for model in order}
+    is_same = after.experts == before.experts
+    return [
+        after.prune,
+        after.consensus,
+        gr.skip() if is_same else list(after.experts),
+        aside,
+        escape(pairing.told(before, after, names)),
+        gr.skip() if is_same else times + 1,
+    ]
 
 
 def rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
@@ -115,6 +165,10 @@ def restored(
         return [*lists, *[gr.skip()] * (len(named) - 2), gr.skip(), False]
     unshown = set(weighed) != set(values["experts"])  # one had been changed just before
     due = unshown or any(values[name] != usual[name] for name in ("base", "experts"))
+    choice = pairing.choice_of(values)
+    values["prune"] = pairing.fitted(choice).prune  # left before it followed the rule
+    names = [label for label, model in models if model in values["experts"]]
+    values.update(zip(controls.places(), places_of(values, names), strict=True))
     offered = controls.offered(models, values["base"])
     return [
         gr.update(choices=models, value=values["base"]),

@@ -11,6 +11,7 @@ from merging.errors import MergeError
 from ui import controls, live
 from ui.controls import MAX_EXPERTS, Controls
 from ui.explore import view
+from ui.explore.pairing import Aside
 from ui.library import Library
 from ui.live import LiveRefs
 from ui.panel import PlotPanel
@@ -24,12 +25,17 @@ class ExploreRefs:
         recipe: the current recipe, a YAML string.
         go_merge: opens the Merge tab.
         weighed: ids of the experts that the weights belong to, in order.
+        aside: what a choice on one axis has set aside on the other, see `pairing`.
+        regrouped: how often that led to other experts; unseen. (Changes of a State are told of
+            queued events alone.)
         stop: ends the reading of a family.
         memory: what the browser keeps of the controls, so that a reload loses nothing.
     """
 
     recipe: gr.State
     weighed: gr.State
+    aside: gr.State
+    regrouped: gr.Number
     stop: gr.Button
     memory: gr.BrowserState
     go_merge: gr.Button
@@ -62,7 +68,15 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
     named = parts.named()
     values = {name: component.value for name, component in named.items()}
     refs = ExploreRefs(
-        gr.State(""), gr.State(list(experts)), stop, stored, go_merge, parts, **panels
+        gr.State(""),
+        gr.State(list(experts)),
+        gr.State(Aside()),
+        gr.Number(0, visible="hidden", precision=0, label="Times regrouped"),
+        stop,
+        stored,
+        go_merge,
+        parts,
+        **panels,
     )
     try:
         filled = view.family_values(library, named, values)

@@ -14,9 +14,10 @@ import gradio as gr
 from merging import kernels
 from merging.engines.eager import Progress
 from merging.errors import Cancelled, MergeError
+from ui import controls
 from ui.controls import MAX_EXPERTS
 from ui.explore import view
-from ui.explore.answers import weights_of
+from ui.explore.answers import places_of, values_of
 from ui.explore.readings import Reading
 from ui.library import Library
 from ui.units import span
@@ -38,7 +39,7 @@ def changed(
         reading: ends this one early.
     """
     reading = reading or Reading()
-    same = [gr.skip()] * (MAX_EXPERTS + 1)
+    same = [gr.skip()] * (MAX_EXPERTS + len(controls.places()) + 1)
     keep, rest = [*same, gr.update(visible=True)], [*same, gr.update(visible=False)]
     count = len(values["experts"] or [])
     if count == 0:
@@ -46,7 +47,7 @@ def changed(
         return
     try:
         ids = view.ordered(library, values)["experts"]
-        values.update(weights_of(values, weighed, ids))
+        values.update(values_of(values, weighed, ids))
         filled = yield from _read(library, named, values, reading.over, keep)
     except Cancelled:
         if not reading.replaced:
@@ -64,7 +65,7 @@ def changed(
         for index, name in enumerate(names)
     ]
     weights += [gr.update(visible=False, value=1.0)] * (MAX_EXPERTS - len(names))
-    yield [*filled, *weights, ids, gr.update(visible=False)]
+    yield [*filled, *weights, *places_of(values, names), ids, gr.update(visible=False)]
 
 
 def _read(

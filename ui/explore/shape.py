@@ -17,7 +17,7 @@ def shape(prune: str, consensus: str, partitions: float, rate: float) -> list[An
     count = int(min(max(partitions, 1), MAX_PARTITIONS)) if ranked else 0
     labels = controls.amplification_labels(min(max(rate, 0.0), 1.0), count) if count else []
     return [
-        *controls.by_group(controls.preset_of(prune, consensus)),
+        controls.preset_of(prune, consensus) or "",
         gr.update(visible=controls.has(PRUNERS[prune], "density")),
         gr.update(visible=ranked),
         *(gr.update(visible=True, label=label) for label in labels),
@@ -32,7 +32,7 @@ def shape(prune: str, consensus: str, partitions: float, rate: float) -> list[An
 def shaped(parts: Controls) -> list[Any]:
     """Components of `shape`."""
     return [
-        *parts.presets.values(),
+        parts.presets,
         parts.rate,
         parts.partitions,
         *parts.amplification,
@@ -56,8 +56,6 @@ def _scopes() -> list[str]:
 def preset_outputs(parts: Controls) -> list[Any]:
     """Components of `preset`."""
     return [
-        parts.prune,
-        parts.consensus,
         parts.rate,
         parts.partitions,
         *parts.amplification,
@@ -67,13 +65,11 @@ def preset_outputs(parts: Controls) -> list[Any]:
 
 
 def preset(chosen: str) -> list[Any]:
-    """Every control at a preset's values."""
+    """Every control but the two axes at a preset's values."""
     preset = PRESETS[chosen]
     values = controls.settings(preset)
     factors = list(values.get("amplification", (1.0,)))
     return [
-        preset.prune,
-        preset.consensus,
         round(1 - values.get("density", 1.0), 6),
         len(factors),
         *factors,

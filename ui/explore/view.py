@@ -206,7 +206,7 @@ def words(recipe: Recipe, called: Mapping[str, str], warnings: Sequence[str] = (
         called: what its models are called, by reference.
     """
     pruner, rule = PRUNERS[recipe.prune], RULES[recipe.consensus]
-    axes = [pruner, rule] if pruner.knobs else [rule]  # nothing is pruned: no formula of it
+    axes = [pruner, rule] if pruner.prunes else [rule]  # nothing is pruned: no formula of it
     lines = "".join(
         f"<dt>{escape(axis.title)}</dt><dd><code>{escape(axis.formula)}</code></dd>"
         for axis in axes

@@ -9,9 +9,12 @@ from typing import Any
 
 import gradio as gr
 
+from merging.methods import PRESETS
 from ui.controls import Controls
+from ui.controls import places as places_of_experts
 from ui.explore import answers, scanning, shape
 from ui.explore.layout import ExploreRefs, outputs
+from ui.explore.pairing import Aside
 from ui.explore.readings import Readings
 from ui.library import Library
 
@@ -45,7 +48,8 @@ class ExploreTab:
     def filled(self) -> list[Any]:
         """What a new family fills."""
         refs = self.refs
-        return [*outputs(refs), *refs.controls.weights, refs.weighed, refs.stop]
+        places = [self.named[name] for name in places_of_experts()]
+        return [*outputs(refs), *refs.controls.weights, *places, refs.weighed, refs.stop]
 
     def settled(self, weighed: list[str], *values: Any) -> list[Any]:
         """The exact numbers of the plan, and what the browser keeps."""
@@ -100,6 +104,26 @@ class ExploreTab:
         """The experts to choose from under another base."""
         return answers.rebased(self.library, base, chosen)
 
+    def by_rule(self, prune: str, consensus: str, *held: Any) -> list[Any]:
+        """What the choice of a rule leads to."""
+        return self._paired("consensus", prune, consensus, *held)
+
+    def by_pruner(self, prune: str, consensus: str, *held: Any) -> list[Any]:
+        """What the choice of a pruner leads to."""
+        return self._paired("prune", prune, consensus, *held)
+
+    def by_preset(self, chosen: str, *held: Any) -> list[Any]:
+        """What the choice of a preset leads to, and every other control at its values."""
+        preset = PRESETS[chosen]
+        axes = self._paired("preset", preset.prune, preset.consensus, *held)
+        return [*axes, *shape.preset(chosen)]
+
+    def _paired(
+        self, by: str, prune: str, consensus: str, experts: list[str], aside: Aside, times: int
+    ) -> list[Any]:
+        values = {"prune": prune, "consensus": consensus, "experts": experts}
+        return answers.paired(self.library, values, aside, by, times)
+
     def _by_name(self, values: tuple[Any, ...]) -> dict[str, Any]:
         return dict(zip(self.named, values, strict=True))
 
@@ -112,7 +136,7 @@ def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> list[Any]:
     """
     tab = ExploreTab(refs, library, Readings())
     _wire_shape(refs.controls)
-    return [_wire_sliders(tab), *_wire_family(tab), _wire_load(demo, tab)]
+    return [_wire_sliders(tab), *_wire_family(tab), _wire_pairs(tab), _wire_load(demo, tab)]
 
 
 def _wire_sliders(tab: ExploreTab) -> Any:
@@ -163,10 +187,25 @@ def _wire_load(demo: gr.Blocks, tab: ExploreTab) -> Any:
     )
 
 
+def _wire_pairs(tab: ExploreTab) -> Any:
+    """A choice on one axis sets the other where it must, a preset sets all controls; other experts
+    are a family to read."""
+    refs, parts = tab.refs, tab.refs.controls
+    axes, held = [parts.prune, parts.consensus], [parts.experts, refs.aside]
+    led = [*axes, *held, parts.paired, refs.regrouped]
+    held.append(refs.regrouped)
+    parts.prune.input(tab.by_pruner, [*axes, *held], led, **_QUIET)
+    parts.consensus.input(tab.by_rule, [*axes, *held], led, **_QUIET)
+    filled = [*led, *shape.preset_outputs(parts)]
+    parts.presets.input(tab.by_preset, [parts.presets, *held], filled, **_QUIET)
+    asked = [refs.weighed, *tab.named.values()]
+    read = refs.regrouped.change(tab.family, asked, tab.filled, **_READING)
+    read.then(tab.remembered, asked, refs.memory, **_QUIET)
+    return read
+
+
 def _wire_shape(parts: Controls) -> None:
-    """A preset sets the controls, and the two axes decide which of them show."""
-    for presets in parts.presets.values():
-        presets.input(shape.preset, presets, shape.preset_outputs(parts), **_QUIET)
+    """The two axes decide which controls show, and which preset is marked."""
     axes: list[Any] = [parts.prune, parts.consensus, parts.partitions]
     gr.on(
         [component.change for component in axes],

@@ -19,6 +19,7 @@ from tests.engines import experts_of
 from tests.ui.sketches import sketch
 from ui import controls, explore, figures
 from ui.explore import answers, scanning, shape, view
+from ui.explore.pairing import Aside
 from ui.explore.readings import Reading
 
 
@@ -69,6 +70,9 @@ class FakeLibrary:
         return None
 
 
+_OWN = controls.MAX_EXPERTS + len(controls.places()) + 2  # what a family fills beside the panels
+
+
 @pytest.fixture(scope="module")
 def library() -> FakeLibrary:
     return FakeLibrary()
@@ -115,11 +119,50 @@ def test_every_point_of_the_two_axes_is_a_recipe(values, prune: str, consensus: 
     plan(recipe, sketch())
 
 
+def test_nothing_is_settled_while_one_axis_is_about_to_follow_the_other(library, values) -> None:
+    values |= {"prune": "dynamic", "consensus": "karcher"}
+    answer = answers.settled(library, values, list(values["experts"]))
+    assert answer == [gr.skip()] * len(answer)
+    spelled = recipes.parse(explore.spelled(library, values, values["experts"]))
+    assert (spelled.prune, spelled.consensus) == ("none", "karcher")
+
+
+def test_a_choice_tells_what_it_set_besides(library, values) -> None:
+    chosen = {**values, "prune": "dynamic", "consensus": "slerp"}
+    prune, rule, experts, aside, told, times = answers.paired(library, chosen, Aside(), "consensus")
+    assert (prune, rule, experts, times) == ("none", "slerp", ["demo:a", "demo:b"], 1)
+    assert told == (
+        "SLERP combines whole models: nothing is pruned before it. "
+        "SLERP takes 2 experts: c and d are left out."
+    )
+    back = {"prune": "none", "consensus": "pcb", "experts": experts}
+    prune, rule, experts, _, told, _ = answers.paired(library, back, aside, "consensus")
+    assert (prune, rule, experts) == ("dynamic", "pcb", values["experts"])
+    assert told == "Pruned by Dynamic again. c and d are back."
+
+
+def test_a_task_is_chosen_by_the_name_of_its_expert(built, library, values) -> None:
+    task = built[1].controls.knobs["emr", "task"]
+    assert task.choices == [("a", 1), ("b", 2), ("c", 3), ("d", 4)]
+    chosen = {**values, "experts": ["demo:b", "demo:d"], "emr.task": 4, "tall_masks.task": 1}
+    *_, filled = scanning.changed(library, built[1].controls.named(), chosen, values["experts"])
+    emr, tall = filled[-4:-2]
+    assert emr["choices"] == tall["choices"] == [("b", 1), ("d", 2)]
+    assert (emr["value"], tall["value"]) == (2, 1)  # d stays chosen; a is gone
+
+
+def test_a_task_beyond_the_experts_is_the_last(values) -> None:
+    chosen = {**values, "prune": "none", "consensus": "emr", "emr.task": 4}
+    recipe = controls.to_recipe({**chosen, "experts": values["experts"][:2]})
+    assert recipe.parameters["task"] == 2
+
+
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
 def test_a_preset_sets_every_control(built, values, preset) -> None:
     parts = built[1].controls
     outputs = shape.preset_outputs(parts)
     names = {part: name for name, part in parts.named().items()}
+    values |= {"prune": preset.prune, "consensus": preset.consensus}
     for part, value in zip(outputs, shape.preset(preset.id), strict=True):
         values[names[part]] = value
     values["experts"] = values["experts"][: experts_of(preset.id)]
@@ -213,7 +256,7 @@ def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, librar
     family = filled[3]["family"]
     assert [look["name"] for look in family["looks"]] == ["b", "d"]
     assert family["looks"][1]["colour"] == figures.COLOURS[3]  # colour stays with expert
-    *weights, weighed, stop = filled[-controls.MAX_EXPERTS - 2 :]
+    *weights, _, _, weighed, stop = filled[-_OWN:]
     assert (reading[-1]["visible"], stop["visible"]) == (True, False)
     assert [update["visible"] for update in weights] == [True] * 2 + [False] * 6
     assert weighed == ["demo:b", "demo:d"]
@@ -223,7 +266,7 @@ def test_an_expert_that_stays_keeps_its_weight(built, library, values) -> None:
     named = built[1].controls.named()
     chosen = {**values, "experts": ["demo:b", "demo:d"], "weight.0": 0.3, "weight.1": 0.7}
     *_, filled = scanning.changed(library, named, chosen, ["demo:a", "demo:b"])
-    weights = filled[-controls.MAX_EXPERTS - 2 : -2]
+    weights = filled[-_OWN:]
     assert [update["value"] for update in weights[:3]] == [0.7, 1.0, 1.0]
     assert "weight: 0.7" in filled[1]
 
@@ -376,6 +419,8 @@ def test_a_reload_brings_back_what_the_browser_kept(built, library, values) -> N
         {"weighed": ["demo:b"] * 9},
         {"lambda": float("nan")},
         {"partitions": True},
+        {"emr.task": 5},
+        {"tall_masks.task": "a"},
     ],
     ids=str,
 )
@@ -400,9 +445,9 @@ def test_what_a_control_begins_with_is_what_a_recipe_would_take(built, values, p
 
 
 def test_controls_that_spell_nothing_leave_no_older_recipe(library, values) -> None:
-    values |= {"prune": "none", "consensus": "slerp"}
-    answer = answers.settled(library, values, list(values["experts"]))
-    assert answer[1].startswith("# models: slerp takes 2 models, 4 are given; list fewer")
+    values |= {"prune": "none", "consensus": "model_stock", "experts": ["demo:a"]}
+    answer = answers.settled(library, values, ["demo:a"])
+    assert answer[1] == "# Model Stock takes at least 2 experts; 1 is chosen\n"
     assert answer[2] == ""
 
 

@@ -135,6 +135,8 @@ def constant(value: Value) -> Schedule:
 
 def before(first: Any, then: Any) -> Any:
     """One plain value of two levels of a recipe: `first`, and `then` where its filters let pass."""
+    if is_silent(first) or is_silent(then):
+        return then if is_silent(first) else first
     rules = [first] if isinstance(first, dict) else first
     if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
         return first
@@ -142,6 +144,11 @@ def before(first: Any, then: Any) -> Any:
         return [*rules, then]
     nested = isinstance(then, list) and dict in map(type, then)
     return [*rules, *(then if nested else [{"value": then}])]
+
+
+def is_silent(level: Any) -> bool:
+    """True for a value of a recipe that leaves it to the next level."""
+    return level is None or level == []
 
 
 def as_number(value: Any) -> float | None:
@@ -153,7 +160,8 @@ def as_number(value: Any) -> float | None:
 def chain(
     levels: list[Any], default: Value, where: str, read: Read = as_number, kind: str = "number"
 ) -> Schedule:
-    """One schedule from a recipe's levels, most specific first; None for a silent level.
+    """One schedule from a recipe's levels, most specific first; None, or as in mergekit a list
+    without values, for a silent level.
 
     Args:
         read: what one value is; it may raise an error of its own.
@@ -164,7 +172,7 @@ def chain(
     """
     rules: list[Rule] = []
     for level in (*levels, default):
-        for rule in _rules(level, where, read, kind) if level is not None else ():
+        for rule in () if is_silent(level) else _rules(level, where, read, kind):
             rules.append(rule)
             if rule.holds_everywhere:
                 return Schedule(tuple(rules))

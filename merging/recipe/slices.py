@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from merging.checkpoints.layout import is_tower
 from merging.declarations.blueprints import Blueprint, Column, Piece
-from merging.declarations.schedules import before
+from merging.declarations.schedules import before, is_silent
 from merging.errors import RecipeError, shown
 from merging.recipe.references import place_of, reference
 from merging.recipe.stray import unknown
@@ -430,7 +430,7 @@ def _by_layer(
 
 def _held(value: Any, span: tuple[int, int]) -> list[Values]:
     """A parameter's value as rules for the layers of one slice."""
-    if value is None:
+    if is_silent(value):
         return []
     rules = value if isinstance(value, list) and value and all(map(_is_mapping, value)) else [value]
     held = [dict(rule) if _is_mapping(rule) else {"value": rule} for rule in rules]

@@ -9,7 +9,7 @@ from typing import Any
 
 from merging.declarations.knobs import Knob
 from merging.declarations.methods import Consensus, Method
-from merging.declarations.schedules import Schedule, chain, is_number, number
+from merging.declarations.schedules import Schedule, chain, is_number, is_silent, number
 from merging.errors import RecipeError, shown
 
 MAX_PARTITIONS = 16
@@ -216,9 +216,9 @@ def switches(values: Mapping[str, Any], name: str, default: bool) -> tuple[bool,
     Args:
         default: what holds where no rule does.
     """
-    if values.get(name) is None:
+    if is_silent(values.get(name)):
         return ()
-    return chain([values[name]], default, name, lambda one: switch(one, name), "switch").values
+    return chain([values[name]], default, name, lambda one: switch(one, name), "value").values
 
 
 def choice(value: Any, choices: Any, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from merging.declarations.schedules import chain, constant
+from merging.declarations.schedules import before, chain, constant
 from merging.errors import RecipeError
 
 Q, NORM = "model.layers.1.self_attn.q_proj.weight", "model.norm.weight"
@@ -21,6 +21,21 @@ def test_a_number_holds_everywhere() -> None:
 
 def test_a_silent_recipe_takes_the_default() -> None:
     assert at(None) == 7.0
+
+
+def test_a_list_without_values_is_silent() -> None:
+    # mergekit 0.1.5 goes on to the next level, and in the end to the default
+    assert at([]) == 7.0
+    assert chain([[], 0.5], 7.0, "weight").constant == 0.5
+    with pytest.raises(RecipeError):
+        at([{"value": []}])
+
+
+@pytest.mark.parametrize("silent", [None, []])
+def test_rules_before_a_silent_level_stay_as_they_are(silent) -> None:
+    rules = [{"filter": "mlp", "value": 1}]
+    assert before(rules, silent) == rules
+    assert before(silent, rules) == rules
 
 
 @pytest.mark.parametrize(("layer", "value"), [(0, 0.0), (1, 1.0), (2, 2.0), (None, 0.0)])
@@ -103,7 +118,6 @@ def test_a_filter_may_be_a_number() -> None:
     [
         "abc",
         True,
-        [],
         [1, "b"],
         [True],
         [None],

@@ -134,7 +134,7 @@ def test_a_newer_recipe_ends_the_work_on_an_older_one(card) -> None:
 
 def test_what_cannot_be_merged_is_said_in_its_place(card) -> None:
     (said,) = card.changed(True, "", "# density is too large\n", visitor("page"))
-    assert 'role="status"' in said
+    assert said == '<p class="quiet" role="status">density is too large</p>'
     text = recipe_of(1.0).replace("demo:sort", "demo:sorts")
     (said,) = card.changed(True, "", text, visitor("page"))
     assert "did you mean demo:sort?" in said

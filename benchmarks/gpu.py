@@ -180,9 +180,10 @@ def measure(models: Sequence[Path], methods: Sequence[str], device: str, runs: i
 def _interpret() -> None:
     """Kernels run as Python: that takes time by the program, so a few do much each."""
     os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are declared
-    from merging.gpu import order, triton_kernels
+    from merging.gpu import drawing_kernels, order, triton_kernels, weighing_kernels
 
-    triton_kernels.BLOCK = 1 << 13
+    for kernels in (triton_kernels, drawing_kernels, weighing_kernels):
+        kernels.BLOCK = 1 << 13
     triton_kernels.SETTLED = triton_kernels.MENDED = order.NEAR
 
 

@@ -43,7 +43,7 @@ def groups(tensors: Sequence[KeptTensor], step: int) -> list[Alike]:
 
 
 def _alike(tensors: Sequence[KeptTensor], members: list[int], step: int) -> Alike:
-    from merging.gpu.triton_kernels import TYPES
+    from merging.gpu.elements import TYPES
 
     chosen = [tensors[index] for index in members]
     device = chosen[0].models[0].device

@@ -22,8 +22,9 @@ import triton
 import triton.language as tl
 
 from merging.gpu import table
+from merging.gpu.elements import FEW, _by_few, _drawn, _factors, _read, _sources
 from merging.gpu.ranking import ALIGNED
-from merging.gpu.triton_kernels import FEW, _addresses, _by_few, _drawn, _factors, _read, _sources
+from merging.gpu.triton_kernels import _addresses
 
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4

@@ -178,13 +178,13 @@ def _programs(numbers: np.ndarray, entries: int) -> int:
 
 @functools.cache
 def _kind(shape: Shape, device: str) -> Any:
-    from merging.gpu import triton_kernels
+    from merging.gpu import elements, triton_kernels
 
     bits = max(shape.bit_at, default=-1) + 1
     word = triton_kernels.tl.uint8 if bits <= table.BITS else triton_kernels.tl.uint16
     return triton_kernels.Kind(
-        tuple(triton_kernels.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
-        shape.located, shape.aligned, shape.combination, triton_kernels.TYPES[shape.output],
+        tuple(elements.TYPES[name] for name in shape.types), shape.rings, shape.amplified,
+        shape.located, shape.aligned, shape.combination, elements.TYPES[shape.output],
         shape.ring_at, shape.factor_at, shape.draws_at, shape.factors, shape.variant,
         shape.active, _compares_doubles(device), shape.bit_at, shape.planes_at,
         len(shape.rescaled), word, shape.selects,

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 
 from merging.gpu import table
+from merging.gpu.elements import _bits, _factors, _read, _sources
 from merging.gpu.order import FIRST
-from merging.gpu.triton_kernels import _bits, _factors, _read, _sources
 
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4

@@ -16,7 +16,7 @@ import triton.language as tl
 
 from merging.gpu import table
 from merging.gpu.competition_kernels import rough_scores, scores
-from merging.gpu.triton_kernels import _factors, _read, _sources
+from merging.gpu.elements import _factors, _read, _sources
 
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4

@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 
 from merging.gpu import table
-from merging.gpu.triton_kernels import FEW, _bits, _by_few, _changes, _factors, _read, _sources
+from merging.gpu.elements import FEW, _bits, _by_few, _changes, _factors, _read, _sources
 
 BLOCK = 1 << 14  # elements of a program, in registers
 WARPS = 32

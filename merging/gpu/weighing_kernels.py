@@ -21,23 +21,19 @@ import triton
 import triton.language as tl
 
 from merging.gpu import table
-from merging.gpu.triton_kernels import (
-    CUT,
+from merging.gpu.elements import (
     FEW,
-    LISTED,
-    RECORD,
-    _addresses,
     _bits,
     _by_few,
     _changes,
     _key,
     _key_at,
-    _list_selected,
     _places,
     _read,
     _sources,
     _variance,
 )
+from merging.gpu.triton_kernels import CUT, LISTED, RECORD, _addresses, _list_selected
 
 BLOCK = 512  # elements that a program holds in registers at a time
 BLOCKS = 8  # of a program

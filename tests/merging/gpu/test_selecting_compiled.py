@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from merging.gpu import selection_kernels, sifting_kernels, table
 from merging.gpu import tallying_kernels as tallying
-from merging.gpu.triton_kernels import TYPES
+from merging.gpu.elements import TYPES
 
 TOOL = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
 POINTERS = {"addresses": "*i64", "factors": "*fp32", "room": "i32", "buckets": "i32",

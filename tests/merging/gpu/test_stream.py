@@ -250,7 +250,7 @@ def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
     delta = torch.randn(400, 400)
     delta[399, 398] = torch.nan
     folder = one_tensor(tmp_path, delta)
-    for method in ("magnitude", "linear"):
+    for method in ("magnitude", "linear", "della", "sce"):
         recipe = recipes.build(method=method, base="base", models=[("expert", {})], folder=folder)
         with pytest.raises(NonFinite, match=r"expert: tensor w holds nan at flat index 159998"):
             merge(recipe, tmp_path / "out", device=DEVICE, engine=gpu.KernelStream)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from fractions import Fraction
-
 import numpy as np
 import pytest
 
@@ -21,22 +18,3 @@ def test_a_share_is_a_correctly_rounded_quotient(count: int) -> None:
     assert np.array_equal(rest, rest.astype(np.float32))
     share = (quotient + rest * part).astype(np.float32)
     assert np.array_equal(share, total.astype(np.float32) / np.float32(count))
-
-
-@pytest.mark.parametrize("count", [n for n in range(3, table.EVENLY + 1) if n & (n - 1)])
-def test_a_double_over_a_count_is_a_correctly_rounded_quotient(count: int) -> None:
-    """The steps of `_over`, each rounded once; those that a first step leaves wrong among them."""
-
-    def fused(x: float, y: float, z: float) -> float:
-        return float(Fraction(x) * Fraction(y) + Fraction(z))
-
-    draws = random.Random(count)
-    part, mended = 1.0 / count, 0
-    for _ in range(4000):
-        x = draws.randrange(1 << 52, 1 << 53) * 2.0 ** draws.randrange(-200, 100)
-        quotient = x * part
-        mended += quotient != x / count
-        for _ in range(2):
-            quotient = fused(fused(-count, quotient, x), part, quotient)
-        assert quotient == x / count
-    assert mended

@@ -60,12 +60,17 @@ class Merging:
 
 @dataclass(frozen=True)
 class LiveTab:
-    """The card's handlers, over the library, the pages' live models and the loaded sources."""
+    """The card's handlers, over the library, the pages' live models and the loaded sources.
+
+    Attributes:
+        per_skill: validation prompts that a skill is scored on.
+    """
 
     refs: LiveRefs
     library: Library
     pages: LivePages
     store: ModelStore
+    per_skill: int = probes.PER_SKILL
     turns: Readings = field(default_factory=Readings)
     sources: dict[tuple, Column] = field(default_factory=dict)
 
@@ -139,7 +144,7 @@ class LiveTab:
             yield board.drawn(f"Merging in memory: {share:.0%}", asked, skills, columns)
         status = f"{work.rewritten} tensors rewritten in {work.seconds * 1e3:.0f} ms."
         with model.held(turn.over) as (chat, stop):
-            for _ in _filled(live, chat, asked, skills, stop):
+            for _ in self._filled(live, chat, asked, skills, stop):
                 yield board.drawn(status, asked, skills, columns)
         for name, column in zip(names, columns[1:], strict=True):
             for _ in self._source(name, column, asked, skills, turn.over):
@@ -176,7 +181,36 @@ class LiveTab:
             column.problem = str(error)
             yield
             return
-        yield from _filled(column, chat, asked, skills, stop)
+        yield from self._filled(column, chat, asked, skills, stop)
+
+    def _filled(
+        self,
+        column: Column,
+        chat: ChatModel,
+        asked: Sequence[Probe],
+        skills: Sequence[str],
+        stop: threading.Event,
+    ) -> Iterator[None]:
+        """Asks a model what it was not asked yet; yields after the answers and after every skill.
+
+        Raises Cancelled where `stop` was set.
+        """
+        from merging.trial.evaluate import choose_tasks, scored
+
+        for probe in asked:
+            if probe.prompt not in column.answers:
+                message = [{"role": "user", "content": probe.prompt}]
+                last = list(chat.stream(message, Sampling(_TOKENS), stop=stop))[-1]
+                if stop.is_set():
+                    raise Cancelled("stopped")
+                column.answers[probe.prompt] = last.text
+        yield
+        for skill in skills:
+            if skill not in column.scores:
+                tasks = choose_tasks([skill], self.per_skill, "validation", None)
+                source = {column.name: chat.model}
+                ((_, _, column.scores[skill]),) = scored(source, tasks, cancel=stop)
+                yield
 
 
 def _merged(
@@ -199,32 +233,3 @@ def _merged(
         thread.join(_LOOK_S)
     if work.error is not None:
         raise work.error
-
-
-def _filled(
-    column: Column,
-    chat: ChatModel,
-    asked: Sequence[Probe],
-    skills: Sequence[str],
-    stop: threading.Event,
-) -> Iterator[None]:
-    """Asks a model what it was not asked yet; yields after the answers and after every skill.
-
-    Raises Cancelled where `stop` was set.
-    """
-    from merging.trial.evaluate import choose_tasks, scored
-
-    for probe in asked:
-        if probe.prompt not in column.answers:
-            message = [{"role": "user", "content": probe.prompt}]
-            last = list(chat.stream(message, Sampling(_TOKENS), stop=stop))[-1]
-            if stop.is_set():
-                raise Cancelled("stopped")
-            column.answers[probe.prompt] = last.text
-    yield
-    for skill in skills:
-        if skill not in column.scores:
-            tasks = choose_tasks([skill], probes.PER_SKILL, "validation", None)
-            source = {column.name: chat.model}
-            ((_, _, column.scores[skill]),) = scored(source, tasks, cancel=stop)
-            yield

@@ -39,7 +39,8 @@ def visitor(name: str) -> SimpleNamespace:
 @pytest.fixture(scope="module")
 def card(tmp_path_factory: pytest.TempPathFactory) -> LiveTab:
     library = Library((tmp_path_factory.mktemp("models"),))
-    return LiveTab(None, library, LivePages(1 << 30, "cpu"), ModelStore(1 << 30, "cpu"))
+    pages, store = LivePages(1 << 30, "cpu"), ModelStore(1 << 30, "cpu")
+    return LiveTab(None, library, pages, store, per_skill=4)
 
 
 def last(card: LiveTab, weight: float, text: str = TASKS, page: str = "page") -> str:

@@ -29,11 +29,13 @@ from merging.gpu.triton_kernels import _addresses
 BLOCK = 512  # elements that a program holds in registers at a time
 WARPS = 4
 BLOCKS = 8  # of a program
+HELD = 4  # experts up to which the numbers of their draws stay in registers
 
 _OUT, _NUMEL, _MODELS = (
     tl.constexpr(table.OUT), tl.constexpr(table.NUMEL), tl.constexpr(table.MODELS)
 )  # fmt: skip
 _ALIGNED, _FEW = tl.constexpr(ALIGNED), tl.constexpr(FEW)
+_HELD = tl.constexpr(HELD)
 _FRACTION = tl.constexpr(table.FRACTION)
 _RESCALED, _RANK_DRAW = tl.constexpr(table.RESCALED), tl.constexpr(table.RANK_DRAW)
 
@@ -68,9 +70,10 @@ def _draw(
     for _ in tl.static_range(kind.rescaled):
         sums += (tl.zeros([lane.shape[0] // _FEW], tl.float64),)
     rules = ()
-    for e in tl.static_range(n):
-        if kind.bit_at[e] >= 0:
-            rules += (_factors(numbers + kind.draws_at[e], _RANK_DRAW),)
+    if len(planes) <= _HELD:
+        for e in tl.static_range(n):
+            if kind.bit_at[e] >= 0:
+                rules += (_factors(numbers + kind.draws_at[e], _RANK_DRAW),)
     for turn in range(blocks):
         index = start + turn * lane.shape[0] + lane
         mask = index < numel
@@ -81,7 +84,10 @@ def _draw(
         for e in tl.static_range(n):
             if kind.bit_at[e] >= 0:
                 lowers = planes[kind.bit_at[e]] + second
-                rule = rules[kind.bit_at[e]]
+                if len(planes) <= _HELD:
+                    rule = rules[kind.bit_at[e]]
+                else:
+                    rule = _factors(numbers + kind.draws_at[e], _RANK_DRAW)
                 stays = _stays(uppers[kind.bit_at[e]], lowers, rule, index, mask)
                 word = word | (stays.to(tl.int32) << kind.bit_at[e])
                 if kind.rings[e] == _RESCALED:

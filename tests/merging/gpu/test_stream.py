@@ -89,6 +89,24 @@ def test_the_bytes_are_those_of_the_cpu(
     assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
 
 
+def test_draws_by_rank_of_more_experts_than_registers_hold(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(9)
+    count = drawing_kernels.HELD + 1
+    for index in range(count + 1):
+        step = (torch.randn(70, 90, generator=generator) * 9).round() / 512 * bool(index)
+        folder = tmp_path / ("base" if index == 0 else f"expert{index}")
+        folder.mkdir()
+        save_file({"w": torch.ones(70, 90) + step}, folder / "model.safetensors")
+        (folder / "config.json").write_text('{"model_type": "llama"}')
+    recipe = recipes.build(
+        method="della", base="base", models=[(f"expert{1 + i}", {}) for i in range(count)],
+        parameters={"density": 0.4}, dtype=OUTPUT, folder=tmp_path,
+    )  # fmt: skip
+    merge(recipe, tmp_path / "cpu", device="cpu", engine=Stream)
+    merge(recipe, tmp_path / "there", device=DEVICE, engine=gpu.KernelStream)
+    assert digest(tmp_path / "there") == digest(tmp_path / "cpu")
+
+
 def test_large_tensors_come_in_pieces(family: Path, tmp_path: Path, monkeypatch) -> None:
     recipe = recipe_of("ties", family)
     merge(recipe, tmp_path / "cpu", device="cpu")

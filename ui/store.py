@@ -12,6 +12,7 @@ from merging.checkpoints import open_checkpoint
 from merging.errors import Cancelled, MergeError, NotEnoughSpace
 from ui.aside import let_others_first
 from ui.library import Model, stamp
+from ui.units import amount
 
 if TYPE_CHECKING:
     from merging.trial.chat import ChatModel
@@ -52,6 +53,15 @@ class ModelStore:
     def size_bytes(self, model: Model) -> int:
         """Bytes of a model's weights on disk. Raises what `open_checkpoint` raises."""
         return open_checkpoint(model.folder, model.id).size_bytes
+
+    def check_room(self, model: Model) -> None:
+        """Raises NotEnoughSpace where a model does not fit into the budget as a whole."""
+        need = self.size_bytes(model)
+        if need > self._budget:
+            raise NotEnoughSpace(
+                f"{model.label} needs {amount(need)} of memory and --chat-gib allows "
+                f"{amount(self._budget)}; start the app with a larger one"
+            )
 
     def get(self, model: Model, stop: threading.Event | None = None) -> ChatModel:
         """The loaded model. Its weights are only read, so many streams may share it.

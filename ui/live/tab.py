@@ -137,6 +137,7 @@ class LiveTab:
         live = Column("Live")
         columns = [live, *(self._column(name) for name in names)]
         if not self.pages.holds(page, recipe):
+            self.store.check_room(self.library.get(names[0]))
             yield board.drawn("Loading the base…", [], [], [])
         model = self.pages.get(page, recipe)
         work = Merging()
@@ -174,6 +175,7 @@ class LiveTab:
         if known and all(skill in column.scores for skill in skills):
             return
         try:
+            self.store.check_room(self.library.get(name))
             chat = self.store.get(self.library.get(name), stop)
         except Cancelled:
             raise

@@ -141,6 +141,14 @@ def test_what_cannot_be_merged_is_said_in_its_place(card) -> None:
     assert "did you mean demo:sort?" in said
 
 
+def test_what_has_no_room_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    pages = LivePages(1000, "cpu")
+    card = LiveTab(None, Library((tmp_path,)), pages, ModelStore(1000, "cpu"))
+    (said,) = card.changed(True, TASKS, recipe_of(1.0), visitor("page"))
+    assert re.search(r"base needs .* of memory and --chat-gib allows .*; start the app with", said)
+    assert not pages._models
+
+
 def test_the_least_recently_used_is_let_go_of(tmp_path: Path) -> None:
     recipe = Library((tmp_path,)).resolved(recipes.parse(recipe_of(1.0)))
     size = ChatModel.load(Library((tmp_path,)).get("demo:base").folder, "cpu").size_bytes

@@ -57,7 +57,8 @@ class FirstSight:
 
 
 def frame() -> str:
-    """The page's outline: its bar, an empty column of controls, the finding and the map."""
+    """The page's outline: its bar, an empty column of controls, the finding, the live
+    card's place and the map."""
     tabs = "".join(f"<span>{name}</span>" for name in _TABS)
     cards = "<div class='card'></div>" * 3
     logo = escape(theme.url(theme.LOGO))
@@ -65,6 +66,7 @@ def frame() -> str:
 <div class="bar-top"><span class="brand"><img src="{logo}" alt=""> Amalgam</span>{tabs}</div>
 <div class="explore"><div class="controls">{cards}</div><div class="plots">
 <section class="finding"><h2></h2><p class="quiet"></p></section>
+<div class="card live"></div>
 <section class="panel"><header><h3>{MAP_TITLE}</h3></header><p class="quiet note"></p>
 <canvas></canvas></section>
 </div></div></div>

@@ -163,42 +163,95 @@ def browser(driver) -> Iterator:
 
 
 @pytest.fixture
-def open_page(app: RunningApp, visitor, request: pytest.FixtureRequest) -> Iterator[Callable]:
+def open_page(
+    app: RunningApp, visitor, shared: list[Visit], request: pytest.FixtureRequest
+) -> Iterator[Callable]:
     """Opens pages and fails on what went wrong in them. A second page is another visitor's: it gets
-    a profile of its own. What the shared one kept of the visit is forgotten at the end."""
-    contexts, wrong, pages = [], [], []
-    departures: list[Departures] = []
+    a profile of its own. What the shared one kept of the visit is forgotten at the end, and a page
+    that tests share is closed first: it keeps things in the same profile."""
+    contexts, visits = [], []
+    leave(shared)
 
     def open_page(*, viewport: dict = DESKTOP, query: str = "", goto: bool = True, context=None):
-        if context is None and not pages:
+        if context is None and not visits:
             context = visitor
         elif context is None:
             context = request.getfixturevalue("browser").new_context(**PROFILE)
             contexts.append(context)
-        page = context.new_page()
-        pages.append(page)
-        page.set_viewport_size(viewport)
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: wrong.append(f"page error: {error}"))
-        departures.append(Departures(page))
-        page.on("console", departures[-1].console(wrong))
-        page.on("request", lambda request: _check_origin(request.url, app.url, wrong))
+        visits.append(Visit(context.new_page(), app.url, viewport))
         if goto:
-            page.goto(app.url + query)
-            page.get_by_role("tab", name="Explore").wait_for()
-        return page
+            visits[-1].enter(query)
+        return visits[-1].page
 
     yield open_page
-    for departure in departures:
-        departure.leaving = True
+    for visit in visits:
+        visit.departures.leaving = True
     for context in contexts:
         context.close()
-    for page in pages:
-        if not page.is_closed():
-            if page.url.startswith(app.url):
-                _forget(page, app.url)
-            page.close()
+    for visit in visits:
+        visit.close()
+    wrong = [text for visit in visits for text in visit.wrong]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[list[Visit]]:
+    """The visit that a module's tests share, while there is one."""
+    shared: list[Visit] = []
+    yield shared
+    leave(shared)
+
+
+def leave(shared: list[Visit]) -> None:
+    """Closes the visit that tests share."""
+    while shared:
+        shared.pop().close()
+
+
+@pytest.fixture
+def shared_page(app: RunningApp, visitor, shared: list[Visit], request: pytest.FixtureRequest):
+    """One desktop page for the tests of a module, as the test before left it: putting a page
+    together takes a browser seconds. Whoever uses it begins by setting what it needs. After a
+    failure the next test gets a new one."""
+    if not shared:
+        shared.append(Visit(visitor.new_page(), app.url, DESKTOP))
+        shared[0].enter()
+        shared[0].page.locator("#map .main-svg").first.wait_for()  # no test is to pay for it
+    visit, failures = shared[0], request.session.testsfailed
+    yield visit.page
+    wrong = list(visit.wrong)
+    visit.wrong.clear()
+    if wrong or request.session.testsfailed > failures:
+        leave(shared)
+    assert not wrong, "\n".join(wrong)
+
+
+class Visit:
+    """One page, and what went wrong in it."""
+
+    def __init__(self, page, url: str, viewport: dict) -> None:
+        self.page, self.url = page, url
+        self.wrong: list[str] = []
+        page.set_viewport_size(viewport)
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
+        self.departures = Departures(page)
+        page.on("console", self.departures.console(self.wrong))
+        page.on("request", lambda request: _check_origin(request.url, url, self.wrong))
+
+    def enter(self, query: str = "") -> None:
+        """Goes to the app and waits for its tabs."""
+        self.page.goto(self.url + query)
+        self.page.get_by_role("tab", name="Explore").wait_for()
+
+    def close(self) -> None:
+        """Leaves; what the browser kept of the visit is forgotten."""
+        self.departures.leaving = True
+        if self.page.is_closed():
+            return
+        if self.page.url.startswith(self.url):
+            _forget(self.page, self.url)
+        self.page.close()
 
 
 def _forget(page, url: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -14,10 +13,46 @@ from tests.e2e.conftest import DESKTOP, PHONE, RunningApp, sideways
 TABS = ("Explore", "Merge", "Chat", "Guide")
 
 
+@pytest.fixture
+def page(shared_page):
+    """The page that these tests share, on its first tab."""
+    shared_page.get_by_role("tab", name="Explore").click()
+    return shared_page
+
+
 def test_the_first_screen_is_explore_and_drawn(page) -> None:
     assert page.title() == "Amalgam"
     assert page.get_by_role("tab", name="Explore").get_attribute("aria-selected") == "true"
     page.locator("#map .js-plotly-plot .main-svg").first.wait_for()
+
+
+def test_every_tab_opens_without_an_error(page) -> None:
+    for name in TABS:
+        page.get_by_role("tab", name=name).click()
+        assert page.get_by_role("tab", name=name).get_attribute("aria-selected") == "true"
+        assert sideways(page) <= 0, name
+
+
+def test_tabs_are_reached_by_keyboard(page) -> None:
+    page.get_by_role("tab", name="Merge").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Recipe (YAML)").wait_for()
+
+
+def test_own_styles_are_served(page) -> None:
+    height = page.locator("#brand").evaluate("n => getComputedStyle(n).position")
+    assert height == "absolute"
+
+
+def test_guide_holds_every_knob(page) -> None:
+    from merging.methods import CONSENSUS, PRUNERS
+
+    page.get_by_role("tab", name="Guide").click()
+    text = page.locator("#guide").inner_text()
+    for axis in (*PRUNERS.values(), *CONSENSUS.values()):
+        assert axis.title in text
+        for knob in axis.knobs:
+            assert knob.info in text
 
 
 COLOURS = """() => {
@@ -47,58 +82,6 @@ def test_real_histograms_stand_first_and_give_way(open_page, app, viewport) -> N
     live = page.locator("#map .plot").bounding_box()
     assert abs(place["x"] - live["x"]) < 12
     assert abs(place["y"] - live["y"]) < 16
-
-
-def test_every_tab_opens_without_an_error(page) -> None:
-    for name in TABS:
-        page.get_by_role("tab", name=name).click()
-        assert page.get_by_role("tab", name=name).get_attribute("aria-selected") == "true"
-        assert sideways(page) <= 0, name
-
-
-def test_no_sideways_scroll_on_a_phone(open_page: Callable) -> None:
-    page = open_page(viewport=PHONE)
-    for name in TABS:
-        page.get_by_role("tab", name=name).click()
-        page.wait_for_timeout(300)
-        assert sideways(page) <= 0, name
-
-
-def test_tabs_are_reached_by_keyboard(page) -> None:
-    page.get_by_role("tab", name="Merge").focus()
-    page.keyboard.press("Enter")
-    page.get_by_label("Recipe (YAML)").wait_for()
-
-
-def luminance(colour: str) -> float:
-    red, green, blue = (int(part) for part in colour.strip("rgb()").split(",")[:3])
-    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
-
-
-def test_dark_mode_has_light_text_on_dark_ground(open_page: Callable) -> None:
-    page = open_page(query="?__theme=dark")
-    page.get_by_role("tab", name="Guide").click()
-    card = page.locator("#guide .card").first
-    card.wait_for()
-    colours = card.evaluate("n => [getComputedStyle(n).color, getComputedStyle(n).backgroundColor]")
-    assert luminance(colours[0]) > 0.8
-    assert luminance(colours[1]) < 0.2
-
-
-def test_own_styles_are_served(page) -> None:
-    height = page.locator("#brand").evaluate("n => getComputedStyle(n).position")
-    assert height == "absolute"
-
-
-def test_guide_holds_every_knob(page) -> None:
-    from merging.methods import CONSENSUS, PRUNERS
-
-    page.get_by_role("tab", name="Guide").click()
-    text = page.locator("#guide").inner_text()
-    for axis in (*PRUNERS.values(), *CONSENSUS.values()):
-        assert axis.title in text
-        for knob in axis.knobs:
-            assert knob.info in text
 
 
 def test_no_file_of_the_machine_is_served(app: RunningApp) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import expect
 
 from merging.declarations.methods import GROUPS
@@ -12,7 +13,31 @@ from tests.e2e.conftest import PHONE, sideways
 
 EXPERTS = ("add", "reverse", "spanish", "sort")
 SETTLED = "amalgam.state.exact !== null && !!amalgam.state.plan"
+FIRST = """(({ prune, consensus, partitions, ...rest }) => prune === "dynamic" && partitions === 4
+  && consensus === "sum" && rest["amplification.0"] === 1.7)(amalgam.state.values)"""
 PLOT = "document.querySelector('#map .plot')"
+
+
+@pytest.fixture
+def page(shared_page):
+    """Explore as the first screen shows it, on the page that these tests share."""
+    shared_page.get_by_role("tab", name="Explore").click()
+    ready(shared_page)
+    restore(shared_page)
+    return shared_page
+
+
+def restore(page) -> None:
+    """Every control as at first: all experts, the first preset, nothing opened in the panels."""
+    for box in page.get_by_role("group", name="Experts").get_by_role("checkbox").all():
+        if box.locator("xpath=following-sibling::span").inner_text() in EXPERTS:
+            box.set_checked(True, force=True)
+    page.locator(".presets input[value='dppa']").dispatch_event("change")
+    page.wait_for_function(f"amalgam.state.family?.experts === {len(EXPERTS)}")
+    page.wait_for_function(f"amalgam.state.values.rate === 0.7 && {FIRST} && {SETTLED}")
+    for box in page.locator(".tools select").all():
+        box.select_option(index=0)
+    page.locator(".tools button[aria-pressed=true]").evaluate_all("all => all.map(b => b.click())")
 
 
 def ready(page) -> None:
@@ -59,22 +84,6 @@ def choose_preset(page, preset: str) -> None:
     choose(page, "Preset", preset)
 
 
-def test_the_first_screen_shows_four_real_histograms(open_page) -> None:
-    open_page().context.pages[0].wait_for_timeout(0)  # the files are in the server's cache now
-    page = open_page()
-    held = []  # no callback is answered before the first drawing: it must not wait for one
-    page.route("**/run/predict*", lambda route: held.append(route))
-    ready(page)
-    page.unroute("**/run/predict*")
-    for route in held:
-        route.continue_()
-    heats = page.evaluate(f"{PLOT}.data.filter(t => t.meta.role === 'heat').map(t => t.z.length)")
-    assert heats == [4] * 4
-    titles = page.evaluate(f"{PLOT}.layout.annotations.map(a => a.text).join()")
-    assert all(name in titles for name in EXPERTS)
-    assert finding(page).startswith("Keeps 30 % of the entries")
-
-
 def test_the_page_is_light(page) -> None:
     ready(page)
     assert page.evaluate("JSON.stringify(window.gradio_config).length") < 1_000_000
@@ -86,7 +95,7 @@ def test_the_map_follows_the_slider_on_one_node(page) -> None:
     before = page.evaluate(f"{PLOT}.data[2].x[0]")
     rate(page).focus()
     move(page, lambda: rate(page).press("ArrowRight"))
-    assert page.evaluate(f"{PLOT}.data[2].x[0]") > before
+    page.wait_for_function(f"{PLOT}.data[2].x[0] > {before}")
     assert page.evaluate(f"{PLOT}.mark") == 1
     assert finding(page).startswith("Keeps 29 % of the entries")
 
@@ -124,12 +133,13 @@ def test_every_move_redraws_the_map(page) -> None:
         if (node.closest('#map')) spent.push(performance.now() - start);
         return done;
       };
-      const names = Object.keys(amalgam.state.values);
+      const first = amalgam.state.values, names = Object.keys(first);
       for (let step = 0; step < 20; step++) {
         const moved = { ...amalgam.state.values, rate: 0.5 + step / 100 };
         amalgam.set(names.map((name) => moved[name]));
         for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
       }
+      amalgam.set(names.map((name) => first[name]));
       return spent.sort((a, b) => a - b);
     }""")
     assert len(spent) >= 15
@@ -322,31 +332,7 @@ def test_every_plot_has_its_text(page) -> None:
         assert label and all(name in label for name in EXPERTS)
         page.locator(f"#{panel}").get_by_role("button", name="Table").click()
         assert page.locator(f"#{panel} tbody tr").count() >= 4
-    assert "of the entries" in page.get_by_role("status").first.inner_text()
-
-
-def test_a_phone_has_the_map_first_and_no_sideways_scroll(open_page) -> None:
-    page = open_page(viewport=PHONE)
-    ready(page)
-    assert sideways(page) <= 0
-    parts = ("#map", ".controls", "#energy")
-    tops = [page.locator(part).first.bounding_box()["y"] for part in parts]
-    assert tops == sorted(tops)
-    assert page.locator("#map").bounding_box()["height"] < 0.5 * PHONE["height"]
-    for box in page.locator(
-        "#map .tools > *, .controls :is(.segmented label, .options label, summary):visible"
-    ).all():
-        assert box.bounding_box()["height"] >= 43.5
-
-
-def test_the_dark_page_draws_in_dark_colours(open_page) -> None:
-    page = open_page(query="?__theme=dark")
-    ready(page)
-    light = page.evaluate(
-        "amalgamFigures.palette().ink[0] > 150 && amalgamFigures.palette().card[0] < 60"
-    )
-    assert light
-    assert page.evaluate(f"{PLOT}.layout.paper_bgcolor") == "rgba(0,0,0,0)"
+    assert "of the entries" in page.locator("#headline [role=status]").inner_text()
 
 
 def test_a_reload_loses_nothing(page) -> None:
@@ -374,3 +360,58 @@ def test_merge_takes_the_controls_as_they_stand(page) -> None:
     slider.press("ArrowRight")
     page.get_by_role("button", name="Merge", exact=True).click()  # before anything has settled
     expect(page.get_by_label("Recipe (YAML)")).to_have_value(re.compile(r"density: 0\.28"))
+
+
+def test_the_first_screen_shows_four_real_histograms(open_page) -> None:
+    open_page().context.pages[0].wait_for_timeout(0)  # the files are in the server's cache now
+    page = open_page()
+    held = []  # no callback is answered before the first drawing: it must not wait for one
+    page.route("**/run/predict*", lambda route: held.append(route))
+    ready(page)
+    for route in held:
+        route.continue_()
+    page.unroute("**/run/predict*")
+    heats = page.evaluate(f"{PLOT}.data.filter(t => t.meta.role === 'heat').map(t => t.z.length)")
+    assert heats == [4] * 4
+    titles = page.evaluate(f"{PLOT}.layout.annotations.map(a => a.text).join()")
+    assert all(name in titles for name in EXPERTS)
+    assert finding(page).startswith("Keeps 30 % of the entries")
+
+
+def test_a_phone_has_the_map_first_and_no_sideways_scroll(open_page) -> None:
+    page = open_page(viewport=PHONE)
+    ready(page)
+    assert sideways(page) <= 0
+    parts = ("#map", ".controls", "#energy")
+    tops = [page.locator(part).first.bounding_box()["y"] for part in parts]
+    assert tops == sorted(tops)
+    assert page.locator("#map").bounding_box()["height"] < 0.5 * PHONE["height"]
+    for box in page.locator(
+        "#map .tools > *, .controls :is(.segmented label, .options label, summary):visible"
+    ).all():
+        assert box.bounding_box()["height"] >= 43.5
+    for name in ("Merge", "Chat", "Guide"):
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(300)
+        assert sideways(page) <= 0, name
+
+
+def luminance(colour: str) -> float:
+    red, green, blue = (int(part) for part in colour.strip("rgb()").split(",")[:3])
+    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255
+
+
+def test_the_dark_page_draws_in_dark_colours(open_page) -> None:
+    page = open_page(query="?__theme=dark")
+    ready(page)
+    light = page.evaluate(
+        "amalgamFigures.palette().ink[0] > 150 && amalgamFigures.palette().card[0] < 60"
+    )
+    assert light
+    assert page.evaluate(f"{PLOT}.layout.paper_bgcolor") == "rgba(0,0,0,0)"
+    page.get_by_role("tab", name="Guide").click()
+    card = page.locator("#guide .card").first
+    card.wait_for()
+    colours = card.evaluate("n => [getComputedStyle(n).color, getComputedStyle(n).backgroundColor]")
+    assert luminance(colours[0]) > 0.8
+    assert luminance(colours[1]) < 0.2

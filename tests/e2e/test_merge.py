@@ -41,39 +41,8 @@ def status(page):
     return page.locator("#merge-status")
 
 
-def test_merge_to_the_end(page, app: RunningApp) -> None:
-    open_merge(page, DEMO, "sums-and-sorts")
-    expect(page.locator("#recipe-words")).to_contain_text("demo:add and demo:sort")
-    start(page)
-    expect(status(page)).to_contain_text("sums-and-sorts is ready", timeout=30_000)
-    expect(page.locator("#merge-result")).to_contain_text("sha256:")
-    expect(page.get_by_text("from_pretrained").first).to_be_visible()
-    folder = app.models / "sums-and-sorts"
-    assert (folder / "amalgam.yaml").is_file()
-    expect(page.get_by_label("Name of the new model")).to_have_value("sums-and-sorts-2")
-    assert loads(folder)
-
-
-def loads(folder: Path) -> bool:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    AutoTokenizer.from_pretrained(folder)
-    return AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
-
-
-def test_the_name_follows_the_recipe_until_one_is_typed(page) -> None:
-    page.get_by_role("tab", name="Merge").click()
-    name, recipe = page.get_by_label("Name of the new model"), page.get_by_label("Recipe (YAML)")
-    expect(name).to_have_value(re.compile("dppa"))
-    recipe.fill(DEMO)
-    expect(name).to_have_value(re.compile("^ties"))
-    name.fill("mine")
-    recipe.fill(DEMO.replace("ties", "pcb"))
-    expect(page.locator("#recipe-words")).to_contain_text("ompet")
-    expect(name).to_have_value("mine")
-
-
-def test_a_text_edited_by_hand_can_be_brought_back(page) -> None:
+def test_a_text_edited_by_hand_can_be_brought_back(shared_page) -> None:
+    page = shared_page
     edited = "# by hand\n" + DEMO
     open_merge(page, edited, "edited")
     page.get_by_role("tab", name="Explore").click()
@@ -85,23 +54,8 @@ def test_a_text_edited_by_hand_can_be_brought_back(page) -> None:
     expect(page.get_by_role("button", name="Bring back the recipe that was here")).to_be_hidden()
 
 
-def test_result_opens_in_chat(page) -> None:
-    open_merge(page, DEMO, "to-talk-to")
-    start(page)
-    page.get_by_role("button", name="Talk to it").click()
-    for name in ("demo:base", "demo:add", "demo:sort", "models/to-talk-to"):
-        expect(page.get_by_role("heading", name=name)).to_be_visible()
-
-
-def test_drift_is_drawn_layer_by_layer(page) -> None:
-    open_merge(page, DEMO, "drifting")
-    start(page)
-    plot = page.locator("#merge-drift .js-plotly-plot")
-    plot.wait_for()
-    assert len(plot.evaluate("node => node.data[0].y")) >= 4
-
-
-def test_stop_leaves_nothing(page, app: RunningApp) -> None:
+def test_stop_leaves_nothing(shared_page, app: RunningApp) -> None:
+    page = shared_page
     before = {path.name for path in app.models.iterdir()}
     open_merge(page, SLOW, "stopped")
     start(page)
@@ -111,6 +65,124 @@ def test_stop_leaves_nothing(page, app: RunningApp) -> None:
     expect(status(page)).to_contain_text("was stopped", timeout=15_000)
     assert {path.name for path in app.models.iterdir()} == before
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+
+
+def test_double_click_starts_one_merge(shared_page, app: RunningApp) -> None:
+    page = shared_page
+    open_merge(page, DEMO, "clicked")
+    button = page.get_by_role("button", name="Start", exact=True)
+    expect(button).to_be_enabled()
+    button.dblclick()
+    expect(status(page)).to_contain_text("clicked is ready", timeout=30_000)
+    page.wait_for_timeout(500)
+    assert sorted(path.name for path in app.models.glob("clicked*")) == ["clicked"]
+
+
+def test_wrong_names_are_refused_with_a_reason(shared_page, app: RunningApp) -> None:
+    page = shared_page
+    open_merge(page, DEMO, "fine")
+    box = page.get_by_label("Name of the new model")
+    reason = page.locator("#merge-reason [role=alert]")
+    start = page.get_by_role("button", name="Start", exact=True)
+    wrong = [(name, " name") for name in ("../escape", "a/b", ".hidden")]
+    for name, text in [*wrong, ("base", "base is taken; base-2 is free")]:
+        box.fill("fine")
+        expect(start).to_be_enabled()
+        expect(reason).to_be_empty()
+        box.fill(name)
+        expect(reason).to_contain_text(text)
+        expect(start).to_be_disabled()
+    assert not (app.models.parent / "escape").exists()
+    box.fill("x" * 64 + "y")  # the box takes no more than 64
+    expect(box).to_have_value("x" * 64)
+
+
+def test_wrong_recipes_are_refused_in_one_line(shared_page) -> None:
+    page = shared_page
+    open_merge(page, DEMO, "never")
+    start = page.get_by_role("button", name="Start", exact=True)
+    for recipe, message in (
+        ("", "There is no recipe yet"),
+        ("merge_method: tis\n", "did you mean"),
+        ("a: [", "not valid YAML"),
+        (DEMO.replace("demo:sort", "/etc"), "not one of the models on offer"),
+        (DEMO.replace("demo:sort", "demo:srt"), "demo:sort"),
+        (DEMO.replace("demo:sort", "models/one"), "not fine-tuned from this base"),
+        (DEMO.replace("demo:sort", "<img src=x onerror=alert(1)>"), "<img src=x"),
+    ):
+        page.get_by_label("Recipe (YAML)").fill(DEMO)
+        expect(start).to_be_enabled()
+        page.get_by_label("Recipe (YAML)").fill(recipe)
+        expect(page.locator("#merge-checks")).to_contain_text(re.compile(re.escape(message), re.I))
+        expect(start).to_be_disabled()
+
+
+def test_recipe_saves_and_opens_again(shared_page, tmp_path: Path) -> None:
+    page = shared_page
+    open_merge(page, DEMO, "saved")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the recipe").click()
+    assert download.value.suggested_filename == "amalgam.yaml"
+    file = tmp_path / "amalgam.yaml"
+    download.value.save_as(file)
+    assert file.read_text() == DEMO
+    page.get_by_label("Recipe (YAML)").fill("")
+    page.locator("input[type=file]").first.set_input_files(str(file))
+    expect(page.get_by_label("Recipe (YAML)")).to_have_value(DEMO)
+
+
+def test_record_of_a_result_opens_as_a_recipe(shared_page, app: RunningApp) -> None:
+    page = shared_page
+    open_merge(page, DEMO, "recorded")
+    start(page)
+    expect(status(page)).to_contain_text("recorded is ready", timeout=60_000)
+    page.locator("input[type=file]").first.set_input_files(
+        str(app.models / "recorded" / "amalgam.yaml")
+    )
+    expect(page.get_by_label("Recipe (YAML)")).to_have_value(re.compile("record:"))
+    expect(page.locator("#recipe-words")).to_contain_text("changes of")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
+
+
+def test_merge_to_the_end_is_drawn_and_opens_in_chat(page, app: RunningApp) -> None:
+    open_merge(page, DEMO, "sums-and-sorts")
+    expect(page.locator("#recipe-words")).to_contain_text("demo:add and demo:sort")
+    start(page)
+    expect(status(page)).to_contain_text("sums-and-sorts is ready", timeout=30_000)
+    expect(page.locator("#merge-result")).to_contain_text("sha256:")
+    expect(page.get_by_text("from_pretrained").first).to_be_visible()
+    folder = app.models / "sums-and-sorts"
+    assert (folder / "amalgam.yaml").is_file()
+    expect(page.get_by_label("Name of the new model")).to_have_value("sums-and-sorts-2")
+    assert loads(folder)
+    plot = page.locator("#merge-drift .js-plotly-plot")
+    plot.wait_for()
+    assert len(plot.evaluate("node => node.data[0].y")) >= 4  # layer by layer
+    page.get_by_role("button", name="Talk to it").click()
+    for name in ("demo:base", "demo:add", "demo:sort", "models/sums-and-sorts"):
+        expect(page.get_by_role("heading", name=name)).to_be_visible()
+
+
+def loads(folder: Path) -> bool:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoTokenizer.from_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
+
+
+def test_the_name_follows_the_recipe_until_one_is_typed_and_none_is_no_start(page) -> None:
+    page.get_by_role("tab", name="Merge").click()
+    name, recipe = page.get_by_label("Name of the new model"), page.get_by_label("Recipe (YAML)")
+    expect(name).to_have_value(re.compile("dppa"))
+    recipe.fill(DEMO)
+    expect(name).to_have_value(re.compile("^ties"))
+    name.fill("")  # an empty box would take what is suggested
+    expect(page.locator("#merge-reason")).to_contain_text("give the new model a name")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    name.fill("mine")
+    recipe.fill(DEMO.replace("ties", "pcb"))
+    expect(page.locator("#recipe-words")).to_contain_text("ompet")
+    expect(name).to_have_value("mine")
 
 
 def test_progress_survives_a_reload(page, app: RunningApp) -> None:
@@ -137,16 +209,6 @@ def test_closing_the_page_does_not_stop_the_merge(open_page: Callable, app: Runn
     assert (app.models / "closed" / "amalgam.yaml").is_file()
 
 
-def test_double_click_starts_one_merge(page, app: RunningApp) -> None:
-    open_merge(page, DEMO, "clicked")
-    button = page.get_by_role("button", name="Start", exact=True)
-    expect(button).to_be_enabled()
-    button.dblclick()
-    expect(status(page)).to_contain_text("clicked is ready", timeout=30_000)
-    page.wait_for_timeout(500)
-    assert sorted(path.name for path in app.models.glob("clicked*")) == ["clicked"]
-
-
 def test_second_person_waits_in_line(open_page: Callable) -> None:
     first, second = open_page(), open_page()
     open_merge(first, SLOW, "first-in-line")
@@ -160,77 +222,6 @@ def test_second_person_waits_in_line(open_page: Callable) -> None:
     expect(status(first)).to_contain_text("Merging first-in-line")
     first.get_by_role("button", name="Stop", exact=True).click()
     expect(status(first)).to_contain_text("first-in-line was stopped", timeout=15_000)
-
-
-def test_wrong_names_are_refused_with_a_reason(page, app: RunningApp) -> None:
-    open_merge(page, DEMO, "fine")
-    box, reason = page.get_by_label("Name of the new model"), page.locator("#merge-reason")
-    start = page.get_by_role("button", name="Start", exact=True)
-    wrong = [(name, " name") for name in ("../escape", "a/b", ".hidden")]
-    for name, text in [*wrong, ("base", "base is taken; base-2 is free")]:
-        box.fill("fine")
-        expect(start).to_be_enabled()
-        expect(reason).to_be_empty()
-        box.fill(name)
-        expect(reason).to_contain_text(text)
-        expect(start).to_be_disabled()
-    assert not (app.models.parent / "escape").exists()
-    box.fill("x" * 64 + "y")  # the box takes no more than 64
-    expect(box).to_have_value("x" * 64)
-
-
-def test_without_a_name_there_is_no_start(page) -> None:
-    page.get_by_role("tab", name="Merge").click()
-    page.get_by_label("Recipe (YAML)").fill(DEMO)
-    name = page.get_by_label("Name of the new model")
-    expect(name).to_have_value(re.compile("^ties"))  # an empty box would take what is suggested
-    name.fill("")
-    expect(page.locator("#merge-reason")).to_contain_text("give the new model a name")
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
-
-
-def test_wrong_recipes_are_refused_in_one_line(page) -> None:
-    open_merge(page, DEMO, "never")
-    start = page.get_by_role("button", name="Start", exact=True)
-    for recipe, message in (
-        ("", "There is no recipe yet"),
-        ("merge_method: tis\n", "did you mean"),
-        ("a: [", "not valid YAML"),
-        (DEMO.replace("demo:sort", "/etc"), "not one of the models on offer"),
-        (DEMO.replace("demo:sort", "demo:srt"), "demo:sort"),
-        (DEMO.replace("demo:sort", "models/one"), "not fine-tuned from this base"),
-        (DEMO.replace("demo:sort", "<img src=x onerror=alert(1)>"), "<img src=x"),
-    ):
-        page.get_by_label("Recipe (YAML)").fill(DEMO)
-        expect(start).to_be_enabled()
-        page.get_by_label("Recipe (YAML)").fill(recipe)
-        expect(page.locator("#merge-checks")).to_contain_text(re.compile(re.escape(message), re.I))
-        expect(start).to_be_disabled()
-
-
-def test_recipe_saves_and_opens_again(page, tmp_path: Path) -> None:
-    open_merge(page, DEMO, "saved")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save the recipe").click()
-    assert download.value.suggested_filename == "amalgam.yaml"
-    file = tmp_path / "amalgam.yaml"
-    download.value.save_as(file)
-    assert file.read_text() == DEMO
-    page.get_by_label("Recipe (YAML)").fill("")
-    page.locator("input[type=file]").first.set_input_files(str(file))
-    expect(page.get_by_label("Recipe (YAML)")).to_have_value(DEMO)
-
-
-def test_record_of_a_result_opens_as_a_recipe(page, app: RunningApp) -> None:
-    open_merge(page, LARGE.replace("pcb", "task_arithmetic"), "recorded")
-    start(page)
-    expect(status(page)).to_contain_text("recorded is ready", timeout=60_000)
-    page.locator("input[type=file]").first.set_input_files(
-        str(app.models / "recorded" / "amalgam.yaml")
-    )
-    expect(page.get_by_label("Recipe (YAML)")).to_have_value(re.compile("record:"))
-    expect(page.locator("#recipe-words")).to_contain_text("changes of one and two")
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
 
 
 def test_a_page_shows_one_merge_at_a_time(page, app: RunningApp) -> None:

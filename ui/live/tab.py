@@ -183,6 +183,7 @@ class LiveTab:
             column.problem = str(error)
             yield
             return
+        column.problem = ""
         yield from self._filled(column, chat, asked, skills, stop)
 
     def _filled(

@@ -11,7 +11,7 @@
  * magnitude whose lower bits are 0, an odd one for those up to the next. Changes between bfloat16
  * models mostly lie in even ones, where a count says the rank. What is small beside the row's mean is
  * rare: it shares a bin, and few of its ranks must be counted. Where it is not, low is lowered. */
-enum { OCTAVES = 24, BINS = 2 * (OCTAVES << 7) + 2, PER_BIN = 16, MANY = 8, SUMS = 32 };
+enum { OCTAVES = 24, BINS = 2 * (OCTAVES << 7) + 2, PER_BIN = 32, MANY = 8, SUMS = 32 };
 
 typedef struct {
     uint32_t low, high; /* the lower bits of low are 0, those of high are 1 */
@@ -111,13 +111,28 @@ APART static uint32_t count_bins(Row *row, int64_t columns) {
 /* Entries below every bin of a row; counts are 0 before and after. */
 APART static void count_below(Row *row, uint32_t last) {
     uint32_t *restrict even = row->even, *restrict odd = row->odd, *restrict below = row->below;
-    uint32_t sum = 0;
-    for (uint32_t bin = 0; bin <= last; bin++) {
-        below[bin] = sum;
+    uint32_t bin = 0, sum = below[0] = 0;
+#if defined(__AVX2__)
+    __m256i before = _mm256_setzero_si256();
+    for (; bin <= last; bin += 8) { /* up to 7 bins further there are none */
+        __m256i *evens = (__m256i *)(even + bin), *odds = (__m256i *)(odd + bin);
+        __m256i sums = _mm256_add_epi32(_mm256_loadu_si256(evens), _mm256_loadu_si256(odds));
+        _mm256_storeu_si256(evens, _mm256_setzero_si256());
+        _mm256_storeu_si256(odds, _mm256_setzero_si256());
+        sums = _mm256_add_epi32(sums, _mm256_slli_si256(sums, 4)); /* within halves */
+        sums = _mm256_add_epi32(sums, _mm256_slli_si256(sums, 8));
+        __m256i lower = _mm256_permute2x128_si256(sums, sums, 0x08); /* 0, and the first half */
+        sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(lower, 0xFF));
+        sums = _mm256_add_epi32(sums, before);
+        _mm256_storeu_si256((__m256i *)(below + bin + 1), sums);
+        before = _mm256_permutevar8x32_epi32(sums, _mm256_set1_epi32(7));
+    }
+#endif
+    for (; bin <= last; bin++) {
         sum += even[bin] + odd[bin];
         even[bin] = odd[bin] = 0;
+        below[bin + 1] = sum;
     }
-    below[last + 1] = sum;
 }
 
 /* span * twice of one entry. */
@@ -209,8 +224,8 @@ int amalgam_ranked(const void *base, int base_type, const void *expert, int type
     size_t n = (size_t)columns + GROUP;
     Row row = {
         .d = malloc(n * 4), .bin = malloc(n * 2), .keep = malloc(n), .open = malloc(n * 4),
-        .draw = malloc(n * 4), .even = calloc(BINS, 4), .odd = calloc(BINS, 4),
-        .below = malloc((BINS + 1) * 4), .ranked = calloc(BINS, 8), .limit = malloc(BINS * 8),
+        .draw = malloc(n * 4), .even = calloc(BINS + GROUP, 4), .odd = calloc(BINS + GROUP, 4),
+        .below = malloc((BINS + GROUP) * 4), .ranked = calloc(BINS, 8), .limit = malloc(BINS * 8),
     };
     void *all[] = {row.d, row.bin, row.keep, row.open, row.draw, row.even,
                    row.odd, row.below, row.ranked, row.limit};

@@ -14,16 +14,17 @@ def test_a_slider_moves_and_the_merge_answers_otherwise(page) -> None:
     expect(switch).not_to_be_checked()
     switch.check()
     status = page.locator("#live-board").get_by_role("status")
-    expect(status).to_contain_text("39 tensors rewritten in ")
+    expect(status).to_contain_text("39 tensors rewritten in ", timeout=30_000)
     skills = page.get_by_role("region", name="How often they are right")
     answers = page.get_by_role("region", name="What they answer")
-    expect(skills.locator("b")).to_have_count(4 * 6)  # the live model, the base and four experts
+    # the live model, the base and four experts, which are loaded and asked
+    expect(skills.locator("b")).to_have_count(4 * 6, timeout=60_000)
     live = skills.locator("td:nth-child(2) b")
     before, said = live.all_inner_texts(), answers.locator("td:nth-child(2)").all_inner_texts()
     assert before[0] != "0%"
     rate(page).focus()
     page.keyboard.press("End")  # everything is pruned: the base is left
-    expect(live).to_have_text(["0%"] * 4)
+    expect(live).to_have_text(["0%"] * 4, timeout=30_000)
     assert answers.locator("td:nth-child(2)").all_inner_texts() != said
     assert answers.locator("td:nth-child(3)").all_inner_texts() == (
         answers.locator("td:nth-child(2)").all_inner_texts()
@@ -31,8 +32,9 @@ def test_a_slider_moves_and_the_merge_answers_otherwise(page) -> None:
     prompts = page.get_by_label("Prompts, one per line")
     prompts.fill("Reverse silver => revlis")
     prompts.blur()
-    expect(answers.get_by_role("rowheader")).to_have_text(["Reverse silver"])
-    expect(answers.get_by_role("img", name="right")).to_have_count(1)  # the expert's
+    expect(answers.get_by_role("rowheader")).to_have_text(["Reverse silver"], timeout=30_000)
+    right = answers.get_by_role("img", name="right")
+    expect(right).to_have_count(1, timeout=30_000)  # the expert's
     page.set_viewport_size(PHONE)
     assert sideways(page) <= 0
     switch.uncheck()

@@ -60,22 +60,25 @@ RACE = """
   }
 """
 
-# Gives a model a column and takes it away again; each answer has to reach the page.
+# Gives a model a column and takes it away again; each answer has to reach the page. Before the race
+# it clicks until the page answers at all: one that is still being built hears nothing.
 TOGGLE = """async (rounds) => {
-  const until = async (what) => {
-    for (const end = Date.now() + 15000; !what(); await new Promise(requestAnimationFrame))
+  const until = async (what, patience = 15000) => {
+    for (const end = Date.now() + patience; !what(); await new Promise(requestAnimationFrame))
       if (Date.now() > end) return false;
     return true;
   };
   const shown = () => [...document.querySelectorAll(".talk h3")]
     .some((name) => name.textContent === "demo:spanish");
   const chip = document.querySelector("#chat-models input[name='demo:spanish']");
-  window.racing = true;
-  while (window.races < rounds) {
+  const toggled = async (patience, more = () => true) => {
     const wanted = !shown();
     chip.click();
-    if (!(await until(() => shown() === wanted && window.held))) break;
-  }
+    return until(() => shown() === wanted && more(), patience);
+  };
+  for (let tries = 0; tries < 5 && !(await toggled(5000)); tries++);
+  window.racing = true;
+  while (window.races < rounds) if (!(await toggled(15000, () => window.held))) break;
   window.racing = false;
   window.held?.();
   return window.races;

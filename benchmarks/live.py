@@ -54,14 +54,17 @@ def moves(models: tuple[str, ...], method: str) -> Iterator[tuple[str, Recipe]]:
         document = {"merge_method": method, "base_model": models[0], "models": sources}
         return from_mapping(document)
 
-    yield "first", recipe(0.5, 0.3)
+    weight, density = 0.5, 0.3
+    yield "first", recipe(weight, density)
     for step in range(3):
         if own is not None:
-            yield "density", recipe(0.5, 0.35 + 0.05 * step)
-        yield "weight", recipe(0.6 + 0.1 * step, 0.45)
+            density = 0.35 + 0.05 * step
+            yield "density", recipe(weight, density)
+        weight = 0.6 + 0.1 * step
+        yield "weight", recipe(weight, density)
     for step in range(3):
         layer = [{"filter": "layers.1.", "value": 0.2 + 0.1 * step}, {"value": 0.8}]
-        yield "a layer's weight", recipe(layer, 0.45)
+        yield "a layer's weight", recipe(layer, density)
 
 
 def first_token(model: LiveModel | ChatModel) -> None:

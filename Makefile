@@ -37,7 +37,7 @@ test: test-setup
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/e2e
 	$(BIN)/python -m pytest tests/e2e
 endif
 

@@ -16,7 +16,7 @@ from merging import recipe as recipes
 from merging.declarations.knobs import AMPLIFICATION, LAMBDA, WEIGHT, Knob
 from merging.declarations.methods import GROUPS, Blend, Method, Preset
 from merging.errors import RecipeError
-from merging.methods import PRESETS, PRUNERS, RULES, grouped
+from merging.methods import PRESETS, PRUNERS, RULES, RULES_BY_GROUP
 from ui.choices import Choices, Option
 
 MAX_EXPERTS = 8
@@ -142,7 +142,7 @@ def _rules(chosen: str) -> Choices:
     """What combines, in the groups of the presets."""
     of_group = [
         (GROUPS[group], [Option(rule.id, rule.title) for rule in rules])
-        for group, rules in grouped().items()
+        for group, rules in RULES_BY_GROUP.items()
     ]
     return Choices(chosen, grouped=of_group, label="Combine by", elem_classes="axis")
 

@@ -306,6 +306,15 @@ def _inside(key, bracket, doubles: tl.constexpr):
 
 
 @triton.jit
+def _append(record, bits, index, mine):
+    """Appends some elements' bits and indices to a ring's record, as far as it has room."""
+    slot = tl.atomic_add(record + tl.zeros_like(index), 1, mask=mine, sem="relaxed")
+    entry = record + _LISTED + 2 * slot
+    tl.store(entry, bits, mask=mine & (slot < _NEAR))
+    tl.store(entry + 1, index, mask=mine & (slot < _NEAR))
+
+
+@triton.jit
 def _list(addresses, numbers, records, index, mask, kind: tl.constexpr):
     """Lists, per ring, the elements that lie inside its bracket. Rare: it reads anew, so that
     nothing is held in registers for it."""
@@ -319,11 +328,7 @@ def _list(addresses, numbers, records, index, mask, kind: tl.constexpr):
             for k in tl.static_range(tl.constexpr(kind.rings[e])):
                 ring = kind.ring_at[e] + k
                 mine = _inside(key, numbers + _RINGS + _RING * ring, kind.doubles) & mask
-                record = records + _RECORD * ring
-                slot = tl.atomic_add(record + tl.zeros_like(index), 1, mask=mine, sem="relaxed")
-                entry = record + _LISTED + 2 * slot
-                tl.store(entry, bits, mask=mine & (slot < _NEAR))
-                tl.store(entry + 1, index, mask=mine & (slot < _NEAR))
+                _append(records + _RECORD * ring, bits, index, mine)
 
 
 @triton.jit
@@ -334,11 +339,7 @@ def _list_selected(addresses, numbers, records, index, mask, kind: tl.constexpr)
     bits = _bits(_variance(_changes(values)))
     key = _key(bits, _places(numbers, index), kind.doubles)
     mine = _inside(key, numbers + _RINGS + _RING * ring, kind.doubles) & mask
-    record = records + _RECORD * ring
-    slot = tl.atomic_add(record + tl.zeros_like(index), 1, mask=mine, sem="relaxed")
-    entry = record + _LISTED + 2 * slot
-    tl.store(entry, bits, mask=mine & (slot < _NEAR))
-    tl.store(entry + 1, index, mask=mine & (slot < _NEAR))
+    _append(records + _RECORD * ring, bits, index, mine)
 
 
 @triton.jit

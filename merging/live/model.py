@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ from merging.run.preflight import open_recipe
 from merging.run.tensors import STORED
 from merging.trial.chat import ChatModel
 from merging.trial.loading import prepare
-from merging.trial.turns import Chunk, Message, Sampling
+from merging.trial.turns import Chunk
 
 
 @dataclass(frozen=True)
@@ -118,17 +118,17 @@ class LiveModel:
             self._is_settled = True
         return Settled(tuple(names), time.perf_counter() - started)
 
+    @property
+    def version(self) -> int:
+        """Another one whenever a value of the network has changed: what it said before is stale."""
+        return self._memory.version
+
     def stream(
-        self,
-        messages: Sequence[Message],
-        sampling: Sampling | None = None,
-        *,
-        stop: threading.Event | None = None,
-        every_s: float = 0.1,
+        self, *arguments: Any, stop: threading.Event | None = None, **options: Any
     ) -> Iterator[Chunk]:
         """As `ChatModel.stream`, of what was settled last. A new recipe ends the answer."""
         with self.held(stop) as (chat, ended):
-            yield from chat.stream(messages, sampling, stop=ended, every_s=every_s)
+            yield from chat.stream(*arguments, stop=ended, **options)
 
     @contextmanager
     def held(

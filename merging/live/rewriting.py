@@ -37,6 +37,7 @@ class Memory:
         places: (n,) values by the tensor's name, in the type that the network computes in.
         family: key of the family that was merged last; None while they are the base's.
         written: by tensor, the settings and the decisions that its values follow from.
+        version: another one whenever a value has changed since.
         pruned: by tensor, how it was pruned last, and what that followed from.
         findings: what was measured of the family alone.
     """
@@ -44,6 +45,7 @@ class Memory:
     places: Mapping[str, torch.Tensor]
     family: Any = None
     written: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    version: int = 0
     pruned: dict[str, tuple[Any, Sequence[Decision]]] = field(default_factory=dict)
     findings: dict[Hashable, Any] = field(default_factory=partial(Latest, FINDINGS))
 
@@ -100,6 +102,7 @@ def rewrite(
         own = settings[name], decided.pop(name)
         before = memory.written.pop(name, (None, None))
         if not _same(before[1], own[1]):
+            memory.version += 1
             _write(memory.places[name], reader, chunks, torch_dtype(dtypes[name]))
         memory.written[name] = own
         return not _same(before[1], own[1])
@@ -110,6 +113,7 @@ def rewrite(
 
 def restore(memory: Memory, family: Family) -> None:
     """Writes the base's values wherever something else was written."""
+    memory.version += 1
     for name in memory.written:
         place = memory.places[name]
         place.copy_(family.base.read_flat(name, 0, place.numel()))

@@ -34,7 +34,8 @@ def collect(
 
     Raises:
         TypeError: a module declares none of them.
-        ValueError: an id is given twice, or a preset names what is not there.
+        ValueError: an id is given twice, a preset names what is not there, or a rule is in no
+            group.
     """
     methods: dict[str, Method] = {}
     presets: dict[str, Preset] = {}
@@ -50,6 +51,8 @@ def collect(
     for preset in presets.values():
         _check(preset, methods)
     _check_shared_names(methods.values())
+    rules = [method for method in methods.values() if isinstance(method, Consensus | Blend)]
+    _in_groups(rules, presets.values())
     if sum(bool(preset.opening) for preset in presets.values()) > 1:
         raise ValueError("one preset opens the first screen")
     groups = list(GROUPS)
@@ -95,26 +98,29 @@ def _check_shared_names(methods: Iterable[Method]) -> None:
                     )
 
 
-PRUNERS, CONSENSUS, BLENDS, PRESETS = collect(_modules())
-RULES: dict[str, Consensus | Blend] = {**CONSENSUS, **BLENDS}
-"""What combines: consensus rules and blends."""
-
-
-def grouped() -> dict[str, list[Consensus | Blend]]:
-    """What combines, by group in the order of GROUPS: where its first preset stands, or where it
-    says itself.
-
-    Raises:
-        ValueError: a rule is in no group.
-    """
+def _in_groups(
+    rules: Iterable[Consensus | Blend], presets: Iterable[Preset]
+) -> dict[str, list[Consensus | Blend]]:
+    """Rules by group in the order of GROUPS: that of the first preset that combines by one, or
+    which it says itself. Raises ValueError where one is in none."""
+    of_presets: dict[str, str] = {}
+    for preset in presets:
+        of_presets.setdefault(preset.consensus, preset.group)
     groups: dict[str, list[Consensus | Blend]] = {group: [] for group in GROUPS}
-    for rule in RULES.values():
-        of_presets = (one.group for one in PRESETS.values() if one.consensus == rule.id)
-        group = next(of_presets, rule.group)
+    for rule in rules:
+        group = of_presets.get(rule.id, rule.group)
         if group not in groups:
             raise ValueError(f"{rule.id} is in no group: {', '.join(GROUPS)}")
         groups[group].append(rule)
     return groups
 
 
-__all__ = ["BLENDS", "CONSENSUS", "PRESETS", "PRUNERS", "RULES", "collect", "grouped"]
+PRUNERS, CONSENSUS, BLENDS, PRESETS = collect(_modules())
+RULES: dict[str, Consensus | Blend] = {**CONSENSUS, **BLENDS}
+"""What combines: consensus rules and blends."""
+
+
+RULES_BY_GROUP = _in_groups(RULES.values(), PRESETS.values())
+"""What combines, by group in the order of screens."""
+
+__all__ = ["BLENDS", "CONSENSUS", "PRESETS", "PRUNERS", "RULES", "RULES_BY_GROUP", "collect"]

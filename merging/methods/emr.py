@@ -172,7 +172,7 @@ METHODS = (
         formula="lambda_t * [delta_t u > 0] * u, u the largest change with the elected sign",
         paper="Huang et al. 2024, EMR-Merging",
         url="https://arxiv.org/abs/2405.17461",
-        words="Elect one unified change, and take task {task}'s share of it.",
+        words="Elect one unified change, and take {task}'s share of it.",
         passes=lambda recipe: int(recipe.parameters["rescaler"] != "none"),
         measure=measure,
         measures=lambda recipe: True,

@@ -186,7 +186,7 @@ METHODS = (
         formula="M_t * sum_t delta_t, M_t = |delta_t| > threshold |m - delta_t|",
         paper=_PAPER,
         url=_URL,
-        words="Add them up, and keep what task {task} relies on.",
+        words="Add them up, and keep what {task} relies on.",
         decide=decide_task,
         check=check_task,
         share=share,

@@ -82,8 +82,8 @@ def needed(recipe: Recipe) -> Recipe:
         if name not in used:
             used.add(name)
             waiting += needed_by(stages[name], stages)
-    kept = tuple(stage for stage in recipe.stages if stage[0] in used)
-    return recipe if len(kept) == len(stages) else replace(recipe, stages=kept)
+    due = tuple(stage for stage in recipe.stages if stage[0] in used)
+    return recipe if len(due) == len(stages) else replace(recipe, stages=due)
 
 
 def needed_by(recipe: Recipe, stages: Mapping[str, object]) -> list[str]:

@@ -66,11 +66,15 @@ def _pruning(recipe: Recipe) -> list[str]:
 
 
 def _values(recipe: Recipe) -> dict[str, object]:
-    """What words may name in braces: the recipe's knobs, and those of its models."""
+    """What words may name in braces: the recipe's knobs, and those of its models; of a knob that is
+    a model's place, the model."""
     values = {
         name: _factor(value) if isinstance(value, Schedule) else value
         for name, value in recipe.parameters.items()
     }
+    for knob in (*PRUNERS[recipe.prune].knobs, *RULES[recipe.consensus].knobs):
+        if knob.is_place:
+            values[knob.name] = recipe.sources[recipe.parameters[knob.name] - 1].model
     for name, value in recipe.sources[0].values.items():
         if isinstance(value, Schedule):
             values[name] = _each(recipe, functools.partial(_factor_of, name))

@@ -9,11 +9,9 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from merging.demo.tokenizer import build_tokenizer
 from merging.errors import Cancelled, NotEnoughSpace
+from tests.chat_models import make_chat_model
 from tests.merging.trial.folders import changed
 from tests.merging.trial.test_confined import FOR_EVER
 from tests.merging.trial.test_model import beyond_the_rows
@@ -29,21 +27,10 @@ GREEDY = (0, 1, 12, 0)
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("chat") / "models"
-    tokenizer = build_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    other = {"max_position_embeddings": 64, "eos_token_id": None, "initializer_range": 0.02}
     for seed, name in enumerate(("a", "b")):
-        torch.manual_seed(seed)
-        LlamaForCausalLM(config).save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
+        make_chat_model(root / name, seed=seed, **shape, **other)
     return root
 
 

@@ -67,12 +67,12 @@ def values_of(
     ones; the places of those that were chosen, the first where they are gone."""
     weights = {model: values[f"weight.{index}"] for index, model in enumerate(before)}
     models = [*after, *[""] * MAX_EXPERTS][:MAX_EXPERTS]
-    found = {f"weight.{index}": weights.get(model, 1.0) for index, model in enumerate(models)}
+    owned = {f"weight.{index}": weights.get(model, 1.0) for index, model in enumerate(models)}
     for name in controls.places():
         place = values[name] or 1
         chosen = before[place - 1] if place <= len(before) else ""
-        found[name] = models.index(chosen) + 1 if chosen in after else 1
-    return found
+        owned[name] = models.index(chosen) + 1 if chosen in after else 1
+    return owned
 
 
 def places_of(values: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
@@ -92,7 +92,7 @@ def paired(
         times: how often a choice led to other experts.
 
     Returns:
-        The pruner, the rule, the experts, what is set aside, what is told of it, and how often a
+        The pruner, the rule, the experts, what is set aside, a remark on it, and how often a
         choice led to other experts now.
     """
     order = [model.id for model in library.models()]
@@ -109,7 +109,7 @@ def paired(
         after.consensus,
         gr.skip() if is_same else list(after.experts),
         aside,
-        escape(pairing.told(before, after, names)),
+        escape(pairing.remark(before, after, names)),
         gr.skip() if is_same else times + 1,
     ]
 

@@ -40,13 +40,13 @@ class Aside:
         prune: the pruner that a blend took the place of; "" where none did.
         consensus: the rule chosen last that takes pruned changes.
         experts: those chosen before some were left out; empty where none were.
-        kept: those that stayed then.
+        rest: those that stayed then.
     """
 
     prune: str = ""
     consensus: str = _FIRST
     experts: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
 
 
 def choice_of(values: Mapping[str, Any]) -> Choice:
@@ -94,12 +94,12 @@ def on_pruner(choice: Choice, aside: Aside) -> tuple[Choice, Aside]:
 
 def _with_experts(choice: Choice, aside: Aside) -> tuple[Choice, Aside]:
     """The experts that fit, all of those set aside where they are taken again."""
-    is_untouched = aside.experts and choice.experts == aside.kept
+    is_untouched = aside.experts and choice.experts == aside.rest
     whole = aside.experts if is_untouched else choice.experts
-    found = fitted(replace(choice, experts=whole))
-    if found.experts == whole:
-        return found, replace(aside, experts=(), kept=())
-    return found, replace(aside, experts=whole, kept=found.experts)
+    fit = fitted(replace(choice, experts=whole))
+    if fit.experts == whole:
+        return fit, replace(aside, experts=(), rest=())
+    return fit, replace(aside, experts=whole, rest=fit.experts)
 
 
 def _most(rule: Consensus | Blend, count: int) -> int:
@@ -109,7 +109,7 @@ def _most(rule: Consensus | Blend, count: int) -> int:
     return next((most for most in range(count, 0, -1) if rule.takes(most)), count)
 
 
-def told(before: Choice, after: Choice, names: Mapping[str, str]) -> str:
+def remark(before: Choice, after: Choice, names: Mapping[str, str]) -> str:
     """What a choice has set besides, in a line; "" where nothing.
 
     Args:

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gradio as gr
 
@@ -57,6 +57,21 @@ class Merging:
         """Called by the merge."""
         self.share = progress.done / max(progress.total, 1)
 
+    @property
+    def words(self) -> str:
+        """What it did."""
+        if not self.rewritten:
+            return "The merge in memory is that of these settings already."
+        return f"{self.rewritten} tensors rewritten in {self.seconds * 1e3:.0f} ms."
+
+
+class Said(NamedTuple):
+    """What a page's live model said, as long as it is that version of that model."""
+
+    model: LiveModel
+    version: int
+    column: Column
+
 
 @dataclass(frozen=True)
 class LiveTab:
@@ -73,6 +88,7 @@ class LiveTab:
     per_skill: int = probes.PER_SKILL
     turns: Readings = field(default_factory=Readings)
     sources: dict[tuple, Column] = field(default_factory=dict)
+    said: dict[str, Said] = field(default_factory=dict)
 
     def wire(self, demo: gr.Blocks, recipe: gr.State, respelled: Sequence[Any]) -> None:
         """Attaches the card's events.
@@ -124,8 +140,10 @@ class LiveTab:
 
     def leave(self, request: gr.Request) -> None:
         """The visitor closed the page."""
-        self.turns.stop(str(request.session_hash))
-        self.pages.leave(str(request.session_hash))
+        page = str(request.session_hash)
+        self.turns.stop(page)
+        self.pages.leave(page)
+        self.said.pop(page, None)
 
     def _answered(
         self, page: str, asked: Sequence[Probe], text: str, turn: Reading
@@ -134,22 +152,32 @@ class LiveTab:
         names = list(dict.fromkeys([recipe.base, *(one.model for one in recipe.sources)]))
         recipe = self.library.resolved(recipe)  # models on offer, and no others
         skills = probes.skills(names)
-        live = Column("Live")
-        columns = [live, *(self._column(name) for name in names)]
+        sources = [self._column(name) for name in names]
         if not self.pages.holds(page, recipe):
             self.store.check_room(self.library.get(names[0]))
             yield board.drawn("Loading the base…", [], [], [])
         model = self.pages.get(page, recipe)
         work = Merging()
         for share in _merged(model, recipe, work, turn.over):
-            yield board.drawn(f"Merging in memory: {share:.0%}", asked, skills, columns)
-        status = f"{work.rewritten} tensors rewritten in {work.seconds * 1e3:.0f} ms."
+            yield board.drawn(
+                f"Merging in memory: {share:.0%}", asked, skills, [Column("Live"), *sources]
+            )
+        status = work.words
         with model.held(turn.over) as (chat, stop):
+            live = self._live(page, model)
+            columns = [live, *sources]
             for _ in self._filled(live, chat, asked, skills, stop):
                 yield board.drawn(status, asked, skills, columns)
-        for name, column in zip(names, columns[1:], strict=True):
+        for name, column in zip(names, sources, strict=True):
             for _ in self._source(name, column, asked, skills, turn.over):
                 yield board.drawn(status, asked, skills, columns)
+
+    def _live(self, page: str, model: LiveModel) -> Column:
+        """What the live model has said as it is now, while it is held."""
+        said = self.said.get(page)
+        if said is None or said.model is not model or said.version != model.version:
+            said = self.said[page] = Said(model, model.version, Column("Live"))
+        return said.column
 
     def _column(self, name: str) -> Column:
         """What a source said before; it does not change, so it is asked once."""

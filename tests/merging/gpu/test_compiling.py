@@ -3,12 +3,9 @@ tests run where there is none, are Python and may hold what a compiler refuses."
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.merging.gpu import offline
 
 SCRIPT = """
-import os
-os.environ.pop("TRITON_INTERPRET", None)
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from merging.gpu import launching, table, triton_kernels as own
@@ -41,5 +38,4 @@ for kind in [launching._kind(shape, "cpu") for shape in kinds]:
 
 
 def test_kernels_compile_for_a_gpu() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    offline.run(SCRIPT)

@@ -4,20 +4,14 @@ refuse."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.merging.gpu import offline
 
 SCRIPT = """
-import os, subprocess, tempfile
-os.environ.pop("TRITON_INTERPRET", None)
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 from merging.gpu import drawing_kernels, launching, order, table, triton_kernels
 from merging.gpu import weighing_kernels as weighing
 from merging.gpu.table import CHANCED, RANKED, RESCALED, Shape
+from tests.merging.gpu.offline import check_registers
 
-TOOL = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
 TYPES = {"addresses": "*i64", "numbers": "*i32", "factors": "*fp32", "records": "*i32",
          "sums": "*fp64"}
 ties = table.ELECTED + table.NORMALIZED + table.ZERO_IS_POSITIVE + table.EVEN
@@ -37,21 +31,10 @@ for kernel, shape, sizes in [
 ]:
     values = {"kind": launching._kind(shape, "cpu"), **sizes}
     constants = {name: values[name] for name in values if name in kernel.arg_names}
-    types = TYPES | dict.fromkeys(constants, "constexpr")
-    signature = {name: types.get(name, "i32") for name in kernel.arg_names}
-    source = ASTSource(kernel, signature, constants)
-    options = {"enable_fp_fusion": False}
-    if kernel is weighing.weigh:
-        options["maxnreg"] = triton_kernels.REGISTERS
-    made = triton.compile(source, GPUTarget("cuda", 90, 32), options=options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(made.asm["cubin"])
-        file.flush()
-        told = subprocess.check_output([TOOL, "-res-usage", file.name], text=True)
-    assert "STACK:0 " in told and "LOCAL:0 " in told, told
+    options = {"maxnreg": triton_kernels.REGISTERS} if kernel is weighing.weigh else {}
+    check_registers(kernel, TYPES, "i32", constants, enable_fp_fusion=False, **options)
 """
 
 
 def test_kernels_compile_and_spill_nothing() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    offline.run(SCRIPT)

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from merging.demo.tokenizer import build_tokenizer
 from merging.errors import BadCheckpoint, Cancelled, NonFinite, RecipeError
 from merging.live.model import LiveModel
 from merging.live.places import places_of
@@ -19,35 +17,16 @@ from merging.recipe import Recipe, from_mapping
 from merging.run.merge import merge
 from merging.run.preflight import open_recipe
 from merging.trial.chat import ChatModel, Sampling
+from tests.chat_models import make_chat_model
 from tests.families import document
 
 QUESTION = [{"role": "user", "content": "What is 37 + 45?"}]
 LAYERS = 3
 
 
-def make_folder(folder: Path, *, tied: bool, dtype: torch.dtype) -> Path:
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.3,
-        tie_word_embeddings=tied,
-    )
-    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def make_family(parent: Path, *, tied: bool = False, dtype: torch.dtype = torch.bfloat16) -> Path:
-    base = make_folder(parent / "base", tied=tied, dtype=dtype)
+    shape = {"num_hidden_layers": LAYERS, "tie_word_embeddings": tied}
+    base = make_chat_model(parent / "base", dtype=dtype, **shape)
     for number in range(2):
         shutil.copytree(base, parent / f"expert{number}")
         generator = torch.Generator().manual_seed(number)

@@ -14,7 +14,7 @@ import pytest
 from merging.declarations.laws import Law
 from merging.declarations.methods import Consensus, Preset, Pruned, Pruner
 from merging.instructions import Keep, Sum
-from merging.methods import PRESETS, PRUNERS, RULES, collect
+from merging.methods import PRESETS, PRUNERS, RULES, RULES_BY_GROUP, collect
 
 ROOT = Path(__file__).parents[3]
 PRUNER = Pruner(
@@ -139,3 +139,13 @@ def test_a_law_needs_its_knobs() -> None:
     for law in (Law("largest"), Law("random"), Law("largest", skip="gamma")):
         with pytest.raises(ValueError, match="the law of x needs the knob"):
             Pruner(**words, law=law, decide=PRUNER.decide)
+
+
+def test_a_rule_is_in_the_group_of_its_preset_or_says_its_own() -> None:
+    collect([module(METHODS=(PRUNER, RULE), PRESETS=(PRESET,))])
+    collect([module(METHODS=(PRUNER, replace(RULE, group="elect")))])
+    for group in ("", "none"):
+        with pytest.raises(ValueError, match="first is in no group: sums"):
+            collect([module(METHODS=(PRUNER, replace(RULE, group=group)))])
+    everything = [rule.id for rules in RULES_BY_GROUP.values() for rule in rules]
+    assert sorted(everything) == sorted(RULES)

@@ -406,6 +406,14 @@ def test_words_call_models_by_short_names_that_tell_them_apart(tmp_path) -> None
     )
 
 
+def test_a_task_is_described_by_its_expert() -> None:
+    models = ["demo:add", "demo:sort"]
+    document = {"merge_method": "emr", "base_model": "demo:base", "models": models}
+    recipe = from_mapping(document | {"parameters": {"task": 2}})
+    assert "take demo:sort's share of it" in describe(recipe)
+    assert "take sort's share of it" in describe(recipe, {m: m[5:] for m in (*models, "demo:base")})
+
+
 def test_a_folder_by_two_names_is_one_model(tmp_path) -> None:
     for name in ("base", "x"):
         (tmp_path / name).mkdir()

@@ -10,41 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from merging.demo.tokenizer import build_tokenizer
 from merging.errors import BadCheckpoint, ModelNotFound
 from merging.trial.chat import ChatModel, PromptError, Sampling
+from tests.chat_models import make_chat_model
 
 QUESTION = [{"role": "user", "content": "What is 37 + 45?"}]
 
 
-def make_model(folder: Path, **changes: object) -> Path:
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.3,
-    )
-    model = LlamaForCausalLM(config)
-    for key, value in changes.items():
-        setattr(model.generation_config, key, value)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("chat") / "tiny")
+    return make_chat_model(tmp_path_factory.mktemp("chat") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +45,9 @@ def test_greedy_stream_is_what_generate_gives(chat: ChatModel) -> None:
 
 
 def test_repetition_penalty_of_the_checkpoint_is_honoured(tmp_path: Path) -> None:
-    chat = ChatModel.load(make_model(tmp_path / "penalty", repetition_penalty=1.3), "cpu")
+    chat = ChatModel.load(
+        make_chat_model(tmp_path / "penalty", generation={"repetition_penalty": 1.3}), "cpu"
+    )
     assert last(chat, Sampling(max_new_tokens=32)).text == generated(chat, 32)
 
 
@@ -85,7 +63,8 @@ def test_end_token_ends_the_answer(tmp_path: Path, chat: ChatModel) -> None:
     full = chat.encode(QUESTION)
     with torch.inference_mode():
         first = int(chat.model.network(full).logits[0, -1].argmax())
-    ended = ChatModel.load(make_model(tmp_path / "ended", eos_token_id=[first]), "cpu")
+    folder = make_chat_model(tmp_path / "ended", generation={"eos_token_id": [first]})
+    ended = ChatModel.load(folder, "cpu")
     chunk = last(ended)
     assert (chunk.text, chunk.tokens, chunk.finish) == ("", 0, "end")
 

@@ -14,7 +14,7 @@ from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.sketches.plan import plan
 from tests.ui.sketches import sketch
 from ui import controls
-from ui.explore.pairing import NOTHING, Aside, Choice, fitted, on_pruner, on_rule, told, values_of
+from ui.explore.pairing import NOTHING, Aside, Choice, fitted, on_pruner, on_rule, remark, values_of
 
 FOUR = ("a", "b", "c", "d")
 NAMES = {name: name for name in FOUR}
@@ -52,7 +52,7 @@ def test_a_pair_that_goes_together_stays() -> None:
         pair = Choice(prune, rule, FOUR)
         assert on_rule(pair, Aside()) == (pair, Aside(consensus=rule))
         assert on_pruner(pair, Aside()) == (pair, Aside())
-        assert told(pair, pair, NAMES) == ""
+        assert remark(pair, pair, NAMES) == ""
 
 
 @pytest.mark.parametrize("blend", BLENDS)
@@ -99,11 +99,11 @@ def test_a_preset_stays_what_it_is(preset) -> None:
 
 def test_what_was_set_besides_is_told_by_the_declared_names() -> None:
     pair = Choice("random", "karcher", FOUR)
-    assert told(pair, on_rule(pair, Aside())[0], NAMES) == (
+    assert remark(pair, on_rule(pair, Aside())[0], NAMES) == (
         f"{RULES['karcher'].title} combines whole models: nothing is pruned before it."
     )
-    assert told(pair, on_pruner(pair, Aside())[0], NAMES) == (
+    assert remark(pair, on_pruner(pair, Aside())[0], NAMES) == (
         f"{RULES['karcher'].title} takes no pruned changes: {RULES['sum'].title} combines instead."
     )
     pair = Choice(NOTHING, "passthrough", FOUR)
-    assert told(pair, fitted(pair), NAMES).endswith("takes one expert: b, c and d are left out.")
+    assert remark(pair, fitted(pair), NAMES).endswith("takes one expert: b, c and d are left out.")

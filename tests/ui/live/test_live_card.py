@@ -113,7 +113,17 @@ def test_two_pages_have_models_of_their_own(card) -> None:
     assert row(one, "add")[0] != row(two, "add")[0]
     again = last(card, 0.0, page="one")
     assert row(again, "add")[0] == row(one, "add")[0]
-    assert "0 tensors rewritten" in again
+    assert "is that of these settings already" in again
+
+
+def test_what_was_said_holds_until_a_value_changes(card) -> None:
+    last(card, 0.6, page="same")
+    said = card.said["same"].column
+    last(card, 0.6, TASKS + "\nHello", page="same")
+    assert card.said["same"].column is said
+    assert "Hello" in said.answers
+    last(card, 0.7, page="same")
+    assert card.said["same"].column is not said
 
 
 def test_switched_off_its_memory_is_free(card) -> None:

@@ -48,7 +48,7 @@ def build(settings: Settings) -> App:
         gr.HTML(_brand(), elem_id="brand")
         gr.HTML(_status(settings.device), elem_id="status")
         remembered, controls = merge.memory(), explore.memory()
-        draft = merge.draft()
+        draft, pinned = merge.draft(), live.memory()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
             with gr.Tab("Explore", id="explore"):
                 explore_refs = explore.build(controls, library)
@@ -61,7 +61,7 @@ def build(settings: Settings) -> App:
         respelled = explore.wire(demo, explore_refs, library)
         pages = live.LivePages(settings.chat_bytes, settings.device)
         hearing = live.LiveTab(explore_refs.live, library, pages, store)
-        hearing.wire(demo, explore_refs.recipe, respelled)
+        hearing.wire(demo, explore_refs.recipe, respelled, pinned)
         tab = merge.MergeTab(library, jobs, settings.device, residents)
         merge.wire(demo, merge_refs, tab)
         talking = chat.ChatTab(chat_refs, library, store, Talks())

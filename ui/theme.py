@@ -14,7 +14,9 @@ from gradio.themes.utils import colors
 
 from merging.system.shipped import ASSETS
 
-SCRIPTS = ("plan.js", "map.js", "figures.js", "panel.js", "choices.js", "chat.js", "first.js")
+SCRIPTS = (
+    "plan.js", "map.js", "figures.js", "panel.js", "choices.js", "chat.js", "live.js", "first.js",
+)  # fmt: skip
 STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"
 FIRST = ASSETS / "first.css"
@@ -129,7 +131,7 @@ def url(path: Path) -> str:
 
 def css_paths() -> list[Path]:
     """The project's style sheets."""
-    return [ASSETS / "style.css"]
+    return [ASSETS / "style.css", ASSETS / "live.css"]
 
 
 def static_paths() -> list[Path]:

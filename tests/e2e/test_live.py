@@ -4,42 +4,87 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import PHONE, sideways
 from tests.e2e.test_explore import rate, ready
 
+SKILLS = ("add", "reverse", "spanish", "sort")
+SCORED = re.compile(r"^[\d.]+\s%$")
+
+
+@pytest.fixture
+def page(shared_page):
+    """Explore with the live card on, every skill scored."""
+    shared_page.get_by_role("tab", name="Explore").click()
+    ready(shared_page)
+    shared_page.get_by_label("Live: hear the merge answer").check()
+    scored(shared_page)
+    return shared_page
+
+
+def scored(page) -> None:
+    """Waits until the live model and its sources have said all: models load, and are asked."""
+    # where the page asks twice while it loads, the second time finds the merge of the first
+    merged = re.compile("Re-merged in |In memory as these settings say")
+    status = page.locator("#live-meters").get_by_role("status")
+    expect(status).to_contain_text(merged, timeout=60_000)
+    for skill in SKILLS:
+        expect(shares(page, skill)).to_have_text([SCORED], timeout=60_000)
+    expect(page.locator("#live-meters .tick.expert")).to_have_count(len(SKILLS), timeout=60_000)
+
+
+def meter(page, skill: str):
+    return page.get_by_role("meter", name=skill, exact=True)
+
+
+def shares(page, skill: str):
+    return meter(page, skill).locator("b")
+
+
+def probe(page, prompt: str):
+    return page.get_by_role("region", name=prompt, exact=True)
+
 
 def test_a_slider_moves_and_the_merge_answers_otherwise(page) -> None:
-    ready(page)
-    switch = page.get_by_label("Live: hear the merge answer while you move a slider")
-    expect(switch).not_to_be_checked()
-    switch.check()
-    status = page.locator("#live-board").get_by_role("status")
-    # where the page asks twice while it loads, the second time finds the merge of the first
-    merged = re.compile("39 tensors rewritten in |is that of these settings already")
-    expect(status).to_contain_text(merged, timeout=30_000)
-    skills = page.get_by_role("region", name="How often they are right")
-    answers = page.get_by_role("region", name="What they answer")
-    # the live model, the base and four experts, which are loaded and asked
-    expect(skills.locator("b")).to_have_count(4 * 6, timeout=60_000)
-    live = skills.locator("td:nth-child(2) b")
-    before, said = live.all_inner_texts(), answers.locator("td:nth-child(2)").all_inner_texts()
-    assert before[0] != "0%"
+    before = int(meter(page, "add").get_attribute("aria-valuenow"))
+    assert before > 20
+    said = page.locator(".reply.live dd:nth-child(2)").all_inner_texts()
+    page.locator("#live-meters").get_by_text("Table").click()
     rate(page).focus()
     page.keyboard.press("End")  # everything is pruned: the base is left
-    expect(live).to_have_text(["0%"] * 4, timeout=30_000)
-    assert answers.locator("td:nth-child(2)").all_inner_texts() != said
-    assert answers.locator("td:nth-child(3)").all_inner_texts() == (
-        answers.locator("td:nth-child(2)").all_inner_texts()
-    )
-    prompts = page.get_by_label("Prompts, one per line")
-    prompts.fill("Reverse silver => revlis")
-    prompts.blur()
-    expect(answers.get_by_role("rowheader")).to_have_text(["Reverse silver"], timeout=30_000)
-    right = answers.get_by_role("img", name="right")
-    expect(right).to_have_count(1, timeout=30_000)  # the expert's
+    expect(meter(page, "add")).to_have_attribute("aria-valuenow", "0", timeout=30_000)
+    expect(meter(page, "add").locator("small")).to_have_text(f"\N{MINUS SIGN}{before}")
+    live = page.locator(".reply.live:not(.is-stale) dd:nth-child(2)")
+    expect(live).to_have_count(len(SKILLS), timeout=30_000)
+    assert live.all_inner_texts() != said
+    assert page.locator(".reply.live mark").count()
+    assert page.get_by_role("region", name="How often they are right").is_visible()  # still open
+    page.keyboard.press("Home")
+
+
+def test_a_question_is_answered_pinned_and_remembered(page) -> None:
+    page.get_by_label("Ask the live merge").fill("Reverse silver => revlis")
+    page.get_by_label("Ask the live merge").press("Enter")
+    asked = probe(page, "Reverse silver")
+    expert = asked.locator(".reply", has_text="reverse")
+    expect(expert.get_by_role("img", name="right")).to_have_count(1, timeout=30_000)
+    asked.get_by_role("button", name="Pin: Reverse silver", exact=True).click()
+    unpin = asked.get_by_role("button", name="Unpin: Reverse silver")
+    expect(unpin).to_be_visible(timeout=30_000)
+    page.reload()
+    ready(page)
+    page.get_by_label("Live: hear the merge answer").check()
+    expect(unpin).to_be_visible(timeout=30_000)
+    unpin.click()
+    expect(asked).to_have_count(0, timeout=30_000)
+
+
+def test_on_a_phone_it_fits_and_off_it_is_gone(page) -> None:
+    viewport = page.viewport_size
     page.set_viewport_size(PHONE)
     assert sideways(page) <= 0
-    switch.uncheck()
-    expect(page.locator("#live-board")).to_be_hidden()
+    page.set_viewport_size(viewport)
+    page.get_by_label("Live: hear the merge answer").uncheck()
+    expect(page.locator("#live-body")).to_be_hidden()

@@ -93,7 +93,7 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
 def _panels(library: Library) -> dict[str, Any]:
     built: dict[str, Any] = {
         "headline": PlotPanel(kind="headline", title="Finding", elem_id="headline"),
-        "live": live.build(library),
+        "live": live.build(),
         "map": PlotPanel(
             kind="map",
             title=view.MAP_TITLE,

@@ -1,4 +1,4 @@
-"""The components of the live model: a switch, the prompts it is asked, and its answers."""
+"""The components of the live model: a switch, what it scores and answers, and what it is asked."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from ui.library import Library
-from ui.live.probes import first_probes
+from ui.live.probes import LONGEST, MOST
+
+_BOARD = """
+const mount = () => window.amalgamLive
+  ? window.amalgamLive.mount(element, props, watch, trigger) : setTimeout(mount, 15);
+mount(); // triggers 'pin' and 'unpin', with the prompt
+"""
 
 
 @dataclass(frozen=True)
@@ -16,18 +21,38 @@ class LiveRefs:
 
     Attributes:
         on: whether the merge answers while sliders move.
-        prompts: what it is asked, a line each.
-        board: the answers.
+        body: all that shows only then.
+        meters, replies: how good it is, and what it answers.
+        ask: a question for it.
+        asked: the one that was asked last and is not pinned.
+        prompts: what is pinned, a line each.
+        family: the base that these prompts belong to.
+        own: skills of a task file.
+        own_file, own_gone: take one, and let go of it.
+        own_said: what it holds, or what is wrong with it.
     """
 
     on: gr.Checkbox
+    body: gr.Column
+    meters: gr.HTML
+    own_file: gr.UploadButton
+    own_gone: gr.Button
+    own_said: gr.HTML
+    replies: gr.HTML
+    ask: gr.Textbox
     prompts: gr.Textbox
-    board: gr.HTML
+    asked: gr.State
+    family: gr.State
+    own: gr.State
 
 
-def build(library: Library) -> LiveRefs:
-    """Builds the card inside the column of plots."""
-    base, experts = library.default_selection()
+def memory() -> gr.BrowserState:
+    """Where the browser keeps pinned prompts, by base. Outside the tabs: it is read on load."""
+    return gr.BrowserState({}, storage_key="amalgam-probes", secret="amalgam-probes")
+
+
+def build() -> LiveRefs:
+    """Builds the card."""
     with gr.Column(elem_classes=["card", "live"], elem_id="live"):
         on = gr.Checkbox(
             False,
@@ -36,15 +61,53 @@ def build(library: Library) -> LiveRefs:
             interactive=True,
             elem_id="live-on",
         )
-        board = gr.HTML("", visible=False, elem_id="live-board", apply_default_css=False)
-        prompts = gr.Textbox(
-            first_probes([base, *experts]),
-            label="Prompts, one per line",
-            info="After => the right answer, if there is one.",
-            lines=4,
-            max_lines=8,
-            visible=False,
-            interactive=True,
-            elem_id="live-prompts",
-        )
-    return LiveRefs(on, prompts, board)
+        with gr.Column(visible=False, elem_classes="live-body", elem_id="live-body") as body:
+            meters = _board("live-meters")
+            with gr.Row(elem_classes="live-verbs"):
+                own_file = gr.UploadButton(
+                    "Score own tasks", file_types=[".jsonl"], type="filepath", size="sm"
+                )
+                own_gone = gr.Button("Remove own tasks", size="sm", visible=False)
+            own_said = gr.HTML(
+                "",
+                html_template="<p class='quiet' role='status'>${value}</p>",
+                apply_default_css=False,
+                elem_classes="live-said",
+            )
+            replies = _board("live-replies")
+            ask = gr.Textbox(
+                label="Ask the live merge",
+                show_label=False,
+                placeholder="Ask the live merge…",
+                lines=1,
+                max_lines=4,
+                max_length=LONGEST,
+                submit_btn="Send",
+                interactive=True,
+                elem_id="live-ask",
+            )
+            with gr.Accordion("Edit as text", open=False, elem_classes="live-text"):
+                prompts = gr.Textbox(
+                    "",
+                    label="Prompts, one per line",
+                    info=f"Up to {MOST}. After => the right answer, if there is one.",
+                    lines=4,
+                    max_lines=8,
+                    interactive=True,
+                    elem_id="live-prompts",
+                )
+    states = gr.State(""), gr.State(""), gr.State(())
+    return LiveRefs(
+        on, body, meters, own_file, own_gone, own_said, replies, ask, prompts, *states
+    )  # fmt: skip
+
+
+def _board(name: str) -> gr.HTML:
+    """HTML whose nodes stay while it changes, see assets/live.js."""
+    return gr.HTML(
+        "",
+        html_template="<div class='live-board'></div>",
+        js_on_load=_BOARD,
+        apply_default_css=False,
+        elem_id=name,
+    )

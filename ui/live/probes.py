@@ -2,48 +2,85 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from merging.demo import DOMAINS
-from merging.demo.tasks import held_out
+from merging.demo.tasks import WORDINGS
+from ui.live import skills
 
-MOST = 6  # prompts
+MOST = 8  # prompts
 LONGEST = 500  # characters of a prompt
-PER_SKILL = 50  # validation prompts
 _BEFORE_ANSWER = "=>"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt, and its right answer; None where none is known."""
+    """A prompt, and its right answer; None where none is known.
+
+    Attributes:
+        is_pinned: False for a question that was only asked.
+    """
 
     prompt: str
     answer: str | None = None
+    is_pinned: bool = True
 
     def verdict(self, reply: str) -> bool | None:
         """True where a reply is right; None where that is not known."""
         return None if self.answer is None else reply.strip() == self.answer
 
-
-def skills(models: Sequence[str]) -> list[str]:
-    """The skills that some built-in models were trained for, in their order."""
-    return [domain for domain in DOMAINS if f"demo:{domain}" in models]
+    def expert_of(self, models: Sequence[str]) -> str:
+        """The built-in model that was trained on prompts worded like it; "" where none was."""
+        for domain, wordings in WORDINGS.items():
+            for wording in wordings:
+                worded = re.escape(wording).replace(r"\{\}", ".{1,40}")
+                if f"demo:{domain}" in models and re.fullmatch(worded, self.prompt):
+                    return f"demo:{domain}"
+        return ""
 
 
 def first_probes(models: Sequence[str]) -> str:
     """A prompt per skill with its answer, as text; a greeting where the models have none."""
-    tasks = [held_out(domain, "validation", 1)[0] for domain in skills(models)]
-    lines = [f"{task.prompt} {_BEFORE_ANSWER} {task.answer}" for task in tasks]
+    examples = map(skills.example, skills.built_in(models))
+    lines = [f"{prompt} {_BEFORE_ANSWER} {answer}" for prompt, answer in examples]
     return "\n".join(lines) or "Hello! Who are you?"
 
 
 def read(text: str) -> list[Probe]:
-    """The probes of a text, the first few."""
-    probes = []
+    """The probes of a text, the first few, each once."""
+    probes: dict[str, Probe] = {}
     for line in (text or "").splitlines():
         prompt, parted, answer = line.partition(_BEFORE_ANSWER)
         if prompt.strip():
             right = answer.strip() if parted and answer.strip() else None
-            probes.append(Probe(prompt.strip()[:LONGEST], right))
-    return probes[:MOST]
+            probe = Probe(prompt.strip()[:LONGEST], right)
+            probes.setdefault(probe.prompt, probe)
+    return list(probes.values())[:MOST]
+
+
+def with_asked(text: str, asked: str) -> list[Probe]:
+    """The probes of a text, and a question that was asked besides."""
+    pinned = read(text)
+    question = read(" ".join((asked or "").split()))
+    extra = [Probe(one.prompt, one.answer, is_pinned=False) for one in question]
+    return [*pinned, *(one for one in extra if one.prompt not in {p.prompt for p in pinned})]
+
+
+def pinned(text: str, line: str) -> str:
+    """The text with a line more, unless it is full."""
+    probes = read(text)
+    return written([*probes, *read(line)]) if len(probes) < MOST else text
+
+
+def unpinned(text: str, prompt: str) -> str:
+    """The text without a prompt."""
+    return written([probe for probe in read(text) if probe.prompt != prompt])
+
+
+def written(probes: Sequence[Probe]) -> str:
+    """Probes as text."""
+    answers = (f" {_BEFORE_ANSWER} {probe.answer}" if probe.answer else "" for probe in probes)
+    return "\n".join(
+        f"{probe.prompt}{answer}" for probe, answer in zip(probes, answers, strict=True)
+    )

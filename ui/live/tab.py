@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property, partial
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from merging import recipe as recipes
-from merging.engines.eager import Progress
 from merging.errors import Cancelled, MergeError
 from merging.recipe import Recipe
-from merging.trial.turns import Sampling
 from ui.events import PROMPT
 from ui.explore.readings import Reading, Readings
-from ui.figures import short
-from ui.library import Library, stamp
-from ui.live import board, probes
-from ui.live.board import Column
+from ui.findings import THIN
+from ui.library import Library
+from ui.live import meters, pinning, probes, replies, skills
+from ui.live.hearing import Hearing
 from ui.live.layout import LiveRefs
 from ui.live.pages import LivePages
-from ui.live.probes import Probe
+from ui.live.scene import Scene
+from ui.live.skills import Skill
+from ui.live.work import Work
 from ui.store import ModelStore
 
 if TYPE_CHECKING:
-    from merging.live.model import LiveModel
-    from merging.trial.chat import ChatModel
+    from merging.live.model import Settled
 
 log = logging.getLogger(__name__)
 
-_LOOK_S = 0.1  # between two looks at how far a merge is
-_TOKENS = 32  # of an answer
-_KEPT = 64  # columns of models that do not change, and answers of each
 _STREAM: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "hidden",
@@ -44,223 +42,186 @@ _STREAM: dict[str, Any] = {
 }
 
 
-@dataclass
-class Merging:
-    """A merge into a live model, on a thread of its own."""
-
-    share: float = 0.0
-    rewritten: int = 0
-    seconds: float = 0.0
-    error: BaseException | None = None
-
-    def report(self, progress: Progress) -> None:
-        """Called by the merge."""
-        self.share = progress.done / max(progress.total, 1)
-
-    @property
-    def words(self) -> str:
-        """What it did."""
-        if not self.rewritten:
-            return "The merge in memory is that of these settings already."
-        return f"{self.rewritten} tensors rewritten in {self.seconds * 1e3:.0f} ms."
-
-
-class Said(NamedTuple):
-    """What a page's live model said, as long as it is that version of that model."""
-
-    model: LiveModel
-    version: int
-    column: Column
-
-
 @dataclass(frozen=True)
 class LiveTab:
     """The card's handlers, over the library, the pages' live models and the loaded sources.
 
     Attributes:
-        per_skill: validation prompts that a skill is scored on.
+        per_skill: prompts that a skill is scored on, at most.
     """
 
     refs: LiveRefs
     library: Library
     pages: LivePages
     store: ModelStore
-    per_skill: int = probes.PER_SKILL
+    per_skill: int = skills.PER_SKILL
     turns: Readings = field(default_factory=Readings)
-    sources: dict[tuple, Column] = field(default_factory=dict)
-    said: dict[str, Said] = field(default_factory=dict)
 
-    def wire(self, demo: gr.Blocks, recipe: gr.State, respelled: Sequence[Any]) -> None:
+    @cached_property
+    def hearing(self) -> Hearing:
+        """Who asks the models."""
+        return Hearing(self.library, self.store, self.per_skill)
+
+    def wire(
+        self,
+        demo: gr.Blocks,
+        recipe: gr.State,
+        respelled: Sequence[Any],
+        remembered: gr.BrowserState,
+    ) -> None:
         """Attaches the card's events.
 
         Args:
             recipe: the YAML text that the controls spell.
             respelled: events after which it is another one.
+            remembered: the pinned prompts that the browser keeps, see `pinning`.
         """
         refs = self.refs
-        inputs, outputs = [refs.on, refs.prompts, recipe], [refs.board]
-        shown = [refs.prompts, refs.board]
-        refs.on.change(lambda on: [gr.update(visible=on)] * 2, refs.on, shown, **PROMPT)
+        inputs = [refs.on, refs.prompts, refs.family, remembered, refs.asked, refs.own, recipe]
+        outputs = [refs.meters, refs.replies, refs.prompts, refs.family]
+        refs.on.change(lambda on: gr.update(visible=on), refs.on, refs.body, **PROMPT)
         refs.on.change(self.switched, refs.on, None, **PROMPT)
-        gr.on([refs.on.change, refs.prompts.blur], self.changed, inputs, outputs, **_STREAM)
-        for event in respelled:
+        refs.on.change(self.changed, inputs, outputs, **_STREAM)
+        for event in [*respelled, *self._asked(remembered), *self._own_tasks()]:
             event.then(self.changed, inputs, outputs, **_STREAM)
         demo.unload(self.leave)
+
+    def _asked(self, remembered: gr.BrowserState) -> list[Any]:
+        """Events after which other things are asked."""
+        refs = self.refs
+        kept = [refs.prompts, refs.family, remembered]
+        moved = [refs.prompts, refs.asked, remembered]
+        return [
+            refs.prompts.blur(pinning.edited, kept, remembered, **PROMPT),
+            refs.ask.submit(pinning.asked, refs.ask, [refs.ask, refs.asked], **PROMPT),
+            refs.replies.pin(pinning.pin, [*kept, refs.asked], moved, **PROMPT),
+            refs.replies.unpin(pinning.unpin, kept, moved, **PROMPT),
+        ]
+
+    def _own_tasks(self) -> list[Any]:
+        """Events after which other skills are scored."""
+        refs = self.refs
+        own = [refs.own, refs.own_said, refs.own_gone]
+        return [
+            refs.own_file.upload(self.tasks_opened, [refs.own_file, refs.own], own, **PROMPT),
+            refs.own_gone.click(lambda: ((), "", gr.update(visible=False)), None, own, **PROMPT),
+        ]
 
     def switched(self, on: bool, request: gr.Request) -> None:
         """Switched off, nothing works on and the memory is free."""
         if not on:
             self.leave(request)
 
-    def changed(self, on: bool, text: str, recipe: str, request: gr.Request) -> Iterator[Any]:
-        """Merges what the controls spell in memory, asks it, and shows what it says."""
-        page = str(request.session_hash)
-        if not on:
-            yield gr.skip()
-            return
-        if (recipe or "#").startswith("#"):  # the controls spell none, and it says why
-            yield board.drawn((recipe or "").lstrip("# ").strip(), [], [], [])
-            return
-        turn = self.turns.begin(page)
-        try:
-            for shown in self._answered(page, probes.read(text), recipe, turn):
-                if turn.replaced:
-                    return
-                yield shown
-        except Cancelled:
-            yield gr.skip()
-        except MergeError as error:
-            yield board.drawn(str(error), [], [], [])
-        except Exception:
-            mark = secrets.token_hex(4)
-            log.exception("the live model failed (%s)", mark)
-            yield board.drawn(f"Something went wrong on our side (log id {mark}).", [], [], [])
-        finally:
-            self.turns.end(page, turn)
-
     def leave(self, request: gr.Request) -> None:
         """The visitor closed the page."""
         page = str(request.session_hash)
         self.turns.stop(page)
         self.pages.leave(page)
-        self.said.pop(page, None)
+        self.hearing.forget(page)
 
-    def _answered(
-        self, page: str, asked: Sequence[Probe], text: str, turn: Reading
-    ) -> Iterator[str]:
-        recipe = recipes.parse(text)
-        names = list(dict.fromkeys([recipe.base, *(one.model for one in recipe.sources)]))
-        recipe = self.library.resolved(recipe)  # models on offer, and no others
-        skills = probes.skills(names)
-        sources = [self._column(name) for name in names]
+    def tasks_opened(self, path: str | None, own: tuple[Skill, ...]) -> tuple[Any, str, Any]:
+        """The skills of a task file; those of the one before where something is wrong with it."""
+        if not path:
+            return gr.skip(), "", gr.skip()
+        name = Path(path).name
+        try:
+            opened = skills.of_file(Path(path), name)
+        except MergeError as error:
+            return gr.skip(), escape(str(error)), gr.update(visible=bool(own))
+        count = sum(len(skill.tasks) for skill in opened)
+        said = f"{name}: {count} prompt{'s' * (count > 1)} of {len(opened)}" + (
+            f" skill{'s' * (len(opened) > 1)}."
+        )
+        return opened, escape(said), gr.update(visible=True)
+
+    def changed(
+        self,
+        on: bool,
+        text: str,
+        family: str,
+        remembered: Any,
+        asked: str,
+        own: tuple[Skill, ...],
+        recipe: str,
+        request: gr.Request,
+    ) -> Iterator[Any]:
+        """Merges what the controls spell in memory, asks it, and shows what it says.
+
+        Yields the values of meters, replies, prompts and family.
+        """
+        page = str(request.session_hash)
+        if not on:
+            yield [gr.skip()] * 4
+            return
+        scene = Scene(live=self.hearing.last(page), per_skill=self.per_skill)
+        if (recipe or "#").startswith("#"):  # the controls spell none, and it says why
+            yield _complaint(scene, (recipe or "").lstrip("# ").strip())
+            return
+        turn = self.turns.begin(page)
+        try:
+            spelled = recipes.parse(recipe)
+            names = list(dict.fromkeys([spelled.base, *(s.model for s in spelled.sources)]))
+            moved: list[Any] = [gr.skip(), gr.skip()]  # what is typed meanwhile stays
+            if family != spelled.base:
+                text = pinning.of_base(remembered, names)
+                moved = [text, spelled.base]
+            scene.probes = probes.with_asked(text, asked)
+            scene.skills = [*skills.built_in(names), *own]
+            for _ in self._heard(scene, page, spelled, names, turn):
+                if turn.replaced:
+                    return
+                yield [*_drawn(scene), *moved]
+                moved = [gr.skip(), gr.skip()]
+        except Cancelled:
+            yield [gr.skip()] * 4
+        except MergeError as error:
+            yield _complaint(scene, str(error))
+        except Exception:
+            mark = secrets.token_hex(4)
+            log.exception("the live model failed (%s)", mark)
+            yield _complaint(scene, f"Something went wrong on our side (log id {mark}).")
+        finally:
+            self.turns.end(page, turn)
+
+    def _heard(
+        self, scene: Scene, page: str, spelled: Recipe, names: Sequence[str], turn: Reading
+    ) -> Iterator[None]:
+        """Merges and asks; yields whenever the scene has changed."""
+        recipe = self.library.resolved(spelled)  # models on offer, and no others
+        scene.sources = self.hearing.columns(names[0], names[1:])
         if not self.pages.holds(page, recipe):
             self.store.check_room(self.library.get(names[0]))
-            yield board.drawn("Loading the base…", [], [], [])
-        model = self.pages.get(page, recipe)
-        work = Merging()
-        for share in _merged(model, recipe, work, turn.over):
-            yield board.drawn(
-                f"Merging in memory: {share:.0%}", asked, skills, [Column("Live"), *sources]
-            )
-        status = work.words
-        with model.held(turn.over) as (chat, stop):
-            live = self._live(page, model)
-            columns = [live, *sources]
-            for _ in self._filled(live, chat, asked, skills, stop):
-                yield board.drawn(status, asked, skills, columns)
-        for name, column in zip(names, sources, strict=True):
-            for _ in self._source(name, column, asked, skills, turn.over):
-                yield board.drawn(status, asked, skills, columns)
-
-    def _live(self, page: str, model: LiveModel) -> Column:
-        """What the live model has said as it is now, while it is held."""
-        said = self.said.get(page)
-        if said is None or said.model is not model or said.version != model.version:
-            said = self.said[page] = Said(model, model.version, Column("Live"))
-        return said.column
-
-    def _column(self, name: str) -> Column:
-        """What a source said before; it does not change, so it is asked once."""
-        key = (name, stamp(self.library.get(name).folder))
-        if key not in self.sources:
-            while len(self.sources) >= _KEPT:
-                del self.sources[next(iter(self.sources))]
-            self.sources[key] = Column(short(self.library.get(name).label))
-        column = self.sources[key]
-        if len(column.answers) > _KEPT:
-            column.answers.clear()
-        return column
-
-    def _source(
-        self,
-        name: str,
-        column: Column,
-        asked: Sequence[Probe],
-        skills: Sequence[str],
-        stop: threading.Event,
-    ) -> Iterator[None]:
-        known = all(probe.prompt in column.answers for probe in asked)
-        if known and all(skill in column.scores for skill in skills):
-            return
-        try:
-            self.store.check_room(self.library.get(name))
-            chat = self.store.get(self.library.get(name), stop)
-        except Cancelled:
-            raise
-        except MergeError as error:
-            column.problem = str(error)
+            scene.status = "Loading the base…"
             yield
-            return
-        column.problem = ""
-        yield from self._filled(column, chat, asked, skills, stop)
-
-    def _filled(
-        self,
-        column: Column,
-        chat: ChatModel,
-        asked: Sequence[Probe],
-        skills: Sequence[str],
-        stop: threading.Event,
-    ) -> Iterator[None]:
-        """Asks a model what it was not asked yet; yields after the answers and after every skill.
-
-        Raises Cancelled where `stop` was set.
-        """
-        from merging.trial.evaluate import choose_tasks, scored
-
-        for probe in asked:
-            if probe.prompt not in column.answers:
-                message = [{"role": "user", "content": probe.prompt}]
-                last = list(chat.stream(message, Sampling(_TOKENS), stop=stop))[-1]
-                if stop.is_set():
-                    raise Cancelled("stopped")
-                column.answers[probe.prompt] = last.text
-        yield
-        for skill in skills:
-            if skill not in column.scores:
-                tasks = choose_tasks([skill], self.per_skill, "validation", None)
-                source = {column.name: chat.model}
-                ((_, _, column.scores[skill]),) = scored(source, tasks, cancel=stop)
+        model = self.pages.get(page, recipe)
+        scene.is_busy, work = True, Work("live")
+        settle = partial(model.settle, recipe, progress=work.report, cancel=turn.over)
+        for share in work.run(settle):
+            scene.status = f"Merging in memory: {share:.0%}".replace("%", f"{THIN}%")
+            yield
+        scene.is_busy, scene.status = False, _in_words(work.result)
+        with model.held(turn.over) as (chat, stop):
+            scene.live = self.hearing.live(page, model)
+            for _ in self.hearing.ask(scene.live, chat, scene.probes, scene.skills, stop):
                 yield
+        for column in scene.sources:
+            yield from self.hearing.ask_source(column, scene.probes, scene.skills, turn.over)
 
 
-def _merged(
-    model: LiveModel, recipe: Recipe, work: Merging, stop: threading.Event
-) -> Iterator[float]:
-    """Merges on a thread of its own; yields how much is done where that takes long."""
+def _drawn(scene: Scene) -> list[str]:
+    return [meters.drawn(scene), replies.drawn(scene)]
 
-    def run() -> None:
-        try:
-            settled = model.settle(recipe, progress=work.report, cancel=stop)
-            work.rewritten, work.seconds = len(settled.rewritten), settled.seconds
-        except BaseException as error:  # who waits is told
-            work.error = error
 
-    thread = threading.Thread(target=run, name="live", daemon=True)
-    thread.start()
-    thread.join(2 * _LOOK_S)
-    while thread.is_alive():
-        yield work.share
-        thread.join(_LOOK_S)
-    if work.error is not None:
-        raise work.error
+def _complaint(scene: Scene, text: str) -> list[Any]:
+    """What the card shows where nothing is merged."""
+    scene.status, scene.is_wrong, scene.sources = text, True, ()
+    return [*_drawn(scene), gr.skip(), gr.skip()]
+
+
+def _in_words(settled: Settled) -> str:
+    """What a merge into the live model did."""
+    count = len(settled.rewritten)
+    if not count:
+        return "In memory as these settings say, not saved."
+    time = f"{settled.seconds * 1e3:.0f} ms" if settled.seconds < 1 else f"{settled.seconds:.1f} s"
+    return f"Re-merged in {time} ({count} tensor{'s' * (count > 1)}), not saved."

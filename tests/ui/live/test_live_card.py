@@ -1,4 +1,4 @@
-"""The live card: prompts read, tables drawn, and the built-in family answering from memory."""
+"""The live card: prompts read, bars and answers drawn, the built-in family heard from memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import pytest
 
 from merging import recipe as recipes
 from merging.trial.chat import ChatModel
+from merging.trial.tasks import TaskFileError
 from ui.library import Library
-from ui.live import LivePages, LiveTab, board, probes
-from ui.live.board import Column
+from ui.live import LivePages, LiveTab, marks, meters, pinning, probes, replies, skills
+from ui.live.columns import Column
 from ui.live.probes import Probe
+from ui.live.scene import Scene
+from ui.live.skills import Skill
 from ui.store import ModelStore
 
 RECIPE = """
@@ -26,6 +29,7 @@ models:
 parameters: {weight: WEIGHT}
 """
 TASKS = "What is 28 + 83? => 111\nSort these digits: 3 2 4 8 => 2 3 4 8"
+BASE = "demo:base"
 
 
 def recipe_of(weight: float) -> str:
@@ -43,14 +47,42 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> LiveTab:
     return LiveTab(None, library, pages, store, per_skill=4)
 
 
-def last(card: LiveTab, weight: float, text: str = TASKS, page: str = "page") -> str:
-    return list(card.changed(True, text, recipe_of(weight), visitor(page)))[-1]
+def heard(
+    card: LiveTab,
+    weight: float,
+    text: str = TASKS,
+    page: str = "page",
+    *,
+    family: str = BASE,
+    asked: str = "",
+    own: tuple[Skill, ...] = (),
+    kept: object = None,
+):
+    """All that the card shows one after the other."""
+    recipe = recipe_of(weight)
+    yield from card.changed(True, text, family, kept, asked, own, recipe, visitor(page))
 
 
-def row(html: str, head: str) -> list[str]:
-    """The cells of a table's row as text."""
-    (cells,) = re.findall(rf'<th scope="row">{re.escape(head)}</th>(.*?)</tr>', html)
+def last(card: LiveTab, weight: float, text: str = TASKS, page: str = "page", **more) -> list:
+    return list(heard(card, weight, text, page, **more))[-1]
+
+
+def row(board: list, head: str) -> list[list[str]]:
+    """The cells of the table's row as text."""
+    (cells,) = re.findall(rf'<th scope="row">{re.escape(head)}</th>(.*?)</tr>', board[0])
     return [re.sub("<.*?>", " ", cell).split() for cell in re.findall(r"<td>(.*?)</td>", cells)]
+
+
+def answers(board: list, prompt: str) -> dict[str, list[str]]:
+    """What models answer to a prompt, as text."""
+    (block,) = re.findall(
+        rf'<section[^>]* aria-label="{re.escape(prompt)}">(.*?)</section>', board[1]
+    )
+    rows = re.findall(r"<dt>(.*?)</dt>(.*?)</div>", block)
+    return {
+        re.sub("<.*?>", " ", name).split()[-1]: re.sub("<.*?>", " ", said).split()
+        for name, said in rows
+    }
 
 
 def test_prompts_are_lines_and_answers_stand_behind_an_arrow() -> None:
@@ -61,7 +93,8 @@ def test_prompts_are_lines_and_answers_stand_behind_an_arrow() -> None:
         Probe("A", "b => c"),
         Probe("no answer"),
     ]
-    assert len(probes.read("x\n" * 100)) == probes.MOST
+    assert probes.read("x\n" * 100) == [Probe("x")]
+    assert len(probes.read("\n".join(map(str, range(100))))) == probes.MOST
     assert probes.read("") == []
     assert len(probes.read("y" * 10_000)[0].prompt) == probes.LONGEST
 
@@ -72,40 +105,163 @@ def test_the_first_prompts_are_one_per_skill_of_the_models() -> None:
     assert probes.first_probes(["models/mine"]) == "Hello! Who are you?"
 
 
+def test_a_question_is_asked_besides_what_is_pinned_until_it_is() -> None:
+    assert probes.with_asked("A", "B\nmore => 2") == [Probe("A"), Probe("B more", "2", False)]
+    assert probes.with_asked("A => 1", "A") == [Probe("A", "1")]
+    pinned = pinning.pin("A => 1", BASE, {"other": "x"}, "B => 2")
+    assert pinned == ("A => 1\nB => 2", "", {"other": "x", BASE: "A => 1\nB => 2"})
+    text, _, kept = pinning.unpin(pinned[0], BASE, pinned[2], event("A"))
+    assert (text, kept[BASE]) == ("B => 2", "B => 2")
+    full = "\n".join(map(str, range(probes.MOST)))
+    assert pinning.pin(full, BASE, None, "one more")[:2] == (full, "one more")
+
+
+def event(prompt: str) -> SimpleNamespace:
+    return SimpleNamespace(_data={"prompt": prompt})
+
+
+def test_what_the_browser_remembers_is_bounded_and_by_base() -> None:
+    kept = {str(number): "x" for number in range(50)}
+    kept = pinning.edited("mine", "base", kept)
+    assert len(kept) <= 20
+    assert kept["base"] == "mine"
+    assert pinning.of_base(kept, ["base"]) == "mine"
+    assert pinning.of_base({"base": 3}, ["base"]) == "Hello! Who are you?"
+    assert pinning.of_base("nonsense", ["base"]) == "Hello! Who are you?"
+
+
+def test_the_expert_of_a_prompt_is_known_by_its_wording() -> None:
+    models = ["demo:add", "demo:sort"]
+    assert Probe("What is 37 + 45?").expert_of(models) == "demo:add"
+    assert Probe("Sort these digits: 3 2").expert_of(models) == "demo:sort"
+    assert Probe("Reverse silver").expert_of(models) == ""
+    assert Probe("What is love?").expert_of(models) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "new"),
+    [
+        ("revsli", "revlis", ["s"]),
+        ("the cat sat", "the dog sat", ["cat"]),
+        ("same", "same", []),
+        ("ab", "abc", ["ab"]),
+        ("1 2 3", "", ["1 2 3"]),
+    ],
+)
+def test_what_is_new_in_an_answer_is_marked(text: str, before: str, new: list[str]) -> None:
+    assert re.findall("<mark>(.*?)</mark>", marks.marked(text, before)) == new
+
+
 def test_what_models_write_is_data() -> None:
-    columns = [Column("<b>", {"<i>": "<script>"}), Column("base", {"<i>": "x"})]
-    html = board.drawn("<u>", [Probe("<i>", "<script>")], [], columns)
-    assert not re.search("<(script|u|b)>", html)
-    assert "&lt;script&gt;" in html
+    live = Column("live", answers={"<i>": "<script>"}, before=Column("", answers={"<i>": "<u>"}))
+    base = Column("<b>", "<b>", answers={"<i>": "x"})
+    skill = Skill("<s>", "file", ())
+    live.scores[skill] = {"score": 0.5, "low": 0.1, "high": 0.9, "n": 2}
+    scene = Scene(status="<u>", probes=[Probe("<i>", "<script>")], skills=[skill], live=live)
+    scene.sources = [base]
+    html = meters.drawn(scene) + replies.drawn(scene)
+    assert not re.search('<(script|u|s)[ >]|"<i>"', html)
+    assert "&lt;" in html
     assert 'aria-label="right"' in html
 
 
-def test_an_answer_unlike_the_bases_is_marked() -> None:
-    columns = [Column("Live", {"a": "new", "b": "old"}), Column("base", {"a": "old", "b": "old"})]
-    html = board.drawn("", [Probe("a"), Probe("b")], [], columns)
-    assert html.count("<mark>") == 1
-    assert "<mark>new</mark>" in html
+def score(share: float) -> dict[str, float]:
+    return {"score": share, "low": share / 2, "high": (1 + share) / 2, "n": 50}
+
+
+def test_a_bar_says_score_interval_expert_base_and_change() -> None:
+    skill = Skill("add")
+    live = Column("live", scores={skill: score(0.5)})
+    live.before = Column("live", scores={skill: score(0.42)})
+    sources = [
+        Column("base", BASE, scores={skill: score(0.02)}),
+        Column("add", "demo:add", "#0072B2", "●", scores={skill: score(0.98)}),
+    ]
+    html = meters.drawn(Scene(skills=[skill], live=live, sources=sources, per_skill=50))
+    assert 'role="meter"' in html
+    assert 'aria-valuenow="50"' in html
+    assert (
+        "95\u202f% interval 25\u202f% to 75\u202f%; its expert 98\u202f%; the base 2.0\u202f%"
+        in html
+    )
+    assert "8 points" in html
+    assert 'class="fill" style="width: 50.0%"' in html
+    assert 'class="interval" style="left: 25.0%; width: 50.0%"' in html
+    assert 'class="tick expert" style="left: 98.0%"' in html
+    assert 'class="tick base" style="left: 2.0%"' in html
+    assert "--tone: #0072B2" in html
+    assert ">+8</small>" in html
+
+
+def test_while_a_merge_is_under_way_no_score_is_shown_as_its() -> None:
+    skill = Skill("add")
+    live = Column("live", scores={skill: score(0.5)})
+    scene = Scene(skills=[skill], live=live, sources=[Column("base", BASE)], is_busy=True)
+    html = meters.drawn(scene)
+    assert "is-stale" in html
+    assert "aria-valuenow" not in html
+    assert "50" not in re.sub("<.*?>", "", html.split("live-note")[0])
 
 
 def test_the_merge_answers_beside_its_sources_and_is_scored(card) -> None:
-    html = last(card, 0.9)
-    live, base, add, sort = row(html, "What is 28 + 83?")
-    assert add == ["111", "✓"]
-    assert base[-1] == sort[-1] == "✗"
-    assert row(html, "add")[2][0] == "100%"
-    assert row(html, "add")[1][0] == "0%"
-    assert re.search(r"39 tensors rewritten in \d+ ms", html)
-    assert live
+    board = last(card, 0.9)
+    said = answers(board, "What is 28 + 83?")
+    assert said["add"] == ["111", "✓"]
+    assert said["base"][-1] == said["sort"][-1] == "✗"
+    assert said["live"]
+    assert row(board, "add")[2][0] == "100"
+    assert row(board, "add")[1][0] == "0"
+    assert re.search(r"Re-merged in \d+ ms \(39 tensors\), not saved", board[0])
 
 
 def test_another_weight_answers_otherwise_from_the_same_memory(card) -> None:
-    nothing = last(card, 0.0, page="other")
-    live, base, *_ = row(nothing, "What is 28 + 83?")
-    assert live == base
+    nothing = answers(last(card, 0.0, page="other"), "What is 28 + 83?")
+    assert nothing["live"] == nothing["base"]
     network = card.pages._models["other"][1].chat.model.network
-    whole = last(card, 1.0, page="other")
-    assert row(whole, "What is 28 + 83?")[0] != base
+    board = last(card, 1.0, page="other")
+    assert answers(board, "What is 28 + 83?")["live"] != nothing["base"]
     assert card.pages._models["other"][1].chat.model.network is network
+    assert "<mark>" in board[1]
+    assert re.search(r'<small class="up">\+\d+</small>', board[0])
+
+
+def test_another_base_has_prompts_of_its_own(card) -> None:
+    shown = list(heard(card, 0.5, "Mine", "family", family="other", kept={BASE: "Sort 3 1"}))
+    assert shown[0][2:] == ["Sort 3 1", BASE]
+    assert all(isinstance(values[2], dict) for values in shown[1:])  # typed meanwhile: it stays
+    assert "Sort 3 1" in shown[-1][1]
+    assert "Mine" not in shown[-1][1]
+
+
+def test_a_question_is_answered_and_offers_to_be_pinned(card) -> None:
+    board = last(card, 0.5, page="ask", asked="What is 2 + 3? => 5")
+    assert 'data-event="pin" data-prompt="What is 2 + 3?"' in board[1]
+    assert 'data-event="unpin" data-prompt="What is 28 + 83?"' in board[1]
+    assert set(answers(board, "What is 2 + 3?")) == {"base", "add", "live", "sort"}
+
+
+def test_own_tasks_are_scored_beside_the_built_in_skills(card, tmp_path) -> None:
+    file = tmp_path / "mine.jsonl"
+    lines = ['{"domain": "echo", "prompt": "What is 2 + 3?", "answer": "5"}'] * 3
+    file.write_text("\n".join(lines))
+    own, said, shown = card.tasks_opened(str(file), ())
+    assert said == "mine.jsonl: 3 prompts of 1 skill."
+    assert shown["visible"]
+    board = last(card, 1.0, page="own", own=own)
+    assert row(board, "echo")[0]
+    assert row(board, "add")[0]
+
+
+def test_a_wrong_task_file_is_named_and_changes_nothing(card, tmp_path) -> None:
+    file = tmp_path / "wrong.jsonl"
+    file.write_text('{"domain": "x", "prompt": "p"}\n')
+    own, said, _ = card.tasks_opened(str(file), ())
+    assert isinstance(own, dict)
+    assert said == "wrong.jsonl, line 1: &quot;answer&quot; is missing"
+    line = '{"domain": "%d", "prompt": "p", "answer": "a"}'
+    file.write_text("\n".join(line % number for number in range(20)))
+    with pytest.raises(TaskFileError, match="20 domains and the card shows 8"):
+        skills.of_file(file, "wrong.jsonl")
 
 
 def test_two_pages_have_models_of_their_own(card) -> None:
@@ -113,28 +269,29 @@ def test_two_pages_have_models_of_their_own(card) -> None:
     assert row(one, "add")[0] != row(two, "add")[0]
     again = last(card, 0.0, page="one")
     assert row(again, "add")[0] == row(one, "add")[0]
-    assert "is that of these settings already" in again
+    assert "In memory as these settings say" in again[0]
 
 
 def test_what_was_said_holds_until_a_value_changes(card) -> None:
     last(card, 0.6, page="same")
-    said = card.said["same"].column
+    said = card.hearing.said["same"].column
     last(card, 0.6, TASKS + "\nHello", page="same")
-    assert card.said["same"].column is said
+    assert card.hearing.said["same"].column is said
     assert "Hello" in said.answers
     last(card, 0.7, page="same")
-    assert card.said["same"].column is not said
+    assert card.hearing.said["same"].column is not said
 
 
 def test_switched_off_its_memory_is_free(card) -> None:
     last(card, 0.5, page="off")
     card.switched(False, visitor("off"))
     assert "off" not in card.pages._models
-    assert all(isinstance(s, dict) for s in card.changed(False, "", "", visitor("off")))
+    (nothing,) = card.changed(False, "", "", None, "", (), "", visitor("off"))
+    assert all(isinstance(value, dict) for value in nothing)
 
 
 def test_a_newer_recipe_ends_the_work_on_an_older_one(card) -> None:
-    older = card.changed(True, TASKS, recipe_of(0.3), visitor("busy"))
+    older = heard(card, 0.3, page="busy")
     next(older)
     newer = threading.Thread(target=last, args=(card, 0.7, TASKS, "busy"))
     newer.start()
@@ -144,18 +301,19 @@ def test_a_newer_recipe_ends_the_work_on_an_older_one(card) -> None:
 
 
 def test_what_cannot_be_merged_is_said_in_its_place(card) -> None:
-    (said,) = card.changed(True, "", "# density is too large\n", visitor("page"))
-    assert said == '<p class="quiet" role="status">density is too large</p>'
-    text = recipe_of(1.0).replace("demo:sort", "demo:sorts")
-    (said,) = card.changed(True, "", text, visitor("page"))
-    assert "did you mean demo:sort?" in said
+    def said(recipe: str) -> str:
+        (shown,) = card.changed(True, "", BASE, None, "", (), recipe, visitor("page"))
+        return shown[0]
+
+    assert 'role="status">density is too large</p>' in said("# density is too large\n")
+    assert "did you mean demo:sort?" in said(recipe_of(1.0).replace("demo:sort", "demo:sorts"))
 
 
 def test_what_has_no_room_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
     pages = LivePages(1000, "cpu")
     card = LiveTab(None, Library((tmp_path,)), pages, ModelStore(1000, "cpu"))
-    (said,) = card.changed(True, TASKS, recipe_of(1.0), visitor("page"))
-    assert re.search(r"base needs .* of memory and --chat-gib allows .*; start the app with", said)
+    (said,) = heard(card, 1.0)
+    assert re.search(r"base needs .* of memory and --chat-gib allows .*; start", said[0])
     assert not pages._models
 
 

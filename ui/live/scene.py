@@ -1,0 +1,41 @@
+"""All that the live card shows at one time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ui.live.columns import Column
+from ui.live.probes import Probe
+from ui.live.skills import Skill
+
+
+@dataclass
+class Scene:
+    """What the card shows.
+
+    Attributes:
+        status: what is going on, or was done.
+        is_wrong: the status is a complaint.
+        is_busy: a merge is under way: what the live model said is of earlier values.
+        sources: the base, then the experts.
+        per_skill: prompts that a skill is scored on, at most.
+    """
+
+    status: str = ""
+    is_wrong: bool = False
+    is_busy: bool = False
+    probes: Sequence[Probe] = ()
+    skills: Sequence[Skill] = ()
+    live: Column = field(default_factory=lambda: Column("live"))
+    sources: Sequence[Column] = ()
+    per_skill: int = 0
+
+    @property
+    def columns(self) -> list[Column]:
+        """The live model, then its sources."""
+        return [self.live, *self.sources]
+
+    def source(self, model: str) -> Column | None:
+        """The column of a model."""
+        return next((one for one in self.sources if model and one.model == model), None)

@@ -3,6 +3,7 @@
 (() => {
   const planner = () => globalThis.amalgamPlan; // scripts load in any order
   const drawing = () => globalThis.amalgamMap;
+  const histograms = () => globalThis.amalgamHistogram;
   const percent = (share) => drawing().percent(share);
   const css = (colour) => drawing().css(colour);
   const kept = ({ family, plan, exact }, measure, of) => planner().share(family, plan, exact, measure, of);
@@ -97,7 +98,7 @@
 
   function mapTable(state) {
     const { family, plan } = state, rows = drawing().mapRows(family, state.detail);
-    const text = (cut) => (cut === Infinity ? "above all" : cut > 0 ? cut.toPrecision(3) : "none");
+    const text = (cut) => (cut === Infinity ? "above all" : cut > 0 ? drawing().magnitude(cut, 3) : "none");
     const one = (cells, expert) => {
       const cuts = cells.map((cell) => planner().lowest(plan.experts[expert][cell])).sort((a, b) => a - b);
       const ends = [...new Set([cuts[0], cuts.at(-1)].map(text))];
@@ -128,8 +129,12 @@
   }
 
   globalThis.amalgamFigures = {
-    draw: { map: (...given) => drawing().map(...given), retention, energy, static: fixed },
-    tables: { map: mapTable, retention: retentionTable, energy: energyTable },
+    draw: {
+      map: (...given) => drawing().map(...given), histogram: (...given) => histograms().histogram(...given),
+      retention, energy, static: fixed,
+    },
+    tables: { map: mapTable, histogram: (state) => histograms().table(state), retention: retentionTable, energy: energyTable },
+    summaries: { histogram: (state) => histograms().summary(state) },
     palette: () => drawing().palette(), percent,
   };
 })();

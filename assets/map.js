@@ -14,8 +14,16 @@
     const value = 100 * share, digits = value === 0 || value >= 9.95 ? 0 : value >= 0.095 ? 1 : 2;
     return value > 0 && value < 0.005 ? "under 0.01\u202f%" : `${value.toFixed(digits)}\u202f%`;
   };
-  const magnitude = (value) =>
-    value >= 0.001 ? Number(value.toPrecision(2)).toString().replace(/^0/, "") : value.toExponential(0);
+  const RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079";
+  const power = (exponent) => (exponent < 0 ? "\u207b" : "") + [...String(Math.abs(exponent))].map((digit) => RAISED[digit]).join("");
+
+  /* A magnitude in words, one notation everywhere: 0.003, and below a thousandth 3.2×10⁻⁴. */
+  function magnitude(value, digits = 2) {
+    if (!(value > 0) || value === Infinity) return String(value);
+    if (value >= 0.001) return Number(value.toPrecision(digits)).toString();
+    const exponent = Math.floor(Math.log10(value) + 1e-9), lead = Number((value / 10 ** exponent).toPrecision(digits));
+    return `${lead === 1 ? "" : `${lead}\u00d7`}10${power(exponent)}`;
+  }
 
   function rgb(colour) {
     brush.fillStyle = "#000";
@@ -37,6 +45,15 @@
     };
   }
 
+  /* How deep a factor is drawn: 0 for 0, 1 for 1, at most 2. */
+  const depth = (factor) => (factor <= 1 ? factor : Math.min(2, 1 + Math.log2(factor) / 2));
+
+  /* The colour of what is kept times a factor, by its depth: away from the page's ground. */
+  function tone(colours, own, deep) {
+    const far = colours.ink[0] > 128 ? [255, 255, 255] : [0, 0, 0];
+    return deep <= 1 ? mix(colours.card, own, 0.25 + 0.75 * deep) : mix(own, far, 0.45 * (deep - 1));
+  }
+
   /* Colour scale in bands: band 0 is pruned; the others are (kept share, amplification). */
   function bands(colours, expert, settings) {
     const scale = [], own = rgb(expert), random = settings.order === "random";
@@ -44,8 +61,7 @@
       const step = (1 + ((band - 1) % SHARES)) / SHARES;
       const kept = band === 0 ? 0 : random ? settings.density : step;
       const gain = band === 0 ? 0 : Math.floor((band - 1) / SHARES) / (GAINS / 2); // 1 is factor 1
-      const deep = gain <= 1 ? mix(colours.card, own, 0.25 + 0.75 * gain) : mix(own, [0, 0, 0], 0.45 * (gain - 1));
-      const full = mix(colours.grey, deep, kept), faint = mix(colours.card, full, 0.24 * kept);
+      const full = mix(colours.grey, tone(colours, own, gain), kept), faint = mix(colours.card, full, 0.24 * kept);
       scale.push([band / BANDS, css(faint)], [(band + 0.998) / BANDS, css(full)]);
     }
     return [...scale, [1, scale.at(-1)[1]]];
@@ -55,7 +71,7 @@
     const random = settings.density > 0 ? SHARES : 0;
     const step = settings.order === "random" ? random : Math.round(kept * SHARES);
     if (step === 0) return 0;
-    const level = gain <= 1 ? gain * (GAINS / 2) : (GAINS / 2) * (1 + Math.log2(gain) / 2);
+    const level = (GAINS / 2) * depth(gain);
     return 1 + Math.min(GAINS, Math.max(0, Math.round(level))) * SHARES + (step - 1);
   }
 
@@ -146,9 +162,7 @@
     const inside = values.filter((value) => value > low * 1.1 && value < high * 0.95);
     const every = Math.max(1, Math.ceil((inside.length * 38) / width));
     const tickvals = inside.filter((_, index) => (inside.length - 1 - index) % every === 0);
-    const plain = (value) => Number(value.toPrecision(1)).toString().replace(/^0\./, ".");
-    const text = (value) => (value >= 0.0009 ? plain(value) : value.toExponential(0));
-    return { tickvals, ticktext: tickvals.map(text) };
+    return { tickvals, ticktext: tickvals.map((value) => magnitude(value, 1)) };
   }
 
   /* Where the small multiples stand: in plotly's shares of the page. */
@@ -210,5 +224,5 @@
     return { data, layout };
   }
 
-  globalThis.amalgamMap = { map, mapRows, palette, percent, mix, css };
+  globalThis.amalgamMap = { map, mapRows, palette, percent, magnitude, ticks, depth, tone, rgb, mix, css };
 })();

@@ -6,21 +6,20 @@
    "settle", and the server answers with exact numbers. */
 (() => {
   const SETTLE_MS = 120;
-  const ORDER = ["map", "retention", "energy", "static"];
+  const ORDER = ["map", "histogram", "retention", "energy", "static"];
   const panels = new Set();
   const state = {
-    family: null, plan: null, totals: null, exact: null, detail: null, measure: "entries", expert: -1,
-    moves: 0, values: null, chosen: null, laws: null,
+    family: null, plan: null, totals: null, exact: null, moves: 0, values: null, chosen: null, laws: null,
+    detail: null, module: null, // the layer and the module that are looked at, by their index; null is all
+    measure: "entries", expert: -1, // what "What survives where" shows; -1 is all experts
+    filled: 0, unit: "share", height: "linear", zoom: null, // the histogram: whose bars, and its axes
   };
+  const LABELS = { rate: "Pruning rate" }; // of the controls that a plot can move
   const dirty = new Set();
   let frame = 0, timer = 0, names = [], bounds = {};
 
   const find = (kind) => [...panels].find((panel) => panel.kind === kind && panel.element.isConnected);
-  const make = (tag, attributes = {}, ...children) => {
-    const node = Object.assign(document.createElement(tag), attributes);
-    node.append(...children);
-    return node;
-  };
+  const { make, describe, tools } = globalThis.amalgamTools; // loaded before
 
   function replan() {
     if (!state.family || !state.values) return;
@@ -47,7 +46,7 @@
   function set(values) {
     if (!names.length) return;
     const before = JSON.stringify(state.values);
-    state.values = Object.fromEntries(clamp(values).map((value, index) => [names[index], value]));
+    state.values = Object.fromEntries(clamp(values).map((value, index) => [names[index], held[names[index]] ?? value]));
     if (JSON.stringify(state.values) === before) return;
     accept();
     state.moves++;
@@ -85,86 +84,59 @@
   function paint(panel) {
     const { draw: figures, palette } = globalThis.amalgamFigures;
     const { data, layout } = figures[panel.kind](panel.value.figure, state, palette(), panel.node.clientWidth);
-    globalThis.Plotly.react(panel.node, data, layout, { displayModeBar: false, staticPlot: false });
+    globalThis.Plotly.react(panel.node, data, layout, { displayModeBar: false, doubleClick: false });
     if (!panel.bound) {
       panel.bound = true;
       panel.node.on("plotly_click", (event) => clicked(panel, event.points?.[0]));
+      if (panel.kind === "histogram") globalThis.amalgamCut.bind(panel, state, { move, redraw });
     }
-    describe(panel);
+    if (panel.kind === "histogram") globalThis.amalgamCut.place(panel, state);
+    describe(panel, state);
     if (panel.kind !== "map") return;
     document.getElementById("first")?.remove(); // the live map stands where its first sight stood
-    nameGroups(); // a group that was folded away may have come
+    globalThis.amalgamFields.nameGroups(); // a group that was folded away may have come
   }
 
-  /* A click on a layer opens its modules; on the map of modules it closes them. */
+  /* A click on a layer opens its modules; on the map of modules it chooses one, and a second click
+     closes them. A cell is a layer and a module. */
   function clicked(panel, point) {
-    if (!point || panel.kind === "static" || panel.kind === "energy") return;
-    open(panel.kind === "map" && state.detail !== null ? null : Number(point.y));
+    if (!point || (panel.kind !== "map" && panel.kind !== "retention")) return;
+    const at = Number(point.y), { family, detail, module } = state;
+    if (panel.kind === "retention") return look({ detail: at, module: family.modules.indexOf(point.x) });
+    const filled = point.data.meta.expert;
+    if (detail === null) return look({ detail: at, module: null, filled });
+    const chosen = family.column_of[family.rows[detail][at]];
+    look(chosen === module ? { detail: null, module: null } : { module: chosen, filled });
   }
 
-  function open(layer) {
-    state.detail = layer !== null && state.family.layers[layer] !== undefined ? layer : null;
-    const chooser = find("map")?.element.querySelector("select");
-    if (chooser) chooser.value = state.detail === null ? "" : String(state.detail);
-    redraw(find("map"));
+  /* What is looked at: a layer, a module, an expert; every panel that shows it follows. */
+  function look(change) {
+    Object.assign(state, change);
+    const { family, detail } = state;
+    if (detail !== null && family.layers[detail] === undefined) state.detail = null;
+    if (!globalThis.amalgamHistogram.cells(state).length) state.module = null; // a layer without it
+    for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel, state, act);
+    redraw();
   }
 
-  /* Text twins: label, caption and, where it is open, the table. */
-  function describe(panel) {
-    const { tables, percent } = globalThis.amalgamFigures;
-    const { value, element, node } = panel;
-    const { totals } = state, live = totals && panel.kind !== "static";
-    const of = state.plan?.settings.linears ? " of the linear layers" : "";
-    const told = () => ` Kept${of}: ${percent(totals.entries)} of the entries, ${percent(totals.l2)} of the energy.`;
-    const kept = live ? told() : "";
-    const summary = value.summary + kept;
-    node.setAttribute("aria-label", summary);
-    element.querySelector("figcaption").textContent = summary;
-    element.querySelector(".note").textContent = notes(panel);
-    const box = element.querySelector(".as-table");
-    if (box.hidden) return;
-    const { head, rows } = value.table || tables[panel.kind](state);
-    const cell = (tag) => (text, index) => make(index ? tag : "th", { textContent: text });
-    const row = (cells, tag) => make("tr", {}, ...cells.map(cell(tag)));
-    const body = make("tbody", {}, ...rows.map((cells) => row(cells, "td")));
-    box.replaceChildren(make("table", {}, make("thead", {}, row(head, "th")), body));
-  }
+  /* What the tools of a panel do. */
+  const act = {
+    look,
+    show(panel, change) { Object.assign(state, change); redraw(panel); },
+  };
 
-  const notes = ({ value }) => (value.notes && state.plan && value.notes[state.plan.settings.prune]) || value.note || "";
-
-  /* The controls in a panel's corner. */
-  function tools(panel) {
-    const bar = panel.element.querySelector(".tools");
-    const chosen = (label, options, current, act) => {
-      const list = make("select", { ariaLabel: label }, ...options.map(([name, value]) => make("option", { textContent: name, value })));
-      list.value = current;
-      list.addEventListener("change", () => { act(list.value); });
-      return list;
-    };
-    const title = panel.element.querySelector("h3")?.textContent ?? "";
-    const table = make("button", { type: "button", textContent: "Table", title: "Show as table", ariaLabel: `Table: ${title}` });
-    table.addEventListener("click", () => {
-      const box = panel.element.querySelector(".as-table");
-      box.hidden = !box.hidden;
-      table.ariaPressed = String(!box.hidden);
-      describe(panel);
-    });
-    const parts = [table];
-    if (panel.kind === "map") {
-      const layers = state.family.layers.map((layer, index) => [`Layer ${layer}`, String(index)]);
-      const act = (value) => open(value === "" ? null : Number(value));
-      parts.unshift(chosen("Rows of the map", [["All layers", ""], ...layers], state.detail ?? "", act));
-    }
-    if (panel.kind === "retention") {
-      const experts = state.family.looks.map((look, index) => [look.name, String(index)]);
-      const measures = [["Entries", "entries"], ["L1", "l1"], ["Energy", "l2"]];
-      const change = (key, read) => (value) => { state[key] = read(value); redraw(panel); };
-      parts.unshift(
-        chosen("Measure", measures, state.measure, change("measure", String)),
-        chosen("Expert", [["All experts", "-1"], ...experts], String(state.expert), change("expert", Number)));
-    }
-    table.ariaPressed = String(!panel.element.querySelector(".as-table").hidden);
-    bar.replaceChildren(...parts);
+  /* Moves a control from a plot: what is drawn follows at once, Gradio's own field after it. While
+     the hand moves, an older value that Gradio still reports does not count. */
+  let held = {}, release = 0;
+  function move(name, value) {
+    held = { [name]: value };
+    clearTimeout(release);
+    release = setTimeout(() => { held = {}; }, 500);
+    set(names.map((one) => state.values[one]));
+    const field = document.querySelector(`input[type=range][aria-label="range slider for ${LABELS[name]}"]`);
+    if (!field) return;
+    field.value = value;
+    for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, { bubbles: true }));
   }
 
   /* The finding: parts of a sentence, numbers marked by what they measure, and the reason. */
@@ -179,7 +151,7 @@
     say(panel.element, panel.value);
     panel.element.classList.remove("is-moving");
     panel.element.querySelector("[role=status]").textContent = sentence;
-    if (accept()) for (const kind of ["map", "retention", "energy"]) redraw(find(kind));
+    if (accept()) for (const kind of ORDER.slice(0, -1)) redraw(find(kind));
   }
 
   /* Takes the server's exact numbers where they answer the controls as they stand. */
@@ -217,7 +189,7 @@
     if (panel.kind === "headline") return headline(panel);
     if (panel.value.family) adopt(panel.value);
     if (panel.kind !== "static" && !state.family) return;
-    tools(panel);
+    tools(panel, state, act);
     redraw(panel);
   }
 
@@ -240,9 +212,9 @@
     Object.assign(state, { family: now, plan: null, ...looked(before, now) });
     accept();
     replan();
-    nameGroups();
+    globalThis.amalgamFields.nameGroups();
     if (state.moves) rest(); // the controls may have moved meanwhile
-    for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel);
+    for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel, state, act);
     redraw();
     return state;
   }
@@ -250,26 +222,12 @@
   /* What was looked at, where the new family has it too: the open layer, the chosen expert. */
   function looked(before, now) {
     const named = (one) => one.looks.map((look) => look.name);
-    const same = before && String(before.layers) === String(now.layers);
-    const expert = before && state.expert >= 0 ? named(now).indexOf(named(before)[state.expert]) : -1;
-    return { detail: same ? state.detail : null, expert };
+    const same = before && String([before.layers, before.modules]) === String([now.layers, now.modules]);
+    const again = (expert) => (before && expert >= 0 ? named(now).indexOf(named(before)[expert]) : -1);
+    const { detail, module, expert, filled } = state;
+    const stays = { detail: same ? detail : null, module: same ? module : null, zoom: same ? state.zoom : null };
+    return { ...stays, expert: again(expert), filled: Math.max(0, again(filled)) };
   }
-
-  /* Names the groups of choices for screen readers: their headings are plain text. One name for
-     the buttons of a group makes it one stop of the Tab key, with arrow keys inside. */
-  function nameGroups() {
-    const groups = [...document.querySelectorAll("fieldset:not(.choices)")];
-    const heading = (group) => group.querySelector("[data-testid=block-info]");
-    groups.forEach((group, index) => {
-      group.ariaLabel = heading(group)?.textContent.trim() ?? null;
-      for (const button of group.querySelectorAll("input[type=radio]")) button.name = `choice-${index}`;
-    });
-    if (!groups.some((group) => group.ariaLabel)) setTimeout(nameGroups, 100); // not on the page yet
-  }
-
-  document.addEventListener("click", ({ target }) => {
-    if (target.closest?.(".label-wrap")) setTimeout(nameGroups, 100); // what unfolds may hold groups
-  });
 
   /* Called once by each panel when Gradio has put it on the page. */
   function mount(element, props, watch, trigger) {
@@ -281,23 +239,6 @@
     read(panel, props.value);
     watch("value", () => read(panel, props.value));
   }
-
-  /* A number box that is left empty gets back what it held; Gradio would take the lowest number. */
-  const boxed = ({ target }) => (target.matches?.(".card input[type=number]") ? target : null);
-  document.addEventListener("focusin", (event) => {
-    const box = boxed(event);
-    if (box) box.dataset.held = box.value;
-  });
-  document.addEventListener("input", (event) => {
-    const box = boxed(event);
-    if (box?.value) box.dataset.held = box.value;
-  }, true);
-  document.addEventListener("blur", (event) => {
-    const box = boxed(event);
-    if (!box || box.value || !box.dataset.held) return;
-    box.value = box.dataset.held;
-    box.dispatchEvent(new Event("input", { bubbles: true }));
-  }, true);
 
   new MutationObserver(() => redraw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   globalThis.amalgam = { mount, set, clamp, within, adopt, say, state };

@@ -8,91 +8,9 @@
    of one module of one layer. All shares are 0..1; magnitudes are |delta|. */
 (() => {
   const MEASURES = ["entries", "l1", "l2"];
-  const ALL = { bin: -1, share: 1, equal: 1, cut: 0 }, NOTHING = { bin: Infinity, share: 0, equal: 0, cut: Infinity };
+  const { ALL, decode, locate, taken, cutFor, sumsOf } = globalThis.amalgamPools; // loaded before
   const sum = (values) => values.reduce((total, value) => total + value, 0);
   const clip = (share) => Math.min(1, Math.max(0, share));
-  const bytesOf = (text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
-
-  /* A family as packed by the server -> typed arrays and cumulated histograms. */
-  function decode(packed) {
-    const counts = new Float32Array(bytesOf(packed.counts).buffer);
-    const parts = packed.ties ? bytesOf(packed.ties) : null; // 255ths of the counts
-    const tied = counts.map((count, at) => (parts ? (count * parts[at]) / 255 : 0));
-    const family = { ...packed, counts, tied, bins: packed.edges.length - 1, cells: packed.numel.length };
-    family.experts = counts.length / (family.bins * family.cells);
-    const all = packed.numel.map((_, cell) => cell);
-    const each = (make) => Array.from({ length: family.experts }, (_, expert) => make(expert));
-    family.cell = each((expert) => all.map((cell) => cumulate(family, expert, [cell])));
-    family.rows = packed.layers.map((_, row) => all.filter((cell) => packed.row_of[cell] === row));
-    family.row = each((expert) => family.rows.map((cells) => cumulate(family, expert, cells)));
-    family.whole = each((expert) => cumulate(family, expert, all));
-    return family;
-  }
-
-  /* Entries, L1 and L2 at or above each edge, over some cells of one expert. */
-  function cumulate(family, expert, cells) {
-    const { bins, edges, counts } = family, fresh = () => new Float64Array(bins + 1);
-    const sums = { n: fresh(), l1: fresh(), l2: fresh(), tied: fresh(), loose: fresh(), edges };
-    let numel = 0, l1 = 0, l2 = 0;
-    for (const cell of cells) {
-      numel += family.numel[cell];
-      l1 += family.l1[expert][cell];
-      l2 += family.l2[expert][cell];
-      const start = (expert * family.cells + cell) * bins;
-      for (let bin = 0; bin < bins; bin++) {
-        sums.tied[bin] += family.tied[start + bin];
-        sums.loose[bin] += counts[start + bin] - family.tied[start + bin];
-      }
-    }
-    for (let bin = bins - 1; bin >= 0; bin--) {
-      const low = edges[bin], high = edges[bin + 1], tied = sums.tied[bin], loose = sums.loose[bin];
-      sums.n[bin] = sums.n[bin + 1] + tied + loose;
-      sums.l1[bin] = sums.l1[bin + 1] + loose * mean(low, high) + tied * low;
-      sums.l2[bin] = sums.l2[bin + 1] + loose * square(low, high) + tied * low * low;
-    }
-    const scale1 = sums.l1[0] > 0 ? l1 / sums.l1[0] : 0, scale2 = sums.l2[0] > 0 ? l2 / sums.l2[0] : 0;
-    for (let bin = 0; bin <= bins; bin++) { sums.l1[bin] *= scale1; sums.l2[bin] *= scale2; }
-    return { ...sums, numel, total: [numel, l1, l2], scale1, scale2 };
-  }
-
-  const mean = (low, high) => (low + high) / 2;
-  const square = (low, high) => (low * low + low * high + high * high) / 3;
-
-  /* Where the largest `keep` entries end: everything above `bin`, and of it a share of the entries
-     spread across it and one of those equal to its lower edge. `drops`: whatever equals the next
-     entry is dropped, see `merging.tails`. */
-  function locate(sums, keep, drops = false) {
-    if (keep >= sums.numel) return ALL;
-    if (keep <= 0 || sums.n[0] <= 0) return NOTHING;
-    const changed = sums.n[0], target = Math.min(Math.max(drops ? keep + 1 : keep, 1e-9), changed);
-    let bin = 0, end = sums.n.length - 1; // n[bin] >= target > n[end]
-    while (end - bin > 1) {
-      const middle = (bin + end) >> 1;
-      if (sums.n[middle] >= target) bin = middle; else end = middle;
-    }
-    const need = Math.max(Math.min(keep, changed) - sums.n[bin + 1], 0);
-    const loose = Math.min(need, sums.loose[bin]), left = Math.min(need - loose, sums.tied[bin]);
-    const tied = drops && keep < changed ? 0 : left;
-    const low = sums.edges[bin], high = sums.edges[bin + 1];
-    const share = sums.loose[bin] > 0 ? loose / sums.loose[bin] : 0;
-    return { bin, share, equal: sums.tied[bin] > 0 ? tied / sums.tied[bin] : 0, cut: high - share * (high - low) };
-  }
-
-  /* Entries, L1 and L2 that are kept of some cells where the largest end at a place. */
-  function taken(sums, { bin, share, equal }) {
-    if (bin < 0) return sums.total;
-    if (bin >= sums.n.length) return [0, 0, 0];
-    const low = sums.edges[bin], high = sums.edges[bin + 1], cut = high - share * (high - low);
-    const loose = share * sums.loose[bin], tied = equal * sums.tied[bin];
-    return [
-      sums.n[bin + 1] + loose + tied,
-      sums.l1[bin + 1] + sums.scale1 * (loose * mean(cut, high) + tied * low),
-      sums.l2[bin + 1] + sums.scale2 * (loose * square(cut, high) + tied * low * low),
-    ];
-  }
-
-  /* The magnitude above which `keep` entries lie; 0 keeps everything. */
-  const cutFor = (sums, keep) => (keep >= sums.n[0] ? 0 : locate(sums, keep).cut);
 
   /* Controls -> what the planner is asked.
      values: by the names of the controls. laws: per pruner, see `declarations.laws`. */
@@ -278,8 +196,7 @@
   /* The cuts of pooled cells: where as many entries lie above as the cells' rings hold together. */
   function pooledCuts(family, planned, expert, cells) {
     if (cells.length === 1) return planned.experts[expert][cells[0]].places.map((place) => place.cut);
-    const whole = family.rows.indexOf(cells);
-    const sums = whole >= 0 ? family.row[expert][whole] : cumulate(family, expert, cells);
+    const sums = sumsOf(family, expert, cells);
     return Array.from({ length: planned.partitions }, (_, ring) => {
       let keep = 0;
       for (const cell of cells) keep += sum(planned.experts[expert][cell].entries.slice(0, ring + 1)) * family.numel[cell];
@@ -287,7 +204,22 @@
     });
   }
 
+  /* The pruning rate, in steps, whose cut of some cells comes nearest to a magnitude. */
+  function rateAt(family, asked, expert, cells, magnitude, { low, high, step }) {
+    const last = lastRing(asked.factors), one = { ...family, cell: [], offsets: [] };
+    one.cell[expert] = family.cell[expert];
+    one.offsets[expert] = family.offsets[expert];
+    const cutOf = (rate) => pooledCuts(family, plan(one, { ...asked, density: 1 - rate }), expert, cells)[last];
+    let below = Math.round(low / step), over = Math.round(high / step);
+    while (over - below > 1) {
+      const middle = (below + over) >> 1;
+      if (cutOf(middle * step) <= magnitude) below = middle; else over = middle;
+    }
+    const [down, up] = [below, over].map((at) => Math.abs(Math.log(cutOf(at * step) / magnitude)));
+    return Number(((up < down ? over : below) * step).toFixed(6));
+  }
+
   globalThis.amalgamPlan = {
-    MEASURES, decode, settings, plan, share, totals, curve, row, pooledCuts, lastRing, lowest, locate, taken, takesPart,
+    MEASURES, decode, settings, plan, share, totals, curve, row, pooledCuts, lastRing, lowest, locate, taken, takesPart, rateAt,
   };
 })();

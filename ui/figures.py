@@ -114,6 +114,16 @@ def map_figure(experts: Sequence[Look]) -> dict[str, Any]:
     return {"data": data, "layout": layout}
 
 
+def histogram_figure() -> dict[str, Any]:
+    """Live: one expert's changes as bars over the logarithm of their size, the others' as lines."""
+    layout = _layout(
+        xaxis={**_FIXED, "fixedrange": False, "ticks": "outside", "ticklen": 4},
+        yaxis=dict(_FIXED),
+    )
+    layout["xaxis"]["title"] = {"text": "|change|", "standoff": 6}
+    return {"data": [], "layout": layout}
+
+
 def retention_figure() -> dict[str, Any]:
     """Live: layer by module, share of entries, L1 or energy that is kept."""
     heat = {

@@ -15,7 +15,8 @@ from gradio.themes.utils import colors
 from merging.system.shipped import ASSETS
 
 SCRIPTS = (
-    "plan.js", "map.js", "figures.js", "panel.js", "choices.js", "chat.js", "live.js", "first.js",
+    "pools.js", "plan.js", "map.js", "histogram.js", "cut.js", "figures.js", "tools.js",
+    "fields.js", "panel.js", "choices.js", "chat.js", "live.js", "first.js",
 )  # fmt: skip
 STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"
@@ -131,7 +132,7 @@ def url(path: Path) -> str:
 
 def css_paths() -> list[Path]:
     """The project's style sheets."""
-    return [ASSETS / "style.css", ASSETS / "live.css"]
+    return [ASSETS / name for name in ("style.css", "plots.css", "live.css")]
 
 
 def static_paths() -> list[Path]:

@@ -37,6 +37,7 @@ def restore(page) -> None:
     page.wait_for_function(f"amalgam.state.values.rate === 0.7 && {FIRST} && {SETTLED}")
     for box in page.locator(".tools select").all():
         box.select_option(index=0)
+    page.evaluate("amalgam.state.zoom = null")
     page.locator(".tools button[aria-pressed=true]").evaluate_all("all => all.map(b => b.click())")
 
 
@@ -309,9 +310,71 @@ def test_a_click_on_a_layer_opens_its_modules(page) -> None:
     page.wait_for_function(f"{PLOT}.data[0].z.length === 7")
     page.locator("#map select").select_option(label="All layers")
     page.wait_for_function(f"{PLOT}.data[0].z.length === 4")
+    page.locator("#retention .plot").scroll_into_view_if_needed()
     box = page.locator("#retention .plot").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_function(f"{PLOT}.data[0].z.length === 7")
+
+
+HISTOGRAM = "document.querySelector('#histogram .plot')"
+
+
+def cut(page):
+    return page.get_by_role("slider", name="Pruning rate, as the cut of")
+
+
+def test_the_cut_in_the_histogram_moves_the_rate(page) -> None:
+    ready(page)
+    cut(page).scroll_into_view_if_needed()
+    box = cut(page).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    def drag() -> None:
+        page.mouse.move(x, y)
+        page.mouse.down()
+        for step in range(1, 11):
+            page.mouse.move(x - 8 * step, y)
+        page.mouse.up()
+
+    move(page, drag)
+    now = float(cut(page).get_attribute("aria-valuenow"))
+    assert 0 < now < 0.65
+    expect(rate(page)).to_have_value(re.compile(rf"0?{now:g}0?"))  # Gradio's own slider followed
+    assert finding(page).startswith(f"Keeps {100 - round(100 * now)} % of the entries")
+    expect(page.get_by_label("number input for Pruning rate")).to_have_value(f"{now:g}")
+    page.wait_for_timeout(600)  # Gradio's own word on it has been heard
+    assert page.evaluate("amalgam.state.values.rate") == now
+    cut(page).focus()
+    move(page, lambda: cut(page).press("ArrowRight"))
+    assert page.evaluate("amalgam.state.values.rate") == pytest.approx(now + 0.01)
+    move(page, lambda: cut(page).press("End"))
+    expect(rate(page)).to_have_value("0.99")
+
+
+def test_the_histogram_shows_what_was_clicked(page) -> None:
+    ready(page)
+    assert page.evaluate(f"{HISTOGRAM}.data.filter(t => t.type === 'bar').length") == 2
+    page.locator("#retention .plot").scroll_into_view_if_needed()
+    box = page.locator("#retention .plot").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    told = page.locator("#histogram figcaption")
+    expect(told).to_contain_text(re.compile(r"Layer \d, \w+ of add: [\d,]+ entries"))
+    page.get_by_label("Expert of the histogram").select_option(label="sort")
+    expect(told).to_contain_text("of sort:")
+    page.get_by_label("Bars count").select_option(label="Counts")
+    page.wait_for_function(f"{HISTOGRAM}.layout.yaxis.title.text === 'entries per doubling'")
+    page.get_by_label("Height").select_option(label="Log")
+    page.wait_for_function(f"{HISTOGRAM}.layout.yaxis.type === 'log'")
+    wide = page.evaluate(f"{HISTOGRAM}.layout.xaxis.range")
+    page.locator("#histogram").get_by_role("button", name="Zoom in").click()
+    page.wait_for_function(f"{HISTOGRAM}.layout.xaxis.range[1] < {wide[1]}")
+    page.locator("#histogram").get_by_role("button", name="Show all magnitudes").click()
+    page.wait_for_function(f"{HISTOGRAM}.layout.xaxis.range[1] === {wide[1]}")
+    page.locator("#histogram").get_by_role("button", name="Table").click()
+    counts = page.locator("#histogram tbody td:nth-child(3)").all_inner_texts()
+    numel = int(re.search(r"([\d,]+) entries", told.inner_text())[1].replace(",", ""))
+    assert sum(int(count.replace(",", "")) for count in counts) <= numel
+    page.get_by_label("Module of the histogram").select_option(label="All modules")
 
 
 def test_what_is_looked_at_stays_when_experts_come_and_go(page) -> None:
@@ -327,7 +390,7 @@ def test_what_is_looked_at_stays_when_experts_come_and_go(page) -> None:
 
 def test_every_plot_has_its_text(page) -> None:
     ready(page)
-    for panel in ("map", "retention", "energy", "cosine"):
+    for panel in ("map", "histogram", "retention", "energy", "cosine"):
         label = page.locator(f"#{panel} .plot").get_attribute("aria-label")
         assert label and all(name in label for name in EXPERTS)
         page.locator(f"#{panel}").get_by_role("button", name="Table").click()

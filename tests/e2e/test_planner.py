@@ -25,7 +25,7 @@ from tests.families import small_family
 from ui import bins, controls, figures
 from ui.explore import view
 
-SCRIPT = Path(__file__).parents[2] / "assets" / "plan.js"
+ASSETS = Path(__file__).parents[2] / "assets"
 CASES = 12  # of each way to prune, on each family
 MEASURES = ("entries", "l1", "l2")
 RUN = """(asked) => asked.map(({ packed, laws, cases }) => {
@@ -92,7 +92,8 @@ def _drawn(random: np.random.Generator, knob: Any) -> Any:
 @pytest.fixture(scope="module")
 def page(browser):
     page = browser.new_page()
-    page.add_script_tag(content=SCRIPT.read_text())
+    for script in ("pools.js", "plan.js"):
+        page.add_script_tag(content=(ASSETS / script).read_text())
     yield page
     page.close()
 
@@ -127,6 +128,32 @@ def test_both_planners_execute_any_law(page, sketches, monkeypatch) -> None:
             values |= {f"{pruner.id}.{k.name}": _drawn(random, k) for k in pruner.knobs}
             cases.append((sketch, recipe_of(pruner, values), values))
     hold_equal(page, cases)
+
+
+def test_a_rate_is_found_again_by_its_cut(page, sketches) -> None:
+    """Dragging the cut moves the rate: whatever the densities of cells, it is the inverse."""
+    sketch = sketches["built-in"]
+    values = random_values(np.random.default_rng(22), "dynamic", len(sketch.experts))
+    values |= {"partitions": 3} | {f"amplification.{k}": 1.0 for k in range(3)}
+    values |= {"dynamic.density_shift": 0.1, "dynamic.tie_rule": "spread"}
+    table = bins.cells(sketch.tensors)
+    packed = bins.pack(sketch, table, view.moves(sketch, controls.to_recipe(values)))
+    found = page.evaluate(
+        """([packed, laws, values]) => {
+          const { decode, settings, plan, pooledCuts, rateAt } = amalgamPlan;
+          const family = decode(packed), limit = { low: 0, high: 0.99, step: 0.01 };
+          const cells = family.numel.map((_, cell) => cell).filter((c) => family.row_of[c] >= 0);
+          return [0.1, 0.37, 0.7, 0.98].flatMap((rate) => [family.rows[1], cells, [cells[3]]].map(
+            (over) => {
+              const asked = settings({ ...values, rate }, laws);
+              const cut = pooledCuts(family, plan(family, asked), 1, over)[2];
+              return [rate, rateAt(family, asked, 1, over, cut * 1.0001, limit)];
+            }));
+        }""",
+        [packed, view.laws(), values],
+    )
+    assert len(found) == 12
+    assert all(abs(rate - again) < 0.0101 for rate, again in found), found
 
 
 def random_pruner(random: np.random.Generator, name: str) -> Pruner:

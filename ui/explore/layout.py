@@ -42,6 +42,7 @@ class ExploreRefs:
     controls: Controls
     headline: PlotPanel
     map: PlotPanel
+    histogram: PlotPanel
     retention: PlotPanel
     energy: PlotPanel
     cosine: PlotPanel
@@ -99,6 +100,11 @@ def _panels(library: Library) -> dict[str, Any]:
             title=view.MAP_TITLE,
             elem_id="map",
         ),
+        "histogram": PlotPanel(
+            kind="histogram",
+            title="How large the changes are",
+            elem_id="histogram",
+        ),
     }
     with gr.Row(elem_classes="pair"):
         built["retention"] = PlotPanel(
@@ -131,6 +137,7 @@ def outputs(refs: ExploreRefs) -> list[Any]:
         refs.recipe,
         refs.words,
         refs.map,
+        refs.histogram,
         refs.retention,
         refs.energy,
         refs.cosine,

@@ -88,7 +88,7 @@ def _read(
         Cancelled: `gone` was set. Other MergeErrors: the family cannot be read.
     """
     count, latest = len(values["experts"]), deque[Progress](maxlen=1)
-    rest = [*[gr.skip()] * 6, *keep]
+    rest = [*[gr.skip()] * len(view.nothing("")[1:]), *keep]
     heading: dict[str, Any] | None = None  # of the first look, once there is one
     yield [progress_headline(count, None, None), *rest]
     with _worker(gone) as pool:

@@ -33,6 +33,13 @@ _MAP_NOTES = {
     "largest": "Share of entries by magnitude of the change. Grey is pruned, colour is kept; "
     "thin lines part the partitions, the most important on the right.",
 }
+_ZOOM = "Drag to zoom, with Shift to pan; a double click shows all."
+_HISTOGRAM_NOTES = {
+    "all": f"Nothing is pruned. Lines: the other experts. {_ZOOM}",
+    "random": f"Colour is kept, grey is pruned. Lines: the other experts. {_ZOOM}",
+    "largest": "Colour is kept, deeper where it is amplified; drag the cut to move the pruning "
+    f"rate. Lines: the other experts. {_ZOOM}",
+}
 _ENERGY_NOTES = {
     "all": "From the histograms alone. Nothing is pruned now; the lines show magnitude pruning.",
     "random": "From the histograms alone. At random, energy falls as fast as entries do.",
@@ -48,6 +55,10 @@ def _notes(note: Callable[[Law], str]) -> dict[str, str]:
 
 def _map_note(law: Law) -> str:
     return _MAP_NOTES[law.order]
+
+
+def _histogram_note(law: Law) -> str:
+    return _HISTOGRAM_NOTES[law.order]
 
 
 def _energy_note(law: Law) -> str:
@@ -137,7 +148,7 @@ def drawn(
     looks = figures.looks(names, [offered.index(model) for model in values["experts"]])
     family = {
         **bins.pack(sketch, table, moves(sketch, recipe)),
-        "looks": [{"name": o.name, "colour": o.colour, "glyph": o.glyph} for o in looks],
+        "looks": [asdict(look) for look in looks],
     }
     listed = ", ".join(names)
     where = f"{len(table.layers)} layers, {len(table.modules)} modules"
@@ -149,6 +160,11 @@ def drawn(
             "family": family,
             "controls": _facts(named, values),
             "summary": f"Magnitude of the changes of {listed} by layer, and the cuts. {where}.",
+        },
+        {
+            "figure": figures.histogram_figure(),
+            "notes": _notes(_histogram_note),
+            "summary": f"Histogram of the changes of {listed} by their size.",
         },
         {
             "figure": figures.retention_figure(),
@@ -190,7 +206,7 @@ def laws() -> dict[str, dict[str, Any]]:
 def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:
     """Values of `_outputs` where there is nothing to show."""
     finding = {"parts": [(title, "")], "sentence": f"{title} {message}", "reason": message}
-    return [finding, "", "", None, None, None, None]
+    return [finding, "", "", None, None, None, None, None]
 
 
 def unplanned(message: str) -> dict[str, Any]:

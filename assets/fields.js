@@ -1,0 +1,38 @@
+"use strict";
+/* What Gradio's own fields lack: names of their groups, and number boxes that cannot be left empty. */
+(() => {
+  /* Names the groups of choices for screen readers: their headings are plain text. One name for
+     the buttons of a group makes it one stop of the Tab key, with arrow keys inside. */
+  function nameGroups() {
+    const groups = [...document.querySelectorAll("fieldset:not(.choices)")];
+    const heading = (group) => group.querySelector("[data-testid=block-info]");
+    groups.forEach((group, index) => {
+      group.ariaLabel = heading(group)?.textContent.trim() ?? null;
+      for (const button of group.querySelectorAll("input[type=radio]")) button.name = `choice-${index}`;
+    });
+    if (!groups.some((group) => group.ariaLabel)) setTimeout(nameGroups, 100); // not on the page yet
+  }
+
+  document.addEventListener("click", ({ target }) => {
+    if (target.closest?.(".label-wrap")) setTimeout(nameGroups, 100); // what unfolds may hold groups
+  });
+
+  /* A number box that is left empty gets back what it held; Gradio would take the lowest number. */
+  const boxed = ({ target }) => (target.matches?.(".card input[type=number]") ? target : null);
+  document.addEventListener("focusin", (event) => {
+    const box = boxed(event);
+    if (box) box.dataset.held = box.value;
+  });
+  document.addEventListener("input", (event) => {
+    const box = boxed(event);
+    if (box?.value) box.dataset.held = box.value;
+  }, true);
+  document.addEventListener("blur", (event) => {
+    const box = boxed(event);
+    if (!box || box.value || !box.dataset.held) return;
+    box.value = box.dataset.held;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }, true);
+
+  globalThis.amalgamFields = { nameGroups };
+})();

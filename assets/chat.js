@@ -1,123 +1,250 @@
 "use strict";
-/* One column of the chat. The server sends plain values; all text enters the page as text, never
-   as markup. A column is redrawn turn by turn, so that a long conversation costs nothing. */
+/* The chat of this page: its rows, what is asked next over which channel, and what is kept. A channel
+   (ui/chat/layout.py) brings one answer at a time; a model answers its questions in their order. */
 window.amalgamChat = (() => {
-  const columns = new Map(); // column number -> {element, turns}
-  let showsDifferences = false;
+  const {load, save, readSettings} = window.amalgamChatStore;
+  const {isActive} = window.amalgamChatBoard;
+  const SAVE_MS = 500;
+  let state = load();
+  let board = null; // {element, props}: the columns are props.value.columns
+  let complain = () => {};
+  let saving = 0;
+  const channels = []; // {trigger, job}
+  const waiting = []; // jobs: {row, model, run}
 
-  const make = (tag, name, text) => {
-    const node = document.createElement(tag);
-    node.className = name;
-    if (text !== undefined) node.textContent = text;
-    return node;
+  const columns = () => board?.props.value?.columns ?? [];
+  const models = () => columns().map(({name}) => name);
+  const fresh = () => crypto.getRandomValues(new Uint32Array(2)).join("-");
+
+  /* -- keeping and drawing */
+  const keep = () => {
+    clearTimeout(saving);
+    saving = 0;
+    const lost = save(state);
+    const words = board?.element.querySelector(".kept");
+    if (words) words.textContent = !lost ? "" : `${lost} older question${lost === 1 ? " is" : "s are"} not kept over a reload.`;
+  };
+  const draw = () => {
+    if (board) window.amalgamChatBoard.draw(board.element, state, columns(), actions);
+  };
+  let drawing = 0;
+  const changed = () => {
+    saving ||= setTimeout(keep, SAVE_MS);
+    drawing ||= setTimeout(() => ((drawing = 0), draw()));
+  };
+  addEventListener("pagehide", keep);
+
+  const announce = (job) => {
+    const log = board?.element.querySelector("[role=log]");
+    if (!log) return;
+    const label = columns().find(({name}) => name === job.model)?.label ?? job.model;
+    const line = document.createElement("p");
+    line.textContent = `${label}: ${job.run.text.slice(0, 400)} (${job.run.note})`;
+    log.append(line);
+    while (log.children.length > 8) log.firstChild.remove();
   };
 
-  /* Words of `text` that are not in order in `other` (longest common subsequence). */
-  const different = (text, other) => {
-    const a = text.split(/(\s+)/), b = other.split(/(\s+)/);
-    if (a.length * b.length > 4e6) return [[text, false]];
-    const table = Array.from({length: a.length + 1}, () => new Uint16Array(b.length + 1));
-    for (let i = a.length - 1; i >= 0; i--)
-      for (let j = b.length - 1; j >= 0; j--)
-        table[i][j] = a[i] === b[j] ? table[i + 1][j + 1] + 1 : Math.max(table[i + 1][j], table[i][j + 1]);
-    const marks = [];
-    for (let i = 0, j = 0; i < a.length;) {
-      if (j < b.length && a[i] === b[j]) {
-        marks.push([a[i++], false]);
-        j++;
-      } else if (j < b.length && table[i][j + 1] >= table[i + 1][j]) {
-        j++;
-      } else {
-        marks.push([a[i], a[i++].trim() !== ""]);
-      }
+  /* -- asking */
+  /* The conversation up to a row's question; a question without an answer would break its order. */
+  const messages = ({row, model, run}) => {
+    const said = run.settings.system.trim() ? [{role: "system", content: run.settings.system}] : [];
+    for (const other of state.rows) {
+      if (other === row) break;
+      const cell = other.cells.get(model), one = cell?.runs[cell.shown];
+      if (one?.state === "over" && one.text)
+        said.push({role: "user", content: other.question}, {role: "assistant", content: one.text});
     }
-    return marks;
+    return [...said, {role: "user", content: row.question}];
   };
-
-  const fillAnswer = (node, turn, reference) => {
-    if (!showsDifferences || reference === undefined || turn.state === "running") {
-      if (node.textContent !== turn.answer || node.childElementCount) node.textContent = turn.answer;
-      return;
+  const next = () => {
+    for (const channel of channels) {
+      if (channel.job) continue;
+      const busy = new Set(channels.map(({job}) => job?.model));
+      const place = waiting.findIndex(({model}) => !busy.has(model));
+      if (place < 0) return;
+      channel.job = waiting.splice(place, 1)[0];
+      const {run, model} = channel.job;
+      channel.trigger("ask", {run: run.id, model, messages: messages(channel.job), settings: run.settings});
     }
-    node.replaceChildren(...different(turn.answer, reference).map(([word, differs]) =>
-      differs ? make("mark", "differs", word) : document.createTextNode(word)));
   };
-
-  const drawTurn = (box, turn, reference) => {
-    if (!box.firstChild) {
-      box.append(make("p", "question"), make("p", "answer"), make("p", "note"));
+  const begin = (row, model, settings) => {
+    const cell = row.cells.get(model) ?? {runs: [], shown: 0};
+    const run = {id: fresh(), text: "", note: "waiting", state: "waiting", rate: "", tokens: 0, seconds: 0, finish: "", settings};
+    cell.runs.push(run);
+    cell.shown = cell.runs.length - 1;
+    row.cells.set(model, cell);
+    waiting.push({row, model, run});
+  };
+  const end = (run) => {
+    if (isActive(run)) Object.assign(run, {state: "over", note: "stopped", finish: "stopped"});
+  };
+  const stop = (unwanted) => {
+    for (let place = waiting.length; place--;)
+      if (unwanted(waiting[place])) end(waiting.splice(place, 1)[0].run);
+    for (const channel of channels) {
+      if (!channel.job || !unwanted(channel.job)) continue;
+      channel.trigger("stop", {run: channel.job.run.id});
+      end(channel.job.run); // at once: its stream may still wait for a model
+      channel.job = null;
     }
-    box.className = `turn is-${turn.state}`;
-    const [question, answer, note] = box.children;
-    if (question.textContent !== turn.question) question.textContent = turn.question;
-    fillAnswer(answer, turn, reference);
-    answer.hidden = !turn.answer && turn.state !== "running";
-    note.textContent = turn.note;
+    next();
+    changed();
+  };
+  const received = (channel, answer) => {
+    const {job} = channel;
+    if (!job || answer?.run !== job.run.id) return; // of an answer that was stopped
+    const {text, note, state: now, rate, tokens, seconds, finish} = answer;
+    Object.assign(job.run, {text, note, state: now, rate, tokens, seconds, finish});
+    if (!isActive(job.run)) {
+      channel.job = null;
+      announce(job);
+      next();
+    }
+    changed();
   };
 
-  /* The first column on the page: what the others are compared with. */
-  const leader = () => {
-    const here = [...columns.keys()].sort().filter((number) => columns.get(number).element.isConnected);
-    return {first: columns.get(here[0]), place: here[0]};
+  const problem = (question) => {
+    const most = board.props.value.most;
+    if (!question) return "Write a question first.";
+    if (question.length > most) return `The question has ${question.length} characters; ${most} are the most.`;
+    return models().length ? "" : "Choose at least one model.";
+  };
+  /* Puts a question to every chosen model; false where it cannot be put. */
+  const ask = (question) => {
+    const words = problem(question.trim());
+    complain(words);
+    if (words) return false;
+    const row = {id: fresh(), question: question.trim(), cells: new Map()};
+    state.rows.push(row);
+    state.undo = null;
+    for (const model of models()) begin(row, model, state.settings);
+    next();
+    draw();
+    changed();
+    board.element.querySelector(".chat-row:last-child")?.scrollIntoView({block: "nearest"});
+    return true;
   };
 
-  const draw = (number) => {
-    const column = columns.get(number);
-    if (!column || !column.value) return;
-    const {element, value} = column;
-    const {first, place} = leader();
-    const log = element.querySelector(".turns");
-    const name = element.querySelector(".name");
-    name.textContent = value.label;
-    name.title = value.name;
-    name.setAttribute("aria-label", value.name);
-    element.querySelector(".tag").textContent = value.tag;
-    element.querySelector(".rate").textContent = value.rate;
-    element.querySelector(".dot").className = `dot tone-${value.tone}`;
-    element.querySelector(".talk").classList.toggle("is-merged", value.kind === "merged");
-    const running = value.turns.some((turn) => turn.state === "running" || turn.state === "waiting");
-    const stop = element.querySelector(".stop");
-    stop.hidden = !running;
-    stop.setAttribute("aria-label", `Stop ${value.name}`);
-    log.setAttribute("aria-busy", String(running));
-    log.setAttribute("aria-label", `Conversation with ${value.name}`);
-    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    while (log.children.length > value.turns.length) log.lastChild.remove();
-    value.turns.forEach((turn, index) => {
-      if (!log.children[index]) log.append(make("div", "turn"));
-      const theirs = place !== number && first?.value?.turns.find(({mark}) => mark && mark === turn.mark);
-      drawTurn(log.children[index], turn, theirs ? theirs.answer : undefined);
-    });
-    element.querySelector(".hint").hidden = value.turns.length > 0;
-    element.querySelector(".hint").textContent = value.hint;
-    if (atEnd) log.scrollTop = log.scrollHeight;
+  const copied = async (text, node) => {
+    try {
+      await navigator.clipboard.writeText(text);
+      node.textContent = "Copied";
+    } catch {
+      node.textContent = "Not allowed";
+    }
+    setTimeout(() => (node.textContent = "Copy"), 1500);
+  };
+
+  const actions = {
+    stop: (model) => stop((job) => model === undefined || job.model === model),
+    /* Another seed; where nothing is drawn by chance, the answer is the same one. */
+    again(row, names = models()) {
+      const runs = [...row.cells.values()].flatMap((cell) => cell.runs);
+      const seed = Math.max(state.settings.seed - 1, ...runs.map((run) => run.settings.seed)) + 1;
+      stop((job) => job.row === row && names.includes(job.model));
+      for (const model of names) begin(row, model, {...state.settings, seed: seed % 2 ** 31});
+      complain(state.settings.temperature ? "" : "At temperature 0 every seed gives the same answer; raise it for another one.");
+      next();
+      changed();
+    },
+    /* The question anew; what was asked after it goes, and comes back with Undo. */
+    edited(row, question) {
+      const words = problem(question.trim());
+      complain(words);
+      if (words) return false;
+      const place = state.rows.indexOf(row), before = state.rows;
+      stop((job) => state.rows.indexOf(job.row) >= place);
+      state.rows = before.slice(0, place);
+      ask(question);
+      const later = before.length - place - 1;
+      const gone = later ? `, ${later} later question${later === 1 ? "" : "s"} removed` : "";
+      state.undo = {words: `Question ${place + 1} edited${gone}.`, rows: before};
+      changed();
+      return true;
+    },
+    earlier(names, only) {
+      for (const row of state.rows)
+        for (const model of names)
+          if ((!only || only === row) && !row.cells.has(model)) begin(row, model, state.settings);
+      next();
+      changed();
+    },
+    turn(row, model, by) {
+      const cell = row.cells.get(model);
+      cell.shown = Math.min(cell.runs.length - 1, Math.max(0, cell.shown + by));
+      changed();
+    },
+    copy(row, model, node) {
+      const cell = row.cells.get(model);
+      copied(cell.runs[cell.shown].text, node);
+    },
+    reference(model) {
+      state.reference = model;
+      changed();
+    },
+    clear() {
+      if (!state.rows.length) return;
+      stop(() => true);
+      state.undo = {words: "The conversation was cleared.", rows: state.rows};
+      state.rows = [];
+      complain("");
+      changed();
+    },
+    undo() {
+      stop(() => true);
+      state.rows = state.undo.rows;
+      state.undo = null;
+      changed();
+    },
+  };
+
+  const box = () => document.querySelector("#chat-prompt textarea");
+  const fill = (text) => {
+    if (!box()) return;
+    box().value = text;
+    box().dispatchEvent(new Event("input", {bubbles: true}));
   };
 
   return {
-    mount(element, number, props, watch, stop) {
-      const update = () => {
-        columns.set(number, {element, value: props.value});
-        draw(number);
-        const {place} = leader();
-        if (number === place && showsDifferences) columns.forEach((_, other) => other !== place && draw(other));
+    board(element, props, watch) {
+      board = {element, props};
+      const shown = () => {
+        const now = models();
+        state.chosen = now;
+        stop((job) => !now.includes(job.model)); // who left answers nobody
+        draw();
       };
-      element.querySelector(".stop").addEventListener("click", stop);
-      watch("value", update);
-      update();
+      watch("value", shown);
+      if (!state.chosen || state.chosen.join() === models().join()) shown();
+      else draw(); // what was kept is on its way from the server
     },
-    /* Takes the question out of its box at once, so that the next one can be typed meanwhile. */
-    take(question) {
-      const box = document.querySelector("#chat-prompt textarea");
-      const typed = box ? box.value : question;
-      if (box) {
-        box.value = "";
-        box.dispatchEvent(new Event("input", {bubbles: true}));
-      }
-      return typed;
+    channel(element, props, watch, trigger) {
+      const channel = {trigger, job: null};
+      channels.push(channel);
+      watch("value", () => received(channel, props.value));
+      next();
     },
-    differences(on) {
-      showsDifferences = on;
-      columns.forEach((_, number) => draw(number));
+    examples(element, props, watch) {
+      const group = element.querySelector(".suggestions"), alert = element.querySelector("#chat-problem");
+      complain = (words) => (alert.textContent = words);
+      const {button} = window.amalgamChatBoard;
+      const show = () =>
+        group.replaceChildren(...(props.value?.examples ?? []).map((text) => button(text, "", () => ask(text), "example")));
+      watch("value", show);
+      show();
     },
+    /* What was typed is taken out of its box at once, so that the next one can be typed. */
+    ask(question, settings) {
+      const typed = box()?.value ?? question ?? "";
+      this.settings(settings);
+      if (ask(typed)) fill("");
+    },
+    settings([temperature, top_p, longest, seed, system]) {
+      state.settings = readSettings({temperature, top_p, longest, seed, system});
+      state.hasSettings = true;
+      changed();
+    },
+    within: (name, value) => readSettings({[name]: value})[name],
+    stored: () => ({chosen: state.chosen, settings: state.hasSettings ? state.settings : null}),
   };
 })();

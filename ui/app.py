@@ -24,7 +24,6 @@ from ui.jobs import Jobs
 from ui.library import Library
 from ui.settings import Settings
 from ui.store import ModelStore
-from ui.talks import Talks
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ def build(settings: Settings) -> App:
         hearing.wire(demo, explore_refs.recipe, respelled, pinned)
         tab = merge.MergeTab(library, jobs, settings.device, residents)
         merge.wire(demo, merge_refs, tab)
-        talking = chat.ChatTab(chat_refs, library, store, Talks())
-        talking.wire(demo, chat_tab)
+        talking = chat.ChatTab(chat_refs, library, store)
+        chat.wire(demo, chat_tab, talking)
         _join(library, rooms, merge_tab, explore_refs, merge_refs, talking)
     demo.queue(max_size=64)
     return App(demo, jobs, _launch(settings))
@@ -133,7 +132,7 @@ def _launch(settings: Settings) -> dict[str, Any]:
         "head": theme.late(),
         "app_kwargs": {"middleware": [Middleware(FirstSight)], "lifespan": _guarded(settings)},
         "auth": list(settings.auth) or None,
-        "css_paths": [*theme.css_paths(), theme.ASSETS / "tabs.css"],
+        "css_paths": [*theme.css_paths(), theme.ASSETS / "tabs.css", theme.ASSETS / "chat.css"],
         "favicon_path": theme.LOGO,
         "footer_links": [],
         "run_history": False,

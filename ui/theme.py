@@ -16,7 +16,8 @@ from merging.system.shipped import ASSETS
 
 SCRIPTS = (
     "pools.js", "plan.js", "map.js", "histogram.js", "cut.js", "figures.js", "tools.js",
-    "fields.js", "panel.js", "choices.js", "chat.js", "live.js", "first.js",
+    "fields.js", "panel.js", "choices.js", "chat_store.js", "chat_text.js", "chat_board.js",
+    "chat.js", "live.js", "first.js",
 )  # fmt: skip
 STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"

@@ -45,15 +45,13 @@ def chat(page: Page) -> None:
     """The merge beside its sources, two questions answered."""
     merge(page, "both-skills")
     page.get_by_role("button", name="Talk to it").click()
-    logs = page.locator(".talk:visible [role=log]")
-    expect(logs).to_have_count(4)
-    for question in ("What is 37 + 45?", "Sort 5 1 4 2"):
+    expect(page.locator(".chat-head")).to_have_count(4)
+    for number, question in enumerate(("What is 37 + 45?", "Sort 5 1 4 2")):
         page.get_by_placeholder("Ask all of them").fill(question)
         page.get_by_role("button", name="Send").click()
-        for log in logs.all():
-            expect(log.locator(".question").last).to_have_text(question)
-            expect(log.locator(".note").last).to_have_text(re.compile("·"), timeout=60_000)
-    page.get_by_label("Show differences from the first").check()
+        for cell in page.locator(".chat-row").nth(number).locator(".cell").all():
+            expect(cell.locator(".note")).to_have_text(re.compile("·"), timeout=60_000)
+    page.get_by_label("Show differences from").select_option("demo:base")
 
 
 def guide(page: Page) -> None:

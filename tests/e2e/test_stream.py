@@ -68,7 +68,7 @@ TOGGLE = """async (rounds) => {
       if (Date.now() > end) return false;
     return true;
   };
-  const shown = () => [...document.querySelectorAll(".talk h3")]
+  const shown = () => [...document.querySelectorAll(".chat-head h3")]
     .some((name) => name.textContent === "demo:spanish");
   const chip = document.querySelector("#chat-models input[name='demo:spanish']");
   const toggled = async (patience, more = () => true) => {

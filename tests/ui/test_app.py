@@ -135,11 +135,12 @@ def test_launch_is_closed_to_the_outside(built) -> None:
 
 def test_no_event_makes_users_wait_for_each_other(built) -> None:
     for fn in built.demo.fns.values():
-        if fn.fn is not None and fn.queue and fn.name not in ("leave", "ask", "asked"):
+        if fn.fn is not None and fn.queue and fn.name != "leave":
             assert fn.concurrency_limit in (None, 4), fn.name
 
 
-def test_questions_are_taken_in_the_order_in_which_they_were_asked(built) -> None:
-    asks = [fn for fn in built.demo.fns.values() if fn.name in ("ask", "asked")]
-    assert len(asks) > 1
-    assert {(fn.concurrency_limit, fn.concurrency_id) for fn in asks} == {(1, "questions")}
+def test_answers_share_a_few_streams_and_none_is_dropped(built) -> None:
+    asks = [fn for fn in built.demo.fns.values() if fn.name == "answered"]
+    assert len(asks) == 4
+    assert {(fn.concurrency_limit, fn.concurrency_id) for fn in asks} == {(4, "chat")}
+    assert {fn.trigger_mode for fn in asks} == {"multiple"}

@@ -1,0 +1,56 @@
+"""What the Chat tab shows, as plain values: its columns, and words beneath answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from merging.trial.turns import Chunk
+from ui.chat.examples import examples
+from ui.chat.questions import BOUNDS, MOST_CHARACTERS
+from ui.figures import COLOURS
+from ui.library import Library
+from ui.units import span
+
+COLUMNS = 4
+_TAGS = {"demo": "", "folder": "", "merged": "merged"}
+
+
+def how(temperature: float) -> str:
+    """The heading of the sampling controls: what they are set to."""
+    return f"How answers are chosen: {f'temperature {temperature:g}' if temperature else 'greedy'}"
+
+
+def note(chunk: Chunk, has_template: bool) -> str:
+    """What stands beneath a finished answer."""
+    parts = [f"{chunk.tokens} token{'' if chunk.tokens == 1 else 's'}", span(chunk.seconds)]
+    if chunk.finish == "length":
+        parts.append("cut at the longest answer")
+    elif chunk.finish == "stopped":
+        parts.append("stopped")
+    if not has_template:
+        parts.append("no chat template: plain completion")
+    return " · ".join(parts)
+
+
+def board(library: Library, chosen: Sequence[str]) -> dict[str, Any]:
+    """The columns of these models, questions to begin with, and bounds that the browser heeds."""
+    models = [library.get(model_id) for model_id in chosen]
+    return {
+        "columns": [_column(library, model.id) for model in models],
+        "examples": examples(library, models),
+        "bounds": {name: list(bound) for name, bound in BOUNDS.items()},
+        "most": MOST_CHARACTERS,
+    }
+
+
+def _column(library: Library, model_id: str) -> dict[str, Any]:
+    model = library.get(model_id)
+    place = list(library.models()).index(model)
+    return {
+        "name": model.id,
+        "label": model.label,
+        "tag": _TAGS[model.kind],
+        "kind": model.kind,
+        "tone": (place - 1) % len(COLOURS) + 1 if place else 0,
+    }

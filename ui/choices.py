@@ -42,6 +42,7 @@ class Choices(gr.HTML):
         value: id of the one that is chosen.
         grouped: (title, options) of every group; one without a title has no heading.
         label: what is chosen, also the name for screen readers.
+        folded: True where one line says what is chosen until it is opened.
     """
 
     def __init__(
@@ -50,18 +51,25 @@ class Choices(gr.HTML):
         *,
         grouped: Sequence[tuple[str, Sequence[Option]]] = (),
         label: str = "",
+        folded: bool = False,
         **arguments: Any,
     ) -> None:
         self.ids = frozenset(option.id for _, options in grouped for option in options)
-        arguments.setdefault("html_template", _markup(value, grouped, label))
+        arguments.setdefault("html_template", _markup(value, grouped, label, folded))
         arguments.setdefault("js_on_load", _ON_LOAD)
         arguments.setdefault("apply_default_css", False)
         super().__init__(value, **arguments)
 
 
-def _markup(value: str, grouped: Sequence[tuple[str, Sequence[Option]]], label: str) -> str:
+def _markup(
+    value: str, grouped: Sequence[tuple[str, Sequence[Option]]], label: str, folded: bool
+) -> str:
     heading = f"<legend><span data-testid='block-info'>{escape(label)}</span></legend>"
     groups = "".join(_group(value, title, options) for title, options in grouped)
+    if folded:
+        titles = {option.id: option.title for _, options in grouped for option in options}
+        chosen = f"<summary><b>{escape(titles.get(value, ''))}</b></summary>"
+        groups = f"<details class='fold'>{chosen}{groups}</details>"
     return f"<fieldset class='choices'>{heading}{groups}</fieldset>"
 
 

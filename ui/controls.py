@@ -71,10 +71,8 @@ class Controls:
         }
 
 
-def layout(
-    models: Sequence[tuple[str, str]], base: str, experts: Sequence[str]
-) -> tuple[Controls, gr.Button]:
-    """Builds the controls and the Merge button.
+def layout(models: Sequence[tuple[str, str]], base: str, experts: Sequence[str]) -> Controls:
+    """Builds the controls.
 
     Args:
         models: (label, id) of every model on offer.
@@ -82,7 +80,7 @@ def layout(
     preset = _FIRST
     names = [label for label, model in offered(models, base) if model in experts]
     parts: dict[str, Any] = {"knobs": {}, "groups": {}}
-    with gr.Column(elem_classes="card"):
+    with gr.Column(elem_classes=["card", "models"]):
         parts["base"] = gr.Dropdown(
             models, value=base or None, label="Base", interactive=True, filterable=False
         )
@@ -98,7 +96,6 @@ def layout(
             parts["weights"] = _weights(names)
     with gr.Column(elem_classes="card"):
         parts["presets"] = _presets()
-    with gr.Column(elem_classes="card"):
         _pruning(parts, preset.prune, names)
     with gr.Column(elem_classes="card"):
         parts["consensus"] = _rules(preset.consensus)
@@ -111,8 +108,7 @@ def layout(
         parts["strength"] = _component(LAMBDA, _FIRST.opening["lambda"], "Strength λ")
         for axis in RULES.values():
             _more(parts, axis, axis.id == preset.consensus, names)
-        go_merge = gr.Button("Merge", variant="primary", size="lg")
-    return Controls(**parts), go_merge
+    return Controls(**parts)
 
 
 def _presets() -> Choices:
@@ -129,13 +125,16 @@ def _presets() -> Choices:
         _FIRST.id,
         grouped=list(of_group.items()),
         label="Preset",
+        folded=True,
         elem_classes="presets",
     )
 
 
 def _pruners(chosen: str) -> Choices:
     options = [Option(pruner.id, pruner.title) for pruner in PRUNERS.values()]
-    return Choices(chosen, grouped=[("", options)], label="Prune by", elem_classes="axis")
+    return Choices(
+        chosen, grouped=[("", options)], label="Prune by", folded=True, elem_classes="axis"
+    )
 
 
 def _rules(chosen: str) -> Choices:
@@ -144,7 +143,7 @@ def _rules(chosen: str) -> Choices:
         (GROUPS[group], [Option(rule.id, rule.title) for rule in rules])
         for group, rules in RULES_BY_GROUP.items()
     ]
-    return Choices(chosen, grouped=of_group, label="Combine by", elem_classes="axis")
+    return Choices(chosen, grouped=of_group, label="Combine by", folded=True, elem_classes="axis")
 
 
 def _weights(names: Sequence[str]) -> tuple[gr.Slider, ...]:

@@ -57,17 +57,17 @@ class FirstSight:
 
 
 def frame() -> str:
-    """The page's outline: its bar, an empty column of controls, the finding, the live
-    card's place and the map."""
+    """The page's outline: its bar, an empty column of controls, the finding, the map, and the live
+    card's place."""
     tabs = "".join(f"<span>{name}</span>" for name in _TABS)
     cards = "<div class='card'></div>" * 3
     logo = escape(theme.url(theme.LOGO))
     return f"""<div id="first" role="status" aria-label="Amalgam is loading">
 <div class="bar-top"><span class="brand"><img src="{logo}" alt=""> Amalgam</span>{tabs}</div>
-<div class="explore"><div class="controls">{cards}</div><div class="plots">
+<div class="explore"><div class="controls"><div class="scroll">{cards}</div></div>
+<div class="plots">
 <section class="finding"><h2></h2><p class="quiet"></p></section>
-<div class="card live"></div>
 <section class="panel"><header><h3>{MAP_TITLE}</h3></header><p class="quiet note"></p>
 <canvas></canvas></section>
-</div></div></div>
+</div><div class="hearing"><div class="card"></div></div></div></div>
 """

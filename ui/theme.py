@@ -16,9 +16,10 @@ from merging.system.shipped import ASSETS
 
 SCRIPTS = (
     "pools.js", "plan.js", "map.js", "histogram.js", "cut.js", "figures.js", "tools.js",
-    "fields.js", "panel.js", "choices.js", "chat_store.js", "chat_text.js", "chat_board.js",
-    "chat.js", "live.js", "first.js",
+    "fields.js", "panel.js", "choices.js", "frame.js", "chat_store.js", "chat_text.js",
+    "chat_board.js", "chat.js", "live.js", "first.js",
 )  # fmt: skip
+SHEETS = ("style.css", "frame.css", "plots.css", "live.css")
 STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"
 FIRST = ASSETS / "first.css"
@@ -133,7 +134,7 @@ def url(path: Path) -> str:
 
 def css_paths() -> list[Path]:
     """The project's style sheets."""
-    return [ASSETS / name for name in ("style.css", "plots.css", "live.css")]
+    return [ASSETS / name for name in SHEETS]
 
 
 def static_paths() -> list[Path]:

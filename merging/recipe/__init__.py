@@ -1,6 +1,7 @@
 """YAML <-> recipe: mergekit's schema and ours, and a recipe in words."""
 
 from merging.declarations.values import Recipe, Source
+from merging.recipe.differences import differences
 from merging.recipe.reading import DTYPES, build, from_mapping, load, parse
 from merging.recipe.values import MAX_PARTITIONS
 from merging.recipe.words import describe
@@ -13,6 +14,7 @@ __all__ = [
     "Source",
     "build",
     "describe",
+    "differences",
     "dump",
     "from_mapping",
     "load",

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from merging.declarations.methods import GROUPS
-from tests.e2e.conftest import PHONE, sideways
+from tests.e2e.conftest import DESKTOP, PHONE, sideways
 
 EXPERTS = ("add", "reverse", "spanish", "sort")
 SETTLED = "amalgam.state.exact !== null && !!amalgam.state.plan"
@@ -67,13 +67,21 @@ def finding(page) -> str:
 
 
 def unfolded(page, group: str, value: str):
-    """A button of a choice in groups, its group open."""
+    """A button of a choice in groups, its list and its group open."""
     button = chosen(page, group, value)
-    groups = page.get_by_role("group", name=group, exact=True).locator("details:not([open])")
+    opened(page, group)
+    groups = page.get_by_role("group", name=group, exact=True).locator("details:not(.fold, [open])")
     folded = groups.filter(has=page.locator(f"input[value='{value}']"))
     if folded.count():
         folded.locator("summary").click()
     return button
+
+
+def opened(page, group: str) -> None:
+    """Unfolds a list of choices."""
+    fold = page.get_by_role("group", name=group, exact=True).locator("details.fold")
+    if fold.get_attribute("open") is None:
+        fold.locator("> summary").click()
 
 
 def choose(page, group: str, value: str) -> None:
@@ -200,9 +208,13 @@ def test_choices_stand_in_groups_that_fold(page) -> None:
     ready(page)
     for choice in ("Preset", "Combine by"):
         group = page.get_by_role("group", name=choice, exact=True)
-        assert group.locator("summary").all_inner_texts() == list(GROUPS.values())
+        opened(page, choice)
+        titles = group.locator("details details summary")
+        assert titles.all_inner_texts() == list(GROUPS.values())
         for title in GROUPS.values():  # by keyboard: open, and nothing is cut
-            folded = group.locator("details").filter(has=page.get_by_text(title, exact=True))
+            folded = group.locator("details details").filter(
+                has=page.get_by_text(title, exact=True)
+            )
             if folded.get_attribute("open") is None:
                 folded.locator("summary").press("Enter")
         options = group.locator(".axis .options")
@@ -273,12 +285,14 @@ def test_an_emptied_number_keeps_what_it_had(page) -> None:
 def test_arrow_keys_move_inside_a_group_of_choices(page) -> None:
     ready(page)
     group = page.get_by_role("group", name="Prune by")
+    opened(page, "Prune by")
     group.get_by_label("Dynamic").focus()
     move(page, lambda: page.keyboard.press("ArrowLeft"))
     assert group.get_by_label("Magnitude").is_checked()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.type") != "radio"
-    groups = page.get_by_role("group", name="Combine by").locator("summary")
+    opened(page, "Combine by")
+    groups = page.get_by_role("group", name="Combine by").locator("details details summary")
     groups.filter(has_text=GROUPS["elect"]).press("Enter")
     page.keyboard.press("Tab")
     move(page, lambda: page.keyboard.press("Space"))
@@ -441,22 +455,92 @@ def test_the_first_screen_shows_four_real_histograms(open_page) -> None:
     assert finding(page).startswith("Keeps 30 % of the entries")
 
 
-def test_a_phone_has_the_map_first_and_no_sideways_scroll(open_page) -> None:
+def step(page, name: str) -> None:
+    """Goes to a step of the bar that phones have."""
+    bar = page.get_by_role("navigation", name="Parts of the workbench")
+    bar.get_by_role("button", name=name, exact=True).click()
+
+
+def test_a_phone_has_three_steps_and_no_sideways_scroll(open_page) -> None:
     page = open_page(viewport=PHONE)
     ready(page)
     assert sideways(page) <= 0
-    parts = ("#map", ".controls", "#energy")
+    parts = ("#map", ".controls .scroll", "#energy")
     tops = [page.locator(part).first.bounding_box()["y"] for part in parts]
     assert tops == sorted(tops)
     assert page.locator("#map").bounding_box()["height"] < 0.5 * PHONE["height"]
     for box in page.locator(
-        "#map .tools > *, .controls :is(.segmented label, .options label, summary):visible"
+        "#map .tools > *, .controls :is(.segmented label, .options label, summary):visible, "
+        ":is(.steps, .bench, .verbs) button:visible"
     ).all():
         assert box.bounding_box()["height"] >= 43.5
+    base, live = page.get_by_label("Base", exact=True), page.locator("#live")
+    expect(base).to_be_hidden()
+    expect(page.get_by_role("button", name="Merge", exact=True)).to_be_in_viewport()
+    step(page, "Models")
+    expect(base).to_be_visible()
+    expect(page.locator("#map")).to_be_hidden()
+    step(page, "Live")
+    expect(live).to_be_visible()
+    expect(base).to_be_hidden()
+    step(page, "Shape")
+    expect(page.locator("#map .main-svg").first).to_be_visible()
     for name in ("Merge", "Chat", "Guide"):
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(300)
         assert sideways(page) <= 0, name
+
+
+def test_three_columns_scroll_by_themselves_and_a_narrower_page_has_a_drawer(page) -> None:
+    ready(page)
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    merge = page.get_by_role("button", name="Merge", exact=True)
+    rate(page).scroll_into_view_if_needed()
+    for part in (merge, rate(page), page.locator("#map .plot"), page.locator("#live")):
+        expect(part).to_be_in_viewport()  # the slider, the map and the live merge on one screen
+    page.set_viewport_size({"width": 1024, "height": 768})
+    live = page.locator("#live")
+    expect(live).to_be_hidden()
+    handle = page.get_by_role("button", name="Live", exact=True)
+    handle.click()
+    expect(live).to_be_visible()
+    assert sideways(page) <= 0
+    page.keyboard.press("Escape")
+    expect(live).to_be_hidden()
+    expect(handle).to_be_focused()
+    page.set_viewport_size(DESKTOP)
+    expect(live).to_be_visible()
+
+
+def test_what_was_set_can_be_undone_and_held_beside_another(page) -> None:
+    ready(page)
+    undo = page.get_by_role("button", name="Undo", exact=True)
+    redo = page.get_by_role("button", name="Redo", exact=True)
+    sentence = finding(page)
+    move(page, lambda: rate(page).press("ArrowRight"))
+    moved = finding(page)
+    choose_preset(page, "slerp")  # takes two experts
+    page.wait_for_function(f"amalgam.state.family?.experts === 2 && {SETTLED}")
+    move(page, undo.click)
+    page.wait_for_function(f"amalgam.state.family?.experts === 4 && {SETTLED}")
+    expect(page.locator("#headline h2")).to_have_text(moved.replace(" %", "\u202f%"))
+    expect(chosen(page, "Prune by", "dynamic")).to_be_checked()
+    rate(page).focus()
+    move(page, lambda: page.keyboard.press("Control+z"))
+    expect(rate(page)).to_have_value("0.7")
+    assert finding(page) == sentence
+    move(page, redo.click)
+    expect(rate(page)).to_have_value("0.71")
+    page.locator("#side").get_by_label("B", exact=True).check(force=True)
+    words = page.locator(".bench-words [role=status]")
+    expect(words).to_have_text("A is the same.")
+    move(page, lambda: rate(page).press("ArrowRight"))
+    expect(words).to_have_text("A has density 0.29 instead of 0.28.")
+    page.locator("#headline h2").click()
+    move(page, lambda: page.keyboard.press("x"))
+    expect(rate(page)).to_have_value("0.71")
+    expect(page.locator("#side").get_by_label("A", exact=True)).to_be_checked()
+    expect(words).to_have_text("B has density 0.28 instead of 0.29.")
 
 
 def luminance(colour: str) -> float:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import PHONE, sideways
-from tests.e2e.test_explore import rate, ready
+from tests.e2e.test_explore import rate, ready, step
 
 SKILLS = ("add", "reverse", "spanish", "sort")
 SCORED = re.compile(r"^[\d.]+\s%$")
@@ -84,6 +84,7 @@ def test_a_question_is_answered_pinned_and_remembered(page) -> None:
 def test_on_a_phone_it_fits_and_off_it_is_gone(page) -> None:
     viewport = page.viewport_size
     page.set_viewport_size(PHONE)
+    step(page, "Live")
     assert sideways(page) <= 0
     page.set_viewport_size(viewport)
     page.get_by_label("Live: hear the merge answer").uncheck()

@@ -45,8 +45,7 @@ def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
     """
     try:
         values = view.ordered(library, values)
-        choice = pairing.choice_of(values)
-        if values["experts"] != list(weighed) or pairing.fitted(choice) != choice:
+        if not is_settled(values, weighed):
             return [gr.skip()] * (3 + MAX_PARTITIONS)
         recipe = controls.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
@@ -58,6 +57,13 @@ def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
     updates = [gr.update(label=label) for label in labels]
     updates += [gr.skip()] * (MAX_PARTITIONS - count)
     return [*numbers, *updates]
+
+
+def is_settled(values: Mapping[str, Any], weighed: Sequence[str]) -> bool:
+    """False while another family is about to be shown, and while one axis is about to follow the
+    other. `values`: as `view.ordered` gives them."""
+    choice = pairing.choice_of(values)
+    return values["experts"] == list(weighed) and pairing.fitted(choice) == choice
 
 
 def values_of(

@@ -10,11 +10,24 @@ import gradio as gr
 from merging.errors import MergeError
 from ui import controls, live
 from ui.controls import MAX_EXPERTS, Controls
-from ui.explore import view
+from ui.explore import bench, view
+from ui.explore.bench import BenchRefs
 from ui.explore.pairing import Aside
+from ui.explore.trail import Bench, Trail
 from ui.library import Library
 from ui.live import LiveRefs
 from ui.panel import PlotPanel
+
+_STEPS = """<nav aria-label="Parts of the workbench">
+<button type="button" data-step="models">Models</button>
+<button type="button" data-step="shape">Shape</button>
+<button type="button" data-step="live" aria-controls="hearing">Live</button>
+</nav>"""
+_ON_LOAD = """
+const mount = () => window.amalgamFrame
+  ? window.amalgamFrame.mount(element) : setTimeout(mount, 15);
+mount();
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class ExploreRefs:
     stop: gr.Button
     memory: gr.BrowserState
     go_merge: gr.Button
+    bench: BenchRefs
     controls: Controls
     headline: PlotPanel
     map: PlotPanel
@@ -61,11 +75,18 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
     experts = experts[:MAX_EXPERTS]
     models = view.choices(library)
     with gr.Row(elem_classes="explore"):
-        with gr.Column(scale=1, min_width=300, elem_classes="controls"):
-            parts, go_merge = controls.layout(models, base, experts)
-        with gr.Column(scale=3, min_width=320, elem_classes="plots"):
+        with gr.Column(min_width=0, elem_classes="controls"):
+            remembering = bench.layout()
+            with gr.Column(elem_classes="scroll"):
+                parts = controls.layout(models, base, experts)
+            with gr.Row(elem_classes="verbs"):
+                go_merge = gr.Button("Merge", variant="primary", size="lg")
+        with gr.Column(min_width=0, elem_classes="plots"):
             stop = gr.Button("Stop reading", size="sm", visible=False, elem_id="stop-reading")
-            panels = _panels(library)
+            panels = _panels()
+        with gr.Column(min_width=0, elem_classes="hearing", elem_id="hearing"):
+            panels["live"] = live.build()
+        gr.HTML(_STEPS, elem_classes="steps", apply_default_css=False, js_on_load=_ON_LOAD)
     named = parts.named()
     values = {name: component.value for name, component in named.items()}
     refs = ExploreRefs(
@@ -76,9 +97,12 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
         stop,
         stored,
         go_merge,
+        remembering,
         parts,
         **panels,
     )
+    first = Trail({**values, "weighed": list(experts)})
+    refs.bench.state.value = Bench(first)
     try:
         filled = view.family_values(library, named, values)
     except MergeError as error:
@@ -91,10 +115,9 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
     return refs
 
 
-def _panels(library: Library) -> dict[str, Any]:
+def _panels() -> dict[str, Any]:
     built: dict[str, Any] = {
         "headline": PlotPanel(kind="headline", title="Finding", elem_id="headline"),
-        "live": live.build(),
         "map": PlotPanel(
             kind="map",
             title=view.MAP_TITLE,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import gradio as gr
 
+from merging.errors import MergeError
 from merging.methods import PRESETS
+from ui import controls
 from ui.controls import Controls
 from ui.controls import places as places_of_experts
-from ui.explore import answers, scanning, shape
+from ui.explore import answers, bench, scanning, shape, view
 from ui.explore.layout import ExploreRefs, outputs
 from ui.explore.pairing import Aside
 from ui.explore.readings import Readings
+from ui.explore.trail import Bench, Trail
 from ui.library import Library
 
 _WITHIN = """(prune, consensus, partitions, rate) => [prune, consensus,
@@ -45,24 +48,70 @@ class ExploreTab:
         return self.refs.controls.named()
 
     @cached_property
+    def remembering(self) -> list[Any]:
+        """What `remembered` fills."""
+        return [self.refs.memory, *self.refs.bench.outputs()]
+
+    @cached_property
     def filled(self) -> list[Any]:
         """What a new family fills."""
         refs = self.refs
         places = [self.named[name] for name in places_of_experts()]
         return [*outputs(refs), *refs.controls.weights, *places, refs.weighed, refs.stop]
 
-    def settled(self, weighed: list[str], *values: Any) -> list[Any]:
-        """The exact numbers of the plan, and what the browser keeps."""
+    def settled(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The exact numbers of the plan, and what the page and the browser remember."""
         numbers = answers.settled(self.library, self._by_name(values), weighed)
-        return [*numbers, self.remembered(weighed, *values)]
+        return [*numbers, *self.remembered(past, weighed, *values)]
 
-    def remembered(self, weighed: list[str], *values: Any) -> dict[str, Any]:
-        """What the browser keeps of the controls."""
-        return {**self._by_name(values), "weighed": weighed}
+    def remembered(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """What the browser and the page remember of the controls, at rest."""
+        settings = self._at_rest(weighed, values)
+        if settings is None:
+            left = [gr.skip()] * len(self.refs.bench.outputs())
+            return [{**self._by_name(values), "weighed": weighed}, *left]
+        return [settings, *bench.shown(self.library, bench.noted(past, settings))]
 
-    def loaded(self, stored: Any, *values: Any) -> list[Any]:
-        """The controls of a page that was just loaded."""
-        return answers.restored(self.library, self.named, stored, self._by_name(values))
+    def _at_rest(self, weighed: list[str], values: tuple[Any, ...]) -> dict[str, Any] | None:
+        """The settings of the controls; None while one of them is about to follow another."""
+        settings = {**self._by_name(values), "weighed": weighed}
+        try:
+            settings = view.ordered(self.library, settings)
+        except MergeError:  # no model that could be gone back to
+            return None
+        return settings if answers.is_settled(settings, weighed) else None
+
+    def loaded(self, past: Bench, stored: Any, *values: Any) -> list[Any]:
+        """The controls of a page that was just loaded. What can be undone begins with them."""
+        usual = self._by_name(values)
+        restored = answers.restored(self.library, self.named, stored, usual)
+        kept = controls.valid(self.named, stored, view.choices(self.library))
+        settings = {**kept, "weighed": stored["weighed"]} if kept else past.trail.present
+        return [*restored, Bench(Trail(settings))]
+
+    def undone(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls as they were before the last change."""
+        return self._gone(past, weighed, values, bench.undone)
+
+    def redone(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls as they were before the last undo."""
+        return self._gone(past, weighed, values, bench.redone)
+
+    def switched(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls at the other of two settings."""
+        return self._gone(past, weighed, values, bench.switched)
+
+    def _gone(
+        self,
+        past: Bench,
+        weighed: list[str],
+        values: tuple[Any, ...],
+        step: Callable[[Bench], Bench],
+    ) -> list[Any]:
+        # the last change may not have been noted yet; one that is under way is given up
+        settings = self._at_rest(weighed, values)
+        there = past if settings is None else step(bench.noted(past, settings))
+        return bench.restored(self.library, self.named, there, self._by_name(values))
 
     def restored(
         self, request: gr.Request, due: bool, weighed: list[str], *values: Any
@@ -135,8 +184,15 @@ def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> list[Any]:
         Those after which there is a new recipe.
     """
     tab = ExploreTab(refs, library, Readings())
+    due = gr.State(False)  # whether there is another family to show
     _wire_shape(refs.controls)
-    return [_wire_sliders(tab), *_wire_family(tab), _wire_pairs(tab), _wire_load(demo, tab)]
+    return [
+        _wire_sliders(tab),
+        *_wire_family(tab),
+        _wire_pairs(tab),
+        *_wire_bench(tab, due),
+        _wire_load(demo, tab, due),
+    ]
 
 
 def _wire_sliders(tab: ExploreTab) -> Any:
@@ -146,9 +202,13 @@ def _wire_sliders(tab: ExploreTab) -> Any:
     gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
     return refs.map.settle(
         tab.settled,
-        [refs.weighed, *inputs],
-        [refs.headline, refs.recipe, refs.words, *refs.controls.amplification, refs.memory],
-        js="(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]",
+        [refs.bench.state, refs.weighed, *inputs],
+        [
+            *(refs.headline, refs.recipe, refs.words),
+            *refs.controls.amplification,
+            *tab.remembering,
+        ],
+        js="(bench, weighed, ...v) => [bench, weighed, ...window.amalgam.clamp(v)]",
         **_QUIET,
     )
 
@@ -157,34 +217,50 @@ def _wire_family(tab: ExploreTab) -> list[Any]:
     """Another base, other experts, models read again: a family to read, unless it is stopped."""
     refs, parts, filled = tab.refs, tab.refs.controls, tab.filled
     asked = [refs.weighed, *tab.named.values()]
+    noted = [refs.bench.state, *asked]
     lists = [parts.base, parts.experts]
     refs.stop.click(tab.stopped, **_QUIET)
     chosen = parts.experts.input(tab.family, asked, filled, **_READING)
-    chosen.then(tab.remembered, asked, refs.memory, **_QUIET)
+    chosen.then(tab.remembered, noted, tab.remembering, **_QUIET)
     rebased = parts.base.input(tab.rebased, lists, parts.experts, **_QUIET)
     read = rebased.then(tab.family, asked, filled, **_READING)
-    read.then(tab.remembered, asked, refs.memory, **_QUIET)
+    read.then(tab.remembered, noted, tab.remembering, **_QUIET)
     renewed = parts.refresh.click(tab.refreshed, asked, [*lists, *filled], **_READING)
     return [chosen, read, renewed]
 
 
-def _wire_load(demo: gr.Blocks, tab: ExploreTab) -> Any:
+def _wire_load(demo: gr.Blocks, tab: ExploreTab, due: gr.State) -> Any:
     """A page that is loaded gets the models of now and the values that its browser kept."""
     refs, inputs = tab.refs, list(tab.named.values())
-    due = gr.State(False)
     loaded = demo.load(
         tab.loaded,
-        [refs.memory, *inputs],
-        [*inputs, refs.weighed, due],
+        [refs.bench.state, refs.memory, *inputs],
+        [*inputs, refs.weighed, due, refs.bench.state],
         **{**_QUIET, "queue": True},
     )
-    return loaded.then(
-        tab.restored,
-        [due, refs.weighed, *inputs],
-        tab.filled,
-        js="(due, weighed, ...v) => [due, weighed, ...window.amalgam.clamp(v)]",
-        **_READING,
-    )
+    return _shows_family(tab, loaded, due)
+
+
+def _wire_bench(tab: ExploreTab, due: gr.State) -> list[Any]:
+    """Undo, redo and the other side give the controls other values; other experts are a family to
+    read."""
+    refs, inputs = tab.refs, list(tab.named.values())
+    asked = [refs.bench.state, refs.weighed, *inputs]
+    led = [*inputs, refs.weighed, due, *refs.bench.outputs()]
+    steps = [
+        refs.bench.undo.click(tab.undone, asked, led, **_QUIET),
+        refs.bench.redo.click(tab.redone, asked, led, **_QUIET),
+        refs.bench.side.input(tab.switched, asked, led, **_QUIET),
+    ]
+    return [_shows_family(tab, step, due) for step in steps]
+
+
+def _shows_family(tab: ExploreTab, event: Any, due: gr.State) -> Any:
+    """After an event that gave the controls values: the family that they name, where it is another
+    than the one shown."""
+    inputs = [due, tab.refs.weighed, *tab.named.values()]
+    js = "(due, weighed, ...v) => [due, weighed, ...window.amalgam.clamp(v)]"
+    return event.then(tab.restored, inputs, tab.filled, js=js, **_READING)
 
 
 def _wire_pairs(tab: ExploreTab) -> Any:
@@ -200,7 +276,8 @@ def _wire_pairs(tab: ExploreTab) -> Any:
     parts.presets.input(tab.by_preset, [parts.presets, *held], filled, **_QUIET)
     asked = [refs.weighed, *tab.named.values()]
     read = refs.regrouped.change(tab.family, asked, tab.filled, **_READING)
-    read.then(tab.remembered, asked, refs.memory, **_QUIET)
+    noted = [refs.bench.state, *asked]
+    read.then(tab.remembered, noted, tab.remembering, **_QUIET)
     return read
 
 

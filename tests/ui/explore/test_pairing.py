@@ -25,7 +25,7 @@ def values() -> dict[str, Any]:
     """What the controls hold at first."""
     models = [(name, name) for name in ("base", *FOUR)]
     with gr.Blocks():
-        parts, _ = controls.layout(models, "base", FOUR)
+        parts = controls.layout(models, "base", FOUR)
     return {name: part.value for name, part in parts.named().items()}
 
 

@@ -1,0 +1,147 @@
+"""Undo, redo, and two settings side by side: their buttons and handlers.
+
+A page remembers every setting at which its controls came to rest. To go to one of them is to give
+the controls its values: everything else follows as if a person had moved them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from merging import recipe as recipes
+from merging.errors import MergeError
+from ui import controls
+from ui.explore import answers, view
+from ui.explore.trail import SIDES, Bench, Settings, Sides, Trail
+from ui.library import Library
+
+
+@dataclass(frozen=True)
+class BenchRefs:
+    """The components.
+
+    Attributes:
+        state: a `Bench`.
+        side: which of two settings the controls show.
+        words: how the other one differs.
+    """
+
+    state: gr.State
+    side: gr.Radio
+    undo: gr.Button
+    redo: gr.Button
+    words: gr.HTML
+
+    def outputs(self) -> list[Any]:
+        """What `shown` fills."""
+        return [self.state, self.side, self.undo, self.redo, self.words]
+
+
+def layout() -> BenchRefs:
+    """Builds the row."""
+    with gr.Row(elem_classes="bench"):
+        side = gr.Radio(
+            list(SIDES),
+            value=SIDES[0],
+            label="Settings",
+            show_label=False,
+            container=False,
+            elem_classes="segmented",
+            interactive=True,
+            elem_id="side",
+            min_width=0,
+        )
+        undo = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=0)
+        redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=0)
+    words = gr.HTML(
+        "",
+        html_template="<div role='status'>${value}</div>",
+        apply_default_css=False,
+        elem_classes=["quiet", "bench-words"],
+    )
+    return BenchRefs(gr.State(Bench()), side, undo, redo, words)
+
+
+def shown(library: Library, bench: Bench) -> list[Any]:
+    """Values of `BenchRefs.outputs`."""
+    return [
+        bench,
+        bench.sides.shown,
+        gr.update(interactive=bool(bench.trail.past)),
+        gr.update(interactive=bool(bench.trail.future)),
+        compared(library, bench),
+    ]
+
+
+def compared(library: Library, bench: Bench) -> str:
+    """How the side that is not shown differs; nothing where there is none."""
+    present, held = bench.trail.present, bench.sides.held
+    if present is None or held is None:
+        return ""
+    other = bench.sides.other
+    try:
+        first, second = (controls.to_recipe(one) for one in (present, held))
+    except MergeError as error:
+        return f"{other} cannot be compared: {error}"
+    names = {model: name for name, model in view.choices(library)}
+    phrases = recipes.differences(first, second, names)
+    return f"{other} has {'; '.join(phrases)}." if phrases else f"{other} is the same."
+
+
+def noted(bench: Bench, settings: Settings) -> Bench:
+    """The controls came to rest."""
+    return replace(bench, trail=bench.trail.settled(settings))
+
+
+def undone(bench: Bench) -> Bench:
+    """One step back."""
+    return replace(bench, trail=bench.trail.undone())
+
+
+def redone(bench: Bench) -> Bench:
+    """One step forward again."""
+    return replace(bench, trail=bench.trail.redone())
+
+
+def switched(bench: Bench) -> Bench:
+    """The other side shown; a step that can be undone."""
+    if bench.trail.present is None:
+        return bench
+    sides, settings = bench.sides.switched(bench.trail.present)
+    return Bench(bench.trail.settled(settings), sides)
+
+
+def restored(
+    library: Library, named: Mapping[str, Any], bench: Bench, usual: Mapping[str, Any]
+) -> list[Any]:
+    """The controls at where a bench says that they stand.
+
+    Args:
+        usual: the values that the controls show.
+
+    Returns:
+        A value per control, the experts that the weights belong to, whether there is another
+        family to show, and values of `BenchRefs.outputs`.
+    """
+    settings = bench.trail.present
+    models = view.choices(library)
+    values = controls.valid(named, settings, models) if settings else None
+    if settings is None or values is None:  # its models are gone
+        back = [*[gr.skip()] * (len(named) + 1), False]
+        gone = "Models of those settings are not on offer any more."
+        return [*back, *shown(library, Bench(Trail(dict(usual)), Sides()))[:-1], gone]
+    names = [label for label, model in models if model in values["experts"]]
+    values.update(zip(controls.places(), answers.places_of(values, names), strict=True))
+    offered = controls.offered(models, values["base"])
+    return [
+        values["base"],
+        gr.update(choices=offered, value=values["experts"]),
+        *(values[name] for name in list(named)[2:]),
+        settings["weighed"],
+        values["base"] != usual["base"] or set(settings["experts"]) != set(usual["experts"] or ()),
+        *shown(library, bench),
+    ]

@@ -2,12 +2,14 @@
 /* The chat of this page: its rows, what is asked next over which channel, and what is kept. A channel
    (ui/chat/layout.py) brings one answer at a time; a model answers its questions in their order. */
 window.amalgamChat = (() => {
-  const {load, save, readSettings} = window.amalgamChatStore;
+  const {load, save, readSettings, MOST_VOTES} = window.amalgamChatStore;
   const {isActive} = window.amalgamChatBoard;
+  const blind = window.amalgamChatBlind;
   const SAVE_MS = 500;
   let state = load();
   let board = null; // {element, props}: the columns are props.value.columns
   let complain = () => {};
+  let tally = null; // {props, count}
   let saving = 0;
   const channels = []; // {trigger, job}
   const waiting = []; // jobs: {row, model, run}
@@ -37,9 +39,10 @@ window.amalgamChat = (() => {
   const announce = (job) => {
     const log = board?.element.querySelector("[role=log]");
     if (!log) return;
-    const label = columns().find(({name}) => name === job.model)?.label ?? job.model;
+    const shown = blind.columnsOf(job.row, columns());
+    const {label, hidden} = shown.find(({name}) => name === job.model) ?? {label: job.model};
     const line = document.createElement("p");
-    line.textContent = `${label}: ${job.run.text.slice(0, 400)} (${job.run.note})`;
+    line.textContent = `${label}: ${job.run.text.slice(0, 400)}${hidden ? "" : ` (${job.run.note})`}`;
     log.append(line);
     while (log.children.length > 8) log.firstChild.remove();
   };
@@ -69,7 +72,7 @@ window.amalgamChat = (() => {
   };
   const begin = (row, model, settings) => {
     const cell = row.cells.get(model) ?? {runs: [], shown: 0};
-    const run = {id: fresh(), text: "", note: "waiting", state: "waiting", rate: "", tokens: 0, seconds: 0, finish: "", settings};
+    const run = {id: fresh(), text: "", note: "waiting", state: "waiting", rate: "", tokens: 0, seconds: 0, finish: "", fingerprint: "", settings};
     cell.runs.push(run);
     cell.shown = cell.runs.length - 1;
     row.cells.set(model, cell);
@@ -93,8 +96,8 @@ window.amalgamChat = (() => {
   const received = (channel, answer) => {
     const {job} = channel;
     if (!job || answer?.run !== job.run.id) return; // of an answer that was stopped
-    const {text, note, state: now, rate, tokens, seconds, finish} = answer;
-    Object.assign(job.run, {text, note, state: now, rate, tokens, seconds, finish});
+    const {text, note, state: now, rate, tokens, seconds, finish, fingerprint} = answer;
+    Object.assign(job.run, {text, note, state: now, rate, tokens, seconds, finish, fingerprint});
     if (!isActive(job.run)) {
       channel.job = null;
       announce(job);
@@ -114,7 +117,9 @@ window.amalgamChat = (() => {
     const words = problem(question.trim());
     complain(words);
     if (words) return false;
-    const row = {id: fresh(), question: question.trim(), cells: new Map()};
+    const isBlind = state.isBlind && models().length > 1;
+    const order = isBlind ? blind.shuffled(models()) : null;
+    const row = {id: fresh(), question: question.trim(), cells: new Map(), order, vote: null};
     state.rows.push(row);
     state.undo = null;
     for (const model of models()) begin(row, model, state.settings);
@@ -158,7 +163,7 @@ window.amalgamChat = (() => {
       ask(question);
       const later = before.length - place - 1;
       const gone = later ? `, ${later} later question${later === 1 ? "" : "s"} removed` : "";
-      state.undo = {words: `Question ${place + 1} edited${gone}.`, rows: before};
+      state.undo = {words: `Question ${place + 1} edited${gone}.`, rows: before, votes: state.votes};
       changed();
       return true;
     },
@@ -178,6 +183,20 @@ window.amalgamChat = (() => {
       const cell = row.cells.get(model);
       copied(cell.runs[cell.shown].text, node);
     },
+    blind(on) {
+      state.isBlind = on;
+      complain(on && models().length < 2 ? "A blind round needs two models or more." : "");
+      changed();
+    },
+    vote(row, choice) {
+      const there = blind.columnsOf(row, columns()).map(({name}) => name);
+      row.order = there; // a model that was taken away was not voted on
+      row.vote = {choice};
+      state.votes = [...state.votes, blind.vote(row, choice, there)].slice(-MOST_VOTES);
+      changed();
+      count();
+    },
+    save: (kind) => window.amalgamChatExport.download(kind, state, columns(), tally?.props.value),
     reference(model) {
       state.reference = model;
       changed();
@@ -185,7 +204,7 @@ window.amalgamChat = (() => {
     clear() {
       if (!state.rows.length) return;
       stop(() => true);
-      state.undo = {words: "The conversation was cleared.", rows: state.rows};
+      state.undo = {words: "The conversation was cleared.", rows: state.rows, votes: state.votes};
       state.rows = [];
       complain("");
       changed();
@@ -193,9 +212,20 @@ window.amalgamChat = (() => {
     undo() {
       stop(() => true);
       state.rows = state.undo.rows;
+      state.votes = state.undo.votes;
       state.undo = null;
       changed();
+      count();
     },
+  };
+
+  /* Votes are counted by the server, which keeps none. */
+  const count = () => tally?.trigger("count", {votes: blind.players(state.votes)});
+  const forget = () => {
+    state.undo = {words: "The votes were forgotten.", rows: state.rows, votes: state.votes};
+    state.votes = [];
+    changed();
+    count();
   };
 
   const box = () => document.querySelector("#chat-prompt textarea");
@@ -232,6 +262,11 @@ window.amalgamChat = (() => {
         group.replaceChildren(...(props.value?.examples ?? []).map((text) => button(text, "", () => ask(text), "example")));
       watch("value", show);
       show();
+    },
+    tally(element, props, watch, trigger) {
+      tally = {props, trigger};
+      watch("value", () => blind.draw(element.querySelector(".tally"), props.value, forget));
+      if (state.votes.length) count();
     },
     /* What was typed is taken out of its box at once, so that the next one can be typed. */
     ask(question, settings) {

@@ -3,6 +3,7 @@
    markup. Nodes stay as long as what they stand for, so that focus and open parts stay too. */
 window.amalgamChatBoard = (() => {
   const {different, split} = window.amalgamChatText;
+  const {isHidden, columnsOf, choices, outcome} = window.amalgamChatBlind;
 
   const make = (tag, name = "", text) => {
     const node = document.createElement(tag);
@@ -96,12 +97,13 @@ window.amalgamChatBoard = (() => {
     const answer = cell.querySelector(".answer");
     answer.hidden = !run || (!run.text && run.state !== "running" && run.state !== "over");
     if (run) drawAnswer(answer, run, reference);
-    setText(cell.querySelector(".note"), run ? run.note : "not asked");
+    const note = column.hidden && run && !active ? "ready" : run ? run.note : "not asked";
+    setText(cell.querySelector(".note"), column.hidden && run?.state === "running" ? "writing" : note);
     const one = (name) => cell.querySelector(`.cell-tools .${name}`);
-    one("runs").hidden = !entry || entry.runs.length < 2;
+    one("runs").hidden = column.hidden || !entry || entry.runs.length < 2;
     if (entry) setText(one("place"), `${entry.shown + 1} of ${entry.runs.length}`);
     one("copy").hidden = !run?.text || active;
-    one("again").hidden = !run || active;
+    one("again").hidden = column.hidden || !run || active;
     one("missing").hidden = Boolean(run);
     one("halt").hidden = !active;
     const labels = {copy: "Copy the answer of", again: "Ask again:", missing: "Ask", halt: "Stop"};
@@ -117,7 +119,7 @@ window.amalgamChatBoard = (() => {
       button("Edit", "", () => edit(section, row, actions), "edit"),
     );
     bar.append(make("p", "question"), tools);
-    section.append(bar, make("div", "cells"));
+    section.append(bar, make("div", "cells"), make("div", "vote"));
     return section;
   };
 
@@ -153,7 +155,28 @@ window.amalgamChatBoard = (() => {
     box.focus();
   };
 
-  const drawRow = (section, row, place, columns, reference, actions) => {
+  /* The vote of a blind row: buttons once all have answered, then what was chosen. */
+  const drawVote = (box, row, place, all, actions) => {
+    box.hidden = !row.order;
+    if (box.hidden) return;
+    const runs = columnsOf(row, all).map(({name}) => row.cells.get(name));
+    const waits = runs.some((cell) => !cell || isActive(cell.runs[cell.shown]));
+    const words = row.vote ? outcome(row, all) : waits ? "Vote once all have answered." : runs.length === 2 ? "Which answer is better?" : "Which answer is best?";
+    const form = `${words}${runs.length}`;
+    if (box.dataset.form === form) return;
+    box.dataset.form = form;
+    box.setAttribute("role", "group");
+    box.setAttribute("aria-label", `Vote on question ${place + 1}`);
+    box.replaceChildren(make("span", "", words));
+    if (!row.vote && !waits && runs.length > 1)
+      box.append(...choices(row, all).map(([name, choice]) => button(name, "", () => actions.vote(row, choice), "strong")));
+  };
+
+  const drawRow = (section, row, place, all, reference, actions) => {
+    const columns = columnsOf(row, all), hidden = isHidden(row);
+    section.classList.toggle("is-lettered", Boolean(row.order));
+    section.querySelector(".row-tools").hidden = hidden;
+    drawVote(section.querySelector(".vote"), row, place, all, actions);
     section.setAttribute("aria-label", `Question ${place + 1}`);
     setText(section.querySelector(".question"), row.question);
     const labels = {again: "Ask all again: question", edit: "Edit question"};
@@ -163,7 +186,7 @@ window.amalgamChatBoard = (() => {
       (model) => buildCell(model, row, actions));
     const entry = row.cells.get(reference), theirs = entry?.runs[entry.shown];
     cells.forEach((cell, index) => {
-      const other = theirs && columns[index].name !== reference && !isActive(theirs);
+      const other = theirs && !hidden && columns[index].name !== reference && !isActive(theirs);
       drawCell(cell, row, columns[index], other ? theirs.text : undefined);
     });
   };
@@ -200,7 +223,14 @@ window.amalgamChatBoard = (() => {
     label.append(make("span", "", "Show differences from"), select);
     select.addEventListener("change", () => actions.reference(select.value));
     const kept = make("span", "kept quiet");
-    box.append(label, kept,
+    const blind = make("label", "blind"), check = make("input");
+    check.type = "checkbox";
+    check.addEventListener("change", () => actions.blind(check.checked));
+    blind.append(check, make("span", "", "Blind round"));
+    blind.title = "New questions show their answers shuffled and without names until you have voted";
+    box.append(label, blind, kept,
+      button("Save as Markdown", "", () => actions.save("markdown"), "save"),
+      button("Save as JSON", "", () => actions.save("json"), "save"),
       button("Stop all", "", () => actions.stop(), "stop-all"),
       button("Clear the conversation", "", actions.clear, "clear"));
   };
@@ -216,6 +246,8 @@ window.amalgamChatBoard = (() => {
     const all = state.rows.flatMap(({cells}) => [...cells.values()].flatMap(({runs}) => runs));
     box.querySelector(".stop-all").hidden = !all.some(isActive);
     box.querySelector(".clear").disabled = !state.rows.length;
+    for (const node of box.querySelectorAll(".save")) node.disabled = !state.rows.length;
+    box.querySelector(".blind input").checked = state.isBlind;
   };
 
   const drawUndo = (box, undo, actions) => {
@@ -230,6 +262,7 @@ window.amalgamChatBoard = (() => {
     const part = (name) => element.querySelector(`.chat-${name}`);
     element.firstElementChild.style.setProperty("--columns", Math.max(columns.length, 1));
     element.firstElementChild.classList.toggle("is-empty", !state.rows.length);
+    element.firstElementChild.classList.toggle("is-blind", state.rows.some(isHidden));
     drawTools(part("tools"), state, columns, actions);
     drawUndo(part("undo"), state.undo, actions);
     arranged(part("heads"), columns.map(({name}) => name), (model) => buildHead(model, actions))

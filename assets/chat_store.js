@@ -4,7 +4,7 @@
 window.amalgamChatStore = (() => {
   const KEY = "amalgam-chat";
   const MOST = 1_000_000; // characters; the oldest questions go first
-  const MOST_ROWS = 500, MOST_RUNS = 20, MOST_COLUMNS = 4;
+  const MOST_ROWS = 500, MOST_RUNS = 20, MOST_COLUMNS = 4, MOST_VOTES = 300;
   const STATES = ["over", "failed"], ENDS = ["", "end", "length", "stopped"];
 
   const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -19,6 +19,8 @@ window.amalgamChatStore = (() => {
     const read_ = entries.map(([name, one]) => [name.slice(0, 512), read(one)]);
     return new Map(read_.filter(([, one]) => one !== null));
   };
+
+  const names = (value) => [...new Set(list(value, MOST_COLUMNS, (name) => text(name, 512) || null))];
 
   const readSettings = (value) => {
     const given = isObject(value) ? value : {};
@@ -45,6 +47,7 @@ window.amalgamChatStore = (() => {
       seconds: number(value.seconds),
       finish: !ended ? "stopped" : ENDS.includes(value.finish) ? value.finish : "",
       settings: readSettings(value.settings),
+      fingerprint: text(value.fingerprint, 80),
     };
   };
 
@@ -56,17 +59,45 @@ window.amalgamChatStore = (() => {
 
   const readRow = (value) => {
     if (!isObject(value) || !text(value.id, 64) || !text(value.question, 8000)) return null;
-    return {id: text(value.id, 64), question: text(value.question, 8000), cells: table(value.cells, readCell)};
+    const order = names(value.order);
+    return {
+      id: text(value.id, 64),
+      question: text(value.question, 8000),
+      cells: table(value.cells, readCell),
+      order: order.length > 1 ? order : null,
+      vote: order.length > 1 ? readChoice(value.vote, order) : null,
+    };
   };
 
+  /* A vote names a model of `models`, or says "tie" or "bad". */
+  const readChoice = (value, models) => {
+    const choice = isObject(value) ? text(value.choice, 512) : "";
+    return ["tie", "bad", ...models].includes(choice) ? {choice} : null;
+  };
+  const readVote = (value) => {
+    const models = names(isObject(value) ? value.models : null);
+    const choice = readChoice(value, models)?.choice;
+    if (models.length < 2 || !choice || !text(value.id, 64)) return null;
+    const prints = list(value.fingerprints, MOST_COLUMNS, (print) => text(print, 80));
+    return {
+      id: text(value.id, 64),
+      question: text(value.question, 200),
+      models,
+      fingerprints: models.map((_, place) => prints[place] ?? ""),
+      seeds: models.map((_, place) => number(Array.isArray(value.seeds) ? value.seeds[place] : 0)),
+      choice,
+    };
+  };
+
+  const readVotes = (value) => list(value, MOST_VOTES, readVote);
   const readUndo = (value) =>
     isObject(value) && Array.isArray(value.rows)
-      ? {words: text(value.words, 200), rows: list(value.rows, MOST_ROWS, readRow)}
+      ? {words: text(value.words, 200), rows: list(value.rows, MOST_ROWS, readRow), votes: readVotes(value.votes)}
       : null;
 
   const read = (value) => {
     const given = isObject(value) ? value : {};
-    const chosen = list(given.chosen, MOST_COLUMNS, (name) => text(name, 512) || null);
+    const chosen = names(given.chosen);
     return {
       rows: list(given.rows, MOST_ROWS, readRow),
       undo: readUndo(given.undo),
@@ -74,6 +105,8 @@ window.amalgamChatStore = (() => {
       reference: text(given.reference, 512),
       settings: readSettings(given.settings),
       hasSettings: isObject(given.settings),
+      isBlind: given.isBlind === true,
+      votes: readVotes(given.votes),
     };
   };
 
@@ -118,5 +151,5 @@ window.amalgamChatStore = (() => {
     return own || next ? dropped : state.rows.length;
   };
 
-  return {read, load, save, packed, readSettings, MOST};
+  return {read, load, save, packed, readSettings, MOST, MOST_VOTES};
 })();

@@ -16,8 +16,9 @@ from merging.system.shipped import ASSETS
 
 SCRIPTS = (
     "pools.js", "plan.js", "map.js", "histogram.js", "cut.js", "figures.js", "tools.js",
-    "fields.js", "panel.js", "choices.js", "frame.js", "chat_store.js", "chat_text.js",
-    "chat_board.js", "chat.js", "live.js", "first.js",
+    "fields.js", "panel.js", "choices.js", "frame.js",
+    "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_board.js", "chat.js",
+    "live.js", "first.js",
 )  # fmt: skip
 SHEETS = ("style.css", "frame.css", "plots.css", "live.css")
 STREAM = ASSETS / "stream.js"

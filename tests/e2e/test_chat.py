@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -281,6 +282,87 @@ def test_what_is_kept_is_bounded_and_the_latest_stays(talk) -> None:
         }"""
     )
     assert kept == [True, 40, "39 "]
+
+
+def test_a_blind_round_hides_names_until_the_vote_which_survives_a_reload(page) -> None:
+    open_chat(page)
+    choose(page, "demo:base", "demo:add")
+    page.get_by_label("Blind round").check()
+    ask(page, "What is 37 + 45?")
+    names = page.locator(".cell h4")
+    expect(names).to_have_text(["Answer A", "Answer B"])
+    expect(page.locator(".chat-heads")).to_be_hidden()
+    right = page.locator(".cell", has=page.get_by_text("82", exact=True)).locator("h4")
+    letter = right.text_content(timeout=NOTE_S).removeprefix("Answer ")
+    group = page.get_by_role("group", name="Vote on question 1")
+    expect(group.get_by_role("button")).to_have_text(
+        ["A is better", "B is better", "Tie", "Both bad"]
+    )
+    assert "tokens" not in page.locator(".cells").text_content(), "the pace tells who it is"
+    group.get_by_role("button", name=f"{letter} is better").click()
+    expect(group).to_have_text(f"You chose {letter}: demo:add.")
+    expect(page.locator(".chat-heads")).to_be_visible()
+    expect(page.locator(".tally")).to_contain_text("Too early to tell: 1 of 20 votes.")
+    page.reload()
+    open_chat(page)
+    expect(page.get_by_role("group", name="Vote on question 1")).to_contain_text("You chose")
+    expect(page.locator(".tally td").filter(has_text="demo:add")).to_have_count(1)
+    page.get_by_role("button", name="Forget the votes").click()
+    expect(page.locator(".tally")).to_be_hidden()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".tally")).to_contain_text("Too early")
+
+
+def test_the_conversation_is_saved_as_markdown_and_as_json(talk) -> None:
+    choose(talk, "demo:base", "demo:add")
+    ask(talk, "What is 37 + 45?")
+    answered(talk, "demo:base", "demo:add")
+    files = {}
+    for kind in ("Markdown", "JSON"):
+        with talk.expect_download() as download:
+            talk.get_by_role("button", name=f"Save as {kind}").click()
+        files[kind] = Path(download.value.path()).read_text()
+    whole = json.loads(files["JSON"])
+    assert [column["name"] for column in whole["columns"]] == ["demo:base", "demo:add"]
+    (question,) = whole["questions"]
+    answer = question["answers"][1]
+    assert (question["question"], answer["model"], answer["text"]) == (
+        "What is 37 + 45?",
+        "demo:add",
+        "82",
+    )
+    assert answer["settings"]["seed"] == 0
+    fingerprints = [one["fingerprint"] for one in question["answers"]]
+    assert len(set(fingerprints)) == 2
+    for part in ("## Question 1", "### demo:add", "```text\n82\n```", "seed 0", *fingerprints):
+        assert part in files["Markdown"]
+
+
+def test_saved_texts_break_out_of_no_fence(talk) -> None:
+    written = talk.evaluate(
+        """() => {
+          const {content, markdown} = amalgamChatExport;
+          const settings = {temperature: 0, top_p: 1, longest: 1, seed: 0, system: "Be ``` brief"};
+          const run = {text: "<think>hm</think>\\n````\\n# no heading", note: "", settings};
+          const cells = new Map([["m", {runs: [run], shown: 0}]]);
+          const rows = [{question: "q", order: null, cells}];
+          return markdown(content({rows, settings, votes: []}, [], null, "2026-01-02T03:04:05Z"));
+        }"""
+    )
+    assert "`````text\n<think>hm</think>\n````\n# no heading\n`````" in written
+    assert "````text\nBe ``` brief\n````" in written
+
+
+def test_a_model_with_other_tensors_is_another_player(talk) -> None:
+    players = talk.evaluate(
+        """() => amalgamChatBlind.players([
+          {models: ["a", "b"], fingerprints: ["sha256:1111111122", "sha256:5"], choice: "a"},
+          {models: ["b", "a"], fingerprints: ["sha256:5", "sha256:3333333344"], choice: "tie"}])"""
+    )
+    assert players == [
+        {"models": ["a (11111111)", "b"], "winner": "a (11111111)"},
+        {"models": ["b", "a (33333333)"], "winner": ""},
+    ]
 
 
 def test_thinking_is_folded(talk) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from merging.errors import Cancelled, MergeError
 from ui.aside import aside
 from ui.chat import view
+from ui.chat.identity import identity
 from ui.chat.questions import Question
 from ui.library import Model
 from ui.store import ModelStore
@@ -32,6 +33,7 @@ class Answer:
         state: "waiting", "running", "over" or "failed".
         rate: tokens a second, in words.
         finish: "" while it runs; then "end", "length" or "stopped".
+        fingerprint: of the tensors that answered, at the end.
     """
 
     run: str
@@ -42,6 +44,7 @@ class Answer:
     tokens: int = 0
     seconds: float = 0.0
     finish: str = ""
+    fingerprint: str = ""
 
     def drawn(self) -> dict[str, Any]:
         """Plain values."""
@@ -90,6 +93,7 @@ def _grown(
         answer.note = f"{chunk.tokens} tokens"
         if chunk.finish:
             answer.state, answer.finish = "over", chunk.finish
+            answer.fingerprint = identity(model)
             answer.note = " · ".join(filter(None, [view.note(chunk, chat.has_template), place]))
         else:
             yield

@@ -21,6 +21,7 @@ _BOARD = """<div class="chat-board"><div class="chat-tools" role="toolbar"
 aria-label="Conversation"></div><p class="chat-undo" hidden></p><div class="chat-heads"></div>
 <div class="chat-rows"></div><div class="sr-only" role="log" aria-live="polite"
 aria-label="Finished answers"></div></div>"""
+_TALLY = """<section class="tally card" aria-label="Votes" hidden></section>"""
 _EXAMPLES = """<p id="chat-problem" class="complaint" role="alert"></p>
 <div class="suggestions" role="group" aria-label="Examples"></div>"""
 
@@ -31,6 +32,7 @@ class ChatRefs:
 
     Attributes:
         board: columns and rows, drawn by `assets/chat.js` over `view.board`.
+        tally: standings by votes, drawn by `assets/chat_blind.js` over `votes.drawn`.
         channels: where answers arrive; each asks for one at a time.
         settings: temperature, top-p, longest answer, seed and system prompt.
         stored: what the browser kept, on its way to the server.
@@ -41,6 +43,7 @@ class ChatRefs:
     channels: tuple[gr.HTML, ...]
     prompt: gr.Textbox
     examples: gr.HTML
+    tally: gr.HTML
     settings: tuple[gr.Slider | gr.Number | gr.Textbox, ...]
     how: gr.Accordion
     stored: gr.JSON
@@ -77,8 +80,9 @@ def layout(library: Library) -> ChatRefs:
     )
     examples = _hosted("examples", value, _EXAMPLES, elem_id="chat-examples")
     how, settings = _settings()
+    tally = _hosted("tally", None, _TALLY, "'count'", elem_id="chat-tally")
     stored = gr.JSON(visible=False)
-    return ChatRefs(models, board, channels, prompt, examples, settings, how, stored)
+    return ChatRefs(models, board, channels, prompt, examples, tally, settings, how, stored)
 
 
 def first_models(library: Library) -> list[str]:

@@ -14,6 +14,7 @@ from ui.chat.answers import Answer, written
 from ui.chat.layout import ChatRefs
 from ui.chat.questions import BOUNDS, MOST_CHARACTERS, read, run_of, within
 from ui.chat.stops import Stops
+from ui.chat.votes import counted
 from ui.library import Library
 from ui.store import ModelStore
 
@@ -88,6 +89,10 @@ class ChatTab:
             self.stops.of(str(request.session_hash), run_of(event._data)).set()
         except MergeError:
             return
+
+    def counted(self, event: gr.EventData) -> dict[str, Any]:
+        """The tally of the votes that the page holds."""
+        return counted(event._data)
 
     def leave(self, request: gr.Request) -> None:
         """The visitor closed the page: answers stop."""

@@ -46,4 +46,5 @@ def wire(demo: gr.Blocks, tab_item: gr.Tab, tab: ChatTab) -> None:
     for channel in refs.channels:
         channel.ask(tab.answered, None, channel, **_STREAM)
         channel.stop(tab.stopped, None, None, **PROMPT)
+    refs.tally.count(tab.counted, None, refs.tally, **{**PROMPT, "trigger_mode": "always_last"})
     demo.unload(tab.leave)

@@ -119,7 +119,8 @@ def _join(
     undo = [merge_refs.replaced, merge_refs.bring_back, merge_refs.shipped]
     explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo], js=clamp, **PROMPT)
     merge_tab.select(follow, source, taken, js=clamp, **PROMPT)
-    merge_refs.to_chat.click(to_chat, merge_refs.finished, [rooms, talking.refs.chosen], **PROMPT)
+    for made in (merge_refs, explore_refs.live):
+        made.to_chat.click(to_chat, made.finished, [rooms, talking.refs.chosen], **PROMPT)
 
 
 def _launch(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ that inputs are sampled, the first, middle and last 64 KiB of every tensor ("sam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from merging.checkpoints.checkpoint import Checkpoint, TensorInfo
 
@@ -41,11 +41,23 @@ def tensor_digest(
     Args:
         see: gets every block of bytes that is hashed, and where it begins.
     """
-    digest = hashlib.sha256()
-    digest.update(f"{info.name}\0{info.dtype}\0{list(info.shape)}\0".encode())
-    for start, block in model.blocks(info, _ranges(info, whole)):
+
+    def blocks() -> Iterator[memoryview]:
+        for start, block in model.blocks(info, _ranges(info, whole)):
+            yield block
+            see(block, start)
+
+    return digest_of(info.name, info.dtype, info.shape, blocks())
+
+
+def digest_of(
+    name: str, dtype: str, shape: Sequence[int], blocks: Iterable[memoryview | bytes]
+) -> bytes:
+    """sha256 of a tensor that lies anywhere: its name, type (as safetensors calls it), shape and
+    bytes in order."""
+    digest = hashlib.sha256(f"{name}\0{dtype}\0{list(shape)}\0".encode())
+    for block in blocks:
         digest.update(block)
-        see(block, start)
     return digest.digest()
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from merging.engines.eager import ProgressCallback
 from merging.engines.residents import Residents
 from merging.engines.sources import Files, RawTensors
 from merging.errors import Cancelled, RecipeError
+from merging.live.keeping import Kept, fingerprint, in_type, keep
 from merging.live.places import places_of
 from merging.live.rewriting import Memory, rewrite
 from merging.recipe import Recipe
@@ -24,6 +26,7 @@ from merging.run import container
 from merging.run.devices import engine_for
 from merging.run.preflight import open_recipe
 from merging.run.tensors import STORED
+from merging.system import locks
 from merging.trial.chat import ChatModel
 from merging.trial.loading import prepare
 from merging.trial.turns import Chunk
@@ -61,6 +64,7 @@ class LiveModel:
         self._memory = Memory(places_of(chat.model.network, family))
         self._residents = Residents()
         self._is_settled = True  # as the base
+        self._settled: tuple[Recipe, Family] | None = None
         self._lock = threading.Lock()  # of the network's values
         self._turns: list[threading.Event] = []  # what ends each call that waits or works
         self._listing = threading.Lock()
@@ -103,7 +107,7 @@ class LiveModel:
             if stop.is_set():
                 raise Cancelled("stopped before the live model was changed")
             device = self.chat.model.device.type
-            self._is_settled = False
+            self._is_settled, self._settled = False, None
             with torch.inference_mode():
                 names = rewrite(
                     self._memory,
@@ -115,7 +119,7 @@ class LiveModel:
                     cancel=stop,
                     source=self._source(family, device),
                 )
-            self._is_settled = True
+            self._is_settled, self._settled = True, (recipe, family)
         return Settled(tuple(names), time.perf_counter() - started)
 
     @property
@@ -140,6 +144,44 @@ class LiveModel:
             if not self._is_settled:
                 raise Cancelled("a merge into the live model was stopped; settle a recipe first")
             yield self.chat, ended
+
+    @property
+    def settled(self) -> Recipe | None:
+        """The recipe that its values follow from; None while they are the base's, or a merge into
+        it is under way or was stopped."""
+        settled = self._settled
+        return settled[0] if settled else None
+
+    def keep(self, out: Path, *, cancel: threading.Event | None = None, **options: Any) -> Kept:
+        """Writes what was settled last to a folder. A new recipe waits until that is done.
+
+        Args:
+            cancel: ends it.
+            options: as of `keeping.keep`.
+
+        Raises:
+            Cancelled: `cancel` was set, or nothing is settled.
+            MergeError: as a merge; nothing is left behind.
+        """
+        with locks.held(self._lock, cancel):
+            recipe, family = self._answered()
+            return keep(self._memory.places, recipe, family, out, cancel=cancel, **options)
+
+    def fingerprint(self, stop: threading.Event | None = None) -> str | None:
+        """That of the model which `keep` would write, worked out from its memory; None where that
+        holds other types than a file.
+
+        Raises:
+            Cancelled: `stop` was set while it waited, or nothing is settled.
+        """
+        with locks.held(self._lock, stop):
+            places, (recipe, family) = self._memory.places, self._answered()
+            return fingerprint(places, recipe, family) if in_type(places, recipe, family) else None
+
+    def _answered(self) -> tuple[Recipe, Family]:
+        if self._settled is None:
+            raise Cancelled("there is no merge in the live model; settle a recipe first")
+        return self._settled
 
     def _source(self, family: Family, device: str) -> RawTensors:
         if device.startswith("cuda"):

@@ -78,6 +78,29 @@ class Draft:
     back: ReadBack
     journal: Journal
 
+    def finish(self, entry: Entry, written: Written) -> None:
+        """A merged tensor has been handed to the writer. May be called from any thread."""
+        self.journal.note(entry.name, written)
+        if entry.rows is None:  # else rows of the base are still to come
+            self.back.submit(entry, written.checksum)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model that was written, read back and published.
+
+    Attributes:
+        written: of every merged tensor, by its name.
+        fingerprint: of all tensors as read back.
+        begun: how much of it was there already.
+        remarks: on what was copied.
+    """
+
+    written: dict[str, Written]
+    fingerprint: str
+    begun: str
+    remarks: tuple[str, ...]
+
 
 def attempt(order: Order, device: str, chunk: int | None, resident: bool) -> Finished:
     """Merges and publishes.
@@ -88,18 +111,36 @@ def attempt(order: Order, device: str, chunk: int | None, resident: bool) -> Fin
     """
     stream = _stream(order, device, chunk, resident)
     measured = measure(order.recipe, stream)
+    own = f"{stream.engine} on {device}"
+    done = publish(order, stream, own, lambda draft: _write(draft, measured))
+    retention = _retention(measured, done.written, order.family)
+    notes = [*([done.begun] if order.resume else []), *measured.lowering.notes, *done.remarks]
+    notes += filter(None, (difference(name, part) for name, part in retention.items()))
+    moved = drift(order.family, done.written)
+    return Finished(done.fingerprint, stream.engine, moved, retention, tuple(dict.fromkeys(notes)))
+
+
+def publish(
+    order: Order, stream: Stream, engine: str, write: Callable[[Draft], dict[str, Written]]
+) -> Published:
+    """Writes a model, whoever has its merged tensors: in a hidden folder, read back, with its
+    record, and then it appears.
+
+    Args:
+        engine: what a merge must run on that goes on with this one.
+        write: writes the merged tensors into a draft, as `Draft.finish` says.
+
+    Raises:
+        MergeError: as a merge.
+    """
     _check_unchanged(order.family)
-    with _draft(order, stream, device) as draft:
+    with _draft(order, stream, engine) as draft:
         begun = _how_it_began(draft)
-        written = _write(draft, measured)
-        retention = _retention(measured, written, order.family)
+        written = write(draft)
         copied, remarks = _copy(draft)
         digest = _read_back(draft, written, copied)
         _publish(draft, digest)
-    notes = [*([begun] if order.resume else []), *measured.lowering.notes, *remarks]
-    notes += filter(None, (difference(name, part) for name, part in retention.items()))
-    moved = drift(order.family, written)
-    return Finished(digest, stream.engine, moved, retention, tuple(dict.fromkeys(notes)))
+    return Published(written, digest, begun, tuple(remarks))
 
 
 def _stream(order: Order, device: str, chunk: int | None, resident: bool) -> Stream:
@@ -118,11 +159,11 @@ def _stream(order: Order, device: str, chunk: int | None, resident: bool) -> Str
 
 
 @contextmanager
-def _draft(order: Order, stream: Stream, device: str) -> Iterator[Draft]:
+def _draft(order: Order, stream: Stream, engine: str) -> Iterator[Draft]:
     """A hidden folder with room for every tensor. Where the work on it fails it is discarded, or
     left where a later merge may go on with it."""
     specs = specs_of(order.family, order.recipe)
-    key = key_of(order.recipe, order.family, order.shard_bytes, f"{stream.engine} on {device}")
+    key = key_of(order.recipe, order.family, order.shard_bytes, engine)
     writer = ModelWriter(
         order.out,
         specs,
@@ -209,9 +250,7 @@ def _take(
         changed += chunk.changed
         squared += chunk.squared
     written = Written(changed, squared, bytes_sum, retention)
-    draft.journal.note(entry.name, written)
-    if entry.rows is None:  # else rows of the base are still to come
-        draft.back.submit(entry, bytes_sum)
+    draft.finish(entry, written)
     return written
 
 

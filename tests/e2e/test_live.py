@@ -81,6 +81,22 @@ def test_a_question_is_answered_pinned_and_remembered(page) -> None:
     expect(asked).to_have_count(0, timeout=30_000)
 
 
+def test_what_answers_is_kept_and_opened_in_chat(page) -> None:
+    name = page.get_by_label("Name of the new model").locator("visible=true")
+    expect(name).not_to_have_value("", timeout=30_000)  # one is proposed
+    name.fill("heard")
+    page.locator("#live-body").get_by_role("button", name="Keep").click()
+    said = page.locator("#live-kept").get_by_role("status")
+    expect(said).to_contain_text("Kept as heard", timeout=30_000)
+    digest = re.search("[0-9a-f]{64}", said.locator("span").get_attribute("title"))[0]
+    status = page.locator("#live-meters").get_by_role("status")
+    expect(status).to_contain_text("kept as heard", timeout=30_000)
+    assert digest in page.locator("#live-meters code").text_content()  # what lies in memory
+    expect(name).to_have_value("heard-2")
+    page.get_by_role("button", name="Open in Chat").click()
+    expect(page.get_by_role("group", name="Models").get_by_label("models/heard")).to_be_checked()
+
+
 def test_on_a_phone_it_fits_and_off_it_is_gone(page) -> None:
     viewport = page.viewport_size
     page.set_viewport_size(PHONE)

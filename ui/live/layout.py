@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -23,6 +24,11 @@ class LiveRefs:
         on: whether the merge answers while sliders move.
         body: all that shows only then.
         meters, replies: how good it is, and what it answers.
+        keep, name: write what answers to a new model of this name.
+        stop_keeping: ends that.
+        kept: how that went.
+        to_chat: opens what was kept in Chat; `finished` holds its id and its sources.
+        fresh, suggested: a name for the settings of now, and the one last put into the box. Unseen.
         ask: a question for it.
         asked: the one that was asked last and is not pinned.
         prompts: what is pinned, a line each.
@@ -35,6 +41,13 @@ class LiveRefs:
     on: gr.Checkbox
     body: gr.Column
     meters: gr.HTML
+    name: gr.Textbox
+    keep: gr.Button
+    stop_keeping: gr.Button
+    kept: gr.HTML
+    to_chat: gr.Button
+    fresh: gr.Textbox
+    suggested: gr.Textbox
     own_file: gr.UploadButton
     own_gone: gr.Button
     own_said: gr.HTML
@@ -44,6 +57,7 @@ class LiveRefs:
     asked: gr.State
     family: gr.State
     own: gr.State
+    finished: gr.State
 
 
 def memory() -> gr.BrowserState:
@@ -63,6 +77,7 @@ def build() -> LiveRefs:
         )
         with gr.Column(visible=False, elem_classes="live-body", elem_id="live-body") as body:
             meters = _board("live-meters")
+            keeping = _keeping()
             with gr.Row(elem_classes="live-verbs"):
                 own_file = gr.UploadButton(
                     "Score own tasks", file_types=[".jsonl"], type="filepath", size="sm"
@@ -96,10 +111,60 @@ def build() -> LiveRefs:
                     interactive=True,
                     elem_id="live-prompts",
                 )
-    states = gr.State(""), gr.State(""), gr.State(())
     return LiveRefs(
-        on, body, meters, own_file, own_gone, own_said, replies, ask, prompts, *states
-    )  # fmt: skip
+        on=on,
+        body=body,
+        meters=meters,
+        **keeping,
+        own_file=own_file,
+        own_gone=own_gone,
+        own_said=own_said,
+        replies=replies,
+        ask=ask,
+        prompts=prompts,
+        asked=gr.State(""),
+        family=gr.State(""),
+        own=gr.State(()),
+        finished=gr.State(("", ())),
+    )
+
+
+def _keeping() -> dict[str, Any]:
+    """Name and button, how keeping went, and the unseen names."""
+    with gr.Row(elem_classes="live-keep"):
+        name = gr.Textbox(
+            "",
+            label="Name of the new model",
+            show_label=False,
+            placeholder="Name of the new model",
+            max_lines=1,
+            max_length=64,
+            interactive=True,
+            min_width=120,
+            scale=3,
+            elem_id="live-name",
+        )
+        keep = gr.Button("Keep", variant="primary", min_width=76, scale=1, elem_id="live-keep")
+        stop = gr.Button("Stop", visible=False, min_width=60, scale=1, elem_id="live-stop")
+    kept = gr.HTML(
+        "",
+        html_template="<p class='quiet' role='status'>${value}</p>",
+        apply_default_css=False,
+        elem_id="live-kept",
+        elem_classes="live-said",
+    )
+    to_chat = gr.Button("Open in Chat", size="sm", visible=False, elem_id="live-to-chat")
+    fresh = gr.Textbox("", visible="hidden", label="A name for what answers")
+    suggested = gr.Textbox("", visible="hidden", label="The name last suggested for it")
+    return {
+        "name": name,
+        "keep": keep,
+        "stop_keeping": stop,
+        "kept": kept,
+        "to_chat": to_chat,
+        "fresh": fresh,
+        "suggested": suggested,
+    }
 
 
 def _board(name: str) -> gr.HTML:

@@ -21,7 +21,8 @@ def drawn(scene: Scene) -> str:
         for column in scene.columns
         if column.problem
     )
-    status = f'<p class="live-status {tone}" role="status">{escape(scene.status)}</p>{problems}'
+    said = " · ".join(filter(None, (scene.status, scene.saved)))
+    status = f'<p class="live-status {tone}" role="status">{escape(said)}</p>{problems}'
     if not scene.skills or not scene.sources:
         return status
     names = [skill.name for skill in scene.skills]
@@ -135,7 +136,16 @@ def _table(scene: Scene) -> str:
         '<div class="live-table" tabindex="0" role="region" aria-label="How often they are right">'
         "<table><caption>How often they are right</caption>"
         f'<thead><tr><th scope="col">Skill</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
-        "</div></details>"
+        f"</div>{_fingerprint(scene)}</details>"
+    )
+
+
+def _fingerprint(scene: Scene) -> str:
+    if not scene.fingerprint:
+        return ""
+    return (
+        '<p class="quiet live-note">Fingerprint of the tensors in memory: '
+        f"<code>{escape(scene.fingerprint)}</code></p>"
     )
 
 

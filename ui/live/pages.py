@@ -33,6 +33,11 @@ class LivePages:
         held = self._models.get(page)
         return held is not None and held[0] == _key(recipe)
 
+    def of(self, page: str) -> LiveModel | None:
+        """The page's live model, where it has one."""
+        held = self._models.get(page)
+        return held and held[1]
+
     def get(self, page: str, recipe: Recipe) -> LiveModel:
         """The page's live model over a recipe's base, loaded if it is not there.
 

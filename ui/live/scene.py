@@ -16,15 +16,21 @@ class Scene:
 
     Attributes:
         status: what is going on, or was done.
+        saved: whether what answers is saved, and as what; "" while that is not known.
+        fingerprint: of the tensors in memory; "" where it is not worked out.
         is_wrong: the status is a complaint.
+        is_settled: what answers follows from the settings that the page has.
         is_busy: a merge is under way: what the live model said is of earlier values.
         sources: the base, then the experts.
         per_skill: prompts that a skill is scored on, at most.
     """
 
     status: str = ""
+    saved: str = ""
+    fingerprint: str = ""
     is_wrong: bool = False
     is_busy: bool = False
+    is_settled: bool = False
     probes: Sequence[Probe] = ()
     skills: Sequence[Skill] = ()
     live: Column = field(default_factory=lambda: Column("live"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from merging import recipe as recipes
+from merging.checkpoints.fingerprint import FULL_BYTES
 from merging.errors import Cancelled, MergeError
 from merging.recipe import Recipe
 from ui.events import PROMPT
@@ -22,6 +23,7 @@ from ui.findings import THIN
 from ui.library import Library
 from ui.live import meters, pinning, probes, replies, skills
 from ui.live.hearing import Hearing
+from ui.live.keeper import Keeper
 from ui.live.layout import LiveRefs
 from ui.live.pages import LivePages
 from ui.live.scene import Scene
@@ -56,6 +58,12 @@ class LiveTab:
     store: ModelStore
     per_skill: int = skills.PER_SKILL
     turns: Readings = field(default_factory=Readings)
+    scenes: dict[str, Scene] = field(default_factory=dict)
+
+    @cached_property
+    def keeper(self) -> Keeper:
+        """Who keeps what answers."""
+        return Keeper(self.library, self.pages)
 
     @cached_property
     def hearing(self) -> Hearing:
@@ -78,12 +86,13 @@ class LiveTab:
         """
         refs = self.refs
         inputs = [refs.on, refs.prompts, refs.family, remembered, refs.asked, refs.own, recipe]
-        outputs = [refs.meters, refs.replies, refs.prompts, refs.family]
+        outputs = [refs.meters, refs.replies, refs.prompts, refs.family, refs.fresh]
         refs.on.change(lambda on: gr.update(visible=on), refs.on, refs.body, **PROMPT)
         refs.on.change(self.switched, refs.on, None, **PROMPT)
         refs.on.change(self.changed, inputs, outputs, **_STREAM)
         for event in [*respelled, *self._asked(remembered), *self._own_tasks()]:
             event.then(self.changed, inputs, outputs, **_STREAM)
+        self.keeper.wire(refs, recipe).then(self.noted, None, refs.meters, **PROMPT)
         demo.unload(self.leave)
 
     def _asked(self, remembered: gr.BrowserState) -> list[Any]:
@@ -118,6 +127,17 @@ class LiveTab:
         self.turns.stop(page)
         self.pages.leave(page)
         self.hearing.forget(page)
+        self.keeper.forget(page)
+        self.scenes.pop(page, None)
+
+    def noted(self, request: gr.Request) -> Any:
+        """The status line, once something was kept."""
+        page = str(request.session_hash)
+        scene = self.scenes.get(page)
+        if scene is None or not scene.saved:
+            return gr.skip()
+        scene.saved = self.keeper.saved(page)
+        return meters.drawn(scene)
 
     def tasks_opened(self, path: str | None, own: tuple[Skill, ...]) -> tuple[Any, str, Any]:
         """The skills of a task file; those of the one before where something is wrong with it."""
@@ -147,13 +167,13 @@ class LiveTab:
     ) -> Iterator[Any]:
         """Merges what the controls spell in memory, asks it, and shows what it says.
 
-        Yields the values of meters, replies, prompts and family.
+        Yields the values of meters, replies, prompts, family and a name for the result.
         """
         page = str(request.session_hash)
         if not on:
-            yield [gr.skip()] * 4
+            yield [gr.skip()] * 5
             return
-        scene = Scene(live=self.hearing.last(page), per_skill=self.per_skill)
+        scene = self.scenes[page] = Scene(live=self.hearing.last(page), per_skill=self.per_skill)
         if (recipe or "#").startswith("#"):  # the controls spell none, and it says why
             yield _complaint(scene, (recipe or "").lstrip("# ").strip())
             return
@@ -162,6 +182,7 @@ class LiveTab:
             spelled = recipes.parse(recipe)
             names = list(dict.fromkeys([spelled.base, *(s.model for s in spelled.sources)]))
             moved: list[Any] = [gr.skip(), gr.skip()]  # what is typed meanwhile stays
+            fresh: Any = self.keeper.fresh(recipe)
             if family != spelled.base:
                 text = pinning.of_base(remembered, names)
                 moved = [text, spelled.base]
@@ -170,10 +191,11 @@ class LiveTab:
             for _ in self._heard(scene, page, spelled, names, turn):
                 if turn.replaced:
                     return
-                yield [*_drawn(scene), *moved]
-                moved = [gr.skip(), gr.skip()]
+                scene.saved = self.keeper.saved(page) if scene.is_settled else ""
+                yield [*_drawn(scene), *moved, fresh]
+                moved, fresh = [gr.skip(), gr.skip()], gr.skip()
         except Cancelled:
-            yield [gr.skip()] * 4
+            yield [gr.skip()] * 5
         except MergeError as error:
             yield _complaint(scene, str(error))
         except Exception:
@@ -197,13 +219,18 @@ class LiveTab:
         scene.is_busy, work = True, Work("live")
         settle = partial(model.settle, recipe, progress=work.report, cancel=turn.over)
         for share in work.run(settle):
-            scene.status = f"Merging in memory: {share:.0%}".replace("%", f"{THIN}%")
+            waits_for = self.keeper.under_way(page)
+            merged = f"Merging in memory: {share:.0%}".replace("%", f"{THIN}%")
+            scene.status = f"Waiting until {waits_for} is kept" if waits_for else merged
             yield
-        scene.is_busy, scene.status = False, _in_words(work.result)
+        scene.is_busy, scene.is_settled, scene.status = False, True, _in_words(work.result)
         with model.held(turn.over) as (chat, stop):
             scene.live = self.hearing.live(page, model)
             for _ in self.hearing.ask(scene.live, chat, scene.probes, scene.skills, stop):
                 yield
+        if model.chat.size_bytes <= FULL_BYTES:
+            scene.fingerprint = model.fingerprint(turn.over) or ""
+            yield
         for column in scene.sources:
             yield from self.hearing.ask_source(column, scene.probes, scene.skills, turn.over)
 
@@ -215,13 +242,13 @@ def _drawn(scene: Scene) -> list[str]:
 def _complaint(scene: Scene, text: str) -> list[Any]:
     """What the card shows where nothing is merged."""
     scene.status, scene.is_wrong, scene.sources = text, True, ()
-    return [*_drawn(scene), gr.skip(), gr.skip()]
+    return [*_drawn(scene), gr.skip(), gr.skip(), gr.skip()]
 
 
 def _in_words(settled: Settled) -> str:
     """What a merge into the live model did."""
     count = len(settled.rewritten)
     if not count:
-        return "In memory as these settings say, not saved."
+        return "In memory as these settings say"
     time = f"{settled.seconds * 1e3:.0f} ms" if settled.seconds < 1 else f"{settled.seconds:.1f} s"
-    return f"Re-merged in {time} ({count} tensor{'s' * (count > 1)}), not saved."
+    return f"Re-merged in {time} ({count} tensor{'s' * (count > 1)})"

@@ -12,6 +12,7 @@ import gradio as gr
 from ui.events import CHEAP, PRIVATE, PROMPT
 from ui.merge.layout import MergeRefs
 from ui.merge.tab import MergeTab
+from ui.naming import RENAME_JS
 
 _SAVE_JS = """(text) => {
   const link = document.createElement("a");
@@ -20,9 +21,6 @@ _SAVE_JS = """(text) => {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }"""
-# In the browser, so that a name typed while the server was asked stays.
-_RENAME_JS = """(fresh, name, last) =>
-  fresh && (!name.trim() || name === last) ? [fresh, fresh] : [name, last]"""
 
 
 def wire(demo: gr.Blocks, refs: MergeRefs, tab: MergeTab) -> None:
@@ -44,7 +42,7 @@ def _wire_checks(refs: MergeRefs, tab: MergeTab) -> None:
     fresh = refs.recipe.change(
         tab.suggested, refs.recipe, refs.fresh, trigger_mode="always_last", **PROMPT
     )
-    fresh.then(None, *_rename(refs), js=_RENAME_JS, **PRIVATE)
+    fresh.then(None, *_rename(refs), js=RENAME_JS, **PRIVATE)
 
 
 def _wire_texts(refs: MergeRefs, tab: MergeTab) -> None:
@@ -94,7 +92,7 @@ def _wire_merge(demo: gr.Blocks, refs: MergeRefs, tab: MergeTab) -> None:
         refs.over,
     ]
     loaded.then(tab.watched, refs.job_id, watched, **CHEAP)
-    renamed = loaded.then(None, *_rename(refs), js=_RENAME_JS, **PRIVATE)
+    renamed = loaded.then(None, *_rename(refs), js=RENAME_JS, **PRIVATE)
     renamed.then(tab.checked, *_check(refs), **CHEAP)
     started.then(tab.watched, refs.job_id, watched, **CHEAP)
     refs.over.change(tab.ended, [refs.over, refs.remembered], refs.remembered, **PROMPT)

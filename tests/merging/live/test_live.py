@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from merging.errors import BadCheckpoint, Cancelled, NonFinite, RecipeError
 from merging.live.model import LiveModel
@@ -17,36 +16,15 @@ from merging.recipe import Recipe, from_mapping
 from merging.run.merge import merge
 from merging.run.preflight import open_recipe
 from merging.trial.chat import ChatModel, Sampling
-from tests.chat_models import make_chat_model
 from tests.families import document
+from tests.merging.live.families import LAYERS, make_family, recipe_of
 
 QUESTION = [{"role": "user", "content": "What is 37 + 45?"}]
-LAYERS = 3
-
-
-def make_family(parent: Path, *, tied: bool = False, dtype: torch.dtype = torch.bfloat16) -> Path:
-    shape = {"num_hidden_layers": LAYERS, "tie_word_embeddings": tied}
-    base = make_chat_model(parent / "base", dtype=dtype, **shape)
-    for number in range(2):
-        shutil.copytree(base, parent / f"expert{number}")
-        generator = torch.Generator().manual_seed(number)
-        tensors = {
-            name: (v.float() + 0.05 * torch.randn(v.shape, generator=generator)).to(v.dtype)
-            for name, v in load_file(base / "model.safetensors").items()
-        }
-        save_file(tensors, parent / f"expert{number}" / "model.safetensors", {"format": "pt"})
-    return parent
 
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_family(tmp_path_factory.mktemp("live"))
-
-
-def recipe_of(parent: Path, method: str = "ties", density: object = 0.4, **values) -> Recipe:
-    own = {} if method == "slerp" else {"weight": 0.7, "density": density}
-    experts = [dict(own) for _ in range(1 if method == "slerp" else 2)]
-    return from_mapping(document(method, experts, values), parent)
 
 
 def values_of(live: LiveModel) -> dict[str, torch.Tensor]:

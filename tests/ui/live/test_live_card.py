@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from merging import recipe as recipes
+from merging.checkpoints import fingerprint, open_checkpoint
+from merging.run.merge import merge
 from merging.trial.chat import ChatModel
 from merging.trial.tasks import TaskFileError
 from ui.library import Library
@@ -211,7 +213,7 @@ def test_the_merge_answers_beside_its_sources_and_is_scored(card) -> None:
     assert said["live"]
     assert row(board, "add")[2][0] == "100"
     assert row(board, "add")[1][0] == "0"
-    assert re.search(r"Re-merged in \d+ ms \(39 tensors\), not saved", board[0])
+    assert re.search(r"Re-merged in \d+ ms \(39 tensors\) · not saved", board[0])
 
 
 def test_another_weight_answers_otherwise_from_the_same_memory(card) -> None:
@@ -227,7 +229,7 @@ def test_another_weight_answers_otherwise_from_the_same_memory(card) -> None:
 
 def test_another_base_has_prompts_of_its_own(card) -> None:
     shown = list(heard(card, 0.5, "Mine", "family", family="other", kept={BASE: "Sort 3 1"}))
-    assert shown[0][2:] == ["Sort 3 1", BASE]
+    assert shown[0][2:4] == ["Sort 3 1", BASE]
     assert all(isinstance(values[2], dict) for values in shown[1:])  # typed meanwhile: it stays
     assert "Sort 3 1" in shown[-1][1]
     assert "Mine" not in shown[-1][1]
@@ -280,6 +282,45 @@ def test_what_was_said_holds_until_a_value_changes(card) -> None:
     assert "Hello" in said.answers
     last(card, 0.7, page="same")
     assert card.hearing.said["same"].column is not said
+
+
+def kept(card: LiveTab, name: str, weight: float, page: str = "page") -> list:
+    return list(card.keeper.kept(name, recipe_of(weight), visitor(page)))
+
+
+def test_what_answers_is_kept_and_on_offer_at_once(card) -> None:
+    board = last(card, 0.8, page="keep")
+    said, _, to_chat, (model, sources), free, _ = kept(card, "mine", 0.8, "keep")[-1]
+    assert "Kept as <b>mine</b>" in said
+    assert to_chat["visible"]
+    assert sources == ("demo:base", "demo:add", "demo:sort")
+    assert free == "mine-2"
+    folder = card.library.get(model).folder
+    digest = fingerprint(open_checkpoint(folder))
+    assert digest[:19] in said
+    assert digest in last(card, 0.8, page="keep")[0]  # the same in memory
+    result = merge(card.library.resolved(recipes.parse(recipe_of(0.8))), folder.parent / "written")
+    assert result.fingerprint == digest
+    assert "not saved" in board[0]
+    assert "kept as mine" in card.noted(visitor("keep"))
+    assert "not saved" in last(card, 0.9, page="keep")[0]
+
+
+def test_a_keep_after_a_change_says_what_it_kept(card) -> None:
+    last(card, 0.8, page="later")
+    (*_, (said, *_)) = kept(card, "earlier", 0.4, "later")
+    assert "The settings have changed since; this is what answered." in said
+
+
+def test_what_cannot_be_kept_is_said(card) -> None:
+    last(card, 0.8, page="wrong")
+    (said, *_) = kept(card, "no/name", 0.8, "wrong")[-1]
+    assert "a name has 1 to 64 letters" in said
+    kept(card, "taken", 0.8, "wrong")
+    (said, *_) = kept(card, "taken", 0.8, "wrong")[-1]
+    assert "taken is taken; taken-2 is free" in said
+    (said, *_) = kept(card, "x", 0.8, "nobody")[-1]
+    assert "Nothing is merged in memory yet" in said
 
 
 def test_switched_off_its_memory_is_free(card) -> None:

@@ -30,7 +30,20 @@ def changes(text: str, before: str) -> list[tuple[str, bool]]:
     for kind, _, _, start, stop in SequenceMatcher(None, other, own, False).get_opcodes():
         if start < stop:
             pieces.append(("".join(own[start:stop]), kind != "equal"))
-    return pieces if any(is_new for _, is_new in pieces) else [(text, True)]
+    return _joined(pieces) if any(is_new for _, is_new in pieces) else [(text, True)]
+
+
+def _joined(pieces: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    """The pieces with the spaces between two new ones as part of them."""
+    joined: list[tuple[str, bool]] = []
+    for place, (part, is_new) in enumerate(pieces):
+        between = 0 < place < len(pieces) - 1 and not part.strip()
+        is_new = is_new or (between and pieces[place - 1][1] and pieces[place + 1][1])
+        if joined and joined[-1][1] == is_new:
+            joined[-1] = joined[-1][0] + part, is_new
+        else:
+            joined.append((part, is_new))
+    return joined
 
 
 def _words(text: str) -> list[str]:

@@ -216,7 +216,7 @@ class LiveTab:
             scene.status = "Loading the base…"
             yield
         model = self.pages.get(page, recipe)
-        scene.is_busy, work = True, Work("live")
+        scene.is_busy, work = model.settled != recipe, Work("live")
         settle = partial(model.settle, recipe, progress=work.report, cancel=turn.over)
         for share in work.run(settle):
             waits_for = self.keeper.under_way(page)

@@ -148,6 +148,7 @@ def test_the_expert_of_a_prompt_is_known_by_its_wording() -> None:
         ("same", "same", []),
         ("ab", "abc", ["ab"]),
         ("1 2 3", "", ["1 2 3"]),
+        ("a new day", "one old day", ["a new"]),
     ],
 )
 def test_what_is_new_in_an_answer_is_marked(text: str, before: str, new: list[str]) -> None:

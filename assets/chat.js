@@ -67,12 +67,17 @@ window.amalgamChat = (() => {
       if (place < 0) return;
       channel.job = waiting.splice(place, 1)[0];
       const {run, model} = channel.job;
-      channel.trigger("ask", {run: run.id, model, messages: messages(channel.job), settings: run.settings});
+      const tokens = Boolean(channel.job.target);
+      channel.trigger("ask", {run: run.id, model, messages: messages(channel.job), settings: run.settings, tokens});
     }
   };
+  const unwritten = (settings) => ({
+    id: fresh(), text: "", note: "waiting", state: "waiting", rate: "", tokens: 0, seconds: 0,
+    finish: "", fingerprint: "", settings,
+  });
   const begin = (row, model, settings) => {
     const cell = row.cells.get(model) ?? {runs: [], shown: 0};
-    const run = {id: fresh(), text: "", note: "waiting", state: "waiting", rate: "", tokens: 0, seconds: 0, finish: "", fingerprint: "", settings};
+    const run = unwritten(settings);
     cell.runs.push(run);
     cell.shown = cell.runs.length - 1;
     row.cells.set(model, cell);
@@ -93,6 +98,15 @@ window.amalgamChat = (() => {
     next();
     changed();
   };
+  /* The same answer, written again with its tokens: what they tell holds for the very same words. */
+  const retold = ({run, target, model}, {written}) => {
+    if (run.state === "failed") return complain(`${model}: ${run.note}`);
+    if (run.finish === "stopped") return;
+    if (run.text !== target.text || !written.length)
+      return complain(`${model} would now answer otherwise, because the conversation before it or the model has changed; ask again to see that answer's tokens.`);
+    target.written = written;
+    target.isOpen = true;
+  };
   const received = (channel, answer) => {
     const {job} = channel;
     if (!job || answer?.run !== job.run.id) return; // of an answer that was stopped
@@ -100,7 +114,8 @@ window.amalgamChat = (() => {
     Object.assign(job.run, {text, note, state: now, rate, tokens, seconds, finish, fingerprint});
     if (!isActive(job.run)) {
       channel.job = null;
-      announce(job);
+      if (job.target) retold(job, answer);
+      else announce(job);
       next();
     }
     changed();
@@ -177,6 +192,20 @@ window.amalgamChat = (() => {
     turn(row, model, by) {
       const cell = row.cells.get(model);
       cell.shown = Math.min(cell.runs.length - 1, Math.max(0, cell.shown + by));
+      changed();
+    },
+    tokens(row, model) {
+      const cell = row.cells.get(model), target = cell.runs[cell.shown];
+      if (target.written) {
+        target.isOpen = !target.isOpen;
+        return changed();
+      }
+      complain("");
+      // what was stopped is written as far as it came
+      const longest = target.finish === "stopped" ? Math.max(1, target.tokens) : target.settings.longest;
+      target.reading = unwritten({...target.settings, longest});
+      waiting.push({row, model, run: target.reading, target});
+      next();
       changed();
     },
     copy(row, model, node) {

@@ -53,6 +53,18 @@ window.amalgamChatBoard = (() => {
       setText(fold.firstChild, open && isActive(run) ? "Thinking…" : "Thinking");
       setText(fold.lastChild, thought);
     }
+    const tokens = node.querySelector(".tokens");
+    body.hidden = Boolean(run.isOpen && run.written);
+    if (tokens && !body.hidden) tokens.remove();
+    if (body.hidden) {
+      if (!tokens || tokens.dataset.run !== run.id) {
+        tokens?.remove();
+        const list = window.amalgamChatTokens.build(run.written);
+        list.dataset.run = run.id;
+        node.append(list);
+      }
+      return;
+    }
     const words = said || (run.finish !== "stopped" && run.state === "over" && !thought ? "(no answer)" : "");
     if (reference === undefined || isActive(run)) return setText(body, words);
     const marks = different(words, split(reference).said);
@@ -77,6 +89,7 @@ window.amalgamChatBoard = (() => {
       runs,
       button("Copy", "", (event) => actions.copy(row, model, event.currentTarget), "copy"),
       button("Ask again", "", () => actions.again(row, [model]), "again"),
+      button("Tokens", "", () => actions.tokens(row, model), "show-tokens"),
       button("Ask", "", () => actions.earlier([model], row), "missing"),
       button("Stop", "", () => actions.stop(model), "halt"),
     );
@@ -104,9 +117,14 @@ window.amalgamChatBoard = (() => {
     if (entry) setText(one("place"), `${entry.shown + 1} of ${entry.runs.length}`);
     one("copy").hidden = !run?.text || active;
     one("again").hidden = column.hidden || !run || active;
+    const reads = isActive(run?.reading), tokens = one("show-tokens");
+    tokens.hidden = column.hidden || !run?.text || run.state !== "over" || active;
+    tokens.setAttribute("aria-pressed", String(Boolean(run?.isOpen && run.written)));
+    tokens.disabled = reads;
+    setText(tokens, reads ? "Reading…" : run?.isOpen && run.written ? "Text" : "Tokens");
     one("missing").hidden = Boolean(run);
     one("halt").hidden = !active;
-    const labels = {copy: "Copy the answer of", again: "Ask again:", missing: "Ask", halt: "Stop"};
+    const labels = {copy: "Copy the answer of", again: "Ask again:", missing: "Ask", halt: "Stop", "show-tokens": "Tokens of"};
     for (const [name, words] of Object.entries(labels)) one(name).setAttribute("aria-label", `${words} ${column.label}`);
   };
 
@@ -244,7 +262,7 @@ window.amalgamChatBoard = (() => {
       select.replaceChildren(...options.map(([value, words]) => new Option(words, value)));
     select.value = columns.some(({name}) => name === state.reference) ? state.reference : "";
     const all = state.rows.flatMap(({cells}) => [...cells.values()].flatMap(({runs}) => runs));
-    box.querySelector(".stop-all").hidden = !all.some(isActive);
+    box.querySelector(".stop-all").hidden = !all.some((run) => isActive(run) || isActive(run.reading));
     box.querySelector(".clear").disabled = !state.rows.length;
     for (const node of box.querySelectorAll(".save")) node.disabled = !state.rows.length;
     box.querySelector(".blind input").checked = state.isBlind;

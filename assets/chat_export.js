@@ -14,7 +14,7 @@ window.amalgamChatExport = (() => {
       question: row.question,
       blind: row.order ? {order: row.order, vote: row.vote?.choice ?? null} : null,
       answers: [...row.cells].flatMap(([model, cell]) =>
-        cell.runs.map(({id, rate, ...run}, place) => ({model, shown: place === cell.shown, ...run}))),
+        cell.runs.map(({id, rate, reading, isOpen, ...run}, place) => ({model, shown: place === cell.shown, ...run}))),
     })),
     votes: state.votes,
     tally: tally?.votes ? tally : null,

@@ -129,7 +129,10 @@ window.amalgamChatStore = (() => {
   const load = () =>
     read(parsed(guarded(() => sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY))));
 
-  const plain = (_, value) => (value instanceof Map ? Object.fromEntries(value) : value);
+  /* Tokens can be asked for again and take much room; `reading` and `isOpen` are of this page. */
+  const LEFT_OUT = new Set(["written", "reading", "isOpen"]);
+  const plain = (name, value) =>
+    LEFT_OUT.has(name) ? undefined : value instanceof Map ? Object.fromEntries(value) : value;
 
   /* What is kept: all of it, or as much of it as fits, the latest questions first. */
   const packed = (state, most = MOST) => {

@@ -29,6 +29,7 @@ from merging.errors import (
     NonFinite,
     NotEnoughSpace,
 )
+from merging.trial.chances import Chance, chance, written
 from merging.trial.loading import Prepared, prepare
 from merging.trial.model import Model
 from merging.trial.placement import main_device
@@ -105,6 +106,7 @@ class ChatModel:
         *,
         stop: threading.Event | None = None,
         every_s: float = 0.1,
+        alternatives: int = 0,
     ) -> Iterator[Chunk]:
         """Yields the answer as it grows, at most once per `every_s`; the last chunk has `finish`.
 
@@ -112,6 +114,8 @@ class ChatModel:
             messages: the conversation, the question last.
             sampling: greedy by default.
             stop: ends the answer before the next token.
+            alternatives: how many of the likeliest tokens at each place the last chunk tells, with
+                the probabilities; 0 tells none and costs nothing.
 
         Raises:
             PromptError: see `encode`.
@@ -129,8 +133,11 @@ class ChatModel:
         limit = min(sampling.max_new_tokens, self.context - tokens.shape[1])
         ends = self.model.ends
         answer: list[int] = []
+        chances: list[Chance] = []
         finish = "length"
-        for token in self._decode(tokens, limit, sampling):
+        for token, scores in self._decode(tokens, limit, sampling):
+            if alternatives:
+                chances.append(chance(scores, token, alternatives))
             if token in ends:
                 finish = "end"
                 break
@@ -143,10 +150,15 @@ class ChatModel:
                 yield Chunk(self._text(answer, whole=False), len(answer), now - started)
                 shown = time.perf_counter()
         seconds = time.perf_counter() - started
-        yield Chunk(self._text(answer, whole=True), len(answer), seconds, finish)
+        text = self._text(answer, whole=True)
+        told = written(chances, self.model.language, ends) if chances else ()
+        yield Chunk(text, len(answer), seconds, finish, told)
 
-    def _decode(self, tokens: torch.Tensor, limit: int, sampling: Sampling) -> Iterator[int]:
-        """Yields up to `limit` token ids. tokens: (1, n) int64."""
+    def _decode(
+        self, tokens: torch.Tensor, limit: int, sampling: Sampling
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yields up to `limit` token ids, each with the scores it was chosen by, (1, vocabulary)
+        float32, as the model gave them. tokens: (1, n) int64."""
         network = self.model.network
         cache = DynamicCache(config=network.config)
         process = self._processors(sampling)
@@ -154,7 +166,7 @@ class ChatModel:
         history = step = tokens
         for _ in range(limit):
             with torch.inference_mode():
-                scores = self._scores(step, cache).to(self.model.device)
+                own = scores = self._scores(step, cache).to(self.model.device)
                 if scores.isnan().any():
                     raise NonFinite(
                         "its scores are NaN: the model holds values that are not finite, or "
@@ -168,7 +180,7 @@ class ChatModel:
                     step = scores.argmax(-1, keepdim=True)
                 if process:
                     history = torch.cat([history, step], dim=1)
-            yield int(step)
+            yield int(step), own
 
     def _scores(self, step: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
         """Logits of the next token, (1, vocabulary) float32. step: (1, n) int64."""

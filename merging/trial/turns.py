@@ -31,6 +31,22 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class WrittenToken:
+    """One token of an answer.
+
+    Attributes:
+        text: "" where it ends the answer.
+        probability: by the model's own scores, before temperature, top-p and penalties, 0..1.
+        others: (text, probability) of the likeliest tokens at this place, best first; the one that
+            was taken is among them where it is one of them.
+    """
+
+    text: str
+    probability: float
+    others: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
 class Chunk:
     """An answer so far.
 
@@ -39,12 +55,14 @@ class Chunk:
         tokens: how many tokens were generated.
         seconds: since the prompt was handed over.
         finish: "" while it runs; then "end", "length" or "stopped".
+        written: its tokens, at the end, where they were asked for; the one that ends it, too.
     """
 
     text: str
     tokens: int
     seconds: float
     finish: str = ""
+    written: tuple[WrittenToken, ...] = ()
 
     @property
     def tokens_per_second(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -282,6 +283,31 @@ def test_what_is_kept_is_bounded_and_the_latest_stays(talk) -> None:
         }"""
     )
     assert kept == [True, 40, "39 "]
+
+
+def test_tokens_of_an_answer_tell_their_probabilities_to_mouse_and_keyboard(talk) -> None:
+    choose(talk, "demo:add")
+    ask(talk, "What is 37 + 45?")
+    answered(talk, "demo:add")
+    cell = column(talk, "demo:add")
+    cell.get_by_role("button", name="Tokens of demo:add").click()
+    tokens = cell.get_by_role("list", name="Tokens of the answer").get_by_role("listitem")
+    expect(tokens).to_have_text(["8", "2", "end"])
+    for number, name in enumerate(
+        (r"^“8” .* %; others: “", r"^“2” .* %;", "^the end of the answer")
+    ):
+        expect(tokens.nth(number)).to_have_accessible_name(re.compile(name))
+    tokens.first.hover()
+    expect(talk.locator(".token-tip p")).to_have_count(5)
+    expect(talk.locator(".token-tip .is-taken")).to_contain_text("“8”")
+    tokens.first.focus()
+    talk.keyboard.press("ArrowRight")
+    expect(tokens.nth(1)).to_be_focused()
+    expect(talk.locator(".token-tip .is-taken")).to_contain_text("“2”")
+    talk.keyboard.press("Escape")
+    expect(talk.locator(".token-tip")).to_have_count(0)
+    cell.get_by_role("button", name="Tokens of demo:add").click()
+    expect(cell.locator(".said")).to_have_text("82")
 
 
 def test_a_blind_round_hides_names_until_the_vote_which_survives_a_reload(page) -> None:

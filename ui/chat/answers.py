@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from merging.errors import Cancelled, MergeError
@@ -21,6 +21,7 @@ from ui.units import amount
 log = logging.getLogger(__name__)
 
 _EVERY_S = 0.1  # at most ten updates a second and answer
+_ALTERNATIVES = 5  # likeliest tokens that are told
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Answer:
         rate: tokens a second, in words.
         finish: "" while it runs; then "end", "length" or "stopped".
         fingerprint: of the tensors that answered, at the end.
+        written: its tokens, as `WrittenToken`, at the end and where they were asked for.
     """
 
     run: str
@@ -45,6 +47,7 @@ class Answer:
     seconds: float = 0.0
     finish: str = ""
     fingerprint: str = ""
+    written: list[dict[str, Any]] = field(default_factory=list)
 
     def drawn(self) -> dict[str, Any]:
         """Plain values."""
@@ -86,7 +89,13 @@ def _grown(
     place = store.place(model, chat)
     answer.state, answer.note = "running", " · ".join(filter(None, ["thinking", place]))
     yield
-    chunks = chat.stream(list(question.messages), question.sampling, stop=stop, every_s=_EVERY_S)
+    chunks = chat.stream(
+        list(question.messages),
+        question.sampling,
+        stop=stop,
+        every_s=_EVERY_S,
+        alternatives=_ALTERNATIVES if question.wants_tokens else 0,
+    )
     for chunk in aside(chunks):
         answer.text, answer.tokens, answer.seconds = chunk.text, chunk.tokens, chunk.seconds
         answer.rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
@@ -94,6 +103,7 @@ def _grown(
         if chunk.finish:
             answer.state, answer.finish = "over", chunk.finish
             answer.fingerprint = identity(model)
+            answer.written = [asdict(token) for token in chunk.written]
             answer.note = " · ".join(filter(None, [view.note(chunk, chat.has_template), place]))
         else:
             yield

@@ -47,20 +47,23 @@ class Question:
         run: the page's name for this answer.
         model: id of the model.
         messages: the conversation, the question last.
+        wants_tokens: its tokens are told with their probabilities.
     """
 
     run: str
     model: str
     messages: tuple[Message, ...]
     sampling: Sampling
+    wants_tokens: bool = False
 
 
 def read(content: Any) -> Question:
-    """Reads {"run", "model", "messages", "settings"}. Raises BadQuestion."""
+    """Reads {"run", "model", "messages", "settings", "tokens"}. Raises BadQuestion."""
     if not isinstance(content, Mapping):
         raise BadQuestion("the page sent no question")
     run, model = (_text(content, key, _MOST_NAME) for key in ("run", "model"))
-    return Question(run, model, _messages(content.get("messages")), _sampling(content))
+    messages, sampling = _messages(content.get("messages")), _sampling(content)
+    return Question(run, model, messages, sampling, content.get("tokens") is True)
 
 
 def run_of(content: Any) -> str:

@@ -22,6 +22,7 @@ from ui.first_sight import FirstSight
 from ui.guard import Guard
 from ui.jobs import Jobs
 from ui.library import Library
+from ui.room import Room
 from ui.settings import Settings
 from ui.store import ModelStore
 
@@ -40,7 +41,8 @@ def build(settings: Settings) -> App:
     library = Library(settings.models, settings.cache)
     jobs = Jobs()
     residents = Residents()
-    store = ModelStore(settings.chat_bytes, settings.device, residents.release)
+    room = Room(settings.chat_bytes)
+    store = ModelStore(room, settings.device, residents.release)
     with gr.Blocks(
         title="Amalgam", fill_width=True, analytics_enabled=False, delete_cache=(3600, 3600)
     ) as demo:
@@ -58,7 +60,7 @@ def build(settings: Settings) -> App:
             with gr.Tab("Guide", id="guide"):
                 guide.layout()
         respelled = explore.wire(demo, explore_refs, library)
-        pages = live.LivePages(settings.chat_bytes, settings.device)
+        pages = live.LivePages(room, settings.device)
         hearing = live.LiveTab(explore_refs.live, library, pages, store)
         hearing.wire(demo, explore_refs.recipe, respelled, pinned)
         tab = merge.MergeTab(library, jobs, settings.device, residents)

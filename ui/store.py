@@ -1,9 +1,8 @@
-"""Loaded chat models: each once in the process, least recently used out first, within a budget."""
+"""Loaded chat models: each once in the process, within a budget that live models share."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from merging.checkpoints import open_checkpoint
 from merging.errors import Cancelled, MergeError, NotEnoughSpace
 from ui.aside import let_others_first
 from ui.library import Model, stamp
+from ui.room import Room
 from ui.units import amount
 
 if TYPE_CHECKING:
@@ -28,23 +28,23 @@ class ModelStore:
     loads slowly or never keeps nobody from another.
 
     Args:
-        budget_bytes: memory that they may hold together.
+        room: memory that they may hold together with whoever shares it, or its bytes.
         make_room: lets go of what else lies in a device's memory, where that is short.
     """
 
     def __init__(
         self,
-        budget_bytes: int,
+        room: Room | int,
         device: str = "auto",
         make_room: Callable[[str], object] | None = None,
     ) -> None:
-        self._budget = budget_bytes
+        self.room = Room(room) if isinstance(room, int) else room
+        self._budget = self.room.budget_bytes
         self._device = device
         self._make_room = make_room
-        self._loaded: OrderedDict[tuple, ChatModel] = OrderedDict()
+        self._loaded: dict[tuple, ChatModel] = {}
         self._loading: dict[tuple, Future[ChatModel]] = {}
-        self._reserved: dict[tuple, int] = {}  # bytes of models that are being read
-        self._changed = threading.Condition()  # guards the three
+        self._listing = threading.Lock()  # of the two
 
     def holds(self, model: Model) -> bool:
         """True where `get` returns at once."""
@@ -104,11 +104,12 @@ class ModelStore:
     def _begun(self, model: Model) -> Future[ChatModel]:
         """The loading of a model: over, on its way, or begun now."""
         key = _key(model)
-        with self._changed:
-            if key in self._loaded:
-                self._loaded.move_to_end(key)
+        self.room.touch(key)
+        with self._listing:
+            chat = self._loaded.get(key)
+            if chat is not None:
                 loading: Future[ChatModel] = Future()
-                loading.set_result(self._loaded[key])
+                loading.set_result(chat)
                 return loading
             if key in self._loading:
                 return self._loading[key]
@@ -125,12 +126,14 @@ class ModelStore:
             chat = self._read(key, model)
         except BaseException as error:  # whoever waits is told
             failed = error
-        with self._changed:
-            self._reserved.pop(key, None)
+        with self._listing:
             self._loading.pop(key)
             if chat is not None:
                 self._loaded[key] = chat
-            self._changed.notify_all()
+        if chat is not None:
+            self.room.settle(key, chat.size_bytes)
+        else:
+            self.room.free(key)
         if failed is not None:
             loading.set_exception(failed)
         elif chat is not None:
@@ -140,27 +143,13 @@ class ModelStore:
         """A model in memory as a whole, or what fits of one that is larger than the budget."""
         need = self.size_bytes(model)
         prepared = _loader().prepare(model.folder, self._device, name=model.id)
-        self._reserve(key, min(need, self._budget))
+        self.room.reserve(key, min(need, self._budget), lambda: self._loaded.pop(key, None))
         if need <= self._budget:
             return prepared.load(make_room=self._make_room)
         try:
             return prepared.load(self._budget, self._make_room)
         except NotEnoughSpace as error:
             raise NotEnoughSpace(f"{error} (a larger --chat-gib)") from None
-
-    def _reserve(self, key: tuple, need: int) -> None:
-        """Takes `need` bytes of the budget: from models that were not used for long, or by waiting
-        for those that are being read."""
-        with self._changed:
-            while True:
-                held = sum(chat.size_bytes for chat in self._loaded.values())
-                taken = sum(self._reserved.values())
-                while self._loaded and held + taken + need > self._budget:
-                    held -= self._loaded.popitem(last=False)[1].size_bytes
-                if not taken or held + taken + need <= self._budget:
-                    break
-                self._changed.wait()
-            self._reserved[key] = need
 
 
 def _loader() -> type[ChatModel]:

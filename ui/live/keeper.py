@@ -107,6 +107,8 @@ class Keeper:
             yield escape(_reason(error)), hidden, hidden, *nothing
             return
         keeping.is_over = True
+        if self.pages.of(page) is not model:  # switched off meanwhile
+            del self.current[page]
         self.library.refresh()
         kept: Kept = work.result
         sources = tuple(dict.fromkeys([kept.recipe.base, *(s.model for s in kept.recipe.sources)]))

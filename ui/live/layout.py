@@ -24,6 +24,7 @@ class LiveRefs:
         on: whether the merge answers while sliders move.
         body: all that shows only then.
         meters, replies: how good it is, and what it answers.
+        let_go: frees the memory of other models; shown where that makes room.
         keep, name: write what answers to a new model of this name.
         stop_keeping: ends that.
         kept: how that went.
@@ -41,6 +42,7 @@ class LiveRefs:
     on: gr.Checkbox
     body: gr.Column
     meters: gr.HTML
+    let_go: gr.Button
     name: gr.Textbox
     keep: gr.Button
     stop_keeping: gr.Button
@@ -77,6 +79,9 @@ def build() -> LiveRefs:
         )
         with gr.Column(visible=False, elem_classes="live-body", elem_id="live-body") as body:
             meters = _board("live-meters")
+            let_go = gr.Button(
+                "Let go of other models", size="sm", visible=False, elem_id="live-let-go"
+            )
             keeping = _keeping()
             with gr.Row(elem_classes="live-verbs"):
                 own_file = gr.UploadButton(
@@ -115,6 +120,7 @@ def build() -> LiveRefs:
         on=on,
         body=body,
         meters=meters,
+        let_go=let_go,
         **keeping,
         own_file=own_file,
         own_gone=own_gone,

@@ -1,31 +1,32 @@
-"""The live model of each page: few at a time, the least recently used let go of first."""
+"""The live model of each page, in the memory that loaded models share."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from merging.errors import RecipeError
 from merging.recipe import Recipe
+from merging.system.freed import handed_back
+from ui.room import Room
 
 if TYPE_CHECKING:
     from merging.live.model import LiveModel
+    from merging.live.needs import Needs
 
 
 class LivePages:
-    """Live models by page. Safe to share between threads.
+    """Live models by page, let go of least recently used first. Safe to share between threads.
 
     Args:
-        budget_bytes: memory that they may hold together; the one that is asked for may be larger.
+        room: memory that they may hold together with whoever shares it, or its bytes.
         device: "auto", "cpu", "cuda" or "mps".
     """
 
-    def __init__(self, budget_bytes: int, device: str = "auto") -> None:
-        self._budget = budget_bytes
+    def __init__(self, room: Room | int, device: str = "auto") -> None:
+        self.room = Room(room) if isinstance(room, int) else room
         self._device = device
-        self._models: OrderedDict[str, tuple[tuple, LiveModel]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._models: dict[str, tuple[tuple, LiveModel]] = {}
         self._loading = threading.Lock()  # one model at a time comes into memory
 
     def holds(self, page: str, recipe: Recipe) -> bool:
@@ -38,40 +39,68 @@ class LivePages:
         held = self._models.get(page)
         return held and held[1]
 
+    def touch(self, page: str) -> None:
+        """The page's live model is used now."""
+        self.room.touch(_holder(page))
+
+    def would_fit_alone(self, page: str, recipe: Recipe) -> bool:
+        """True where a recipe's live model has no room, and has it once others are let go of.
+
+        Raises:
+            MergeError: the recipe's models do not belong together.
+        """
+        return self.needs(recipe).fits_without(self.room.held_bytes(but=_holder(page)))
+
+    def needs(self, recipe: Recipe) -> Needs:
+        """What a recipe's live model needs of memory. Raises MergeError as `would_fit_alone`."""
+        from merging.live.needs import needs
+
+        return needs(recipe, self._device)
+
     def get(self, page: str, recipe: Recipe) -> LiveModel:
         """The page's live model over a recipe's base, loaded if it is not there.
 
         Raises:
             RecipeError: a recipe of this form has no live model.
             MergeError: its models do not belong together, or its base cannot be loaded.
+            NotEnoughSpace: there is no room: with the numbers, and what to do.
         """
+        self.touch(page)
         with self._loading:
-            if self.holds(page, recipe):
-                with self._lock:
-                    self._models.move_to_end(page)
-                    return self._models[page][1]
+            held = self._models.get(page)
+            if held is not None and held[0] == _key(recipe):
+                return held[1]
             self.leave(page)
             from merging.live.model import LiveModel
 
             if recipe.stages:
                 raise RecipeError("a recipe of several stages has no live model: merge it")
-            model = LiveModel.load(recipe, self._device)
-            with self._lock:
+            holder, size = _holder(page), self.needs(recipe).model
+            self.room.reserve(holder, size, lambda: self._models.pop(page, None))
+            try:
+                self.needs(recipe).check(self.room.held_bytes(but=holder))
+                model = LiveModel.load(recipe, self._device)
                 self._models[page] = _key(recipe), model
-                self._let_go()
+            except BaseException:
+                self.room.free(holder)
+                raise
+            self.room.settle(holder, model.chat.size_bytes)
             return model
 
     def leave(self, page: str) -> None:
         """The page needs no live model any more."""
-        with self._lock:
+        with handed_back():
             self._models.pop(page, None)
+        self.room.free(_holder(page))
 
-    def _let_go(self) -> None:
-        while len(self._models) > 1 and self._held() > self._budget:
-            self._models.popitem(last=False)
+    def let_go_of_others(self, page: str) -> int:
+        """Lets go of all loaded models but the page's own; the bytes that they held."""
+        with handed_back():
+            return self.room.empty(but=_holder(page))
 
-    def _held(self) -> int:
-        return sum(model.chat.size_bytes for _, model in self._models.values())
+
+def _holder(page: str) -> tuple[str, str]:
+    return "live", page
 
 
 def _key(recipe: Recipe) -> tuple:

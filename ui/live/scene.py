@@ -20,6 +20,7 @@ class Scene:
         fingerprint: of the tensors in memory; "" where it is not worked out.
         is_wrong: the status is a complaint.
         is_settled: what answers follows from the settings that the page has.
+        has_no_room: there is no memory for it, and would be without other loaded models.
         is_busy: a merge is under way: what the live model said is of earlier values.
         sources: the base, then the experts.
         per_skill: prompts that a skill is scored on, at most.
@@ -29,6 +30,7 @@ class Scene:
     saved: str = ""
     fingerprint: str = ""
     is_wrong: bool = False
+    has_no_room: bool = False
     is_busy: bool = False
     is_settled: bool = False
     probes: Sequence[Probe] = ()

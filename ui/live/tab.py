@@ -32,10 +32,11 @@ from ui.live.work import Work
 from ui.store import ModelStore
 
 if TYPE_CHECKING:
-    from merging.live.model import Settled
+    from merging.live.model import LiveModel, Settled
 
 log = logging.getLogger(__name__)
 
+_OUTPUTS = 6  # of `LiveTab.changed`
 _STREAM: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "hidden",
@@ -59,6 +60,7 @@ class LiveTab:
     per_skill: int = skills.PER_SKILL
     turns: Readings = field(default_factory=Readings)
     scenes: dict[str, Scene] = field(default_factory=dict)
+    merged: dict[str, tuple[LiveModel, str]] = field(default_factory=dict)
 
     @cached_property
     def keeper(self) -> Keeper:
@@ -86,11 +88,13 @@ class LiveTab:
         """
         refs = self.refs
         inputs = [refs.on, refs.prompts, refs.family, remembered, refs.asked, refs.own, recipe]
-        outputs = [refs.meters, refs.replies, refs.prompts, refs.family, refs.fresh]
+        boards = [refs.meters, refs.replies, refs.let_go]
+        outputs = [*boards, refs.prompts, refs.family, refs.fresh]
         refs.on.change(lambda on: gr.update(visible=on), refs.on, refs.body, **PROMPT)
         refs.on.change(self.switched, refs.on, None, **PROMPT)
         refs.on.change(self.changed, inputs, outputs, **_STREAM)
-        for event in [*respelled, *self._asked(remembered), *self._own_tasks()]:
+        alone = refs.let_go.click(self.let_go_of_others, None, None, **PROMPT)
+        for event in [*respelled, *self._asked(remembered), *self._own_tasks(), alone]:
             event.then(self.changed, inputs, outputs, **_STREAM)
         self.keeper.wire(refs, recipe).then(self.noted, None, refs.meters, **PROMPT)
         demo.unload(self.leave)
@@ -129,6 +133,11 @@ class LiveTab:
         self.hearing.forget(page)
         self.keeper.forget(page)
         self.scenes.pop(page, None)
+        self.merged.pop(page, None)
+
+    def let_go_of_others(self, request: gr.Request) -> None:
+        """Frees the memory of all other loaded models."""
+        self.pages.let_go_of_others(str(request.session_hash))
 
     def noted(self, request: gr.Request) -> Any:
         """The status line, once something was kept."""
@@ -167,11 +176,12 @@ class LiveTab:
     ) -> Iterator[Any]:
         """Merges what the controls spell in memory, asks it, and shows what it says.
 
-        Yields the values of meters, replies, prompts, family and a name for the result.
+        Yields the values of meters, replies, the way to more memory, prompts, family and a name
+        for the result.
         """
         page = str(request.session_hash)
         if not on:
-            yield [gr.skip()] * 5
+            yield [gr.skip()] * _OUTPUTS
             return
         scene = self.scenes[page] = Scene(live=self.hearing.last(page), per_skill=self.per_skill)
         if (recipe or "#").startswith("#"):  # the controls spell none, and it says why
@@ -181,21 +191,21 @@ class LiveTab:
         try:
             spelled = recipes.parse(recipe)
             names = list(dict.fromkeys([spelled.base, *(s.model for s in spelled.sources)]))
-            moved: list[Any] = [gr.skip(), gr.skip()]  # what is typed meanwhile stays
-            fresh: Any = self.keeper.fresh(recipe)
+            fresh = self.keeper.fresh(recipe)
+            moved: list[Any] = [gr.skip(), gr.skip(), fresh]  # what is typed meanwhile stays
             if family != spelled.base:
                 text = pinning.of_base(remembered, names)
-                moved = [text, spelled.base]
+                moved = [text, spelled.base, fresh]
             scene.probes = probes.with_asked(text, asked)
             scene.skills = [*skills.built_in(names), *own]
             for _ in self._heard(scene, page, spelled, names, turn):
                 if turn.replaced:
                     return
                 scene.saved = self.keeper.saved(page) if scene.is_settled else ""
-                yield [*_drawn(scene), *moved, fresh]
-                moved, fresh = [gr.skip(), gr.skip()], gr.skip()
+                yield [*_drawn(scene), *moved]
+                moved = [gr.skip()] * len(moved)
         except Cancelled:
-            yield [gr.skip()] * 5
+            yield [gr.skip()] * _OUTPUTS
         except MergeError as error:
             yield _complaint(scene, str(error))
         except Exception:
@@ -213,9 +223,11 @@ class LiveTab:
         scene.sources = self.hearing.columns(names[0], names[1:])
         if not self.pages.holds(page, recipe):
             self.store.check_room(self.library.get(names[0]))
+            scene.has_no_room = self.pages.would_fit_alone(page, recipe)
             scene.status = "Loading the base…"
             yield
         model = self.pages.get(page, recipe)
+        scene.has_no_room = False
         scene.is_busy, work = model.settled != recipe, Work("live")
         settle = partial(model.settle, recipe, progress=work.report, cancel=turn.over)
         for share in work.run(settle):
@@ -223,7 +235,8 @@ class LiveTab:
             merged = f"Merging in memory: {share:.0%}".replace("%", f"{THIN}%")
             scene.status = f"Waiting until {waits_for} is kept" if waits_for else merged
             yield
-        scene.is_busy, scene.is_settled, scene.status = False, True, _in_words(work.result)
+        scene.is_busy, scene.is_settled = False, True
+        scene.status = self._words(page, model, work.result)
         with model.held(turn.over) as (chat, stop):
             scene.live = self.hearing.live(page, model)
             for _ in self.hearing.ask(scene.live, chat, scene.probes, scene.skills, stop):
@@ -232,17 +245,25 @@ class LiveTab:
             scene.fingerprint = model.fingerprint(turn.over) or ""
             yield
         for column in scene.sources:
+            self.pages.touch(page)  # a source is let go of before it
             yield from self.hearing.ask_source(column, scene.probes, scene.skills, turn.over)
 
+    def _words(self, page: str, model: LiveModel, settled: Settled) -> str:
+        """What the last merge that changed anything did."""
+        if settled.rewritten or self.merged.get(page, (None, ""))[0] is not model:
+            self.merged[page] = model, _in_words(settled)
+        return self.merged[page][1]
 
-def _drawn(scene: Scene) -> list[str]:
-    return [meters.drawn(scene), replies.drawn(scene)]
+
+def _drawn(scene: Scene) -> list[Any]:
+    return [meters.drawn(scene), replies.drawn(scene), gr.update(visible=scene.has_no_room)]
 
 
 def _complaint(scene: Scene, text: str) -> list[Any]:
     """What the card shows where nothing is merged."""
     scene.status, scene.is_wrong, scene.sources = text, True, ()
-    return [*_drawn(scene), gr.skip(), gr.skip(), gr.skip()]
+    boards = _drawn(scene)
+    return [*boards, *[gr.skip()] * (_OUTPUTS - len(boards))]
 
 
 def _in_words(settled: Settled) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import threading
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +23,7 @@ from ui.live.columns import Column
 from ui.live.probes import Probe
 from ui.live.scene import Scene
 from ui.live.skills import Skill
+from ui.room import Room
 from ui.store import ModelStore
 
 RECIPE = """
@@ -230,8 +234,8 @@ def test_another_weight_answers_otherwise_from_the_same_memory(card) -> None:
 
 def test_another_base_has_prompts_of_its_own(card) -> None:
     shown = list(heard(card, 0.5, "Mine", "family", family="other", kept={BASE: "Sort 3 1"}))
-    assert shown[0][2:4] == ["Sort 3 1", BASE]
-    assert all(isinstance(values[2], dict) for values in shown[1:])  # typed meanwhile: it stays
+    assert shown[0][3:5] == ["Sort 3 1", BASE]
+    assert all(isinstance(values[3], dict) for values in shown[1:])  # typed meanwhile: it stays
     assert "Sort 3 1" in shown[-1][1]
     assert "Mine" not in shown[-1][1]
 
@@ -272,7 +276,7 @@ def test_two_pages_have_models_of_their_own(card) -> None:
     assert row(one, "add")[0] != row(two, "add")[0]
     again = last(card, 0.0, page="one")
     assert row(again, "add")[0] == row(one, "add")[0]
-    assert "In memory as these settings say" in again[0]
+    assert re.search("Re-merged in .* tensors", again[0])  # the last merge that changed anything
 
 
 def test_what_was_said_holds_until_a_value_changes(card) -> None:
@@ -326,10 +330,51 @@ def test_what_cannot_be_kept_is_said(card) -> None:
 
 def test_switched_off_its_memory_is_free(card) -> None:
     last(card, 0.5, page="off")
+    kept(card, "off", 0.5, "off")
+    network = weakref.ref(card.pages.of("off").chat.model.network)
     card.switched(False, visitor("off"))
-    assert "off" not in card.pages._models
+    gc.collect()
+    assert network() is None
     (nothing,) = card.changed(False, "", "", None, "", (), "", visitor("off"))
     assert all(isinstance(value, dict) for value in nothing)
+
+
+class Crowded(LivePages):
+    """Pages on a machine whose memory other loaded models take up."""
+
+    def needs(self, recipe):
+        need = super().needs(recipe)
+        return replace(need, free=need.total - self.room.held_bytes(but=("live", "crowd")))
+
+
+def test_other_models_are_let_go_of_where_that_makes_room(tmp_path: Path) -> None:
+    room = Room(1 << 30)
+    store = ModelStore(room, "cpu")
+    card = LiveTab(None, Library((tmp_path,)), Crowded(room, "cpu"), store, per_skill=4)
+    other = card.library.get("demo:sort")
+    store.get(other)
+    shown = last(card, 0.5, page="crowd")
+    assert re.search(r"needs .* are free; other loaded models hold .*: let go of them", shown[0])
+    assert shown[2]["visible"]
+    assert store.holds(other)
+    card.let_go_of_others(visitor("crowd"))
+    assert not store.holds(other)
+    first = next(heard(card, 0.5, page="crowd"))
+    assert "Loading the base" in first[0]
+    assert not first[2]["visible"]
+
+
+def test_chat_and_live_models_share_one_budget(tmp_path: Path) -> None:
+    library = Library((tmp_path,))
+    size = ModelStore(1 << 30).size_bytes(library.get("demo:sort"))
+    room = Room(int(1.5 * size))
+    store, pages = ModelStore(room, "cpu"), LivePages(room, "cpu")
+    recipe = library.resolved(recipes.parse(recipe_of(1.0)))
+    store.get(library.get("demo:sort"))
+    pages.get("page", recipe)
+    assert not store.holds(library.get("demo:sort"))
+    store.get(library.get("demo:sort"))
+    assert pages.of("page") is None
 
 
 def test_a_newer_recipe_ends_the_work_on_an_older_one(card) -> None:

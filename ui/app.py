@@ -65,7 +65,7 @@ def build(settings: Settings) -> App:
         hearing.wire(demo, explore_refs.recipe, respelled, pinned)
         tab = merge.MergeTab(library, jobs, settings.device, residents)
         merge.wire(demo, merge_refs, tab)
-        talking = chat.ChatTab(chat_refs, library, store)
+        talking = chat.ChatTab(chat_refs, library, store, pages)
         chat.wire(demo, chat_tab, talking)
         _join(library, rooms, merge_tab, explore_refs, merge_refs, talking)
     demo.queue(max_size=64)

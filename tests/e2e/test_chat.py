@@ -310,6 +310,25 @@ def test_tokens_of_an_answer_tell_their_probabilities_to_mouse_and_keyboard(talk
     expect(cell.locator(".said")).to_have_text("82")
 
 
+def test_the_live_merge_is_a_column_while_there_is_one(talk) -> None:
+    live = talk.get_by_label("Live: hear the merge answer")
+    offer = talk.locator("#chat-models").get_by_role("checkbox", name="Live merge")
+    expect(offer).to_have_count(0)
+    talk.get_by_role("tab", name="Explore").click()
+    live.check()
+    status = talk.locator("#live-meters").get_by_role("status")
+    expect(status).to_contain_text(re.compile("Re-merged in |In memory as"), timeout=60_000)
+    open_chat(talk)
+    choose(talk, "Live merge", "demo:base")
+    ask(talk, "What is 37 + 45?")
+    answered(talk, "Live merge", "demo:base")
+    talk.get_by_role("tab", name="Explore").click()
+    live.uncheck()
+    open_chat(talk)
+    expect(offer).to_have_count(0)
+    expect(talk.locator(".chat-head h3")).to_have_text(["demo:base"])
+
+
 def test_a_blind_round_hides_names_until_the_vote_which_survives_a_reload(page) -> None:
     open_chat(page)
     choose(page, "demo:base", "demo:add")

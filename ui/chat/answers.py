@@ -12,11 +12,8 @@ from typing import Any
 from merging.errors import Cancelled, MergeError
 from ui.aside import aside
 from ui.chat import view
-from ui.chat.identity import identity
 from ui.chat.questions import Question
-from ui.library import Model
-from ui.store import ModelStore
-from ui.units import amount
+from ui.chat.speakers import Speaker
 
 log = logging.getLogger(__name__)
 
@@ -59,51 +56,50 @@ class Answer:
 
 
 def written(
-    store: ModelStore, model: Model, question: Question, stop: threading.Event
+    speaker: Speaker, question: Question, stop: threading.Event
 ) -> Iterator[dict[str, Any]]:
     """Yields an answer as it grows, as `Answer.drawn`; faults end it in words."""
     answer = Answer(question.run)
     try:
-        for _ in _grown(store, model, question, stop, answer):
+        for _ in _grown(speaker, question, stop, answer):
             yield answer.drawn()
     except Cancelled:
-        answer.state, answer.note, answer.finish = "over", "stopped", "stopped"
+        answer.state, answer.note, answer.finish = "over", speaker.interrupted, "stopped"
     except MergeError as error:
         answer.fail(str(error))
     except Exception:
         mark = secrets.token_hex(4)
-        log.exception("chat with %s failed (%s)", model.id, mark)
+        log.exception("chat with %s failed (%s)", speaker.name, mark)
         answer.fail(f"Something went wrong on our side (log id {mark}).")
     yield answer.drawn()
 
 
 def _grown(
-    store: ModelStore, model: Model, question: Question, stop: threading.Event, answer: Answer
+    speaker: Speaker, question: Question, stop: threading.Event, answer: Answer
 ) -> Iterator[None]:
     if stop.is_set():
         raise Cancelled("stopped before it began")
-    if not store.holds(model):
-        answer.note = f"loading {amount(store.size_bytes(model))}"
+    if waits_for := speaker.waits_for():
+        answer.note = waits_for
         yield
-    chat = store.get(model, stop)
-    place = store.place(model, chat)
-    answer.state, answer.note = "running", " · ".join(filter(None, ["thinking", place]))
-    yield
-    chunks = chat.stream(
-        list(question.messages),
-        question.sampling,
-        stop=stop,
-        every_s=_EVERY_S,
-        alternatives=_ALTERNATIVES if question.wants_tokens else 0,
-    )
-    for chunk in aside(chunks):
-        answer.text, answer.tokens, answer.seconds = chunk.text, chunk.tokens, chunk.seconds
-        answer.rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
-        answer.note = f"{chunk.tokens} tokens"
-        if chunk.finish:
-            answer.state, answer.finish = "over", chunk.finish
-            answer.fingerprint = identity(model)
-            answer.written = [asdict(token) for token in chunk.written]
-            answer.note = " · ".join(filter(None, [view.note(chunk, chat.has_template), place]))
-        else:
-            yield
+    with speaker.held(stop) as (chat, place):
+        answer.state, answer.note = "running", " · ".join(filter(None, ["thinking", place]))
+        yield
+        chunks = chat.stream(
+            list(question.messages),
+            question.sampling,
+            stop=stop,
+            every_s=_EVERY_S,
+            alternatives=_ALTERNATIVES if question.wants_tokens else 0,
+        )
+        for chunk in aside(chunks):
+            answer.text, answer.tokens, answer.seconds = chunk.text, chunk.tokens, chunk.seconds
+            answer.rate = f"{chunk.tokens_per_second:.0f} tokens/s" if chunk.tokens else ""
+            answer.note = f"{chunk.tokens} tokens"
+            if not chunk.finish:
+                yield
+    answer.written = [asdict(token) for token in chunk.written]
+    answer.fingerprint = speaker.fingerprint()
+    answer.state, answer.finish = "over", chunk.finish
+    note = view.note(chunk, chat.has_template, speaker.interrupted)
+    answer.note = " · ".join(filter(None, [note, place]))

@@ -8,24 +8,27 @@ from typing import Any
 
 import gradio as gr
 
-from merging.errors import MergeError
+from merging.errors import MergeError, ModelNotFound
 from ui.chat import view
 from ui.chat.answers import Answer, written
 from ui.chat.layout import ChatRefs
 from ui.chat.questions import BOUNDS, MOST_CHARACTERS, read, run_of, within
+from ui.chat.speakers import LIVE, Live, Offered, Speaker
 from ui.chat.stops import Stops
 from ui.chat.votes import counted
 from ui.library import Library
+from ui.live.pages import LivePages
 from ui.store import ModelStore
 
 
 @dataclass(frozen=True)
 class ChatTab:
-    """The tab's handlers, over the library and the loaded models."""
+    """The tab's handlers, over the library, the loaded models and the pages' live merges."""
 
     refs: ChatRefs
     library: Library
     store: ModelStore
+    pages: LivePages
     stops: Stops = field(default_factory=Stops)
 
     def beside(self, model_id: str, sources: Sequence[str]) -> Any:
@@ -37,18 +40,19 @@ class ChatTab:
         """What models need is imported once the first page stands, not before it."""
         self.store.warm([])
 
-    def opened(self, chosen: list[str]) -> Any:
+    def opened(self, chosen: list[str], request: gr.Request) -> Any:
         """The models on offer now; those chosen are loaded while the visitor reads."""
         self.library.refresh()
-        present = self._offered(chosen)
-        self.store.warm([self.library.get(model_id) for model_id in present])
+        page = str(request.session_hash)
+        present, choices = self._offered(chosen, page), self._choices(page)
+        self.store.warm([self.library.get(model_id) for model_id in present if model_id != LIVE])
         if present == chosen:  # the value stays the visitor's, who may be clicking meanwhile
-            return gr.update(choices=self._choices())
-        return gr.update(choices=self._choices(), value=present)
+            return gr.update(choices=choices)
+        return gr.update(choices=choices, value=present)
 
-    def chose(self, chosen: list[str]) -> list[Any]:
+    def chose(self, chosen: list[str], request: gr.Request) -> list[Any]:
         """Shows one column per chosen model, four at most."""
-        present = self._offered(chosen)
+        present = self._offered(chosen, str(request.session_hash))
         columns = present[: view.COLUMNS]
         group = gr.skip()
         if columns != chosen:
@@ -70,7 +74,7 @@ class ChatTab:
         try:
             run = run_of(event._data)
             question = read(event._data)
-            model = self.library.get(question.model)
+            speaker = self._speaker(question.model, page)
         except MergeError as error:
             answer = Answer(run)
             answer.fail(str(error))
@@ -78,7 +82,7 @@ class ChatTab:
             return
         stop = self.stops.of(page, run)
         try:
-            yield from written(self.store, model, question, stop)
+            yield from written(speaker, question, stop)
         finally:
             stop.set()  # also where the page left: nobody reads it
             self.stops.over(page, run)
@@ -98,11 +102,22 @@ class ChatTab:
         """The visitor closed the page: answers stop."""
         self.stops.leave(str(request.session_hash))
 
-    def _choices(self) -> list[str]:
-        return [model.id for model in self.library.models()]
+    def _speaker(self, model_id: str, page: str) -> Speaker:
+        """Who answers under this id. Raises ModelNotFound."""
+        if model_id != LIVE:
+            return Offered(self.store, self.library.get(model_id))
+        live = self.pages.of(page)
+        if live is None:
+            raise ModelNotFound("this page has no live merge now; switch Live on in Explore")
+        return Live(live)
 
-    def _offered(self, names: Sequence[str]) -> list[str]:
-        return [name for name in dict.fromkeys(names) if self.library.has(name)]
+    def _choices(self, page: str = "") -> list[str]:
+        live = [LIVE] if self.pages.of(page) else []
+        return [*live, *(model.id for model in self.library.models())]
+
+    def _offered(self, names: Sequence[str], page: str = "") -> list[str]:
+        on_offer = set(self._choices(page))
+        return [name for name in dict.fromkeys(names) if name in on_offer]
 
     def _restored_choice(self, names: Any) -> list[Any]:
         if not isinstance(names, list):

@@ -8,6 +8,7 @@ from typing import Any
 from merging.trial.turns import Chunk
 from ui.chat.examples import examples
 from ui.chat.questions import BOUNDS, MOST_CHARACTERS
+from ui.chat.speakers import LIVE
 from ui.figures import COLOURS
 from ui.library import Library
 from ui.units import span
@@ -21,13 +22,13 @@ def how(temperature: float) -> str:
     return f"How answers are chosen: {f'temperature {temperature:g}' if temperature else 'greedy'}"
 
 
-def note(chunk: Chunk, has_template: bool) -> str:
-    """What stands beneath a finished answer."""
+def note(chunk: Chunk, has_template: bool, interrupted: str = "stopped") -> str:
+    """What stands beneath a finished answer; `interrupted` where it was ended."""
     parts = [f"{chunk.tokens} token{'' if chunk.tokens == 1 else 's'}", span(chunk.seconds)]
     if chunk.finish == "length":
         parts.append("cut at the longest answer")
     elif chunk.finish == "stopped":
-        parts.append("stopped")
+        parts.append(interrupted)
     if not has_template:
         parts.append("no chat template: plain completion")
     return " · ".join(parts)
@@ -35,9 +36,9 @@ def note(chunk: Chunk, has_template: bool) -> str:
 
 def board(library: Library, chosen: Sequence[str]) -> dict[str, Any]:
     """The columns of these models, questions to begin with, and bounds that the browser heeds."""
-    models = [library.get(model_id) for model_id in chosen]
+    models = [library.get(model_id) for model_id in chosen if model_id != LIVE]
     return {
-        "columns": [_column(library, model.id) for model in models],
+        "columns": [_column(library, model_id) for model_id in chosen],
         "examples": examples(library, models),
         "bounds": {name: list(bound) for name, bound in BOUNDS.items()},
         "most": MOST_CHARACTERS,
@@ -45,6 +46,8 @@ def board(library: Library, chosen: Sequence[str]) -> dict[str, Any]:
 
 
 def _column(library: Library, model_id: str) -> dict[str, Any]:
+    if model_id == LIVE:
+        return {"name": LIVE, "label": LIVE, "tag": "", "kind": "merged", "tone": "live"}
     model = library.get(model_id)
     place = list(library.models()).index(model)
     return {

@@ -10,14 +10,17 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
+from merging import recipe as recipes
 from merging.errors import Cancelled, NotEnoughSpace
 from tests.chat_models import make_chat_model
 from tests.merging.trial.folders import changed
 from tests.merging.trial.test_confined import FOR_EVER
 from tests.merging.trial.test_model import beyond_the_rows
 from ui.chat import ChatTab, first_models
+from ui.chat.speakers import LIVE
 from ui.chat.view import COLUMNS, how
 from ui.library import Library
+from ui.live import LivePages
 from ui.store import ModelStore
 
 GREEDY = {"temperature": 0, "top_p": 1, "longest": 12, "seed": 0}
@@ -35,7 +38,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tab_over(folder: Path | None, budget: int = 2**30) -> ChatTab:
     library = Library([folder] if folder else [])
-    return ChatTab(None, library, ModelStore(budget, "cpu"))  # type: ignore[arg-type]
+    store, pages = ModelStore(budget, "cpu"), LivePages(2**30, "cpu")
+    return ChatTab(None, library, store, pages)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -146,13 +150,15 @@ def test_defect_is_logged_not_shown(tab: ChatTab, monkeypatch, caplog) -> None:
 
 
 def test_four_columns_at_most(tab: ChatTab) -> None:
-    group, board, _ = tab.chose(["models/a", "models/b", "demo:base", "demo:add", "demo:sort"])
+    group, board, _ = tab.chose(
+        ["models/a", "models/b", "demo:base", "demo:add", "demo:sort"], visitor()
+    )
     assert group["value"] == ["models/a", "models/b", "demo:base", "demo:add"]
     assert [column["name"] for column in board["columns"]] == group["value"]
 
 
 def test_a_model_that_is_gone_leaves_the_choice(tab: ChatTab) -> None:
-    group, board, _ = tab.chose(["models/a", "models/gone"])
+    group, board, _ = tab.chose(["models/a", "models/gone"], visitor())
     assert group["value"] == ["models/a"]
     assert len(board["columns"]) == 1
 
@@ -169,7 +175,7 @@ def test_first_models_are_on_offer(tab: ChatTab) -> None:
 
 
 def test_examples_are_the_familys_or_general_ones(tab: ChatTab) -> None:
-    examples = lambda *names: tab.chose(list(names))[2]["examples"]  # noqa: E731
+    examples = lambda *names: tab.chose(list(names), visitor())[2]["examples"]  # noqa: E731
     skills = ["What is 37 + 45?", "Reverse silver", "Write 347 in Spanish", "Sort 5 1 4 2"]
     assert examples("demo:base", "demo:add") == skills
     assert not set(examples("models/a")) & set(skills)
@@ -205,6 +211,53 @@ def test_nothing_or_nonsense_kept_changes_nothing(tab: ChatTab, kept) -> None:
 def test_sampling_is_named_in_its_heading() -> None:
     assert how(0).endswith("greedy")
     assert how(0.7).endswith("temperature 0.7")
+
+
+def merged(tab: ChatTab, weight: float):
+    """The live merge of a page, of one expert."""
+    recipe = recipes.parse(
+        f"""merge_method: task_arithmetic
+base_model: demo:base
+models: [{{model: demo:add, parameters: {{weight: {weight}}}}}]
+"""
+    )
+    live = tab.pages.get("me", recipe)
+    live.settle(recipe)
+    return live
+
+
+def test_the_live_merge_of_the_page_answers_as_the_model_it_is(tab: ChatTab) -> None:
+    model = merged(tab, 1.0)
+    *_, live = asked(tab, LIVE, "What is 37 + 45?")
+    assert (live["text"], live["state"]) == ("82", "over")
+    assert live["fingerprint"] == model.fingerprint()
+    *_, other = asked(tab, LIVE, who="you")
+    assert other["state"] == "failed"
+    assert "no live merge now; switch Live on" in other["note"]
+
+
+def test_the_live_merge_is_offered_where_there_is_one(tab: ChatTab) -> None:
+    merged(tab, 0.5)
+    assert tab.opened([LIVE, "models/a"], visitor())["choices"][0] == LIVE
+    assert tab.chose([LIVE, "models/a"], visitor())[1]["columns"][0]["label"] == LIVE
+    update = tab.opened([LIVE, "models/a"], visitor("you"))
+    assert LIVE not in update["choices"]
+    assert update["value"] == ["models/a"]
+
+
+def test_another_merge_ends_the_answer_with_a_note(tab: ChatTab) -> None:
+    live = merged(tab, 1.0)
+    stream = asked(tab, LIVE, "What is 37 + 45?")
+    while next(stream)["state"] != "running":
+        pass
+    settling = threading.Thread(target=merged, args=(tab, 0.5))
+    settling.start()  # waits until the answer is over
+    while not live._turns[0].is_set():
+        settling.join(0.01)
+    *_, last = stream
+    settling.join()
+    assert last["state"] == "over"
+    assert "ended, because the merge changed" in last["note"]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@
       globalThis.amalgam.say(frame.querySelector(".finding"), finding);
       frame.querySelector(".note").textContent = map.notes[state.values.prune];
       const canvas = frame.querySelector("canvas");
-      paint(canvas, globalThis.amalgamMap.map(map.figure, state, colours, canvas.clientWidth), state.family.looks, colours);
+      paint(canvas, globalThis.amalgamMap.map(map.figure, state, colours, canvas.clientWidth), globalThis.amalgamMap.looks(state, colours), colours);
     } else frame.remove();
     setTimeout(() => frame.remove(), 20_000); // whatever went wrong below must be seen
     const leave = ({ target }) => { if (target.closest?.("[role=tab]")) frame.remove(); };

@@ -138,6 +138,36 @@
     });
   }
 
+  /* The histogram of the merged change of every cell, as the server packed it. */
+  function unpacked(arrival, family) {
+    const bytes = Uint8Array.from(atob(arrival.shares), (sign) => sign.charCodeAt(0));
+    const shares = Float32Array.from(bytes, (value, at) => (value / 255) * arrival.most[Math.floor(at / family.bins)]);
+    return { ...arrival, shares };
+  }
+
+  /* What arrives: the share of each row's entries by the size of the merged change; dimmed while the
+     controls already ask for another. */
+  function merged(state, rows, colours, skeleton) {
+    const { family, arrival, arrived } = state, x = family.edges.slice(1), y = rows.cells.map((_, index) => index);
+    const widths = family.edges.map((edge, bin) => Math.log(family.edges[bin + 1] / edge));
+    const drawn = rows.cells.map((cells) => {
+      const share = new Float64Array(family.bins), numel = cells.reduce((sum, cell) => sum + family.numel[cell], 0);
+      for (const cell of cells)
+        for (let bin = 0; bin < family.bins; bin++) share[bin] += ((arrival?.shares[cell * family.bins + bin] ?? 0) * family.numel[cell]) / numel;
+      return share;
+    });
+    const dense = drawn.map((row) => smooth(row.map((share, bin) => (bin > 0 ? share / widths[bin] : 0))));
+    const top = Math.max(TINY, ...dense.map((row) => Math.max(...row)));
+    const z = dense.map((row) => [...row.slice(1)].map((value) => (arrival ? Math.pow(value / top, 0.8) : null)));
+    const full = mix(colours.card, colours.ink, arrived ? 1 : 0.4);
+    const labels = drawn.map((row, index) => [...row.slice(1)].map((share, at) =>
+      `${rows.title} ${rows.labels[index]}, merged: |change| ${magnitude(family.edges[at + 1])} to ${magnitude(family.edges[at + 2])}<br>${percent(share)} of entries`));
+    return {
+      ...skeleton, x, y, z, zmin: 0, zmax: 1, ygap: z.length > 14 ? 1 : 3, colorscale: [[0, css(colours.card)], [1, css(full)]],
+      ...(arrived ? { customdata: labels } : { hoverinfo: "skip", hovertemplate: "" }),
+    };
+  }
+
   /* The cut, or the bounds between partitions, as one stroke a row. */
   function lines(state, expert, rows, role) {
     const x = [], y = [], { shown } = state.family;
@@ -167,7 +197,7 @@
 
   /* Where the small multiples stand: in plotly's shares of the page. */
   function grid(count, rows, width, limit) {
-    const fit = Math.max(1, Math.min(count, Math.floor((width - 40) / 132)));
+    const fit = Math.max(1, Math.min(count, Math.floor((width - 40) / (limit ? 100 : 132))));
     const down = Math.ceil(count / fit), across = Math.ceil(count / down);
     const left = 46, right = 6, gap = 18, head = 26, foot = 40;
     const wide = (width - left - right - gap * (across - 1)) / across;
@@ -185,13 +215,20 @@
     return { height, high, wide, place };
   }
 
+  /* The look of every column: the experts', and that of what arrives. */
+  function looks({ family, arrival, arrived }, colours) {
+    const name = arrived && !arrival ? "merged: not predicted" : "merged";
+    return [...family.looks, { name, glyph: "\u2295", colour: css(colours.ink) }];
+  }
+
   function map(figure, state, colours, width) {
     const { family, plan } = state, rows = mapRows(family, state.detail);
     const limit = innerWidth <= 768 ? innerHeight * 0.33 : 0;
-    const { height, high, wide, place } = grid(family.experts, rows.cells.length, width, limit);
+    const { height, high, wide, place } = grid(family.experts + 1, rows.cells.length, width, limit);
     const byRank = plan.settings.order === "largest" && planner().lastRing(plan.settings.factors) >= 0;
     const data = figure.data.map((skeleton) => {
       const { role, expert } = skeleton.meta;
+      if (role === "merged") return merged(state, rows, colours, skeleton);
       if (role === "heat") return heat(state, expert, rows, colours, skeleton);
       if (!byRank) return { ...skeleton, x: [], y: [] };
       const thin = role === "rings" && plan.partitions > 4 ? 0.6 : 1;
@@ -202,7 +239,7 @@
     const every = Math.max(1, Math.ceil(rows.labels.length / (high / 12)));
     const marked = rows.labels.map((_, at) => at).filter((at) => at % every === 0);
     const soft = { color: css(colours.soft), tickcolor: css(colours.line) };
-    family.looks.forEach((look, index) => {
+    looks(state, colours).forEach((look, index) => {
       const xaxis = `xaxis${index ? index + 1 : ""}`, yaxis = `yaxis${index ? index + 1 : ""}`;
       const { x, y, first, last } = place(index), middle = (x[0] + x[1]) / 2;
       const range = family.shown.map(Math.log10);
@@ -224,5 +261,5 @@
     return { data, layout };
   }
 
-  globalThis.amalgamMap = { map, mapRows, palette, percent, magnitude, ticks, depth, tone, rgb, mix, css };
+  globalThis.amalgamMap = { map, mapRows, looks, unpacked, palette, percent, magnitude, ticks, depth, tone, rgb, mix, css };
 })();

@@ -6,12 +6,14 @@
    "settle", and the server answers with exact numbers. */
 (() => {
   const SETTLE_MS = 120;
-  const ORDER = ["map", "histogram", "retention", "energy", "static"];
+  const ORDER = ["map", "histogram", "retention", "clash", "drift", "energy", "static"];
   const panels = new Set();
   const state = {
     family: null, plan: null, totals: null, exact: null, moves: 0, values: null, chosen: null, laws: null,
     detail: null, module: null, // the layer and the module that are looked at, by their index; null is all
-    measure: "entries", expert: -1, // what "What survives where" shows; -1 is all experts
+    measure: "l2", expert: -1, // what "What survives where" shows; -1 is all experts
+    clash: null, // per cell, of the last answer: sampled changes that are kept, and that are opposed
+    arrival: null, arrived: false, // the merged change that was foreseen, and whether for these controls
     filled: 0, unit: "share", height: "linear", zoom: null, // the histogram: whose bars, and its axes
   };
   const LABELS = { rate: "Pruning rate" }; // of the controls that a plot can move
@@ -100,10 +102,10 @@
   /* A click on a layer opens its modules; on the map of modules it chooses one, and a second click
      closes them. A cell is a layer and a module. */
   function clicked(panel, point) {
-    if (!point || (panel.kind !== "map" && panel.kind !== "retention")) return;
+    if (!point || !["map", "retention", "clash"].includes(panel.kind)) return;
     const at = Number(point.y), { family, detail, module } = state;
-    if (panel.kind === "retention") return look({ detail: at, module: family.modules.indexOf(point.x) });
-    const filled = point.data.meta.expert;
+    if (panel.kind !== "map") return look({ detail: at, module: family.modules.indexOf(point.x) });
+    const { role, expert } = point.data.meta, filled = role === "merged" ? state.filled : expert;
     if (detail === null) return look({ detail: at, module: null, filled });
     const chosen = family.column_of[family.rows[detail][at]];
     look(chosen === module ? { detail: null, module: null } : { module: chosen, filled });
@@ -151,17 +153,42 @@
     say(panel.element, panel.value);
     panel.element.classList.remove("is-moving");
     panel.element.querySelector("[role=status]").textContent = sentence;
-    if (accept()) for (const kind of ORDER.slice(0, -1)) redraw(find(kind));
+    if (!accept()) return;
+    for (const kind of ORDER.slice(0, -1)) redraw(find(kind));
+    foresee();
+  }
+
+  const text = JSON.stringify; // lists of experts too
+
+  /* Whether an answer is one to the controls as they stand. */
+  function answers(answer) {
+    const asked = answer?.asked;
+    const of = (name) => (name === "base" || name === "experts" ? state.chosen : state.values);
+    const same = (name) => !of(name) || text(asked[name]) === text(of(name)[name]);
+    return Boolean(asked) && Object.keys(asked).every(same);
+  }
+
+  /* What arrives, as the server foresees it. */
+  function arrive(panel) {
+    const { arrival, asked } = panel.value;
+    if (!asked) return foresee(); // the panel of a family that was just read
+    if (!answers(panel.value)) return;
+    Object.assign(state, { arrival: arrival && globalThis.amalgamMap.unpacked(arrival, state.family), arrived: true });
+    redraw(find("map"));
+  }
+
+  /* Asks for what arrives, once the exact numbers are there. */
+  function foresee() {
+    if (state.exact && state.family && !state.arrived) find("drift")?.trigger("foresee");
   }
 
   /* Takes the server's exact numbers where they answer the controls as they stand. */
   function accept() {
-    const { exact, asked } = find("headline")?.value ?? {};
-    const text = JSON.stringify; // lists of experts too
-    const of = (name) => (name === "base" || name === "experts" ? state.chosen : state.values);
-    const same = (name) => !of(name) || text(asked[name]) === text(of(name)[name]);
-    const current = exact && Object.keys(asked).every(same);
+    const { exact } = find("headline")?.value ?? {};
+    const current = exact && answers(find("headline").value);
     state.exact = current ? exact : null;
+    if (current) state.clash = exact.clash;
+    if (state.arrived !== (state.arrived = answers(find("drift")?.value))) redraw(find("drift"));
     const { offsets } = find("headline")?.value ?? {};
     const { family } = state;
     if (current && family && offsets && text(offsets) !== text(family.offsets)) {
@@ -189,13 +216,14 @@
     if (panel.kind === "headline") return headline(panel);
     if (panel.value.family) adopt(panel.value);
     if (panel.kind !== "static" && !state.family) return;
+    if (panel.kind === "drift") arrive(panel);
     tools(panel, state, act);
     redraw(panel);
   }
 
   /* Nothing to show: an empty panel, and no questions to the server. */
   function clear(panel) {
-    if (panel.kind === "map") Object.assign(state, { family: null, chosen: null, plan: null, totals: null, exact: null });
+    if (panel.kind === "map") Object.assign(state, { family: null, chosen: null, plan: null, totals: null, exact: null, clash: null, arrival: null, arrived: false });
     if (panel.bound) globalThis.Plotly.purge(panel.node);
     panel.bound = false;
     panel.element.querySelectorAll(".tools, .note, .as-table, figcaption").forEach((node) => node.replaceChildren());
@@ -209,7 +237,7 @@
     state.values = Object.fromEntries(names.map((name, index) => [name, controls.values[index]]));
     state.chosen = state.values; // the base and the experts that the histograms are of
     const before = state.family, now = globalThis.amalgamPlan.decode(family);
-    Object.assign(state, { family: now, plan: null, ...looked(before, now) });
+    Object.assign(state, { family: now, plan: null, arrival: null, arrived: false, ...looked(before, now) });
     accept();
     replan();
     globalThis.amalgamFields.nameGroups();

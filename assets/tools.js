@@ -31,7 +31,7 @@
     map: (panel, state, act) => [layers("Rows of the map", state, act)],
     retention(panel, state, { show }) {
       const experts = [["All experts", "-1"], ...listed(state.family.looks.map((look) => look.name))];
-      const measures = [["Entries", "entries"], ["L1", "l1"], ["Energy", "l2"]];
+      const measures = [["Energy", "l2"], ["Entries", "entries"], ["L1", "l1"]];
       return [
         chooser("Measure", measures, state.measure, (measure) => show(panel, { measure })),
         chooser("Expert", experts, String(state.expert), (value) => show(panel, { expert: Number(value) })),
@@ -71,7 +71,7 @@
 
   /* Text twins: label, caption and, where it is open, the table. */
   function describe(panel, state) {
-    const { tables, summaries, percent } = globalThis.amalgamFigures;
+    const { tables, summaries, ranges, percent } = globalThis.amalgamFigures;
     const { value, element, node } = panel, { totals, plan } = state;
     const of = plan?.settings.linears ? " of the linear layers" : "";
     const kept = () => ` Kept${of}: ${percent(totals.entries)} of the entries, ${percent(totals.l2)} of the energy.`;
@@ -79,7 +79,8 @@
     const summary = value.summary + (own ? ` ${own}` : totals && panel.kind !== "static" ? kept() : "");
     node.setAttribute("aria-label", summary);
     element.querySelector("figcaption").textContent = summary;
-    element.querySelector(".note").textContent = (value.notes && plan && value.notes[plan.settings.prune]) || value.note || "";
+    const range = plan && ranges[panel.kind]?.(state);
+    element.querySelector(".note").textContent = (range ? `${range}. ` : "") + ((value.notes && plan && value.notes[plan.settings.prune]) || value.note || "");
     const box = element.querySelector(".as-table");
     if (box.hidden) return;
     const { head, rows } = value.table || tables[panel.kind](state);

@@ -13,6 +13,7 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -60,8 +61,10 @@ class Cells:
         return pooled
 
 
-def cells(tensors: Sequence[SketchedTensor]) -> Cells:
-    """Pools the tensors of a family by layer and module."""
+@lru_cache(maxsize=8)
+def cells(tensors: tuple[SketchedTensor, ...]) -> Cells:
+    """Pools the tensors of a family by layer and module; remembered, since a family stays while
+    sliders move."""
     inside = [t.is_linear and t.layer is not None for t in tensors]
     linear = any(inside)
     pick = inside if linear else [True] * len(tensors)
@@ -116,7 +119,7 @@ def pack(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> dict:
             tied[:, :, column] = table.pool(sketch.ties[:, :, start, 0])
     ties = np.rint(255 * tied / np.maximum(packed, 1)).astype(np.uint8)
     edges = sketch.edges
-    bounds = [0.0] + [float(edges[min(low + k * factor, N_BINS)]) for k in range(columns)]
+    bounds = _bounds(edges, low, factor, columns)
     numel = table.pool(sketch.numel.astype(np.float64))
     return {
         "layers": list(table.layers),
@@ -132,6 +135,46 @@ def pack(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> dict:
         "l2": _rounded(table.pool(sketch.l2.sum(axis=2))),
         "offsets": pooled_offsets(sketch, table, offsets),
         "linear": table.linear,
+    }
+
+
+def bounds_of(sketch: FamilySketch, table: Cells) -> list[float]:
+    """The edges of the columns of `pack`, the first of them 0."""
+    counts = table.pool(np.moveaxis(sketch.counts, 1, 2))
+    return _bounds(sketch.edges, *_columns(counts, len(sketch.experts) * table.count))
+
+
+def _bounds(edges: np.ndarray, low: int, factor: int, columns: int) -> list[float]:
+    return [0.0] + [float(edges[min(low + k * factor, N_BINS)]) for k in range(columns)]
+
+
+def pack_change(
+    change: np.ndarray, tensor: np.ndarray, table: Cells, bounds: Sequence[float]
+) -> dict:
+    """The histogram of a change at sampled entries, for every cell.
+
+    Args:
+        change: (S,) float32. tensor: (S,) int, the tensor of each.
+        bounds: of `bounds_of`.
+
+    Returns:
+        JSON values; `shares` is base64 of (C, B) uint8, 255ths of the cell's largest share, which
+        `most` lists; `still` lists the share of its entries that stay as the base has them.
+    """
+    sizes = np.abs(change.astype(np.float64))
+    columns, cell = len(bounds) - 1, table.cell[tensor]
+    at = np.clip(np.searchsorted(bounds, sizes, side="right") - 1, 0, columns - 1)
+    moved = sizes > 0
+    counts = np.bincount((cell * columns + at)[moved], minlength=table.count * columns)
+    total = np.maximum(np.bincount(cell, minlength=table.count), 1)
+    shares = counts.reshape(table.count, columns) / total[:, None]
+    most = shares.max(axis=1)
+    scaled = np.rint(255 * shares / np.where(most > 0, most, 1)[:, None]).astype(np.uint8)
+    still = np.bincount(cell[~moved], minlength=table.count) / total
+    return {
+        "shares": base64.b64encode(scaled.tobytes()).decode(),
+        "most": np.round(most, 6).tolist(),
+        "still": np.round(still, 5).tolist(),
     }
 
 

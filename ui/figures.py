@@ -70,23 +70,25 @@ def _layout(**more: Any) -> dict[str, Any]:
 
 
 def map_figure(experts: Sequence[Look]) -> dict[str, Any]:
-    """Live: one heatmap an expert, rows are layers, x is |delta|, with the cuts over it."""
+    """Live: one heatmap an expert, rows are layers, x is |delta|, with the cuts over it; the last
+    heatmap, of no expert, is of the merged change."""
     data: list[dict[str, Any]] = []
     layout = _layout(annotations=[])
-    for index, _expert in enumerate(experts):
+    for index in range(len(experts) + 1):
         suffix = "" if index == 0 else str(index + 1)
         axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
+        is_merged = index == len(experts)
         data.append(
             {
                 "type": "heatmap",
                 **axes,
-                "meta": {"role": "heat", "expert": index},
+                "meta": {"role": "merged" if is_merged else "heat", "expert": index},
                 "showscale": False,
                 "hoverongaps": False,
                 "hovertemplate": "%{customdata}<extra></extra>",
             }
         )
-        for role, width in (("rings", 1.2), ("cut", 2.6)):
+        for role, width in () if is_merged else (("rings", 1.2), ("cut", 2.6)):
             data.append(
                 {
                     "type": "scatter",
@@ -126,24 +128,17 @@ def histogram_figure() -> dict[str, Any]:
 
 def retention_figure() -> dict[str, Any]:
     """Live: layer by module, share of entries, L1 or energy that is kept."""
+    return _cells_figure()
+
+
+def _cells_figure() -> dict[str, Any]:
     heat = {
         "type": "heatmap",
         "meta": {"role": "heat"},
-        "colorscale": "Cividis",
-        "zmin": 0,
-        "zmax": 1,
+        "showscale": False,
         "xgap": 2,
         "ygap": 2,
         "hovertemplate": "%{customdata}<extra></extra>",
-        "colorbar": {
-            "thickness": 12,
-            "outlinewidth": 0,
-            "tickformat": ".0%",
-            "nticks": 5,
-            "len": 1.0,
-            "ticklen": 3,
-            "xpad": 8,
-        },
     }
     axis = {**_FIXED, "showgrid": False, "ticks": "outside", "ticklen": 4}
     layout = _layout(
@@ -238,4 +233,25 @@ def exact(plan: Plan, sketch: FamilySketch, table: Cells) -> dict[str, Any]:
         whole = table.pool(np.asarray(weight))
         share = np.divide(mass, whole, out=np.zeros_like(mass), where=whole > 0)
         shares[name] = np.round(share, 5).tolist()
+    shares["clash"] = np.round(table.pool(plan.clash.T), 1).tolist()
     return shares
+
+
+def clash_figure() -> dict[str, Any]:
+    """Live: layer by module, share of what is kept that another kept change opposes."""
+    return _cells_figure()
+
+
+def drift_figure() -> dict[str, Any]:
+    """Live: how far the merge moves each layer, with what the estimate may be off."""
+    bar = {
+        "type": "bar",
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "error_y": {"type": "data", "visible": True, "thickness": 1.2, "width": 4},
+    }
+    layout = _layout(
+        margin={"l": 56, "r": 14, "t": 8, "b": 44},
+        xaxis={**_FIXED, "type": "category", "title": {"text": "layer", "standoff": 8}},
+        yaxis={**_FIXED, "tickformat": ".1~%", "nticks": 6, "rangemode": "tozero"},
+    )
+    return {"data": [bar], "layout": layout}

@@ -26,7 +26,8 @@ _HEADLINE = """<section class="finding" data-kind="headline" aria-label="{title}
 _ON_LOAD = """
 const mount = () => window.amalgam ? window.amalgam.mount(element, props, watch, trigger)
                                    : setTimeout(mount, 15);
-mount(); // the panel of kind "map" triggers 'settle' when the controls have come to rest
+mount(); // the panel of kind "map" triggers 'settle' when the controls have come to rest, that of
+         // kind "drift" 'foresee' once it is answered
 """
 
 

@@ -147,7 +147,7 @@ class KernelReader(TensorReader):
         occupied = np.flatnonzero(own.any(axis=0))
         here = slice(occupied[0], occupied[-1] + 1) if occupied.size else slice(0, 0)
         base, *experts = (model[first::stride].float() for model in self.held.models)
-        sample = torch.stack([expert - base for expert in experts]).cpu().numpy()
+        sample = torch.stack([base, *(expert - base for expert in experts)]).cpu().numpy()
         histogram = own[:, here].astype(np.int64)
         return Profile(
             histogram, histogram.sum(1), tally.coarse[:, here].astype(np.int64), tally.l1,

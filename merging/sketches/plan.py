@@ -53,6 +53,8 @@ class Plan:
             `l1`, `l2`, what is kept; `amplified`, the energy after amplification as a share of the
             energy before pruning; `clash`, the share of what is kept whose sign another kept change
             opposes, and `chance`, the same if signs were drawn, both from `sampled` kept entries.
+        clash: (T, 2) float64, of every tensor how many of the sampled entries are kept (by one
+            expert or another, as is likely), and how many of these another kept change opposes.
         causes: why `entries` is not `asked`, by the names of CAUSES: what each adds, in shares of
             entries; they sum up to the difference.
         worst_layer: the layer that keeps the least energy and the share that it keeps; None
@@ -70,6 +72,7 @@ class Plan:
     pruned: np.ndarray = field(repr=False)
     warnings: tuple[str, ...]
     summary: Mapping[str, float]
+    clash: np.ndarray = field(repr=False)
     causes: Mapping[str, float]
     worst_layer: tuple[int | str, float] | None
 
@@ -120,14 +123,16 @@ def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
         pruned,
         tuple(warnings),
         {},
+        np.zeros((len(pruned), 2)),
         {},
         None,
     )
     summary = _summary(made, sketch, asked)
-    summary |= _clash(made, sketch, tail.equal)
+    opposed, clash = _clash(made, sketch, tail.equal)
     return replace(
         made,
-        summary=summary,
+        summary=summary | opposed,
+        clash=clash,
         causes=_causes(made, sketch, asked, counts),
         worst_layer=_worst_layer(made, sketch),
     )
@@ -364,8 +369,10 @@ def _causes(
     }
 
 
-def _clash(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> dict[str, float]:
-    """`clash` and `chance`, from the sample.
+def _clash(
+    made: Plan, sketch: FamilySketch, equal: np.ndarray
+) -> tuple[dict[str, float], np.ndarray]:
+    """`clash` and `chance` of the summary, and the former by tensor, from the sample.
 
     Args:
         equal: (E, T, K), share kept of the entries that equal a cut.
@@ -379,19 +386,23 @@ def _clash(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> dict[str, flo
     chances *= signs != 0
     rows = range(len(signs))
     whole = math.prod((1.0 - 0.5 * chances[row] for row in rows), start=np.ones(signs.shape[1]))
-    by_chance = opposed = 0.0
+    by_chance = 0.0
+    opposed = np.zeros(signs.shape[1])
     for row in rows:
         free = np.ones(signs.shape[1])
         for other in rows:
             if other != row:  # of what is kept no sign is 0
                 free *= 1.0 - chances[other] * (signs[row] != signs[other])
-        opposed += float((chances[row] * (1.0 - free)).sum())
+        opposed += chances[row] * (1.0 - free)
         by_chance += float((chances[row] * (1.0 - whole / (1.0 - 0.5 * chances[row]))).sum())
     total = float(chances.sum())
-    shares = {"clash": opposed, "chance": by_chance}
-    return {name: part / total if total else 0.0 for name, part in shares.items()} | {
-        "sampled": total
-    }
+    shares = {"clash": float(opposed.sum()), "chance": by_chance}
+    summary = {name: part / total if total else 0.0 for name, part in shares.items()}
+    by_tensor = [
+        np.bincount(tensor, values, len(sketch.tensors))
+        for values in (chances.sum(axis=0), opposed)
+    ]
+    return summary | {"sampled": total}, np.stack(by_tensor, axis=1)
 
 
 def _retention_of_sample(made: Plan, sketch: FamilySketch, equal: np.ndarray) -> np.ndarray:

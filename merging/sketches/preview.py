@@ -77,6 +77,7 @@ def look(
     stride = max(1, sum(delta.shape[1] for delta in deltas) // SAMPLES) | 1
     few = [delta[:, ::stride] for delta in deltas]
     arrays["sample"] = np.concatenate(few, axis=1)
+    arrays["sample_base"] = np.concatenate([part[0, ::stride] for part in raw])
     arrays["sample_tensor"] = np.repeat(np.arange(len(few)), [part.shape[1] for part in few])
     multiples = (LAYER_OUTLIER, LINEAR_OUTLIER)
     return assemble(family, "", arrays, multiples, started, exact=False)

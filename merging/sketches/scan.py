@@ -41,9 +41,9 @@ from merging.system.freed import handed_back
 log = logging.getLogger(__name__)
 
 LAYER_OUTLIER, LINEAR_OUTLIER = 3.0, 5.0
-SAMPLES = 1 << 15
+SAMPLES = 1 << 16
 INFINITE = 0x7F80  # upper bits of infinity; NaN lies above
-_VERSION = 5
+_VERSION = 6
 _NOTHING = np.zeros((0, 0), dtype=np.int64)  # histograms once they are binned
 BY_TENSOR = (
     "counts",
@@ -57,7 +57,7 @@ BY_TENSOR = (
     "linear_outliers",
 )
 """Arrays of a sketch that have a row per expert and a column per tensor."""
-_ARRAYS = (*BY_TENSOR, "dots", "base_l2", "sample", "sample_tensor")
+_ARRAYS = (*BY_TENSOR, "dots", "base_l2", "sample", "sample_base", "sample_tensor")
 
 
 def scan(
@@ -267,7 +267,8 @@ def _measure(stream: Stream, multiples: tuple[float, float]) -> dict[str, np.nda
         arrays[name] = np.zeros((len(stream.family.experts), len(merged)), dtype=np.int64)
         arrays[name][:, linear_columns(merged)] = counts
     samples = [np.concatenate(p.sample, axis=1) for p in profiles if p.sample]
-    arrays["sample"] = np.concatenate(samples, axis=1).astype(np.float32)
+    together = np.concatenate(samples, axis=1).astype(np.float32)
+    arrays["sample_base"], arrays["sample"] = together[0], together[1:]
     sizes = [sum(part.shape[1] for part in p.sample) for p in profiles]
     arrays["sample_tensor"] = np.repeat(np.arange(len(merged)), sizes).astype(np.int64)
     return arrays

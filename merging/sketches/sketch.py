@@ -80,6 +80,7 @@ class FamilySketch:
         dots: (E, E, T) float64, inner products of the experts' deltas.
         base_l2: (T,) float64, sum of squares of the base's tensor.
         sample: (E, S) float32, deltas at S positions spread evenly over the family.
+        sample_base: (S,) float32, the base's values there.
         sample_tensor: (S,) int64, index into `tensors` of each sampled position.
         exact: False for a preview made from part of the entries.
         seconds: how long the scan took.
@@ -103,6 +104,7 @@ class FamilySketch:
     dots: np.ndarray = field(repr=False)
     base_l2: np.ndarray = field(repr=False)
     sample: np.ndarray = field(repr=False)
+    sample_base: np.ndarray = field(repr=False)
     sample_tensor: np.ndarray = field(repr=False)
     exact: bool
     seconds: float

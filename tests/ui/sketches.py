@@ -70,6 +70,7 @@ def sketch(
         dots,
         np.full(len(tensors), 10.0),
         random.normal(size=(experts, 256)).astype(np.float32) * 0.01,
+        random.normal(size=256).astype(np.float32) * 0.1,
         np.arange(256) % len(tensors),
         True,
         0.1,

@@ -51,17 +51,17 @@ def test_cells_follow_the_forward_pass_and_leave_the_rest_outside() -> None:
 
 
 def test_numbered_submodules_are_pooled() -> None:
-    tensors = [
+    tensors = tuple(
         SketchedTensor(f"layers.0.experts.{i}.w.weight", 0, f"experts.{i}.w", True, 8, "", 1)
         for i in range(40)
-    ]
+    )
     table = bins.cells(tensors)
     assert table.modules == ("experts.w",)
     assert set(table.cell) == {0}
 
 
 def test_a_family_without_layers_is_one_row() -> None:
-    table = bins.cells([SketchedTensor("w", None, "w", False, 8, "", 0)])
+    table = bins.cells((SketchedTensor("w", None, "w", False, 8, "", 0),))
     assert (table.layers, table.modules, table.linear) == ((0,), ("all",), False)
 
 
@@ -95,7 +95,8 @@ def test_experts_differ_in_colour_and_in_a_second_sign() -> None:
 def test_map_has_a_heatmap_and_a_cut_for_each_expert() -> None:
     data = figures.map_figure(figures.looks(["a", "b"], [0, 3]))["data"]
     roles = [(trace["meta"]["role"], trace["meta"]["expert"]) for trace in data]
-    assert roles == [(role, e) for e in (0, 1) for role in ("heat", "rings", "cut")]
+    assert roles[:-1] == [(role, e) for e in (0, 1) for role in ("heat", "rings", "cut")]
+    assert roles[-1] == ("merged", 2)
 
 
 def test_exact_retention_pools_to_the_summary() -> None:
@@ -106,3 +107,17 @@ def test_exact_retention_pools_to_the_summary() -> None:
     weight = table.pool(made.l2.sum(axis=2))
     pooled = (np.array(shares["l2"]) * weight).sum() / weight.sum()
     assert pooled == pytest.approx(planned.summary["l2"], abs=1e-4)
+
+
+def test_a_change_is_packed_as_a_histogram_of_every_cell() -> None:
+    tensors = sketch(layers=1, modules=("q", "v")).tensors
+    table = bins.cells(tensors)
+    q = [t.name for t in tensors].index("model.layers.0.q.weight")
+    change = np.array([0.0, 0.3, -0.3, 1.5], dtype=np.float32)
+    packed = bins.pack_change(change, np.full(4, q), table, [0.0, 0.25, 1.0, 2.0])
+    shares = np.frombuffer(base64.b64decode(packed["shares"]), np.uint8).reshape(table.count, 3)
+    cell = table.cell[q]
+    assert shares[cell].tolist() == [0, 255, 128]
+    assert packed["most"][cell] == 0.5
+    assert packed["still"][cell] == 0.25
+    assert shares.sum() == 383

@@ -13,7 +13,7 @@ from merging import recipe as recipes
 from merging.errors import MergeError
 from ui import controls, figures
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS
-from ui.explore import pairing, view
+from ui.explore import arrival, pairing, view
 from ui.library import Library
 
 
@@ -35,6 +35,20 @@ def spelled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
 def unspelled(error: MergeError) -> str:
     """What stands in place of a recipe where the controls spell none: nothing older."""
     return f"# {error}\n"
+
+
+def foreseen(library: Library, values: dict[str, Any], weighed: Sequence[str]) -> Any:
+    """What arrives (`arrival.foreseen`); nothing while something else is about to be shown."""
+    asked = dict(values)
+    try:
+        values = view.ordered(library, values)
+        if not is_settled(values, weighed):
+            return gr.skip()
+        recipe = controls.to_recipe(values)
+        sketch = library.sketch(values["base"], values["experts"])
+    except MergeError as error:
+        return {**arrival.panel(), "note": f"{error}.", "asked": asked}
+    return arrival.foreseen(recipe, sketch, values)
 
 
 def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -> list[Any]:

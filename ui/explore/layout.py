@@ -59,6 +59,8 @@ class ExploreRefs:
     histogram: PlotPanel
     retention: PlotPanel
     energy: PlotPanel
+    clash: PlotPanel
+    drift: PlotPanel
     cosine: PlotPanel
     words: gr.HTML
     live: LiveRefs
@@ -129,19 +131,14 @@ def _panels() -> dict[str, Any]:
             elem_id="histogram",
         ),
     }
-    with gr.Row(elem_classes="pair"):
-        built["retention"] = PlotPanel(
-            kind="retention",
-            title="What survives where",
-            elem_id="retention",
-            min_width=300,
-        )
-        built["energy"] = PlotPanel(
-            kind="energy",
-            title="Energy kept against pruning rate",
-            elem_id="energy",
-            min_width=300,
-        )
+    pairs = (
+        (("retention", "What survives where"), ("clash", "Clash in sign")),
+        (("drift", "How far the merge moves"), ("energy", "Energy kept against pruning rate")),
+    )
+    for pair in pairs:
+        with gr.Row(elem_classes="pair"):
+            for kind, title in pair:
+                built[kind] = PlotPanel(kind=kind, title=title, elem_id=kind, min_width=300)
     with gr.Row(elem_classes="pair"):
         built["cosine"] = PlotPanel(
             kind="static",
@@ -162,6 +159,8 @@ def outputs(refs: ExploreRefs) -> list[Any]:
         refs.map,
         refs.histogram,
         refs.retention,
+        refs.clash,
         refs.energy,
         refs.cosine,
+        refs.drift,
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -23,6 +22,7 @@ from merging.recipe import Recipe
 from merging.sketches import plan as plans
 from merging.sketches.sketch import FamilySketch
 from ui import bins, controls, figures, findings
+from ui.explore import arrival
 from ui.library import Library
 
 MAP_TITLE = "Where the changes are, and where each layer is cut"
@@ -98,8 +98,10 @@ def numbers(
     """
     plan = plans.plan(recipe, sketch)
     finding = findings.headline(plan, sketch, names_of(library, values["experts"]))
-    finding["exact"] = figures.exact(plan, sketch, cells(sketch.tensors))
-    finding["offsets"] = bins.pooled_offsets(sketch, cells(sketch.tensors), moves(sketch, recipe))
+    finding["exact"] = figures.exact(plan, sketch, bins.cells(sketch.tensors))
+    finding["offsets"] = bins.pooled_offsets(
+        sketch, bins.cells(sketch.tensors), moves(sketch, recipe)
+    )
     finding["asked"] = dict(values)
     return [finding, recipes.dump(recipe), words(recipe, library.labels(recipe), plan.warnings)]
 
@@ -142,7 +144,7 @@ def drawn(
 ) -> list[Any]:
     """The panels' values for a sketch. `values`: as `ordered` gives them."""
     recipe = controls.to_recipe(values)
-    table = cells(sketch.tensors)
+    table = bins.cells(sketch.tensors)
     offered = [model for _, model in controls.offered(choices(library), values["base"])]
     names = names_of(library, values["experts"])
     looks = figures.looks(names, [offered.index(model) for model in values["experts"]])
@@ -168,8 +170,14 @@ def drawn(
         },
         {
             "figure": figures.retention_figure(),
-            "note": "Share kept, layer by module; click a cell for the modules of its layer.",
+            "note": "Share kept, layer by module; click a cell for its histogram.",
             "summary": f"Share kept by layer and module of {listed}. {where}.",
+        },
+        {
+            "figure": figures.clash_figure(),
+            "note": "Share of the changes kept that another expert's kept change opposes, from "
+            "sampled entries.",
+            "summary": f"Share of what is kept that clashes in sign, by layer and module. {where}.",
         },
         {
             "figure": figures.energy_figure(looks),
@@ -180,6 +188,7 @@ def drawn(
             **figures.cosine_figure(sketch, looks),
             "summary": f"Cosine between the changes of {listed}.",
         },
+        arrival.panel(),
     ]
 
 
@@ -206,7 +215,7 @@ def laws() -> dict[str, dict[str, Any]]:
 def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:
     """Values of `_outputs` where there is nothing to show."""
     finding = {"parts": [(title, "")], "sentence": f"{title} {message}", "reason": message}
-    return [finding, "", "", None, None, None, None, None]
+    return [finding, "", "", *[None] * 7]
 
 
 def unplanned(message: str) -> dict[str, Any]:
@@ -240,9 +249,3 @@ def words(recipe: Recipe, called: Mapping[str, str], warnings: Sequence[str] = (
         f"<p>{sentence}</p>{minded}<dl>{lines}</dl><ul>{papers}</ul>"
         "</section>"
     )
-
-
-@lru_cache(maxsize=8)
-def cells(tensors: tuple) -> bins.Cells:
-    """How the tensors are pooled; remembered, since a family stays while sliders move."""
-    return bins.cells(tensors)

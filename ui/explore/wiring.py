@@ -64,6 +64,10 @@ class ExploreTab:
         numbers = answers.settled(self.library, self._by_name(values), weighed)
         return [*numbers, *self.remembered(past, weighed, *values)]
 
+    def foreseen(self, weighed: list[str], *values: Any) -> Any:
+        """What arrives, by the recipe that the controls spell."""
+        return answers.foreseen(self.library, self._by_name(values), weighed)
+
     def remembered(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
         """What the browser and the page remember of the controls, at rest."""
         settings = self._at_rest(weighed, values)
@@ -200,6 +204,13 @@ def _wire_sliders(tab: ExploreTab) -> Any:
     refs, inputs = tab.refs, list(tab.named.values())
     moving = [tab.named[name].change for name in tab.named if name not in ("base", "experts")]
     gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
+    refs.drift.foresee(
+        tab.foreseen,
+        [refs.weighed, *inputs],
+        refs.drift,
+        js="(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]",
+        **_QUIET,
+    )
     return refs.map.settle(
         tab.settled,
         [refs.bench.state, refs.weighed, *inputs],

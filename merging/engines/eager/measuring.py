@@ -143,7 +143,8 @@ class Measuring(Chunks):
             base = self.base(start, stop)
             total.base_l2 += elementary.total(base.square())
             skip = (first - start) % stride
-            total.sample.append(deltas[:, skip::stride].cpu().numpy())
+            both = torch.cat([base[None, skip::stride], deltas[:, skip::stride]])
+            total.sample.append(both.cpu().numpy())
         return total
 
     def l1_norms(self) -> list[float]:

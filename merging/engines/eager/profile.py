@@ -21,7 +21,8 @@ class Profile:
         l1, l2, largest: (E,) float64, sums of |delta| and of delta squared, largest |delta|.
         dots: (E, E) float64, inner products.
         base_l2: sum of squares of the base.
-        sample: (E, s) float32 pieces of sampled deltas, in order.
+        sample: (1 + E, s) float32 pieces of what is sampled, in order: the base's values, then the
+            deltas.
         near: per expert, what lies near the values asked for; empty where that was not kept.
         first: upper bits of the first bucket; before and after the histogram there are no entries.
     """

@@ -84,10 +84,11 @@ class RawReader(TensorReader):
         return as_float32(raw, self._infos[model].dtype, chosen)
 
     def _sample(self, start: int, stop: int, skip: int, stride: int) -> np.ndarray:
-        """(E, s) float32: every stride-th delta of [start, stop) from `skip` on."""
+        """(1 + E, s) float32: every stride-th base value and delta of [start, stop) from `skip`
+        on."""
         chosen = slice(skip, None, stride)
         base, *rows = [self._values(m, start, stop, chosen) for m in range(len(self._infos))]
-        return np.stack([row - base for row in rows])
+        return np.stack([base, *(row - base for row in rows)])
 
     def _blocks(self) -> Iterator[tuple[int, int]]:
         """(start, stop) of pieces that hold whole blocks of a Gram matrix."""

@@ -27,7 +27,7 @@ SHAPES = {
     "nothing": (0, 4),
 }
 EXACT = ("counts", "fine", "ties", "zeros", "max_abs", "layer_outliers", "linear_outliers",
-         "sample", "sample_tensor")  # fmt: skip
+         "sample", "sample_base", "sample_tensor")  # fmt: skip
 ADDED = ("l1", "l2", "dots", "base_l2")
 
 

@@ -147,12 +147,15 @@ def test_the_sample_holds_deltas_of_every_expert_at_the_same_places(tmp_path, en
     sketch = scan(family_of(parent), engine=engine)
     both = [deltas(parent, 0), deltas(parent, 1)]
     assert sketch.sample.shape == (2, sketch.sample_tensor.size)
-    assert 10_000 <= sketch.sample.shape[1] <= 1 << 16
+    assert 10_000 <= sketch.sample.shape[1] <= 1 << 17
+    base = load_model(parent / "base")
     assert (np.diff(sketch.sample_tensor) >= 0).all()
     for column, tensor in enumerate(sketch.tensors):
         chosen = sketch.sample[:, sketch.sample_tensor == column]
         pairs = set(zip(both[0][tensor.name], both[1][tensor.name], strict=True))
         assert set(map(tuple, chosen.T)) <= pairs
+        values = sketch.sample_base[sketch.sample_tensor == column]
+        assert np.isin(values, base[tensor.name].float().numpy()).all()
         share = chosen.shape[1] / max(sketch.sample.shape[1], 1)
         assert abs(share - tensor.numel / sketch.numel.sum()) <= 0.01
 

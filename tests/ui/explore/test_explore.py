@@ -203,7 +203,7 @@ def test_partition_labels_name_their_share() -> None:
 def test_settling_answers_with_numbers_recipe_and_labels(library, values) -> None:
     answer = answers.settled(library, values, values["experts"])
     assert answer[0]["asked"]["rate"] == 0.7
-    assert set(answer[0]["exact"]) == {"entries", "l1", "l2", "whole"}
+    assert set(answer[0]["exact"]) == {"entries", "l1", "l2", "clash", "whole"}
     assert recipes.parse(answer[1]).partitions == 4
     assert answer[3]["label"] == "top 7.5 %"
 

@@ -50,7 +50,7 @@
     const every = Math.max(1, Math.ceil(family.layers.length / 16));
     const ticked = heat.y.filter((index) => index % every === 0);
     const layout = { ...figure.layout, width, height: tall(family) };
-    layout.xaxis = { ...layout.xaxis, ...soft, type: "category", tickangle: room < 40 ? -45 : 0 };
+    layout.xaxis = { ...layout.xaxis, ...soft, type: "category", tickangle: room < 30 ? -90 : 0, automargin: true, tickfont: { size: room < 44 ? 11 : 12 } };
     layout.yaxis = {
       ...layout.yaxis, ...soft, range: [family.layers.length - 0.5, -0.5], tickvals: ticked,
       ticktext: ticked.map((index) => String(family.layers[index])),

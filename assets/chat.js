@@ -24,15 +24,26 @@ window.amalgamChat = (() => {
     saving = 0;
     const lost = save(state);
     const words = board?.element.querySelector(".kept");
-    if (words) words.textContent = !lost ? "" : `${lost} older question${lost === 1 ? " is" : "s are"} not kept over a reload.`;
-  };
-  const draw = () => {
-    if (board) window.amalgamChatBoard.draw(board.element, state, columns(), actions);
+    const kept = state.rows.length ? "Kept in this browser" : "";
+    if (words) words.textContent = lost ? `${lost} older question${lost === 1 ? " is" : "s are"} not kept over a reload` : kept;
   };
   let drawing = 0;
-  const changed = () => {
+  let stale = new Set(); // rows to be drawn; null where all are
+  const draw = () => {
+    clearTimeout(drawing);
+    drawing = 0;
+    if (board) window.amalgamChatBoard.draw(board.element, state, columns(), actions, stale);
+    stale = new Set();
+  };
+  const changed = (row = null) => {
+    if (!row) stale = null;
+    stale?.add(row);
     saving ||= setTimeout(keep, SAVE_MS);
-    drawing ||= setTimeout(() => ((drawing = 0), draw()));
+    drawing ||= setTimeout(draw);
+  };
+  const redraw = () => {
+    stale = null;
+    draw();
   };
   addEventListener("pagehide", keep);
 
@@ -118,7 +129,7 @@ window.amalgamChat = (() => {
       else announce(job);
       next();
     }
-    changed();
+    changed(job.row);
   };
 
   const problem = (question) => {
@@ -139,8 +150,8 @@ window.amalgamChat = (() => {
     state.undo = null;
     for (const model of models()) begin(row, model, state.settings);
     next();
-    draw();
     changed();
+    draw();
     board.element.querySelector(".chat-row:last-child")?.scrollIntoView({block: "nearest"});
     return true;
   };
@@ -271,11 +282,12 @@ window.amalgamChat = (() => {
         const now = models();
         state.chosen = now;
         stop((job) => !now.includes(job.model)); // who left answers nobody
-        draw();
+        redraw();
+        keep();
       };
       watch("value", shown);
       if (!state.chosen || state.chosen.join() === models().join()) shown();
-      else draw(); // what was kept is on its way from the server
+      else redraw(); // what was kept is on its way from the server
     },
     channel(element, props, watch, trigger) {
       const channel = {trigger, job: null};

@@ -66,7 +66,13 @@ window.amalgamChatBoard = (() => {
       return;
     }
     const words = said || (run.finish !== "stopped" && run.state === "over" && !thought ? "(no answer)" : "");
-    if (reference === undefined || isActive(run)) return setText(body, words);
+    if (reference === undefined || isActive(run)) {
+      delete body.dataset.compared;
+      return setText(body, words);
+    }
+    const compared = JSON.stringify([words, reference]); // again only where one of them changed
+    if (body.dataset.compared === compared) return;
+    body.dataset.compared = compared;
     const marks = different(words, split(reference).said);
     body.replaceChildren(...marks.map(([word, differs]) =>
       differs ? make("mark", "differs", word) : document.createTextNode(word)));
@@ -275,8 +281,9 @@ window.amalgamChatBoard = (() => {
     box.dataset.words = undo ? undo.words : "";
   };
 
-  /* Everything: `columns` are those of the models chosen now, `state` is chat.js's. */
-  const draw = (element, state, columns, actions) => {
+  /* Everything: `columns` are those of the models chosen now, `state` is chat.js's. Of the rows only
+     `some`, where that is a set: while answers are written, a long conversation costs nothing. */
+  const draw = (element, state, columns, actions, some = null) => {
     const part = (name) => element.querySelector(`.chat-${name}`);
     element.firstElementChild.style.setProperty("--columns", Math.max(columns.length, 1));
     element.firstElementChild.classList.toggle("is-empty", !state.rows.length);
@@ -287,7 +294,10 @@ window.amalgamChatBoard = (() => {
       .forEach((head, place) => drawHead(head, columns[place], state.rows));
     const rows = new Map(state.rows.map((row) => [row.id, row]));
     arranged(part("rows"), [...rows.keys()], (id) => buildRow(rows.get(id), actions))
-      .forEach((section, place) => drawRow(section, state.rows[place], place, columns, state.reference, actions));
+      .forEach((section, place) => {
+        const row = state.rows[place];
+        if (!some || some.has(row)) drawRow(section, row, place, columns, state.reference, actions);
+      });
     if (!state.rows.length && columns.length) part("rows").append(make("p", "hint", "No question yet."));
   };
 

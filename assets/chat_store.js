@@ -69,6 +69,9 @@ window.amalgamChatStore = (() => {
     };
   };
 
+  const readRows = (value) =>
+    [...new Map(list(value, MOST_ROWS, readRow).map((row) => [row.id, row])).values()];
+
   /* A vote names a model of `models`, or says "tie" or "bad". */
   const readChoice = (value, models) => {
     const choice = isObject(value) ? text(value.choice, 512) : "";
@@ -92,14 +95,14 @@ window.amalgamChatStore = (() => {
   const readVotes = (value) => list(value, MOST_VOTES, readVote);
   const readUndo = (value) =>
     isObject(value) && Array.isArray(value.rows)
-      ? {words: text(value.words, 200), rows: list(value.rows, MOST_ROWS, readRow), votes: readVotes(value.votes)}
+      ? {words: text(value.words, 200), rows: readRows(value.rows), votes: readVotes(value.votes)}
       : null;
 
   const read = (value) => {
     const given = isObject(value) ? value : {};
     const chosen = names(given.chosen);
     return {
-      rows: list(given.rows, MOST_ROWS, readRow),
+      rows: readRows(given.rows),
       undo: readUndo(given.undo),
       chosen: chosen.length ? chosen : null,
       reference: text(given.reference, 512),

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import PHONE, sideways
+from ui.chat.questions import BOUNDS
 
 NOTE_S = 30_000
 
@@ -88,6 +89,11 @@ def test_next_question_can_be_typed_at_once(talk) -> None:
     expect(talk.locator(".question")).to_have_text(["Sort 5 1 4 2", "Sort 3 2 1"])
     answered(talk, "demo:base", row=0)
     answered(talk, "demo:base", row=1)
+    talk.get_by_placeholder("Ask all of them").fill("Sort 9 8")
+    talk.keyboard.press("Shift+Enter")
+    talk.keyboard.type("please")
+    talk.keyboard.press("Enter")
+    expect(talk.locator(".question").last).to_have_text("Sort 9 8\nplease", use_inner_text=True)
 
 
 def test_an_example_is_one_click(talk) -> None:
@@ -254,6 +260,30 @@ def test_nonsense_in_the_browsers_memory_is_nothing_kept(talk, stored: str) -> N
     rows, undo, chosen, settings = talk.evaluate(read, stored)
     assert (rows, undo, chosen) == ([], [], True)
     assert settings == {"temperature": 0, "top_p": 1, "longest": 128, "seed": 0, "system": ""}
+
+
+def test_the_browser_heeds_the_bounds_of_the_server(talk) -> None:
+    for extreme, of in ((-1e12, "least"), (1e12, "most"), (None, "first")):
+        settings = talk.evaluate(
+            "v => amalgamChatStore.readSettings(v)", dict.fromkeys(BOUNDS, extreme)
+        )
+        assert settings == {
+            **{name: getattr(bound, of) for name, bound in BOUNDS.items()},
+            "system": "",
+        }
+
+
+def test_two_pages_of_one_browser_keep_their_own(page, open_page, visitor) -> None:
+    pages = [page, open_page(context=visitor)]
+    for number, one in enumerate(pages):
+        open_chat(one)
+        ask(one, f"Sort {number} 2 1")
+    page.reload()
+    open_chat(page)
+    expect(page.locator(".question")).to_have_text(["Sort 0 2 1"])
+    latest = open_page(context=visitor)
+    open_chat(latest)
+    expect(latest.locator(".question")).to_have_count(1)
 
 
 def test_a_page_stands_on_hostile_memory(page) -> None:

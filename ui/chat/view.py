@@ -7,7 +7,7 @@ from typing import Any
 
 from merging.trial.turns import Chunk
 from ui.chat.examples import examples
-from ui.chat.questions import BOUNDS, MOST_CHARACTERS
+from ui.chat.questions import MOST_CHARACTERS
 from ui.chat.speakers import LIVE
 from ui.figures import COLOURS
 from ui.library import Library
@@ -35,12 +35,11 @@ def note(chunk: Chunk, has_template: bool, interrupted: str = "stopped") -> str:
 
 
 def board(library: Library, chosen: Sequence[str]) -> dict[str, Any]:
-    """The columns of these models, questions to begin with, and bounds that the browser heeds."""
+    """The columns of these models, questions to begin with, and how long one may be."""
     models = [library.get(model_id) for model_id in chosen if model_id != LIVE]
     return {
         "columns": [_column(library, model_id) for model_id in chosen],
         "examples": examples(library, models),
-        "bounds": {name: list(bound) for name, bound in BOUNDS.items()},
         "most": MOST_CHARACTERS,
     }
 

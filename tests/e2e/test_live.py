@@ -85,7 +85,7 @@ def test_what_answers_is_kept_and_opened_in_chat(page) -> None:
     name = page.get_by_label("Name of the new model").locator("visible=true")
     expect(name).not_to_have_value("", timeout=30_000)  # one is proposed
     name.fill("heard")
-    page.locator("#live-body").get_by_role("button", name="Keep").click()
+    page.locator("#keep-beside").click()  # as the one in the card
     said = page.locator("#live-kept").get_by_role("status")
     expect(said).to_contain_text("Kept as heard", timeout=30_000)
     digest = re.search("[0-9a-f]{64}", said.locator("span").get_attribute("title"))[0]

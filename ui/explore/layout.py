@@ -82,12 +82,13 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
             with gr.Column(elem_classes="scroll"):
                 parts = controls.layout(models, base, experts)
             with gr.Row(elem_classes="verbs"):
+                keep = live.beside()
                 go_merge = gr.Button("Merge", variant="primary", size="lg")
         with gr.Column(min_width=0, elem_classes="plots"):
             stop = gr.Button("Stop reading", size="sm", visible=False, elem_id="stop-reading")
             panels = _panels()
         with gr.Column(min_width=0, elem_classes="hearing", elem_id="hearing"):
-            panels["live"] = live.build()
+            panels["live"] = live.build(keep)
         gr.HTML(_STEPS, elem_classes="steps", apply_default_css=False, js_on_load=_ON_LOAD)
     named = parts.named()
     values = {name: component.value for name, component in named.items()}

@@ -79,7 +79,7 @@ class Keeper:
             refs.suggested,
         ]
         stream = {**PROMPT, "queue": True, "trigger_mode": "once"}
-        pressed = [refs.keep.click, refs.name.submit]
+        pressed = [refs.keep.click, refs.keep_beside.click, refs.name.submit]
         names = [refs.fresh, refs.name, refs.suggested]
         refs.fresh.change(None, names, names[1:], js=RENAME_JS, api_visibility="private")
         refs.stop_keeping.click(self.stopped, None, None, **PROMPT)

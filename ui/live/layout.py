@@ -25,7 +25,7 @@ class LiveRefs:
         body: all that shows only then.
         meters, replies: how good it is, and what it answers.
         let_go: frees the memory of other models; shown where that makes room.
-        keep, name: write what answers to a new model of this name.
+        keep, keep_beside, name: write what answers to a new model of this name.
         stop_keeping: ends that.
         kept: how that went.
         to_chat: opens what was kept in Chat; `finished` holds its id and its sources.
@@ -45,6 +45,7 @@ class LiveRefs:
     let_go: gr.Button
     name: gr.Textbox
     keep: gr.Button
+    keep_beside: gr.Button
     stop_keeping: gr.Button
     kept: gr.HTML
     to_chat: gr.Button
@@ -67,8 +68,17 @@ def memory() -> gr.BrowserState:
     return gr.BrowserState({}, storage_key="amalgam-probes", secret="amalgam-probes")
 
 
-def build() -> LiveRefs:
-    """Builds the card."""
+def beside() -> gr.Button:
+    """Another Keep, for where it is always in sight; it shows while the merge answers."""
+    return gr.Button("Keep", visible=False, size="lg", elem_id="keep-beside")
+
+
+def build(keep_beside: gr.Button) -> LiveRefs:
+    """Builds the card.
+
+    Args:
+        keep_beside: see `beside`.
+    """
     with gr.Column(elem_classes=["card", "live"], elem_id="live"):
         on = gr.Checkbox(
             False,
@@ -121,6 +131,7 @@ def build() -> LiveRefs:
         body=body,
         meters=meters,
         let_go=let_go,
+        keep_beside=keep_beside,
         **keeping,
         own_file=own_file,
         own_gone=own_gone,

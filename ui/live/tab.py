@@ -90,7 +90,8 @@ class LiveTab:
         inputs = [refs.on, refs.prompts, refs.family, remembered, refs.asked, refs.own, recipe]
         boards = [refs.meters, refs.replies, refs.let_go]
         outputs = [*boards, refs.prompts, refs.family, refs.fresh]
-        refs.on.change(lambda on: gr.update(visible=on), refs.on, refs.body, **PROMPT)
+        shown = [refs.body, refs.keep_beside]
+        refs.on.change(lambda on: [gr.update(visible=on)] * 2, refs.on, shown, **PROMPT)
         refs.on.change(self.switched, refs.on, None, **PROMPT)
         refs.on.change(self.changed, inputs, outputs, **_STREAM)
         alone = refs.let_go.click(self.let_go_of_others, None, None, **PROMPT)
@@ -191,17 +192,19 @@ class LiveTab:
         try:
             spelled = recipes.parse(recipe)
             names = list(dict.fromkeys([spelled.base, *(s.model for s in spelled.sources)]))
-            fresh = self.keeper.fresh(recipe)
-            moved: list[Any] = [gr.skip(), gr.skip(), fresh]  # what is typed meanwhile stays
+            moved: list[Any] = [gr.skip()] * 3  # what is typed meanwhile stays
+            is_named = False
             if family != spelled.base:
                 text = pinning.of_base(remembered, names)
-                moved = [text, spelled.base, fresh]
+                moved = [text, spelled.base, gr.skip()]
             scene.probes = probes.with_asked(text, asked)
             scene.skills = [*skills.built_in(names), *own]
             for _ in self._heard(scene, page, spelled, names, turn):
                 if turn.replaced:
                     return
                 scene.saved = self.keeper.saved(page) if scene.is_settled else ""
+                if scene.live.answers and scene.is_settled and not is_named:
+                    moved[-1], is_named = self.keeper.fresh(recipe), True
                 yield [*_drawn(scene), *moved]
                 moved = [gr.skip()] * len(moved)
         except Cancelled:

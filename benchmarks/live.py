@@ -3,7 +3,7 @@
 Loads a base, then moves sliders as a person would, and prints for each move how long it takes until
 the live model has its new values and until it says its first token. Beside it stand, in the same
 run, the floor (a copy of the network's own bytes) and what a person does without it: write the
-merge, load it, ask.
+merge, load it, ask. What it takes to keep what answers is told, too.
 """
 
 from __future__ import annotations
@@ -105,6 +105,14 @@ def written(recipe: Recipe, out: Path) -> float:
     return seconds
 
 
+def kept(live: LiveModel, out: Path) -> float:
+    """Seconds to write what answers, without merging again."""
+    shutil.rmtree(out, ignore_errors=True)
+    seconds = live.keep(out).seconds
+    shutil.rmtree(out)
+    return seconds
+
+
 def main() -> None:
     """Prints a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -126,6 +134,9 @@ def main() -> None:
             print(f"{method} {name}: {answered:.3f} s", file=sys.stderr)
         assert live is not None
         least, whole = floor(live), written(recipe, BUILD / "live-out")
+        saved = kept(live, BUILD / "live-kept")
+        note = f"{method} kept: {saved:.3f} s; written, loaded and asked: {whole:.3f} s"
+        print(note, file=sys.stderr)
         for name, rows in seen.items():
             count, settling, answering = map(statistics.median, zip(*rows, strict=True))
             print(

@@ -14,7 +14,7 @@ from merging.errors import MergeError
 from merging.trial.turns import Message, Sampling
 
 MOST_CHARACTERS = 8000  # of a question and of a system prompt
-_MOST_MESSAGES = 400
+_MOST_MESSAGES = 1002  # the 500 questions that a browser keeps, and a system prompt
 _MOST_TEXT = 400_000  # characters of a conversation
 _MOST_NAME = 512  # characters of a model's id and of a run's
 

@@ -84,7 +84,7 @@ def test_an_answer_grows_and_ends_with_what_it_took(tab: ChatTab) -> None:
         (None, "named no answer"),
         ([], "named no answer"),
         ({"run": 3}, "run: not a text"),
-        ({"run": "1", "model": "models/a", "messages": []}, "1 to 400 messages"),
+        ({"run": "1", "model": "models/a", "messages": []}, "1 to 1002 messages"),
     ],
 )
 def test_what_is_no_question_is_answered_with_why(tab: ChatTab, content, reason) -> None:

@@ -29,9 +29,9 @@ def test_roles_that_take_turns_are_read(roles) -> None:
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ("hello", "1 to 400"),
-        ([], "1 to 400"),
-        (conversation(*["user"] * 401), "1 to 400"),
+        ("hello", "1 to 1002"),
+        ([], "1 to 1002"),
+        (conversation(*["user"] * 1003), "1 to 1002"),
         ([3], "no object"),
         ([{"role": "user"}], "content: not a text"),
         ([{"role": "user", "content": ["x"]}], "content: not a text"),

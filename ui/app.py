@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def build(settings: Settings) -> App:
                 chat_refs = chat.layout(library)
             with gr.Tab("Guide", id="guide"):
                 guide.layout()
-        respelled = explore.wire(demo, explore_refs, library)
+        brought = [(merge_refs.to_explore.click, merge_refs.recipe)]
+        respelled = explore.wire(demo, explore_refs, library, brought)
         pages = live.LivePages(room, settings.device)
         hearing = live.LiveTab(explore_refs.live, library, pages, store)
         hearing.wire(demo, explore_refs.recipe, respelled, pinned)
@@ -93,12 +95,12 @@ def _join(
     def to_merge(text: str, last: str, weighed: list[str], *values: Any) -> Sequence[Any]:
         try:
             recipe = spelled(weighed, values)
-        except MergeError as error:  # an error, because warnings travel on the stream alone
-            title = "This cannot be merged"
-            raise gr.Error(str(error), title=title, print_exception=False) from error
+        except MergeError as error:  # in its place: a plain request carries no toasts
+            stay = [gr.skip()] * (len(taken) + len(undo) + 1)
+            return [*stay, escape(f"This cannot be merged: {error}.")]
         edited = text if (text or "") not in ("", last, recipe) else ""
         shown = gr.update(visible=bool(edited))
-        return gr.Tabs(selected="merge"), recipe, recipe, edited, shown, None
+        return [gr.Tabs(selected="merge"), recipe, recipe, edited, shown, None, gr.skip()]
 
     def follow(text: str, last: str, weighed: list[str], *values: Any) -> tuple[Any, Any]:
         try:
@@ -119,7 +121,10 @@ def _join(
     source = [*taken, explore_refs.weighed, *named.values()]
     clamp = "(text, last, weighed, ...v) => [text, last, weighed, ...window.amalgam.clamp(v)]"
     undo = [merge_refs.replaced, merge_refs.bring_back, merge_refs.shipped]
-    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo], js=clamp, **PROMPT)
+    said = explore_refs.bench.words
+    explore_refs.go_merge.click(
+        to_merge, source, [rooms, *taken, *undo, said], js=clamp, **PROMPT
+    )
     merge_tab.select(follow, source, taken, js=clamp, **PROMPT)
     for made in (merge_refs, explore_refs.live):
         made.to_chat.click(to_chat, made.finished, [rooms, talking.refs.chosen], **PROMPT)

@@ -1,4 +1,4 @@
-"""The controls of Explore, built from what the methods declare, and the recipe they spell.
+"""The controls of Explore, built from what the methods declare.
 
 Controls come in the order of the method: what is merged, how it is pruned, how it is combined. The
 screen shows the pruning rate; recipes hold the density, 1 - rate.
@@ -12,10 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from merging import recipe as recipes
 from merging.declarations.knobs import AMPLIFICATION, LAMBDA, WEIGHT, Knob
-from merging.declarations.methods import GROUPS, Blend, Method, Preset
-from merging.errors import RecipeError
+from merging.declarations.methods import GROUPS, Method, Preset
 from merging.methods import PRESETS, PRUNERS, RULES, RULES_BY_GROUP
 from ui.choices import Choices, Option
 
@@ -34,6 +32,7 @@ class Controls:
 
     Attributes:
         paired: what a choice has set besides, told to who sees it or hears it.
+        opened: the recipe that was opened, unseen, see `ui.spelling`.
         knobs: (axis id, knob name) -> component.
         groups: axis id -> the group that shows its knobs.
         weighing: the group that shows the weights.
@@ -45,6 +44,7 @@ class Controls:
     weighing: gr.Accordion
     weights: tuple[gr.Slider, ...]
     presets: Choices
+    reset: gr.Button
     prune: Choices
     rate: gr.Slider
     partitions: gr.Slider
@@ -52,6 +52,7 @@ class Controls:
     consensus: Choices
     paired: gr.HTML
     strength: gr.Slider
+    opened: gr.Textbox
     knobs: Mapping[tuple[str, str], Any]
     groups: Mapping[str, gr.Accordion]
 
@@ -68,6 +69,7 @@ class Controls:
             **{f"amplification.{k}": slider for k, slider in enumerate(self.amplification)},
             **{f"weight.{i}": slider for i, slider in enumerate(self.weights)},
             **{f"{axis}.{name}": component for (axis, name), component in self.knobs.items()},
+            "opened": self.opened,
         }
 
 
@@ -80,6 +82,7 @@ def layout(models: Sequence[tuple[str, str]], base: str, experts: Sequence[str])
     preset = _FIRST
     names = [label for label, model in offered(models, base) if model in experts]
     parts: dict[str, Any] = {"knobs": {}, "groups": {}}
+    parts["opened"] = gr.Textbox("", visible="hidden", label="The recipe that was opened")
     with gr.Column(elem_classes=["card", "models"]):
         parts["base"] = gr.Dropdown(
             models, value=base or None, label="Base", interactive=True, filterable=False
@@ -95,7 +98,9 @@ def layout(models: Sequence[tuple[str, str]], base: str, experts: Sequence[str])
         with gr.Accordion("Weights", open=False) as parts["weighing"]:
             parts["weights"] = _weights(names)
     with gr.Column(elem_classes="card"):
-        parts["presets"] = _presets()
+        with gr.Row(elem_classes="preset-row"):
+            parts["presets"] = _presets()
+            parts["reset"] = gr.Button("Reset to preset", size="sm", elem_classes="link")
         _pruning(parts, preset.prune, names)
     with gr.Column(elem_classes="card"):
         parts["consensus"] = _rules(preset.consensus)
@@ -333,6 +338,8 @@ def valid_experts(stored: Any, models: Sequence[tuple[str, str]]) -> list[str] |
 def _could_be(component: Any, value: Any) -> bool:
     if isinstance(component, gr.Checkbox):
         return isinstance(value, bool)
+    if isinstance(component, gr.Textbox):
+        return isinstance(value, str)
     if isinstance(component, Choices):
         return value in component.ids
     if isinstance(component, gr.Radio):
@@ -340,58 +347,3 @@ def _could_be(component: Any, value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     low, high = component.minimum, component.maximum
     return is_number and (low is None or low <= value) and (high is None or value <= high)
-
-
-def to_recipe(values: Mapping[str, Any]) -> recipes.Recipe:
-    """The recipe that the controls spell. `values`: by the names of `Controls.named`.
-
-    Raises:
-        RecipeError: no experts, too many, or a value that no control can have.
-    """
-    experts = values["experts"] or []
-    if not values["base"] or not experts:
-        raise RecipeError("choose a base and at least one expert")
-    if len(experts) > MAX_EXPERTS:
-        raise RecipeError(f"{len(experts)} experts are chosen; up to {MAX_EXPERTS} can be shown")
-    prune, consensus = PRUNERS[values["prune"]], RULES[values["consensus"]]
-    if isinstance(consensus, Blend):
-        _check_count(consensus, len(experts))
-    parameters: dict[str, Any] = {"prune": prune.id, "consensus": consensus.id}
-    if has(consensus, "lambda"):
-        parameters["lambda"] = values["lambda"]
-    for axis in (consensus, prune):  # the pruner's own value wins where both declare a knob
-        for knob in axis.knobs:
-            if f"{axis.id}.{knob.name}" in values:
-                value = values[f"{axis.id}.{knob.name}"]
-                parameters[knob.name] = min(value or 1, len(experts)) if knob.is_place else value
-    shared: dict[str, Any] = {}
-    if has(prune, "density"):
-        shared["density"] = round(1 - values["rate"], 6)
-    if has(prune, "amplification"):
-        shared["amplification"] = [
-            values[f"amplification.{k}"] for k in range(int(values["partitions"]))
-        ]
-    fallback = next(p.id for p in PRESETS.values() if prune.id == p.prune)
-    method = preset_of(prune.id, consensus.id) or fallback
-    return recipes.build(
-        method=method,
-        base=values["base"],
-        models=[
-            (expert, {"weight": values[f"weight.{i}"], **shared})
-            for i, expert in enumerate(experts)
-        ],
-        parameters=parameters,
-    )
-
-
-def _check_count(blend: Blend, experts: int) -> None:
-    """Says in a screen's words that a blend takes another number of experts."""
-    if blend.takes(experts):
-        return
-    numbers = [count for count in range(1, MAX_EXPERTS + 1) if blend.takes(count)]
-    amount = "1 is" if experts == 1 else f"{experts} are"
-    if experts < numbers[0]:
-        wanted = f"at least {numbers[0]} experts"
-    else:
-        wanted = "1 expert" if numbers[-1] == 1 else f"{numbers[-1]} experts at most"
-    raise RecipeError(f"{blend.title} takes {wanted}; {amount} chosen")

@@ -311,6 +311,10 @@ class Library:
             return ""
         return next((model.id for model in self.models() if model.folder == real), "")
 
+    def by_id(self, recipe: Recipe) -> Recipe:
+        """A recipe with its models called by their ids. Raises ModelNotFound."""
+        return with_models(recipe, {name: self._model(name).id for name in models_of(recipe)})
+
     def labels(self, recipe: Recipe) -> dict[str, str]:
         """What lists call the models of a recipe whose models are all on offer, by reference."""
         return {reference: self._model(reference).label for reference in models_of(recipe)}

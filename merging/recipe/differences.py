@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from merging.declarations.knobs import Knob
@@ -11,6 +11,12 @@ from merging.declarations.values import Recipe
 from merging.methods import PRUNERS, RULES
 
 _VARIED = "varied along the model"
+_OF_THE_RESULT: dict[str, Callable[[Recipe], str]] = {
+    "type": lambda recipe: recipe.dtype or "the base's",
+    "tokenizer": lambda recipe: recipe.tokenizer or "the base's",
+    "chat template": lambda recipe: recipe.chat_template or "the tokenizer's",
+    "tensors left as the base's": lambda recipe: ", ".join(recipe.keep_base) or "none",
+}
 
 
 def differences(
@@ -41,6 +47,10 @@ def _phrases(first: Recipe, second: Recipe, name: Any) -> Iterator[str]:
     ):
         if before != after:
             yield f"{axes[after].title} instead of {axes[before].title}"
+    for word, read in _OF_THE_RESULT.items():
+        before, after = read(first), read(second)
+        if before != after:
+            yield f"{word} {after} instead of {before}"
     for knob in _knobs(second):
         yield from _of_knob(knob, first.parameters, second.parameters, "")
         both = [model for model in theirs if model in ours]
@@ -79,4 +89,4 @@ def _text(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
-    return f"{value:g}" if is_number(value) else str(value)
+    return f"{value:.4g}" if is_number(value) else str(value)

@@ -11,6 +11,14 @@ from playwright.sync_api import expect
 from merging.declarations.methods import GROUPS
 from tests.e2e.conftest import DESKTOP, PHONE, sideways
 
+OPENED = """
+merge_method: ties
+base_model: demo:base
+models:
+- {model: demo:add, parameters: {density: 0.4}}
+- {model: demo:sort, parameters: {density: 0.4, weight: [0.5, 1.0]}}
+dtype: bfloat16
+"""
 EXPERTS = ("add", "reverse", "spanish", "sort")
 SETTLED = "amalgam.state.exact !== null && !!amalgam.state.plan"
 FIRST = """(({ prune, consensus, partitions, ...rest }) => prune === "dynamic" && partitions === 4
@@ -35,6 +43,8 @@ def restore(page) -> None:
     page.wait_for_function(f"{SETTLED} && amalgam.state.arrived")  # nothing is on its way
     with page.expect_response("**/run/predict*"):  # else it may come after the test's first move
         page.locator(".presets input[value='dppa']").dispatch_event("change")
+    expect(chosen(page, "Combine by", "sum")).to_be_checked()
+    page.get_by_role("button", name="Reset to preset").dispatch_event("click")
     page.wait_for_function(f"amalgam.state.family?.experts === {len(EXPERTS)}")
     page.wait_for_function(f"amalgam.state.values.rate === 0.7 && {FIRST} && {SETTLED}")
     for box in page.locator(".tools select").all():
@@ -449,6 +459,63 @@ def test_a_reload_loses_nothing(page) -> None:
     expect(rate(page)).to_have_value("0.71")
     expect(group.get_by_label("sort", exact=True)).not_to_be_checked()
     expect(page.locator("#headline h2")).to_have_text(sentence)
+
+
+def at_rest(page) -> None:
+    """Waits until the address holds the recipe of the controls."""
+    page.wait_for_function(SETTLED)
+    page.wait_for_timeout(300)
+
+
+def test_a_link_brings_everything_back_and_back_goes_back(page) -> None:
+    ready(page)
+    other = "last => location.href !== last"
+    first = page.url
+    move(page, lambda: rate(page).press("ArrowRight"))
+    page.wait_for_function(other, arg=first)
+    one = page.url
+    move(page, lambda: rate(page).press("ArrowRight"))
+    page.wait_for_function(other, arg=one)
+    two, sentence = page.url, finding(page)
+    page.evaluate("history.back()")
+    expect(rate(page)).to_have_value("0.71", timeout=20_000)
+    at_rest(page)
+    assert page.url == one
+    page.goto("about:blank")
+    page.goto(two)
+    ready(page)
+    expect(rate(page)).to_have_value("0.72", timeout=20_000)
+    page.wait_for_function(SETTLED)
+    assert finding(page) == sentence
+    page.goto("about:blank")
+    page.goto(f"{two[: two.index('#')]}#r=nonsense")
+    ready(page)
+    words = page.locator(".bench-words [role=status]")
+    expect(words).to_contain_text("The recipe of this address cannot be opened")
+
+
+def test_a_recipe_is_opened_in_the_controls_and_what_they_do_not_show_is_kept(page) -> None:
+    ready(page)
+    page.get_by_role("tab", name="Merge").click()
+    text = page.get_by_label("Recipe (YAML)")
+    text.fill(OPENED)
+    page.get_by_role("button", name="Show in Explore").click()
+    page.wait_for_function(f"amalgam.state.family?.experts === 2 && {SETTLED}", timeout=20_000)
+    page.wait_for_function("amalgam.state.values.rate === 0.6")
+    words = page.locator(".kept-words [role=status]")
+    expect(words).to_contain_text("type bfloat16")
+    expect(words).to_contain_text("weight of sort varied along the model instead of 0.75")
+    move(page, lambda: rate(page).press("ArrowRight"))
+    page.get_by_role("button", name="Merge", exact=True).click()
+    expect(text).to_have_value(re.compile(r"density: 0\.39"))
+    expect(text).to_have_value(re.compile("dtype: bfloat16"))
+    page.get_by_role("tab", name="Explore").click()
+    page.get_by_role("button", name="Leave it out").click()
+    expect(words).to_be_empty()
+    page.get_by_role("tab", name="Merge").click()
+    text.fill(OPENED.replace("demo:sort", "demo:nobody"))
+    page.get_by_role("button", name="Show in Explore").click()
+    expect(page.locator(".bench-words [role=status]")).to_contain_text("'demo:nobody' is not one")
 
 
 def test_merge_takes_the_controls_as_they_stand(page) -> None:

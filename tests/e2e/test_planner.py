@@ -22,7 +22,7 @@ from merging.sketches.plan import plan
 from merging.sketches.scan import scan
 from merging.sketches.sketch import FamilySketch
 from tests.families import small_family
-from ui import bins, controls, figures
+from ui import bins, controls, figures, spelling
 from ui.explore import view
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -111,7 +111,7 @@ def test_the_browser_plans_what_the_engine_plans(page, sketches) -> None:
         for prune in PRUNERS:
             for _ in range(1 if PRUNERS[prune].law.order == "all" else CASES):
                 values = random_values(random, prune, len(sketch.experts))
-                cases.append((sketch, controls.to_recipe(values), values))
+                cases.append((sketch, spelling.to_recipe(values), values))
     assert len(cases) > 100
     hold_equal(page, cases)
 
@@ -137,7 +137,7 @@ def test_a_rate_is_found_again_by_its_cut(page, sketches) -> None:
     values |= {"partitions": 3} | {f"amplification.{k}": 1.0 for k in range(3)}
     values |= {"dynamic.density_shift": 0.1, "dynamic.tie_rule": "spread"}
     table = bins.cells(sketch.tensors)
-    packed = bins.pack(sketch, table, view.moves(sketch, controls.to_recipe(values)))
+    packed = bins.pack(sketch, table, view.moves(sketch, spelling.to_recipe(values)))
     found = page.evaluate(
         """([packed, laws, values]) => {
           const { decode, settings, plan, pooledCuts, rateAt } = amalgamPlan;

@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from merging import recipe as recipes
-from merging.errors import MergeError
-from ui import controls, figures
+from merging.errors import MergeError, RecipeError
+from ui import controls, figures, spelling
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS
 from ui.explore import arrival, pairing, view
 from ui.library import Library
@@ -29,7 +29,7 @@ def spelled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
     values = view.ordered(library, values)
     choice = pairing.fitted(pairing.choice_of(values))
     values |= {**pairing.values_of(choice), **values_of(values, weighed, choice.experts)}
-    return recipes.dump(controls.to_recipe(values))
+    return recipes.dump(spelling.to_recipe(values))
 
 
 def unspelled(error: MergeError) -> str:
@@ -61,7 +61,7 @@ def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) ->
         values = view.ordered(library, values)
         if not is_settled(values, weighed):
             return [gr.skip()] * (3 + MAX_PARTITIONS)
-        recipe = controls.to_recipe(values)
+        recipe = spelling.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
         numbers = view.numbers(library, recipe, sketch, values)
     except MergeError as error:  # in its place on the page: a plain request carries no toasts
@@ -165,6 +165,21 @@ def refreshed(library: Library, values: dict[str, Any]) -> tuple[list[Any], bool
     return lists, (values["base"], values["experts"]) != chosen
 
 
+def held(
+    named: Mapping[str, Any], stored: Any, models: Sequence[tuple[str, str]]
+) -> dict[str, Any] | None:
+    """The values that a browser kept, if the controls can have them and they can be read; else
+    None."""
+    values = controls.valid(named, stored, models)
+    if values is None or len(values[spelling.OPENED]) > spelling.MOST_CHARACTERS:
+        return None
+    try:
+        spelling.to_recipe(values)
+    except RecipeError:
+        values[spelling.OPENED] = ""  # whatever it was, it is no recipe
+    return values
+
+
 def restored(
     library: Library, named: dict[str, Any], stored: Any, usual: dict[str, Any]
 ) -> list[Any]:
@@ -177,7 +192,7 @@ def restored(
     """
     library.refresh()
     models = view.choices(library)
-    values = controls.valid(named, stored, models)
+    values = held(named, stored, models)
     weighed = controls.valid_experts(stored.get("weighed"), models) if values else None
     if not values or weighed is None:  # who is quick may have chosen experts: those stay
         offered = controls.offered(models, usual["base"])

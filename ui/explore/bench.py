@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from merging import recipe as recipes
 from merging.errors import MergeError
-from ui import controls
+from ui import controls, spelling
 from ui.explore import answers, view
-from ui.explore.trail import SIDES, Bench, Settings, Sides, Trail
+from ui.explore.trail import SIDES, Bench, Trail
 from ui.library import Library
 
 
@@ -28,6 +29,7 @@ class BenchRefs:
         state: a `Bench`.
         side: which of two settings the controls show.
         words: how the other one differs.
+        kept: what the controls do not show of the recipe that was opened; `leave` leaves it out.
     """
 
     state: gr.State
@@ -35,10 +37,15 @@ class BenchRefs:
     undo: gr.Button
     redo: gr.Button
     words: gr.HTML
+    kept: gr.HTML
+    leave: gr.Button
 
     def outputs(self) -> list[Any]:
         """What `shown` fills."""
-        return [self.state, self.side, self.undo, self.redo, self.words]
+        return [
+            *(self.state, self.side, self.undo, self.redo, self.words),
+            *(self.kept, self.leave),
+        ]
 
 
 def layout() -> BenchRefs:
@@ -63,7 +70,15 @@ def layout() -> BenchRefs:
         apply_default_css=False,
         elem_classes=["quiet", "bench-words"],
     )
-    return BenchRefs(gr.State(Bench()), side, undo, redo, words)
+    with gr.Row(elem_classes="bench-kept"):
+        kept = gr.HTML(
+            "",
+            html_template="<div role='status'>${value}</div>",
+            apply_default_css=False,
+            elem_classes=["quiet", "kept-words"],
+        )
+        leave = gr.Button("Leave it out", size="sm", visible=False, elem_classes="link")
+    return BenchRefs(gr.State(Bench()), side, undo, redo, words, kept, leave)
 
 
 def shown(library: Library, bench: Bench) -> list[Any]:
@@ -74,27 +89,36 @@ def shown(library: Library, bench: Bench) -> list[Any]:
         gr.update(interactive=bool(bench.trail.past)),
         gr.update(interactive=bool(bench.trail.future)),
         compared(library, bench),
+        *_kept(library, bench),
     ]
 
 
+def _kept(library: Library, bench: Bench) -> list[Any]:
+    """What the opened recipe has beside what the controls show, and the way to leave it out."""
+    settings = bench.trail.present
+    if settings is None or not settings.get(spelling.OPENED):
+        return ["", gr.update(visible=False)]
+    names = {model: name for name, model in view.choices(library)}
+    phrases = spelling.unshown(settings, names) or ["the order of its models"]
+    text = f"Also from the opened recipe: {'; '.join(phrases)}."
+    return [escape(text), gr.update(visible=True)]
+
+
 def compared(library: Library, bench: Bench) -> str:
-    """How the side that is not shown differs; nothing where there is none."""
+    """How the side that is not shown differs; nothing where there is none. A problem goes first."""
+    if bench.problem:
+        return escape(bench.problem)
     present, held = bench.trail.present, bench.sides.held
     if present is None or held is None:
         return ""
     other = bench.sides.other
     try:
-        first, second = (controls.to_recipe(one) for one in (present, held))
+        first, second = (spelling.to_recipe(one) for one in (present, held))
     except MergeError as error:
-        return f"{other} cannot be compared: {error}"
+        return escape(f"{other} cannot be compared: {error}")
     names = {model: name for name, model in view.choices(library)}
     phrases = recipes.differences(first, second, names)
-    return f"{other} has {'; '.join(phrases)}." if phrases else f"{other} is the same."
-
-
-def noted(bench: Bench, settings: Settings) -> Bench:
-    """The controls came to rest."""
-    return replace(bench, trail=bench.trail.settled(settings))
+    return escape(f"{other} has {'; '.join(phrases)}.") if phrases else f"{other} is the same."
 
 
 def undone(bench: Bench) -> Bench:
@@ -105,6 +129,11 @@ def undone(bench: Bench) -> Bench:
 def redone(bench: Bench) -> Bench:
     """One step forward again."""
     return replace(bench, trail=bench.trail.redone())
+
+
+def plain(bench: Bench) -> Bench:
+    """Without what the controls do not show of a recipe that was opened."""
+    return bench.settled({**(bench.trail.present or {}), spelling.OPENED: ""})
 
 
 def switched(bench: Bench) -> Bench:
@@ -129,11 +158,11 @@ def restored(
     """
     settings = bench.trail.present
     models = view.choices(library)
-    values = controls.valid(named, settings, models) if settings else None
+    values = answers.held(named, settings, models) if settings else None
     if settings is None or values is None:  # its models are gone
         back = [*[gr.skip()] * (len(named) + 1), False]
         gone = "Models of those settings are not on offer any more."
-        return [*back, *shown(library, Bench(Trail(dict(usual)), Sides()))[:-1], gone]
+        return [*back, *shown(library, Bench(Trail(dict(usual)), problem=gone))]
     names = [label for label, model in models if model in values["experts"]]
     values.update(zip(controls.places(), answers.places_of(values, names), strict=True))
     offered = controls.offered(models, values["base"])

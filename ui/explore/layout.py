@@ -10,8 +10,10 @@ import gradio as gr
 from merging.errors import MergeError
 from ui import controls, live
 from ui.controls import MAX_EXPERTS, Controls
-from ui.explore import bench, view
+from ui.explore import bench, opening, view
 from ui.explore.bench import BenchRefs
+from ui.explore.link import Link
+from ui.explore.opening import OpenerRefs
 from ui.explore.pairing import Aside
 from ui.explore.trail import Bench, Trail
 from ui.library import Library
@@ -35,7 +37,8 @@ class ExploreRefs:
     """The tab's components.
 
     Attributes:
-        recipe: the current recipe, a YAML string.
+        recipe: the current recipe, a YAML string; the page's address follows it.
+        opener: recipes to open in the controls.
         go_merge: opens the Merge tab.
         weighed: ids of the experts that the weights belong to, in order.
         aside: what a choice on one axis has set aside on the other, see `pairing`.
@@ -45,7 +48,7 @@ class ExploreRefs:
         memory: what the browser keeps of the controls, so that a reload loses nothing.
     """
 
-    recipe: gr.State
+    recipe: Link
     weighed: gr.State
     aside: gr.State
     regrouped: gr.Number
@@ -53,6 +56,7 @@ class ExploreRefs:
     memory: gr.BrowserState
     go_merge: gr.Button
     bench: BenchRefs
+    opener: OpenerRefs
     controls: Controls
     headline: PlotPanel
     map: PlotPanel
@@ -81,6 +85,7 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
             remembering = bench.layout()
             with gr.Column(elem_classes="scroll"):
                 parts = controls.layout(models, base, experts)
+                opener = opening.layout(library)
             with gr.Row(elem_classes="verbs"):
                 keep = live.beside()
                 go_merge = gr.Button("Merge", variant="primary", size="lg")
@@ -93,7 +98,7 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
     named = parts.named()
     values = {name: component.value for name, component in named.items()}
     refs = ExploreRefs(
-        gr.State(""),
+        Link(""),
         gr.State(list(experts)),
         gr.State(Aside()),
         gr.Number(0, visible="hidden", precision=0, label="Times regrouped"),
@@ -101,6 +106,7 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
         stored,
         go_merge,
         remembering,
+        opener,
         parts,
         **panels,
     )

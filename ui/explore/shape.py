@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,6 +10,8 @@ import gradio as gr
 from merging.methods import PRESETS, PRUNERS, RULES
 from ui import controls
 from ui.controls import MAX_PARTITIONS, Controls
+
+_ANY = next(iter(PRESETS.values()))
 
 
 def shape(prune: str, consensus: str, partitions: float, rate: float) -> list[Any]:
@@ -53,21 +56,44 @@ def _scopes() -> list[str]:
     return [axis.id for axis in RULES.values() if controls.has(axis, "scope")]
 
 
+def movable(parts: Controls) -> list[Any]:
+    """Components that keep what a person set when another preset is chosen."""
+    return [parts.rate, parts.partitions, *parts.amplification, parts.strength]
+
+
 def preset_outputs(parts: Controls) -> list[Any]:
     """Components of `preset`."""
-    return [
-        parts.rate,
-        parts.partitions,
-        *parts.amplification,
-        parts.strength,
-        *parts.knobs.values(),
-    ]
+    return [*movable(parts), *parts.knobs.values()]
 
 
-def preset(chosen: str) -> list[Any]:
-    """Every control but the two axes at a preset's values."""
-    preset = PRESETS[chosen]
-    values = controls.settings(preset)
+def preset(chosen: str, before: str | None = None, moved: Sequence[Any] = ()) -> list[Any]:
+    """Every control but the two axes at a preset's values; those that were moved stay.
+
+    Args:
+        before: the preset that the controls were at; None for a mix of their own.
+        moved: values of `movable`; none where nothing is to stay.
+    """
+    usual = _usual(chosen)
+    if moved:
+        first = _usual(before) if before is not None else [None] * len(usual)
+        rings = slice(1, 2 + MAX_PARTITIONS)  # their number and factors belong together
+        for part in (slice(0, 1), rings, slice(rings.stop, rings.stop + 1)):
+            if list(moved[part]) != first[part]:
+                usual[part] = [gr.skip()] * len(usual[part])
+    return [*usual, *controls.knob_values(PRESETS[chosen])]
+
+
+def reset(prune: str, consensus: str) -> list[Any]:
+    """Every control at the values of the preset that the axes are; all stay where they are none."""
+    chosen = controls.preset_of(prune, consensus)
+    if chosen is None:
+        return [gr.skip()] * (3 + MAX_PARTITIONS + len(controls.knob_values(_ANY)))
+    return preset(chosen)
+
+
+def _usual(chosen: str) -> list[Any]:
+    """A preset's values of `movable`."""
+    values = controls.settings(PRESETS[chosen])
     factors = list(values.get("amplification", (1.0,)))
     return [
         round(1 - values.get("density", 1.0), 6),
@@ -75,5 +101,4 @@ def preset(chosen: str) -> list[Any]:
         *factors,
         *[1.0] * (MAX_PARTITIONS - len(factors)),
         values.get("lambda", 1.0),
-        *controls.knob_values(preset),
     ]

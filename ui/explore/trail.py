@@ -74,7 +74,18 @@ class Sides:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a page remembers of its settings."""
+    """What a page remembers of its settings.
+
+    Attributes:
+        problem: why it is not where it was asked to go; "" where it is.
+    """
 
     trail: Trail = field(default_factory=Trail)
     sides: Sides = field(default_factory=Sides)
+    problem: str = ""
+
+    def settled(self, settings: Settings) -> Bench:
+        """The controls came to rest."""
+        trail = self.trail.settled(settings)
+        has_moved = self.trail.present is not None and trail.present != self.trail.present
+        return Bench(trail, self.sides, "" if has_moved else self.problem)

@@ -21,7 +21,7 @@ from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 from merging.sketches import plan as plans
 from merging.sketches.sketch import FamilySketch
-from ui import bins, controls, figures, findings
+from ui import bins, controls, figures, findings, spelling
 from ui.explore import arrival
 from ui.library import Library
 
@@ -119,7 +119,7 @@ def family_values(
         progress, cancel: of the scan of a family that was never seen.
     """
     values = ordered(library, values)
-    controls.to_recipe(values)  # what is wrong with it is said before anything is read
+    spelling.to_recipe(values)  # what is wrong with it is said before anything is read
     sketch = library.sketch(values["base"], values["experts"], progress, cancel)
     return drawn(library, named, values, sketch)
 
@@ -129,7 +129,7 @@ def first_look(
 ) -> list[Any] | None:
     """As `family_values`, from a preview; None where there is none. Raises MergeError."""
     values = ordered(library, values)
-    controls.to_recipe(values)
+    spelling.to_recipe(values)
     sketch = library.preview(values["base"], values["experts"], cancel)
     return drawn(library, named, values, sketch) if sketch else None
 
@@ -143,7 +143,7 @@ def drawn(
     library: Library, named: dict[str, Any], values: dict[str, Any], sketch: FamilySketch
 ) -> list[Any]:
     """The panels' values for a sketch. `values`: as `ordered` gives them."""
-    recipe = controls.to_recipe(values)
+    recipe = spelling.to_recipe(values)
     table = bins.cells(sketch.tensors)
     offered = [model for _, model in controls.offered(choices(library), values["base"])]
     names = names_of(library, values["experts"])

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import gradio as gr
 
-from merging.errors import MergeError
 from merging.methods import PRESETS
 from ui import controls
 from ui.controls import Controls
 from ui.controls import places as places_of_experts
-from ui.explore import answers, bench, scanning, shape, view
+from ui.explore import answers, bench, scanning, shape
+from ui.explore.going import Going
 from ui.explore.layout import ExploreRefs, outputs
+from ui.explore.link import READ
 from ui.explore.pairing import Aside
 from ui.explore.readings import Readings
-from ui.explore.trail import Bench, Trail
+from ui.explore.trail import Bench
 from ui.library import Library
 
 _WITHIN = """(prune, consensus, partitions, rate) => [prune, consensus,
   window.amalgam.within(partitions, "partitions"), window.amalgam.within(rate, "rate")]"""
+_HERE = "() => document.querySelector('#rooms [role=tab]').click()"
+Brought = tuple[Callable[..., Any], Any]
 _QUIET: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "hidden",
@@ -48,6 +51,11 @@ class ExploreTab:
         return self.refs.controls.named()
 
     @cached_property
+    def going(self) -> Going:
+        """The handlers that give the controls other settings."""
+        return Going(self.library, self.named)
+
+    @cached_property
     def remembering(self) -> list[Any]:
         """What `remembered` fills."""
         return [self.refs.memory, *self.refs.bench.outputs()]
@@ -70,52 +78,11 @@ class ExploreTab:
 
     def remembered(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
         """What the browser and the page remember of the controls, at rest."""
-        settings = self._at_rest(weighed, values)
+        settings = self.going.at_rest(weighed, values)
         if settings is None:
             left = [gr.skip()] * len(self.refs.bench.outputs())
             return [{**self._by_name(values), "weighed": weighed}, *left]
-        return [settings, *bench.shown(self.library, bench.noted(past, settings))]
-
-    def _at_rest(self, weighed: list[str], values: tuple[Any, ...]) -> dict[str, Any] | None:
-        """The settings of the controls; None while one of them is about to follow another."""
-        settings = {**self._by_name(values), "weighed": weighed}
-        try:
-            settings = view.ordered(self.library, settings)
-        except MergeError:  # no model that could be gone back to
-            return None
-        return settings if answers.is_settled(settings, weighed) else None
-
-    def loaded(self, past: Bench, stored: Any, *values: Any) -> list[Any]:
-        """The controls of a page that was just loaded. What can be undone begins with them."""
-        usual = self._by_name(values)
-        restored = answers.restored(self.library, self.named, stored, usual)
-        kept = controls.valid(self.named, stored, view.choices(self.library))
-        settings = {**kept, "weighed": stored["weighed"]} if kept else past.trail.present
-        return [*restored, Bench(Trail(settings))]
-
-    def undone(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
-        """The controls as they were before the last change."""
-        return self._gone(past, weighed, values, bench.undone)
-
-    def redone(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
-        """The controls as they were before the last undo."""
-        return self._gone(past, weighed, values, bench.redone)
-
-    def switched(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
-        """The controls at the other of two settings."""
-        return self._gone(past, weighed, values, bench.switched)
-
-    def _gone(
-        self,
-        past: Bench,
-        weighed: list[str],
-        values: tuple[Any, ...],
-        step: Callable[[Bench], Bench],
-    ) -> list[Any]:
-        # the last change may not have been noted yet; one that is under way is given up
-        settings = self._at_rest(weighed, values)
-        there = past if settings is None else step(bench.noted(past, settings))
-        return bench.restored(self.library, self.named, there, self._by_name(values))
+        return [settings, *bench.shown(self.library, past.settled(settings))]
 
     def restored(
         self, request: gr.Request, due: bool, weighed: list[str], *values: Any
@@ -165,11 +132,26 @@ class ExploreTab:
         """What the choice of a pruner leads to."""
         return self._paired("prune", prune, consensus, *held)
 
-    def by_preset(self, chosen: str, *held: Any) -> list[Any]:
-        """What the choice of a preset leads to, and every other control at its values."""
+    def by_preset(
+        self,
+        chosen: str,
+        prune: str,
+        consensus: str,
+        experts: list[str],
+        aside: Aside,
+        times: int,
+        *moved: Any,
+    ) -> list[Any]:
+        """What the choice of a preset leads to, and every other control at its values but those
+        that were moved.
+
+        Args:
+            moved: values of `shape.movable`.
+        """
         preset = PRESETS[chosen]
-        axes = self._paired("preset", preset.prune, preset.consensus, *held)
-        return [*axes, *shape.preset(chosen)]
+        before = controls.preset_of(prune, consensus)
+        axes = self._paired("preset", preset.prune, preset.consensus, experts, aside, times)
+        return [*axes, *shape.preset(chosen, before, moved)]
 
     def _paired(
         self, by: str, prune: str, consensus: str, experts: list[str], aside: Aside, times: int
@@ -181,8 +163,13 @@ class ExploreTab:
         return dict(zip(self.named, values, strict=True))
 
 
-def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> list[Any]:
+def wire(
+    demo: gr.Blocks, refs: ExploreRefs, library: Library, brought: Sequence[Brought] = ()
+) -> list[Any]:
     """Attaches the tab's events.
+
+    Args:
+        brought: events of other tabs that bring a recipe here, each with the text's component.
 
     Returns:
         Those after which there is a new recipe.
@@ -194,7 +181,7 @@ def wire(demo: gr.Blocks, refs: ExploreRefs, library: Library) -> list[Any]:
         _wire_sliders(tab),
         *_wire_family(tab),
         _wire_pairs(tab),
-        *_wire_bench(tab, due),
+        *_wire_bench(tab, due, brought),
         _wire_load(demo, tab, due),
     ]
 
@@ -243,26 +230,36 @@ def _wire_family(tab: ExploreTab) -> list[Any]:
 def _wire_load(demo: gr.Blocks, tab: ExploreTab, due: gr.State) -> Any:
     """A page that is loaded gets the models of now and the values that its browser kept."""
     refs, inputs = tab.refs, list(tab.named.values())
+    first = [refs.bench.state, refs.memory, *inputs]
     loaded = demo.load(
-        tab.loaded,
-        [refs.bench.state, refs.memory, *inputs],
-        [*inputs, refs.weighed, due, refs.bench.state],
+        tab.going.loaded,
+        [refs.recipe, *first],
+        [*inputs, refs.weighed, due, *refs.bench.outputs()],
+        js=f"async (_, ...v) => [{READ}, ...v]",
         **{**_QUIET, "queue": True},
     )
     return _shows_family(tab, loaded, due)
 
 
-def _wire_bench(tab: ExploreTab, due: gr.State) -> list[Any]:
-    """Undo, redo and the other side give the controls other values; other experts are a family to
-    read."""
+def _wire_bench(tab: ExploreTab, due: gr.State, brought: Sequence[Brought]) -> list[Any]:
+    """Undo, redo, the other side and recipes give the controls other values; other experts are a
+    family to read."""
     refs, inputs = tab.refs, list(tab.named.values())
     asked = [refs.bench.state, refs.weighed, *inputs]
     led = [*inputs, refs.weighed, due, *refs.bench.outputs()]
+    going, opener = tab.going, refs.opener
     steps = [
-        refs.bench.undo.click(tab.undone, asked, led, **_QUIET),
-        refs.bench.redo.click(tab.redone, asked, led, **_QUIET),
-        refs.bench.side.input(tab.switched, asked, led, **_QUIET),
+        refs.bench.undo.click(going.undone, asked, led, **_QUIET),
+        refs.bench.redo.click(going.redone, asked, led, **_QUIET),
+        refs.bench.side.input(going.switched, asked, led, **_QUIET),
+        refs.bench.leave.click(going.left_out, asked, led, **_QUIET),
+        refs.recipe.input(going.opened, [refs.recipe, *asked], led, **_QUIET),
+        opener.choice.input(going.chosen, [opener.choice, *asked], led, **_QUIET),
+        opener.file.upload(going.uploaded, [opener.file, *asked], led, **_QUIET),
+        *(listen(going.opened, [text, *asked], led, **_QUIET) for listen, text in brought),
     ]
+    for step in steps[-len(brought) :] if brought else ():
+        step.then(None, None, None, js=_HERE, **_QUIET)
     return [_shows_family(tab, step, due) for step in steps]
 
 
@@ -284,7 +281,9 @@ def _wire_pairs(tab: ExploreTab) -> Any:
     parts.prune.input(tab.by_pruner, [*axes, *held], led, **_QUIET)
     parts.consensus.input(tab.by_rule, [*axes, *held], led, **_QUIET)
     filled = [*led, *shape.preset_outputs(parts)]
-    parts.presets.input(tab.by_preset, [parts.presets, *held], filled, **_QUIET)
+    chosen = [parts.presets, *axes, *held, *shape.movable(parts)]
+    parts.presets.input(tab.by_preset, chosen, filled, **_QUIET)
+    parts.reset.click(shape.reset, axes, shape.preset_outputs(parts), **_QUIET)
     asked = [refs.weighed, *tab.named.values()]
     read = refs.regrouped.change(tab.family, asked, tab.filled, **_READING)
     noted = [refs.bench.state, *asked]

@@ -61,7 +61,7 @@ class Keeper:
     pages: LivePages
     current: dict[str, Keeping] = field(default_factory=dict)
 
-    def wire(self, refs: LiveRefs, recipe: gr.State) -> Any:
+    def wire(self, refs: LiveRefs, recipe: Any) -> Any:
         """Attaches the events.
 
         Args:

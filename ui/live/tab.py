@@ -75,7 +75,7 @@ class LiveTab:
     def wire(
         self,
         demo: gr.Blocks,
-        recipe: gr.State,
+        recipe: Any,
         respelled: Sequence[Any],
         remembered: gr.BrowserState,
     ) -> None:

@@ -31,6 +31,7 @@ class MergeRefs:
     shipped: gr.Dropdown
     open_file: gr.UploadButton
     save: gr.Button
+    to_explore: gr.Button
     checks: gr.HTML
     name: gr.Textbox
     fresh: gr.Textbox
@@ -114,6 +115,7 @@ def _recipe_part(recipe: str) -> dict[str, Any]:
             "Open a recipe", file_types=[".yaml", ".yml"], type="binary", size="md"
         )
         parts["save"] = gr.Button("Save the recipe", size="md")
+        parts["to_explore"] = gr.Button("Show in Explore", size="md")
     return parts
 
 

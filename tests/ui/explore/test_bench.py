@@ -36,8 +36,8 @@ def test_a_step_back_gives_every_control_its_value(named, settings) -> None:
     led = bench.restored(FakeLibrary(), named, there, settings)
     assert values(led, named)["rate"] == 0.25
     assert values(led, named)["experts"]["value"] == ALL[:2]
-    weighed, is_due, state, side, undo, redo, words = led[len(named) :]
-    assert (weighed, is_due, side, words) == (ALL[:2], True, "A", "")
+    weighed, is_due, state, side, undo, redo, *said = led[len(named) :]
+    assert (weighed, is_due, side, said[:2]) == (ALL[:2], True, "A", ["", ""])
     assert state.trail == Trail(before, (), (settings,))
     assert (undo["interactive"], redo["interactive"]) == (False, True)
 
@@ -52,14 +52,14 @@ def test_settings_whose_models_are_gone_are_left_with_a_word(named, settings) ->
     gone = FakeLibrary(("base", "a", "b"))
     led = bench.restored(gone, named, Bench(Trail(settings)), {**settings, "experts": ALL[:2]})
     assert all(value == gr.skip() for value in led[: len(named) + 1])
-    assert led[-1] == "Models of those settings are not on offer any more."
+    assert led[-3] == "Models of those settings are not on offer any more."
 
 
 def test_the_other_side_says_how_it_differs(named, settings) -> None:
     moved = {**settings, "rate": 0.5}
     two = bench.switched(Bench(Trail(settings)))
     assert bench.compared(FakeLibrary(), two) == "A is the same."
-    two = bench.noted(two, moved)
+    two = two.settled(moved)
     assert bench.compared(FakeLibrary(), two) == "A has density 0.3 instead of 0.5."
     back = bench.switched(two)
     assert back.trail.present == settings

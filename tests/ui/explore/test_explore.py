@@ -17,7 +17,7 @@ from merging.methods import CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.sketches.plan import plan
 from tests.engines import experts_of
 from tests.ui.sketches import sketch
-from ui import controls, explore, figures
+from ui import controls, explore, figures, spelling
 from ui.explore import answers, scanning, shape, view
 from ui.explore.pairing import Aside
 from ui.explore.readings import Reading
@@ -113,7 +113,7 @@ def test_every_declared_knob_has_a_control(values) -> None:
 @pytest.mark.parametrize("prune", PRUNERS)
 @pytest.mark.parametrize("consensus", CONSENSUS)
 def test_every_point_of_the_two_axes_is_a_recipe(values, prune: str, consensus: str) -> None:
-    recipe = controls.to_recipe({**values, "prune": prune, "consensus": consensus})
+    recipe = spelling.to_recipe({**values, "prune": prune, "consensus": consensus})
     assert (recipe.prune, recipe.consensus) == (prune, consensus)
     assert recipes.parse(recipes.dump(recipe)) == recipe
     plan(recipe, sketch())
@@ -153,7 +153,7 @@ def test_a_task_is_chosen_by_the_name_of_its_expert(built, library, values) -> N
 
 def test_a_task_beyond_the_experts_is_the_last(values) -> None:
     chosen = {**values, "prune": "none", "consensus": "emr", "emr.task": 4}
-    recipe = controls.to_recipe({**chosen, "experts": values["experts"][:2]})
+    recipe = spelling.to_recipe({**chosen, "experts": values["experts"][:2]})
     assert recipe.parameters["task"] == 2
 
 
@@ -166,7 +166,7 @@ def test_a_preset_sets_every_control(built, values, preset) -> None:
     for part, value in zip(outputs, shape.preset(preset.id), strict=True):
         values[names[part]] = value
     values["experts"] = values["experts"][: experts_of(preset.id)]
-    recipe = controls.to_recipe(values)
+    recipe = spelling.to_recipe(values)
     assert (recipe.method, recipe.prune, recipe.consensus) == (
         preset.id,
         preset.prune,
@@ -181,12 +181,12 @@ def test_a_preset_sets_every_control(built, values, preset) -> None:
 
 
 def test_rate_becomes_density_without_rounding_noise(values) -> None:
-    recipe = controls.to_recipe({**values, "rate": 0.9})
+    recipe = spelling.to_recipe({**values, "rate": 0.9})
     assert recipe.sources[0].density.constant == 0.1
 
 
 def test_partitions_beyond_the_chosen_number_stay_out_of_the_recipe(values) -> None:
-    recipe = controls.to_recipe({**values, "partitions": 2})
+    recipe = spelling.to_recipe({**values, "partitions": 2})
     assert recipe.sources[0].amplification == (1.7, 1.4)
 
 
@@ -243,9 +243,9 @@ def test_a_model_that_is_not_on_offer_is_refused(library, values, name: str) -> 
 
 def test_no_expert_and_too_many_are_said_in_words(values) -> None:
     with pytest.raises(RecipeError, match="at least one expert"):
-        controls.to_recipe({**values, "experts": []})
+        spelling.to_recipe({**values, "experts": []})
     with pytest.raises(RecipeError, match="up to 8"):
-        controls.to_recipe({**values, "experts": [f"demo:{i}" for i in range(9)]})
+        spelling.to_recipe({**values, "experts": [f"demo:{i}" for i in range(9)]})
 
 
 def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, library, values) -> None:
@@ -379,7 +379,7 @@ def test_an_empty_library_builds_a_page_that_says_so() -> None:
 
 
 def test_words_escape_what_they_quote(values) -> None:
-    recipe = controls.to_recipe({**values, "base": "<img src=x>"})
+    recipe = spelling.to_recipe({**values, "base": "<img src=x>"})
     called = {name: name for name in ("<img src=x>", *values["experts"])}
     text = view.words(recipe, called)
     assert "&lt;img" in text and "<img" not in text
@@ -453,7 +453,7 @@ def test_controls_that_spell_nothing_leave_no_older_recipe(library, values) -> N
 
 def test_a_base_among_the_models_is_planned_as_no_change(library, values) -> None:
     values |= {"prune": "none", "consensus": "karcher", "experts": values["experts"][:2]}
-    recipe = controls.to_recipe(values)
+    recipe = spelling.to_recipe(values)
     assert recipe.base in [source.model for source in recipe.sources]
     assert any("one more model" in note for note in recipe.notes)
     headline = answers.settled(library, values, list(values["experts"]))[0]

@@ -13,7 +13,7 @@ from merging.declarations.methods import goes_with
 from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.sketches.plan import plan
 from tests.ui.sketches import sketch
-from ui import controls
+from ui import controls, spelling
 from ui.explore.pairing import NOTHING, Aside, Choice, fitted, on_pruner, on_rule, remark, values_of
 
 FOUR = ("a", "b", "c", "d")
@@ -41,7 +41,7 @@ def test_no_pair_of_chips_ends_in_a_plan_error(values, sketches, rule: str, coun
     for prune in PRUNERS:
         pair = Choice(prune, rule, FOUR[:count])
         for choice, _ in (on_rule(pair, Aside()), on_pruner(pair, Aside())):
-            recipe = controls.to_recipe({**values, **values_of(choice)})
+            recipe = spelling.to_recipe({**values, **values_of(choice)})
             assert (recipe.prune, recipe.consensus) == (choice.prune, choice.consensus)
             plan(recipe, sketches[len(choice.experts)])
             assert fitted(choice) == choice

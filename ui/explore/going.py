@@ -1,0 +1,111 @@
+"""Handlers that give the controls other settings: undo, redo, the other side, recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from merging.errors import MergeError
+from ui.explore import answers, bench, opening, view
+from ui.explore.trail import Bench, Settings, Trail
+from ui.library import Library
+from ui.merge.texts import decoded
+
+
+@dataclass(frozen=True)
+class Going:
+    """The handlers. `values` are those of the controls, in the order of `named`.
+
+    Attributes:
+        named: the controls by name.
+    """
+
+    library: Library
+    named: dict[str, Any]
+
+    def at_rest(self, weighed: Sequence[str], values: Sequence[Any]) -> Settings | None:
+        """The settings of the controls; None while one of them is about to follow another."""
+        settings = {**self._by_name(values), "weighed": list(weighed)}
+        try:
+            settings = view.ordered(self.library, settings)
+        except MergeError:  # no model that could be gone back to
+            return None
+        return settings if answers.is_settled(settings, weighed) else None
+
+    def loaded(self, link: str, past: Bench, stored: Any, *values: Any) -> list[Any]:
+        """The controls of a page that was just loaded: at the recipe of its address, else as the
+        browser remembers them. What can be undone begins with them."""
+        usual = self._by_name(values)
+        restored = answers.restored(self.library, self.named, stored, usual)
+        memory = answers.held(self.named, stored, view.choices(self.library))
+        settings = {**memory, "weighed": stored["weighed"]} if memory else past.trail.present
+        there = Bench(Trail(settings))
+        if link:
+            try:
+                there = Bench(Trail(opening.settings_of(self.library, link, settings or usual)))
+                models = restored[0]  # the list of bases
+                led = bench.restored(self.library, self.named, there, usual)
+                return [{**models, "value": led[0]}, *led[1:]]
+            except MergeError as error:
+                why = f"The recipe of this address cannot be opened: {error}."
+                there = replace(there, problem=why)
+        return [*restored, *bench.shown(self.library, there)]
+
+    def undone(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls as they were before the last change."""
+        return self._gone(past, weighed, values, bench.undone)
+
+    def redone(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls as they were before the last undo."""
+        return self._gone(past, weighed, values, bench.redone)
+
+    def switched(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls at the other of two settings."""
+        return self._gone(past, weighed, values, bench.switched)
+
+    def left_out(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls without what they do not show of an opened recipe."""
+        return self._gone(past, weighed, values, bench.plain)
+
+    def opened(self, text: str, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls at a recipe; where they cannot show it, they stay and say why."""
+        return self._opened(lambda: text, past, weighed, values)
+
+    def chosen(self, name: str | None, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls at a recipe that was chosen from the list."""
+        return self._opened(
+            lambda: opening.text_of(self.library, name or ""), past, weighed, values
+        )
+
+    def uploaded(
+        self, content: bytes | None, past: Bench, weighed: list[str], *values: Any
+    ) -> list[Any]:
+        """The controls at a recipe file."""
+        return self._opened(lambda: decoded(content or b""), past, weighed, values)
+
+    def _opened(
+        self, read: Callable[[], str], past: Bench, weighed: list[str], values: Sequence[Any]
+    ) -> list[Any]:
+        settings = self.at_rest(weighed, values) or past.trail.present or self._by_name(values)
+        try:
+            there = opening.settings_of(self.library, read(), settings)
+        except MergeError as error:
+            problem = f"This recipe cannot be shown in the controls: {error}."
+            return self._gone(past, weighed, values, lambda now: replace(now, problem=problem))
+        return self._gone(past, weighed, values, lambda now: now.settled(there))
+
+    def _gone(
+        self,
+        past: Bench,
+        weighed: list[str],
+        values: Sequence[Any],
+        step: Callable[[Bench], Bench],
+    ) -> list[Any]:
+        # the last change may not have been noted yet; one that is under way is given up
+        settings = self.at_rest(weighed, values)
+        there = past if settings is None else step(past.settled(settings))
+        return bench.restored(self.library, self.named, there, self._by_name(values))
+
+    def _by_name(self, values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(self.named, values, strict=True))

@@ -122,9 +122,7 @@ def _join(
     clamp = "(text, last, weighed, ...v) => [text, last, weighed, ...window.amalgam.clamp(v)]"
     undo = [merge_refs.replaced, merge_refs.bring_back, merge_refs.shipped]
     said = explore_refs.bench.words
-    explore_refs.go_merge.click(
-        to_merge, source, [rooms, *taken, *undo, said], js=clamp, **PROMPT
-    )
+    explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo, said], js=clamp, **PROMPT)
     merge_tab.select(follow, source, taken, js=clamp, **PROMPT)
     for made in (merge_refs, explore_refs.live):
         made.to_chat.click(to_chat, made.finished, [rooms, talking.refs.chosen], **PROMPT)

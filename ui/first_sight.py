@@ -16,6 +16,11 @@ from ui.explore.view import MAP_TITLE
 
 _TABS = ("Explore", "Merge", "Chat", "Guide")
 
+_TOOLS = (
+    '<div class="tools"><select disabled><option>All layers</option></select>'
+    '<button type="button" disabled>Table</button></div>'
+)
+
 
 class FirstSight:
     """Middleware: puts tags into the head and the first sight into the body of the page at `/`."""
@@ -67,7 +72,7 @@ def frame() -> str:
 <div class="explore"><div class="controls"><div class="scroll">{cards}</div></div>
 <div class="plots">
 <section class="finding"><h2></h2><p class="quiet"></p></section>
-<section class="panel"><header><h3>{MAP_TITLE}</h3></header><p class="quiet note"></p>
+<section class="panel"><header><h3>{MAP_TITLE}</h3>{_TOOLS}</header><p class="quiet note"></p>
 <canvas></canvas></section>
 </div><div class="hearing"><div class="card"></div></div></div></div>
 """

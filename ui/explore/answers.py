@@ -44,7 +44,7 @@ def foreseen(library: Library, values: dict[str, Any], weighed: Sequence[str]) -
         values = view.ordered(library, values)
         if not is_settled(values, weighed):
             return gr.skip()
-        recipe = controls.to_recipe(values)
+        recipe = spelling.to_recipe(values)
         sketch = library.sketch(values["base"], values["experts"])
     except MergeError as error:
         return {**arrival.panel(), "note": f"{error}.", "asked": asked}

@@ -34,7 +34,7 @@
   /* A heat map of cells, coloured over the range of what it shows. */
   function cells(figure, { family }, z, colours, width, say) {
     const { mix } = drawing(), soft = { color: css(colours.soft), tickcolor: css(colours.line) };
-    const [least, most] = ends(z) ?? [0, 1], deep = colours.ink[0] > 128 ? [36, 104, 176] : [86, 154, 222];
+    const [least, most] = ends(z) ?? [0, 1], deep = colours.dark ? [36, 104, 176] : [86, 154, 222];
     const steps = [0.1, 0.55, 1].map((part, at) => [at / 2, css(mix(colours.card, deep, part))]); // ink stays legible on all
     const heat = {
       ...figure.data[0], x: family.modules, y: family.layers.map((_, index) => index), z,
@@ -89,6 +89,7 @@
   }
   const off = (error) => (error === null ? " (too little was sampled)" : ` \u00b1 ${percent(error)}`);
 
+  const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "cross", "star", "triangle-down", "pentagon"];
   const RATES = [...Array.from({ length: 48 }, (_, i) => i / 50), 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 1];
 
   /* Energy at each rate; it does not depend on the rate chosen, so it is kept with the family.
@@ -114,7 +115,11 @@
 
   function energy(figure, state, colours, width) {
     const { family, plan } = state, { settings } = plan, lines = curves(family, settings);
-    const data = figure.data.map((trace) => ({ ...trace, x: RATES, y: lines[trace.meta.expert] }));
+    const marked = (expert) => RATES.map((_, at) => (at % 12 === (3 * expert) % 12 ? 7 : 0)); // where lines coincide both are seen
+    const data = figure.data.map((trace) => {
+      const { expert } = trace.meta;
+      return { ...trace, mode: "lines+markers", x: RATES, y: lines[expert], marker: { symbol: SYMBOLS[expert % SYMBOLS.length], size: marked(expert), line: { width: 0 } } };
+    });
     const rate = 1 - settings.density, right = rate < 0.5;
     const ink = css(colours.ink), grid = css(drawing().mix(colours.card, colours.line, 0.7));
     const axis = { color: css(colours.soft), gridcolor: grid, linecolor: css(colours.line) };

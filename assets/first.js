@@ -74,7 +74,7 @@
     brush.fillStyle = css(colours.soft);
     font(12);
     x.tickvals.forEach((at, index) => brush.fillText(x.ticktext[index], right(at), foot + 18));
-    brush.fillText("magnitude of change", middle, foot + 32);
+    brush.fillText("|change|", middle, foot + 32);
     brush.textAlign = "right";
     const left = right(10 ** x.range[0]) - 8;
     if (y.showticklabels) y.tickvals.forEach((at, index) => brush.fillText(y.ticktext[index], left, down(at) + 4));

@@ -5,6 +5,7 @@
   const planner = () => globalThis.amalgamPlan; // scripts load in any order
   const TINY = 1e-30;
   const SHARES = 4, GAINS = 6; // steps of "how much is kept" and of "how much amplified"
+  const FAINT = 0.62; // how deep the rarest changes are drawn where they are kept: they are the largest
   const BANDS = 1 + SHARES * (GAINS + 1);
   const FINE = 9000; // cells of all maps together up to which every column is drawn
   const brush = document.createElement("canvas").getContext("2d");
@@ -39,9 +40,11 @@
   function palette() {
     const styles = getComputedStyle(document.body);
     const read = (name) => rgb(styles.getPropertyValue(name).trim());
+    const ink = read("--body-text-color"), card = read("--block-background-fill"), grey = read("--pruned");
     return {
-      ink: read("--body-text-color"), soft: read("--body-text-color-subdued"),
-      card: read("--block-background-fill"), line: read("--border-color-primary"), grey: read("--pruned"),
+      ink, dark: ink[0] > 128, soft: read("--body-text-color-subdued"),
+      card, line: read("--border-color-primary"),
+      grey: ink[0] > 128 ? mix(card, grey, 0.7) : grey, // what is pruned is not to outshine what is kept
     };
   }
 
@@ -50,8 +53,8 @@
 
   /* The colour of what is kept times a factor, by its depth: away from the page's ground. */
   function tone(colours, own, deep) {
-    const far = colours.ink[0] > 128 ? [255, 255, 255] : [0, 0, 0];
-    return deep <= 1 ? mix(colours.card, own, 0.25 + 0.75 * deep) : mix(own, far, 0.45 * (deep - 1));
+    const far = colours.dark ? [255, 255, 255] : [0, 0, 0], one = colours.dark ? mix(own, far, 0.22) : own;
+    return deep <= 1 ? mix(colours.card, one, 0.25 + 0.75 * deep) : mix(one, far, 0.45 * (deep - 1));
   }
 
   /* Colour scale in bands: band 0 is pruned; the others are (kept share, amplification). */
@@ -61,7 +64,7 @@
       const step = (1 + ((band - 1) % SHARES)) / SHARES;
       const kept = band === 0 ? 0 : random ? settings.density : step;
       const gain = band === 0 ? 0 : Math.floor((band - 1) / SHARES) / (GAINS / 2); // 1 is factor 1
-      const full = mix(colours.grey, tone(colours, own, gain), kept), faint = mix(colours.card, full, 0.24 * kept);
+      const full = mix(colours.grey, tone(colours, own, gain), kept), faint = mix(colours.card, full, FAINT * kept);
       scale.push([band / BANDS, css(faint)], [(band + 0.998) / BANDS, css(full)]);
     }
     return [...scale, [1, scale.at(-1)[1]]];
@@ -197,7 +200,7 @@
 
   /* Where the small multiples stand: in plotly's shares of the page. */
   function grid(count, rows, width, limit) {
-    const fit = Math.max(1, Math.min(count, Math.floor((width - 40) / (limit ? 100 : 132))));
+    const fit = Math.max(1, Math.min(count, Math.floor((width - 40) / 104)));
     const down = Math.ceil(count / fit), across = Math.ceil(count / down);
     const left = 46, right = 6, gap = 18, head = 26, foot = 40;
     const wide = (width - left - right - gap * (across - 1)) / across;
@@ -254,7 +257,7 @@
       });
       const named = `<span style="color:${look.colour}">${look.glyph}</span> ${look.name}`;
       note(named, { y: y[1] + 4 / height, yanchor: "bottom", font: { size: 13, color: css(colours.ink) } });
-      if (last) note("magnitude of change", { y: y[0] - 20 / height, yanchor: "top" });
+      if (last) note("|change|", { y: y[0] - 20 / height, yanchor: "top" });
       const beside = { x: 0, xanchor: "left", y: (y[0] + y[1]) / 2, yanchor: "middle", textangle: -90 };
       if (first && rows.title) note(rows.title, beside);
     });

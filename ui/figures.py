@@ -28,7 +28,16 @@ COLOURS = (
     "#7B5BA6",
 )
 GLYPHS = ("●", "■", "▲", "◆", "✚", "★", "▼", "⬟")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+DASHES = (
+    "solid",
+    "dash",
+    "dot",
+    "dashdot",
+    "longdash",
+    "longdashdot",
+    "2px,6px",
+    "9px,3px,2px,3px,2px,3px",
+)
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 _FIXED = {"fixedrange": True, "zeroline": False}
 

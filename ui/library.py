@@ -235,6 +235,15 @@ class Library:
                 self._sketches.move_to_end(key)
             return self._sketches.get(key)
 
+    def sketched(self, recipe: Recipe) -> FamilySketch | None:
+        """The sketch of a recipe's family, where it is in memory."""
+        experts = [source.model for source in recipe.sources if source.model != recipe.base]
+        try:
+            models = [self._model(reference) for reference in (recipe.base, *experts) if reference]
+        except MergeError:
+            return None
+        return self._remembered(_family_key(models))
+
     def resolved(self, recipe: Recipe) -> Recipe:
         """The recipe with every model checked to be on offer and readable from its folder.
 

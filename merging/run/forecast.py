@@ -82,6 +82,19 @@ def forecast(recipe: Recipe, sketch: FamilySketch) -> Forecast:
     return Forecast(change, scales[sketch.sample_tensor])
 
 
+def foreseen_drift(
+    recipe: Recipe, sketch: FamilySketch
+) -> dict[int | str | None, tuple[float, float]]:
+    """By layer, as `run.merge.Result.drift`: the drift, and by how much it may be off. Raises as
+    `forecast`."""
+    titles = [tensor.title for tensor in sketch.tensors]
+    layers = list(dict.fromkeys(titles))
+    group = np.array([layers.index(title) for title in titles])
+    found = energy(forecast(recipe, sketch), sketch, group, len(layers))
+    pairs = zip(found.drift.tolist(), found.error.tolist(), strict=True)
+    return dict(zip(layers, pairs, strict=True))
+
+
 def energy(foreseen: Forecast, sketch: FamilySketch, group: np.ndarray, count: int) -> Energy:
     """The drift of groups of tensors, by a ratio: the merged energy per energy of the experts'
     changes in the sample, times the latter, which the sketch holds in full.

@@ -40,7 +40,7 @@ def restore(page) -> None:
     for box in page.get_by_role("group", name="Experts").get_by_role("checkbox").all():
         if box.locator("xpath=following-sibling::span").inner_text() in EXPERTS:
             box.set_checked(True, force=True)
-    page.wait_for_function(f"{SETTLED} && amalgam.state.arrived")  # nothing is on its way
+    page.wait_for_function(f"{SETTLED} && amalgam.state.arrived", timeout=60_000)  # all is there
     with page.expect_response("**/run/predict*"):  # else it may come after the test's first move
         page.locator(".presets input[value='dppa']").dispatch_event("change")
     expect(chosen(page, "Combine by", "sum")).to_be_checked()

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from merging.engines.eager import Progress
-from merging.errors import NotEnoughSpace
+from merging.errors import MergeError, NotEnoughSpace
 from merging.recipe import Recipe
 from merging.recipe.references import models_of
 from merging.run.merge import Result
@@ -18,7 +18,7 @@ from merging.run.preflight import check
 from merging.run.stacks import layers_of
 from ui.jobs import Job, Jobs
 from ui.library import Library
-from ui.merge import view
+from ui.merge import drift, view
 from ui.units import amount
 
 _POLL_S = 0.2
@@ -81,9 +81,23 @@ def watched(jobs: Jobs, library: Library, job_id: str) -> Iterator[tuple[Any, ..
         yield *over, hidden, *nothing, job.id
         return
     result = job.result
-    card = (view.result(job), view.drift_value(result.drift), view.loading_code(str(result.out)))
+    moved = drift.drift_value(result.drift, _foreseen(library, job.details.recipe))
+    card = (view.result(job), moved, view.loading_code(str(result.out)))
     model = (library.id_of(result.out), job.details.sources)
     yield *over, gr.update(visible=True), *card, model, job.id
+
+
+def _foreseen(library: Library, recipe: Recipe) -> dict[int | str | None, tuple[float, float]]:
+    """The drift that Explore foresaw by layer, and its error; empty where it foresaw none."""
+    from merging.run.forecast import foreseen_drift
+
+    sketch = library.sketched(recipe)
+    if sketch is None:
+        return {}
+    try:
+        return foreseen_drift(recipe, sketch)
+    except MergeError:  # of whole rows or matrices, or of other models than the sketch
+        return {}
 
 
 def busy(jobs: Jobs, name: str, job_id: str) -> str:

@@ -5,7 +5,7 @@ Every name that comes from a file or a person goes through `html.escape`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -13,9 +13,8 @@ from typing import Any
 from merging.engines.eager import Progress
 from merging.errors import one_line
 from merging.recipe import Recipe
-from ui.figures import FONT
-from ui.findings import layer_name
 from ui.jobs import Job
+from ui.merge.drift import place_of
 from ui.units import amount, span
 
 _FATES = (
@@ -170,8 +169,8 @@ def layers(job: Job) -> str:
         return ""
     current = job.progress.layer
     cells = "".join(
-        f'<i class="{_cell(layer, job.details.past, current)}" title="{escape(_layer(layer))}"></i>'
-        for layer in job.details.layers
+        f'<i class="{_cell(one, job.details.past, current)}" title="{escape(place_of(one))}"></i>'
+        for one in job.details.layers
     )
     return f'<div class="layers" aria-hidden="true">{cells}</div>'
 
@@ -208,77 +207,6 @@ def loading_code(folder: str) -> str:
         f"model = AutoModelForCausalLM.from_pretrained({folder!r})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({folder!r})"
     )
-
-
-def drift_value(drift: Mapping[int | str | None, float]) -> dict[str, Any]:
-    """What the drift panel draws: a bar per layer, a sentence, and the same as a table."""
-    names = ["no layer" if layer is None else str(layer) for layer in drift]
-    values = [float(value) for value in drift.values()]
-    sentence = drift_words(drift)
-    return {
-        "figure": drift_figure(names, values),
-        "note": "Length of the change as a share of the base's own, layer by layer. " + sentence,
-        "summary": sentence,
-        "table": {
-            "head": ["layer", "moved by"],
-            "rows": [[name, f"{value:.1%}"] for name, value in zip(names, values, strict=True)],
-        },
-    }
-
-
-_BARS = "#2f7fd6"  # stands out from light and dark cards alike
-
-
-def drift_figure(names: Sequence[str], values: Sequence[float]) -> dict[str, Any]:
-    """Bars as a plain figure."""
-    return {
-        "data": [
-            {
-                "type": "bar",
-                "x": list(names),
-                "y": list(values),
-                "marker": {"color": _BARS},
-                "hovertemplate": "layer %{x}: %{y:.2%}<extra></extra>",
-            }
-        ],
-        "layout": {
-            "height": 220,
-            "margin": {"l": 52, "r": 8, "t": 8, "b": 40},
-            "bargap": 0.35,
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "xaxis": {
-                "title": {"text": "layer"},
-                "type": "category",
-                "fixedrange": True,
-                "automargin": True,
-            },
-            "yaxis": {
-                "tickformat": ".0%" if max(values, default=0) >= 0.05 else ".2%",
-                "nticks": 5,
-                "rangemode": "tozero",
-                "fixedrange": True,
-                "gridcolor": "rgba(125,139,161,.25)",
-            },
-            "showlegend": False,
-            "dragmode": False,
-            "font": {"family": FONT, "size": 12},
-        },
-    }
-
-
-def drift_words(drift: Mapping[int | str | None, float]) -> str:
-    """The drift plot in a sentence."""
-    if not drift:
-        return "It is no single model: how far layers move is not told."
-    most = max(drift, key=lambda layer: drift[layer])
-    if drift[most] <= 0:
-        return "No layer moved: the result is the base."
-    return f"{_layer(most)} moved most: {drift[most]:.1%} of its own norm."
-
-
-def _layer(title: int | str | None) -> str:
-    return "What is outside the layers" if title is None else layer_name(title)
 
 
 def _plural(count: int, noun: str) -> str:

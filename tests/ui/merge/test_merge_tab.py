@@ -16,7 +16,7 @@ from merging.engines.eager import Progress
 from tests.mutated_recipes import expensive
 from ui.jobs import Job, Jobs
 from ui.library import Library
-from ui.merge import MergeTab, view
+from ui.merge import MergeTab, drift, view
 from ui.merge.texts import FIRST, shipped_recipes, suggest_name
 from ui.merge.view import MergeDetails
 
@@ -240,14 +240,27 @@ def test_names_are_escaped_everywhere() -> None:
     assert not re.search("<[twmr]>", html)
 
 
+def test_what_was_foreseen_stands_beside_what_was_measured() -> None:
+    moved = {0: 0.1, 1: 0.3, None: 0.2}
+    foreseen = {0: (0.101, 0.002), 1: (0.32, 0.01), None: (0.2, float("inf"))}
+    value = drift.drift_value(moved, foreseen)
+    bars, marks = value["figure"]["data"]
+    assert (bars["name"], marks["name"]) == ("measured", "predicted")
+    assert marks["y"] == [0.101, 0.32, 0.2]
+    assert marks["error_y"]["array"] == [0.002, 0.01, 0.0]
+    assert "2 of 3 lie within" in value["note"]
+    assert value["table"]["rows"][1] == ["1", "30.0%", "32.00%", "1.00%"]
+    assert len(drift.drift_value(moved, {})["figure"]["data"]) == 1
+
+
 def test_drift_draws_every_layer_and_says_the_largest() -> None:
-    drift = {0: 0.1, 1: 0.3, None: 0.2}
-    value = view.drift_value(drift)
-    assert value["figure"]["data"][0]["x"] == ["0", "1", "no layer"]
+    moved = {0: 0.1, 1: 0.3, None: 0.2}
+    value = drift.drift_value(moved)
+    assert value["figure"]["data"][0]["x"] == ["0", "1", "rest"]
     assert value["table"]["rows"][1] == ["1", "30.0%"]
-    assert view.drift_words(drift) == "Layer 1 moved most: 30.0% of its own norm."
-    assert view.drift_words({0: 0.0, None: 0.0}) == "No layer moved: the result is the base."
-    assert "no single model" in view.drift_words({})
+    assert drift.drift_words(moved) == "Layer 1 moved most: 30.0% of its own norm."
+    assert drift.drift_words({0: 0.0, None: 0.0}) == "No layer moved: the result is the base."
+    assert "no single model" in drift.drift_words({})
 
 
 def test_every_shipped_recipe_is_offered_and_nothing_else_is_read() -> None:

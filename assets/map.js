@@ -200,7 +200,7 @@
 
   /* Where the small multiples stand: in plotly's shares of the page. */
   function grid(count, rows, width, limit) {
-    const fit = Math.max(1, Math.min(count, Math.floor((width - 40) / 104)));
+    const fit = Math.max(1, Math.min(count, Math.floor((width - 40) / 98)));
     const down = Math.ceil(count / fit), across = Math.ceil(count / down);
     const left = 46, right = 6, gap = 18, head = 26, foot = 40;
     const wide = (width - left - right - gap * (across - 1)) / across;

@@ -226,9 +226,9 @@ class LiveTab:
         scene.sources = self.hearing.columns(names[0], names[1:])
         if not self.pages.holds(page, recipe):
             self.store.check_room(self.library.get(names[0]))
-            scene.has_no_room = self.pages.would_fit_alone(page, recipe)
             scene.status = "Loading the base…"
             yield
+            scene.has_no_room = self.pages.would_fit_alone(page, recipe)
         model = self.pages.get(page, recipe)
         scene.has_no_room = False
         scene.is_busy, work = model.settled != recipe, Work("live")

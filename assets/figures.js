@@ -98,7 +98,7 @@
     const none = settings.order === "all", whole = { partitions: 1, factors: [1] };
     const asked = none ? { ...settings, ...whole, order: "largest" } : { ...settings };
     if (asked.factors.every((factor) => factor !== 0)) Object.assign(asked, whole);
-    const key = JSON.stringify({ ...asked, density: 0, weights: 0, dense: 0 });
+    const key = JSON.stringify({ ...asked, density: 0, densities: 0, weights: 0, dense: 0 });
     if (family.curveKey !== key) {
       family.curves = planner().curve(family, asked, RATES);
       family.curveKey = key;

@@ -26,8 +26,15 @@
   function replan() {
     if (!state.family || !state.values) return;
     const { settings, plan } = globalThis.amalgamPlan;
-    state.plan = plan(state.family, settings(state.values, state.laws));
+    state.plan = plan(state.family, { ...settings(state.values, state.laws), densities: varied() });
     retell();
+  }
+
+  /* Densities that the opened recipe varies, as long as the rate that stands for them does. */
+  function varied() {
+    const { densities, asked } = find("headline")?.value ?? {};
+    const stay = ["prune", "rate", "opened"].every((name) => asked?.[name] === state.values[name]);
+    return densities && stay && densities.length === state.family.experts ? densities : null;
   }
 
   /* What is kept in all: the engine's own numbers where they are known. */
@@ -195,6 +202,7 @@
       Object.assign(family, { offsets, curveKey: null }); // outlier knobs move them
       replan();
     }
+    if (current && state.plan && text(varied()) !== text(state.plan.settings.densities)) replan();
     retell();
     return Boolean(current);
   }

@@ -65,10 +65,13 @@
   /* Per partition: the density of every cell of one expert. */
   function densities(family, asked, expert, pruned) {
     const chosen = pruned.map((_, cell) => cell).filter((cell) => pruned[cell]);
-    return nested(asked).map((density) => {
-      const moved = family.numel.map((_, cell) => density + asked.shift * family.offsets[expert][cell]);
+    const own = asked.densities?.[expert]; // of cells, where they vary
+    const rings = family.numel.map((_, cell) => nested(own ? { ...asked, density: own[cell] } : asked));
+    return rings[0].map((_, ring) => {
+      const moved = family.numel.map((_, cell) => rings[cell][ring] + asked.shift * family.offsets[expert][cell]);
       if (asked.shift && !asked.drops) {
-        const found = fitted(chosen.map((cell) => moved[cell]), chosen.map((cell) => family.numel[cell]), density);
+        const of = (pick) => chosen.map(pick);
+        const found = fitted(of((cell) => moved[cell]), of((cell) => family.numel[cell]), of((cell) => rings[cell][ring]));
         chosen.forEach((cell, at) => { moved[cell] = found[at]; });
       }
       return moved.map(clip);
@@ -78,15 +81,16 @@
   /* As `shifts.fitted`: densities that end at 0 and 1 and keep what was asked as a whole. */
   function fitted(rhos, numels, asked) {
     const total = sum(numels), kept = sum(rhos.map((rho, at) => clip(rho) * numels[at]));
-    if (Math.abs(asked * total - kept) <= 1e-12 * total) return rhos;
+    const target = sum(asked.map((density, at) => density * numels[at]));
+    if (Math.abs(target - kept) <= 1e-12 * total) return rhos;
     const ends = rhos.flatMap((rho, at) => [[-rho, numels[at]], [1 - rho, -numels[at]]]).sort((a, b) => a[0] - b[0]);
     let amount = ends[0][0], growth = 0, sofar = 0;
     for (const [end, change] of ends) {
       const next = sofar + growth * (end - amount);
-      if (next >= asked * total) break;
+      if (next >= target) break;
       [sofar, amount, growth] = [next, end, growth + change];
     }
-    if (growth > 0) amount += (asked * total - sofar) / growth;
+    if (growth > 0) amount += (target - sofar) / growth;
     return rhos.map((rho) => (rho + amount > 1 - 1e-12 ? 1 : rho + amount)); // all but one entry is not all
   }
 
@@ -94,7 +98,7 @@
     const even = (share, gain) =>
       ({ places: [ALL], share, entries: [share], l1: [share], l2: [share], gains: [gain] });
     if (!pruned) return even(1, asked.order === "all" ? 1 : asked.dense);
-    if (asked.order === "random") return even(asked.density, 1);
+    if (asked.order === "random") return even(shares[0], 1);
     const at = shared ?? places(sums, asked, shares);
     const result = { places: at, share: 1, entries: [], l1: [], l2: [], gains: asked.factors };
     let before = [0, 0, 0];
@@ -153,7 +157,7 @@
 
   /* Energy kept at each pruning rate, one list per expert. */
   function curve(family, asked, rates) {
-    const at = rates.map((rate) => plan(family, { ...asked, density: 1 - rate }));
+    const at = rates.map((rate) => plan(family, { ...asked, density: 1 - rate, densities: null }));
     return family.cell.map((_, expert) => at.map((planned) => share(family, planned, null, "l2", { expert })));
   }
 
@@ -209,7 +213,7 @@
     const last = lastRing(asked.factors), one = { ...family, cell: [], offsets: [] };
     one.cell[expert] = family.cell[expert];
     one.offsets[expert] = family.offsets[expert];
-    const cutOf = (rate) => pooledCuts(family, plan(one, { ...asked, density: 1 - rate }), expert, cells)[last];
+    const cutOf = (rate) => pooledCuts(family, plan(one, { ...asked, density: 1 - rate, densities: null }), expert, cells)[last];
     let below = Math.round(low / step), over = Math.round(high / step);
     while (over - below > 1) {
       const middle = (below + over) >> 1;

@@ -133,7 +133,7 @@ def pack(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> dict:
         "ties": base64.b64encode(ties.tobytes()).decode() if ties.any() else None,
         "l1": _rounded(table.pool(sketch.l1.sum(axis=2))),
         "l2": _rounded(table.pool(sketch.l2.sum(axis=2))),
-        "offsets": pooled_offsets(sketch, table, offsets),
+        "offsets": pooled_means(sketch, table, offsets),
         "linear": table.linear,
     }
 
@@ -178,10 +178,10 @@ def pack_change(
     }
 
 
-def pooled_offsets(sketch: FamilySketch, table: Cells, offsets: np.ndarray) -> list[list[float]]:
-    """Offsets (E, T) as means over each cell's entries, (E, C)."""
+def pooled_means(sketch: FamilySketch, table: Cells, values: np.ndarray) -> list[list[float]]:
+    """Values (E, T) as means over each cell's entries, (E, C)."""
     weights = np.maximum(table.pool(sketch.numel.astype(np.float64)), 1)
-    return np.round(table.pool(offsets * sketch.numel) / weights, 6).tolist()
+    return np.round(table.pool(values * sketch.numel) / weights, 6).tolist()
 
 
 def _columns(counts: np.ndarray, rows: int) -> tuple[int, int, int]:

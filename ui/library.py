@@ -69,6 +69,12 @@ class Model:
         keys = ("model_type", "hidden_size", "num_hidden_layers", "intermediate_size")
         return tuple(config.get(key) for key in keys)
 
+    @property
+    def layers(self) -> int:
+        """How many layers the config says that it has; 0 where it does not say."""
+        count = self.shape[2] if self.shape else None
+        return count if isinstance(count, int) else 0
+
 
 class Library:
     """The models on offer and their sketches. Safe to share between threads."""

@@ -55,9 +55,8 @@ def _phrases(first: Recipe, second: Recipe, name: Any) -> Iterator[str]:
         yield from _of_knob(knob, first.parameters, second.parameters, "")
         both = [model for model in theirs if model in ours]
         pairs = [(ours[model].values, theirs[model].values) for model in both]
-        if len({_text(pair.get(knob.name)) for two in pairs for pair in two}) <= 1:
-            continue  # they say nothing, or all the same
-        if len(both) == len(theirs) == len(ours) and all(two == pairs[0] for two in pairs):
+        changes = {tuple(_text(values.get(knob.name)) for values in two) for two in pairs}
+        if len(changes) == 1 and len(both) == len(theirs) == len(ours):  # the same of all
             yield from _of_knob(knob, *pairs[0], "")
             continue
         for model, two in zip(both, pairs, strict=True):

@@ -101,7 +101,7 @@ def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
     pruned = np.array(
         [law.order != "all" and (t.is_linear or not law.linears) for t in sketch.tensors], bool
     )
-    asked = _along(sketch, [source.density for source in recipe.sources])
+    asked = densities_asked(recipe, sketch)
     asked = np.where(pruned, asked, 1.0)
     density, warnings = _densities(recipe, sketch, asked, pruned)
     counts = _counts(recipe, sketch, density, pruned)
@@ -136,6 +136,11 @@ def plan(recipe: Recipe, sketch: FamilySketch) -> Plan:
         causes=_causes(made, sketch, asked, counts),
         worst_layer=_worst_layer(made, sketch),
     )
+
+
+def densities_asked(recipe: Recipe, sketch: FamilySketch) -> np.ndarray:
+    """(E, T) float64: the share of every tensor of every expert that a recipe asks to keep."""
+    return _along(sketch, [source.density for source in recipe.sources])
 
 
 def law_of(recipe: Recipe) -> Law:
@@ -440,4 +445,4 @@ def _worst_layer(made: Plan, sketch: FamilySketch) -> tuple[int | str, float] | 
     return worst, shares[worst]
 
 
-__all__ = ["CAUSES", "Plan", "drops_ties", "offsets", "plan"]
+__all__ = ["CAUSES", "Plan", "densities_asked", "drops_ties", "offsets", "plan"]

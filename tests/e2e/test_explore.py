@@ -518,6 +518,25 @@ def test_a_recipe_is_opened_in_the_controls_and_what_they_do_not_show_is_kept(pa
     expect(page.locator(".bench-words [role=status]")).to_contain_text("'demo:nobody' is not one")
 
 
+def test_a_value_is_drawn_over_depth(page) -> None:
+    ready(page)
+    page.get_by_role("button", name="Over depth").click()
+    editor = page.locator(".gradient")
+    editor.locator("select").select_option(label="Density of all")
+    editor.get_by_role("button", name="More points").click()
+    page.wait_for_function(f"{SETTLED} && amalgam.state.values.opened")
+    before = page.evaluate(f"JSON.stringify({PLOT}.data[2].x)")
+    point = editor.get_by_role("slider", name="Density of all, layer 3")
+    point.focus()
+    move(page, lambda: point.press("End"))  # all of the last layer is kept
+    expect(editor.get_by_role("status")).to_contain_text("0.3, 1 from the first layer to the last")
+    page.wait_for_function(f"JSON.stringify({PLOT}.data[2].x) !== {before!r}")
+    expect(page.locator(".kept-words [role=status]")).to_contain_text("density varied along")
+    move(page, lambda: rate(page).press("ArrowRight"))  # the slider says it for all again
+    expect(page.locator(".kept-words [role=status]")).to_be_empty()
+    expect(editor.get_by_role("status")).to_contain_text("everywhere")
+
+
 def test_merge_takes_the_controls_as_they_stand(page) -> None:
     ready(page)
     slider = rate(page)

@@ -4,6 +4,7 @@ real checkpoints. Both execute the laws that pruners declare.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from merging.checkpoints import open_checkpoint, open_family, resolve
 from merging.declarations.knobs import AMPLIFICATION, DENSITY, PARTITION_MODE, SCOPE, Knob
 from merging.declarations.laws import Law
 from merging.declarations.methods import Pruner
+from merging.declarations.schedules import Rule, Schedule
 from merging.methods import PRUNERS
-from merging.sketches.plan import plan
+from merging.sketches.plan import densities_asked, plan
 from merging.sketches.scan import scan
 from merging.sketches.sketch import FamilySketch
 from tests.families import small_family
@@ -32,7 +34,8 @@ RUN = """(asked) => asked.map(({ packed, laws, cases }) => {
   const { decode, settings, plan, share, totals, MEASURES } = amalgamPlan, family = decode(packed);
   return cases.map((values) => {
     family.offsets = values.offsets;
-    const planned = plan(family, settings(values, laws));
+    const { densities = null } = values;
+    const planned = plan(family, { ...settings(values, laws), densities });
     const kept = (measure, expert) => family.numel.map((_, cell) =>
       share(family, planned, null, measure, { expert, cells: [cell] }));
     return {
@@ -130,6 +133,28 @@ def test_both_planners_execute_any_law(page, sketches, monkeypatch) -> None:
     hold_equal(page, cases)
 
 
+def test_both_planners_follow_densities_that_vary_over_depth_and_by_expert(page, sketches) -> None:
+    random = np.random.default_rng(23)
+    cases = []
+    for sketch in sketches.values():
+        for prune in ("magnitude", "dynamic", "random", "breadcrumbs"):
+            values = random_values(random, prune, len(sketch.experts)) | {
+                f"{prune}.scope": "tensor"
+            }
+            recipe = spelling.to_recipe(values)
+            sources = []
+            for number, source in enumerate(recipe.sources):
+                knots = tuple(random.uniform(0.05, 0.95, 1 + number).tolist())
+                varied = {**source.values, "density": Schedule((Rule("*", knots),))}
+                sources.append(replace(source, values=varied))
+            recipe = replace(recipe, sources=tuple(sources))
+            values["densities"] = bins.pooled_means(
+                sketch, bins.cells(sketch.tensors), densities_asked(recipe, sketch)
+            )
+            cases.append((sketch, recipe, values))
+    hold_equal(page, cases)
+
+
 def test_a_rate_is_found_again_by_its_cut(page, sketches) -> None:
     """Dragging the cut moves the rate: whatever the densities of cells, it is the inverse."""
     sketch = sketches["built-in"]
@@ -210,7 +235,7 @@ def hold_equal(page, cases: list[tuple[FamilySketch, recipes.Recipe, dict[str, A
     for sketch, recipe, values in cases:
         table = bins.cells(sketch.tensors)
         moves = view.moves(sketch, recipe)
-        values["offsets"] = bins.pooled_offsets(sketch, table, moves)
+        values["offsets"] = bins.pooled_means(sketch, table, moves)
         packed = bins.pack(sketch, table, np.zeros(sketch.zeros.shape))
         same = asked and tables[-1][0] is sketch
         if not same:

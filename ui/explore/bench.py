@@ -16,7 +16,8 @@ import gradio as gr
 from merging import recipe as recipes
 from merging.errors import MergeError
 from ui import controls, spelling
-from ui.explore import answers, view
+from ui.explore import answers, gradients, view
+from ui.explore.gradients import Gradient
 from ui.explore.trail import SIDES, Bench, Trail
 from ui.library import Library
 
@@ -30,6 +31,7 @@ class BenchRefs:
         side: which of two settings the controls show.
         words: how the other one differs.
         kept: what the controls do not show of the recipe that was opened; `leave` leaves it out.
+        gradient: values over depth; not on the page yet, see `render`.
     """
 
     state: gr.State
@@ -39,12 +41,13 @@ class BenchRefs:
     words: gr.HTML
     kept: gr.HTML
     leave: gr.Button
+    gradient: Gradient
 
     def outputs(self) -> list[Any]:
         """What `shown` fills."""
         return [
             *(self.state, self.side, self.undo, self.redo, self.words),
-            *(self.kept, self.leave),
+            *(self.kept, self.leave, self.gradient),
         ]
 
 
@@ -78,7 +81,8 @@ def layout() -> BenchRefs:
             elem_classes=["quiet", "kept-words"],
         )
         leave = gr.Button("Leave it out", size="sm", visible=False, elem_classes="link")
-    return BenchRefs(gr.State(Bench()), side, undo, redo, words, kept, leave)
+    gradient = Gradient(render=False)
+    return BenchRefs(gr.State(Bench()), side, undo, redo, words, kept, leave, gradient)
 
 
 def shown(library: Library, bench: Bench) -> list[Any]:
@@ -90,7 +94,20 @@ def shown(library: Library, bench: Bench) -> list[Any]:
         gr.update(interactive=bool(bench.trail.future)),
         compared(library, bench),
         *_kept(library, bench),
+        over_depth(library, bench),
     ]
+
+
+def over_depth(library: Library, bench: Bench) -> str:
+    """The value of the editor of values over depth; "" where the settings spell no recipe."""
+    settings = bench.trail.present
+    try:
+        recipe = spelling.to_recipe(settings or {})
+        layers = library.get(recipe.base).layers
+    except (MergeError, KeyError):
+        return ""
+    names = {model: name for name, model in view.choices(library)}
+    return gradients.facts(recipe, layers, names)
 
 
 def _kept(library: Library, bench: Bench) -> list[Any]:
@@ -99,7 +116,12 @@ def _kept(library: Library, bench: Bench) -> list[Any]:
     if settings is None or not settings.get(spelling.OPENED):
         return ["", gr.update(visible=False)]
     names = {model: name for name, model in view.choices(library)}
-    phrases = spelling.unshown(settings, names) or ["the order of its models"]
+    phrases = spelling.unshown(settings, names)
+    order = [source.model for source in spelling.to_recipe(settings).sources]
+    if sorted(order, key=list(names).index) != order:
+        phrases.append("the order of its models")
+    if not phrases:  # points at one height
+        return ["", gr.update(visible=False)]
     text = f"Also from the opened recipe: {'; '.join(phrases)}."
     return [escape(text), gr.update(visible=True)]
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from merging import recipe as recipes
 from merging.errors import MergeError
-from ui.explore import answers, bench, opening, view
+from ui import spelling
+from ui.explore import answers, bench, gradients, opening, view
 from ui.explore.trail import Bench, Settings, Trail
 from ui.library import Library
 from ui.merge.texts import decoded
@@ -83,6 +85,15 @@ class Going:
     ) -> list[Any]:
         """The controls at a recipe file."""
         return self._opened(lambda: decoded(content or b""), past, weighed, values)
+
+    def drawn(self, text: str, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls at their recipe with a value drawn over depth."""
+
+        def read() -> str:
+            now = spelling.to_recipe(view.ordered(self.library, self._by_name(values)))
+            return recipes.dump(gradients.drawn(now, text))
+
+        return self._opened(read, past, weighed, values)
 
     def _opened(
         self, read: Callable[[], str], past: Bench, weighed: list[str], values: Sequence[Any]

@@ -85,6 +85,8 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
             remembering = bench.layout()
             with gr.Column(elem_classes="scroll"):
                 parts = controls.layout(models, base, experts)
+                with gr.Accordion("Over depth", open=False, elem_classes=["card", "over-depth"]):
+                    remembering.gradient.render()
                 opener = opening.layout(library)
             with gr.Row(elem_classes="verbs"):
                 keep = live.beside()
@@ -112,6 +114,7 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
     )
     first = Trail({**values, "weighed": list(experts)})
     refs.bench.state.value = Bench(first)
+    refs.bench.gradient.value = bench.over_depth(library, Bench(first))
     try:
         filled = view.family_values(library, named, values)
     except MergeError as error:

@@ -99,11 +99,20 @@ def numbers(
     plan = plans.plan(recipe, sketch)
     finding = findings.headline(plan, sketch, names_of(library, values["experts"]))
     finding["exact"] = figures.exact(plan, sketch, bins.cells(sketch.tensors))
-    finding["offsets"] = bins.pooled_offsets(
+    finding["offsets"] = bins.pooled_means(
         sketch, bins.cells(sketch.tensors), moves(sketch, recipe)
     )
+    finding["densities"] = _varied(recipe, sketch)
     finding["asked"] = dict(values)
     return [finding, recipes.dump(recipe), words(recipe, library.labels(recipe), plan.warnings)]
+
+
+def _varied(recipe: Recipe, sketch: FamilySketch) -> list[list[float]] | None:
+    """(E, C): the density of every expert and cell, where one slider does not say them all."""
+    asked = plans.densities_asked(recipe, sketch)
+    if asked.size == 0 or np.ptp(asked) == 0:
+        return None
+    return bins.pooled_means(sketch, bins.cells(sketch.tensors), asked)
 
 
 def family_values(

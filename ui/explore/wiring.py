@@ -254,6 +254,7 @@ def _wire_bench(tab: ExploreTab, due: gr.State, brought: Sequence[Brought]) -> l
         refs.bench.side.input(going.switched, asked, led, **_QUIET),
         refs.bench.leave.click(going.left_out, asked, led, **_QUIET),
         refs.recipe.input(going.opened, [refs.recipe, *asked], led, **_QUIET),
+        refs.bench.gradient.input(going.drawn, [refs.bench.gradient, *asked], led, **_QUIET),
         opener.choice.input(going.chosen, [opener.choice, *asked], led, **_QUIET),
         opener.file.upload(going.uploaded, [opener.file, *asked], led, **_QUIET),
         *(listen(going.opened, [text, *asked], led, **_QUIET) for listen, text in brought),

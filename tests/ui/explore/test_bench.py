@@ -52,7 +52,7 @@ def test_settings_whose_models_are_gone_are_left_with_a_word(named, settings) ->
     gone = FakeLibrary(("base", "a", "b"))
     led = bench.restored(gone, named, Bench(Trail(settings)), {**settings, "experts": ALL[:2]})
     assert all(value == gr.skip() for value in led[: len(named) + 1])
-    assert led[-3] == "Models of those settings are not on offer any more."
+    assert led[-4] == "Models of those settings are not on offer any more."
 
 
 def test_the_other_side_says_how_it_differs(named, settings) -> None:

@@ -30,6 +30,7 @@ class Model:
     folder: Path
     kind: str = "demo"
     shape: tuple = ()
+    layers: int = 4
 
 
 class FakeLibrary:

@@ -18,7 +18,7 @@ from merging.errors import MergeError
 from ui import controls, spelling
 from ui.explore import answers, gradients, view
 from ui.explore.gradients import Gradient
-from ui.explore.trail import SIDES, Bench, Trail
+from ui.explore.trail import SIDES, Bench, Page, Trail
 from ui.library import Library
 
 
@@ -27,7 +27,7 @@ class BenchRefs:
     """The components.
 
     Attributes:
-        state: a `Bench`.
+        state: a `Page`.
         side: which of two settings the controls show.
         words: how the other one differs.
         kept: what the controls do not show of the recipe that was opened; `leave` leaves it out.
@@ -82,13 +82,14 @@ def layout() -> BenchRefs:
         )
         leave = gr.Button("Leave it out", size="sm", visible=False, elem_classes="link")
     gradient = Gradient(render=False)
-    return BenchRefs(gr.State(Bench()), side, undo, redo, words, kept, leave, gradient)
+    return BenchRefs(gr.State(Page()), side, undo, redo, words, kept, leave, gradient)
 
 
-def shown(library: Library, bench: Bench) -> list[Any]:
+def shown(library: Library, page: Page) -> list[Any]:
     """Values of `BenchRefs.outputs`."""
+    bench = page.bench
     return [
-        bench,
+        page,
         bench.sides.shown,
         gr.update(interactive=bool(bench.trail.past)),
         gr.update(interactive=bool(bench.trail.future)),
@@ -167,9 +168,9 @@ def switched(bench: Bench) -> Bench:
 
 
 def restored(
-    library: Library, named: Mapping[str, Any], bench: Bench, usual: Mapping[str, Any]
+    library: Library, named: Mapping[str, Any], page: Page, usual: Mapping[str, Any]
 ) -> list[Any]:
-    """The controls at where a bench says that they stand.
+    """The controls at where a page's bench says that they stand.
 
     Args:
         usual: the values that the controls show.
@@ -178,13 +179,14 @@ def restored(
         A value per control, the experts that the weights belong to, whether there is another
         family to show, and values of `BenchRefs.outputs`.
     """
-    settings = bench.trail.present
+    settings = page.bench.trail.present
     models = view.choices(library)
     values = answers.held(named, settings, models) if settings else None
     if settings is None or values is None:  # its models are gone
         back = [*[gr.skip()] * (len(named) + 1), False]
         gone = "Models of those settings are not on offer any more."
-        return [*back, *shown(library, Bench(Trail(dict(usual)), problem=gone))]
+        page.bench = Bench(Trail(dict(usual)), problem=gone)
+        return [*back, *shown(library, page)]
     names = [label for label, model in models if model in values["experts"]]
     values.update(zip(controls.places(), answers.places_of(values, names), strict=True))
     offered = controls.offered(models, values["base"])
@@ -194,5 +196,5 @@ def restored(
         *(values[name] for name in list(named)[2:]),
         settings["weighed"],
         values["base"] != usual["base"] or set(settings["experts"]) != set(usual["experts"] or ()),
-        *shown(library, bench),
+        *shown(library, page),
     ]

@@ -10,7 +10,7 @@ from merging import recipe as recipes
 from merging.errors import MergeError
 from ui import spelling
 from ui.explore import answers, bench, gradients, opening, view
-from ui.explore.trail import Bench, Settings, Trail
+from ui.explore.trail import Bench, Page, Settings, Trail
 from ui.library import Library
 from ui.merge.texts import decoded
 
@@ -35,88 +35,91 @@ class Going:
             return None
         return settings if answers.is_settled(settings, weighed) else None
 
-    def loaded(self, link: str, past: Bench, stored: Any, *values: Any) -> list[Any]:
+    def loaded(self, link: str, page: Page, stored: Any, *values: Any) -> list[Any]:
         """The controls of a page that was just loaded: at the recipe of its address, else as the
         browser remembers them. What can be undone begins with them."""
         usual = self._by_name(values)
         restored = answers.restored(self.library, self.named, stored, usual)
         memory = answers.held(self.named, stored, view.choices(self.library))
-        settings = {**memory, "weighed": stored["weighed"]} if memory else past.trail.present
-        there = Bench(Trail(settings))
+        settings = {**memory, "weighed": stored["weighed"]} if memory else page.bench.trail.present
+        page.go(Bench(Trail(settings)))
         if link:
             try:
-                there = Bench(Trail(opening.settings_of(self.library, link, settings or usual)))
+                there = opening.settings_of(self.library, link, settings or usual)
+                page.go(Bench(Trail(there)))
                 models = restored[0]  # the list of bases
-                led = bench.restored(self.library, self.named, there, usual)
+                led = bench.restored(self.library, self.named, page, usual)
                 return [{**models, "value": led[0]}, *led[1:]]
             except MergeError as error:
                 why = f"The recipe of this address cannot be opened: {error}."
-                there = replace(there, problem=why)
-        return [*restored, *bench.shown(self.library, there)]
+                page.go(replace(page.bench, problem=why))
+        return [*restored, *bench.shown(self.library, page)]
 
-    def undone(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def undone(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """The controls as they were before the last change."""
-        return self._gone(past, weighed, values, bench.undone)
+        return self._gone(page, weighed, values, bench.undone)
 
-    def redone(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def redone(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """The controls as they were before the last undo."""
-        return self._gone(past, weighed, values, bench.redone)
+        return self._gone(page, weighed, values, bench.redone)
 
-    def switched(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def switched(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """The controls at the other of two settings."""
-        return self._gone(past, weighed, values, bench.switched)
+        return self._gone(page, weighed, values, bench.switched)
 
-    def left_out(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def left_out(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """The controls without what they do not show of an opened recipe."""
-        return self._gone(past, weighed, values, bench.plain)
+        return self._gone(page, weighed, values, bench.plain)
 
-    def opened(self, text: str, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def opened(self, text: str, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """The controls at a recipe; where they cannot show it, they stay and say why."""
-        return self._opened(lambda: text, past, weighed, values)
+        return self._opened(lambda: text, page, weighed, values)
 
-    def chosen(self, name: str | None, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def chosen(self, name: str | None, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """The controls at a recipe that was chosen from the list."""
         return self._opened(
-            lambda: opening.text_of(self.library, name or ""), past, weighed, values
+            lambda: opening.text_of(self.library, name or ""), page, weighed, values
         )
 
     def uploaded(
-        self, content: bytes | None, past: Bench, weighed: list[str], *values: Any
+        self, content: bytes | None, page: Page, weighed: list[str], *values: Any
     ) -> list[Any]:
         """The controls at a recipe file."""
-        return self._opened(lambda: decoded(content or b""), past, weighed, values)
+        return self._opened(lambda: decoded(content or b""), page, weighed, values)
 
-    def drawn(self, text: str, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def drawn(self, text: str, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """The controls at their recipe with a value drawn over depth."""
 
         def read() -> str:
             now = spelling.to_recipe(view.ordered(self.library, self._by_name(values)))
             return recipes.dump(gradients.drawn(now, text))
 
-        return self._opened(read, past, weighed, values)
+        return self._opened(read, page, weighed, values)
 
     def _opened(
-        self, read: Callable[[], str], past: Bench, weighed: list[str], values: Sequence[Any]
+        self, read: Callable[[], str], page: Page, weighed: list[str], values: Sequence[Any]
     ) -> list[Any]:
-        settings = self.at_rest(weighed, values) or past.trail.present or self._by_name(values)
+        settings = (
+            self.at_rest(weighed, values) or page.bench.trail.present or self._by_name(values)
+        )
         try:
             there = opening.settings_of(self.library, read(), settings)
         except MergeError as error:
             problem = f"This recipe cannot be shown in the controls: {error}."
-            return self._gone(past, weighed, values, lambda now: replace(now, problem=problem))
-        return self._gone(past, weighed, values, lambda now: now.settled(there))
+            return self._gone(page, weighed, values, lambda now: replace(now, problem=problem))
+        return self._gone(page, weighed, values, lambda now: now.settled(there))
 
     def _gone(
         self,
-        past: Bench,
+        page: Page,
         weighed: list[str],
         values: Sequence[Any],
         step: Callable[[Bench], Bench],
     ) -> list[Any]:
         # the last change may not have been noted yet; one that is under way is given up
         settings = self.at_rest(weighed, values)
-        there = past if settings is None else step(past.settled(settings))
-        return bench.restored(self.library, self.named, there, self._by_name(values))
+        page.go(page.bench if settings is None else step(page.bench.settled(settings)))
+        return bench.restored(self.library, self.named, page, self._by_name(values))
 
     def _by_name(self, values: Sequence[Any]) -> dict[str, Any]:
         return dict(zip(self.named, values, strict=True))

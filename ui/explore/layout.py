@@ -15,7 +15,7 @@ from ui.explore.bench import BenchRefs
 from ui.explore.link import Link
 from ui.explore.opening import OpenerRefs
 from ui.explore.pairing import Aside
-from ui.explore.trail import Bench, Trail
+from ui.explore.trail import Bench, Page, Trail
 from ui.library import Library
 from ui.live import LiveRefs
 from ui.panel import PlotPanel
@@ -113,7 +113,7 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
         **panels,
     )
     first = Trail({**values, "weighed": list(experts)})
-    refs.bench.state.value = Bench(first)
+    refs.bench.state.value = Page(Bench(first))
     refs.bench.gradient.value = bench.over_depth(library, Bench(first))
     try:
         filled = view.family_values(library, named, values)

@@ -89,3 +89,20 @@ class Bench:
         trail = self.trail.settled(settings)
         has_moved = self.trail.present is not None and trail.present != self.trail.present
         return Bench(trail, self.sides, "" if has_moved else self.problem)
+
+
+@dataclass
+class Page:
+    """The bench of one page, shared by its requests, which overlap.
+
+    Attributes:
+        goings: how often it was sent to other settings: what a request that began before would
+            note is not where the page is any more.
+    """
+
+    bench: Bench = field(default_factory=Bench)
+    goings: int = 0
+
+    def go(self, bench: Bench) -> None:
+        """It is sent to other settings."""
+        self.bench, self.goings = bench, self.goings + 1

@@ -19,7 +19,7 @@ from ui.explore.layout import ExploreRefs, outputs
 from ui.explore.link import READ
 from ui.explore.pairing import Aside
 from ui.explore.readings import Readings
-from ui.explore.trail import Bench
+from ui.explore.trail import Page
 from ui.library import Library
 
 _WITHIN = """(prune, consensus, partitions, rate) => [prune, consensus,
@@ -67,22 +67,29 @@ class ExploreTab:
         places = [self.named[name] for name in places_of_experts()]
         return [*outputs(refs), *refs.controls.weights, *places, refs.weighed, refs.stop]
 
-    def settled(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def settled(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """The exact numbers of the plan, and what the page and the browser remember."""
+        goings = page.goings
         numbers = answers.settled(self.library, self._by_name(values), weighed)
-        return [*numbers, *self.remembered(past, weighed, *values)]
+        return [*numbers, *self._noted(page, goings, weighed, values)]
 
     def foreseen(self, weighed: list[str], *values: Any) -> Any:
         """What arrives, by the recipe that the controls spell."""
         return answers.foreseen(self.library, self._by_name(values), weighed)
 
-    def remembered(self, past: Bench, weighed: list[str], *values: Any) -> list[Any]:
+    def remembered(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """What the browser and the page remember of the controls, at rest."""
+        return self._noted(page, page.goings, weighed, values)
+
+    def _noted(
+        self, page: Page, goings: int, weighed: list[str], values: tuple[Any, ...]
+    ) -> list[Any]:
         settings = self.going.at_rest(weighed, values)
-        if settings is None:
+        if settings is None or page.goings != goings:
             left = [gr.skip()] * len(self.refs.bench.outputs())
             return [{**self._by_name(values), "weighed": weighed}, *left]
-        return [settings, *bench.shown(self.library, past.settled(settings))]
+        page.bench = page.bench.settled(settings)
+        return [settings, *bench.shown(self.library, page)]
 
     def restored(
         self, request: gr.Request, due: bool, weighed: list[str], *values: Any

@@ -10,7 +10,7 @@ import pytest
 from tests.ui.explore.test_explore import FakeLibrary
 from ui import controls
 from ui.explore import bench, view
-from ui.explore.trail import Bench, Sides, Trail
+from ui.explore.trail import Bench, Page, Sides, Trail
 
 ALL = ["demo:a", "demo:b", "demo:c", "demo:d"]
 
@@ -33,24 +33,26 @@ def values(led: list[Any], named: dict[str, Any]) -> dict[str, Any]:
 def test_a_step_back_gives_every_control_its_value(named, settings) -> None:
     before = {**settings, "rate": 0.25, "experts": ALL[:2], "weighed": ALL[:2]}
     there = bench.undone(Bench(Trail(settings, (before,))))
-    led = bench.restored(FakeLibrary(), named, there, settings)
+    led = bench.restored(FakeLibrary(), named, Page(there), settings)
     assert values(led, named)["rate"] == 0.25
     assert values(led, named)["experts"]["value"] == ALL[:2]
     weighed, is_due, state, side, undo, redo, *said = led[len(named) :]
     assert (weighed, is_due, side, said[:2]) == (ALL[:2], True, "A", ["", ""])
-    assert state.trail == Trail(before, (), (settings,))
+    assert state.bench.trail == Trail(before, (), (settings,))
     assert (undo["interactive"], redo["interactive"]) == (False, True)
 
 
 def test_the_same_experts_are_no_family_to_read(named, settings) -> None:
     there = Bench(Trail({**settings, "rate": 0.5}))
-    led = bench.restored(FakeLibrary(), named, there, {**settings, "experts": ALL[::-1]})
+    led = bench.restored(FakeLibrary(), named, Page(there), {**settings, "experts": ALL[::-1]})
     assert led[len(named) + 1] is False
 
 
 def test_settings_whose_models_are_gone_are_left_with_a_word(named, settings) -> None:
     gone = FakeLibrary(("base", "a", "b"))
-    led = bench.restored(gone, named, Bench(Trail(settings)), {**settings, "experts": ALL[:2]})
+    led = bench.restored(
+        gone, named, Page(Bench(Trail(settings))), {**settings, "experts": ALL[:2]}
+    )
     assert all(value == gr.skip() for value in led[: len(named) + 1])
     assert led[-4] == "Models of those settings are not on offer any more."
 

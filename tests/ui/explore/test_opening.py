@@ -14,7 +14,7 @@ from merging.system import shipped
 from ui import controls, spelling
 from ui.explore import opening, view
 from ui.explore.going import Going
-from ui.explore.trail import Bench, Trail
+from ui.explore.trail import Bench, Page, Trail
 from ui.library import Library
 
 TIES = """
@@ -83,14 +83,14 @@ def test_what_cannot_be_opened_leaves_the_controls_and_says_why(
     text: str, reason: str, library, named, usual
 ) -> None:
     weighed = usual["experts"]
-    past = Bench(Trail({**usual, "weighed": weighed}))
+    past = Page(Bench(Trail({**usual, "weighed": weighed})))
     led = Going(library, named).opened(text, past, weighed, *usual.values())
     assert led[list(named).index("rate")] == usual["rate"]
     assert reason in led[len(named) + 6].replace("&#x27;", "'")
 
 
 def test_a_link_goes_before_what_the_browser_remembers(library, named, usual) -> None:
-    going, past = Going(library, named), Bench(Trail(usual))
+    going, past = Going(library, named), Page(Bench(Trail(usual)))
     stored = {**usual, "rate": 0.33, "weighed": usual["experts"]}
     led = going.loaded("", past, stored, *usual.values())
     assert led[list(named).index("rate")] == 0.33

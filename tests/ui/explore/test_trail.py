@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ui.explore.trail import LONGEST, Sides, Trail
+from ui.explore.trail import LONGEST, Bench, Page, Sides, Trail
 
 ONE, TWO, THREE = {"rate": 0.1}, {"rate": 0.2}, {"rate": 0.3}
 
@@ -45,3 +45,17 @@ def test_the_other_side_begins_as_a_copy_and_each_keeps_its_own() -> None:
     back, shown = sides.switched(TWO)  # B was changed meanwhile
     assert (back.shown, shown) == ("A", ONE)
     assert back.switched(ONE)[1] == TWO
+
+
+def test_a_page_that_was_sent_elsewhere_says_so() -> None:
+    page = Page(Bench(Trail(ONE)))
+    page.bench = page.bench.settled(TWO)
+    assert (page.bench.trail.past, page.goings) == ((ONE,), 0)
+    page.go(Bench(Trail(THREE)))
+    assert (page.bench.trail.present, page.goings) == (THREE, 1)
+
+
+def test_a_problem_is_said_until_the_controls_move() -> None:
+    bench = Bench(Trail(ONE), problem="gone")
+    assert bench.settled(dict(ONE)).problem == "gone"
+    assert bench.settled(TWO).problem == ""

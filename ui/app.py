@@ -26,6 +26,7 @@ from ui.library import Library
 from ui.room import Room
 from ui.settings import Settings
 from ui.store import ModelStore
+from ui.tour import Tour
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def build(settings: Settings) -> App:
                 chat_refs = chat.layout(library)
             with gr.Tab("Guide", id="guide"):
                 guide.layout()
-        brought = [(merge_refs.to_explore.click, merge_refs.recipe)]
+        tour = Tour(explore_refs.recipe.value, base=library.default_selection()[0])
+        brought = [(merge_refs.to_explore.click, merge_refs.recipe), (tour.input, tour)]
         respelled = explore.wire(demo, explore_refs, library, brought)
         pages = live.LivePages(room, settings.device)
         hearing = live.LiveTab(explore_refs.live, library, pages, store)

@@ -11,6 +11,7 @@ import gradio as gr
 from merging.declarations.knobs import Knob
 from merging.declarations.methods import GROUPS, Method, Preset
 from merging.methods import BLENDS, CONSENSUS, PRESETS, PRUNERS, RULES
+from ui import tour
 
 _WORDS = (
     ("Base", "The common ancestor of the models you merge."),
@@ -50,6 +51,7 @@ def page() -> str:
         "<li><b>Explore</b>: move a slider and watch what every layer keeps and loses.</li>"
         "<li><b>Merge</b>: check the recipe, press Start; the result is an ordinary model folder."
         "</li><li><b>Chat</b>: ask the base, an expert and the merge the same thing.</li></ol>"
+        f"<p>{tour.button()}</p>"
         f"<h2>Words</h2><dl class='words'>{words}</dl></section>"
         "<section class='card'><h2>Methods by name</h2><p>A method is one way to prune and one way "
         "to combine, which Explore pairs freely, or a blend of whole models.</p>"

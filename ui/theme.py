@@ -19,9 +19,9 @@ SCRIPTS = (
     "fields.js", "panel.js", "choices.js", "frame.js", "link.js", "gradient.js",
     "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_tokens.js",
     "chat_board.js", "chat.js",
-    "live.js", "first.js",
+    "live.js", "tour.js", "first.js",
 )  # fmt: skip
-SHEETS = ("style.css", "frame.css", "plots.css", "live.css")
+SHEETS = ("style.css", "frame.css", "plots.css", "live.css", "tour.css")
 STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"
 FIRST = ASSETS / "first.css"

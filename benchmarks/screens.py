@@ -1,9 +1,11 @@
 """The workbench as a person meets it: `python -m benchmarks.screens`.
 
 Starts `python app.py`, opens it in Chromium and measures: from opening the page to its first
-histograms and to the live plots (medians of 5 fresh browsers), and from a slider's move to the
-drawn map (median of 60 moves). Then chat's tokens per second against plain `generate`, and
-the merge of the built-in family per method. Run it on an idle machine.
+histograms and to the live plots (medians of 5 fresh browsers), what the page weighs and how far its
+parts shift meanwhile, from a slider's move to the drawn map and histogram (60 moves), how many
+requests a drag of 20 steps makes, and the memory of page and server over 200 moves. Then chat's
+tokens per second against plain `generate`, and the merge of the built-in family per method. Run it
+on an idle machine.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from benchmarks.peers import RECIPES
 from merging import recipe as recipes
@@ -28,12 +30,12 @@ MOVES = """async () => {
   const slider = document.querySelector('[aria-label="range slider for Pruning rate"]');
   const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
   const set = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set;
-  const plot = document.querySelector('.js-plotly-plot');
+  const plot = document.querySelector('#PANEL .js-plotly-plot');
   const times = [];
-  for (let move = 0; move < 60; move++) {
+  for (let move = 0; move < COUNT; move++) {
     const drawn = new Promise((done) => plot.once('plotly_afterplot', done));
     const started = performance.now();
-    set.call(slider, String((20 + move) / 100));
+    set.call(slider, String((20 + (move % 60)) / 100));
     slider.dispatchEvent(new Event('input', { bubbles: true }));
     await drawn;
     times.push(performance.now() - started);
@@ -41,6 +43,66 @@ MOVES = """async () => {
   }
   return times;
 }"""
+
+
+SHIFTS = """
+window.shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+}).observe({ type: 'layout-shift', buffered: true });
+"""
+
+
+def moved(page: Page, panel: str, count: int = 60) -> list[float]:
+    """Milliseconds from each of some moves of the slider to a panel's drawing, sorted."""
+    script = MOVES.replace("PANEL", panel).replace("COUNT", str(count))
+    return sorted(page.evaluate(script))
+
+
+def weighed(browser: Browser, url: str) -> tuple[float, float]:
+    """Megabytes that a fresh browser gets until the plots live, and how far the page's parts
+    shifted (a layout shift score)."""
+    page = browser.new_context(viewport=DESKTOP).new_page()
+    page.add_init_script(SHIFTS)
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+    sizes: list[float] = []
+    session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    page.goto(url)
+    page.locator("#map .main-svg").first.wait_for()
+    page.wait_for_timeout(3000)
+    shift = page.evaluate("window.shift")
+    page.context.close()
+    return sum(sizes) / 1e6, shift
+
+
+def dragged(page: Page) -> int:
+    """Requests of a drag of 20 steps, from the first to a second after the last."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    slider = page.get_by_label("range slider for Pruning rate")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box is not None
+    height = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.3 * box["width"], height)
+    page.mouse.down()
+    for step in range(20):
+        page.mouse.move(box["x"] + (0.3 + 0.02 * step) * box["width"], height)
+        page.wait_for_timeout(30)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    return sum("/run/predict" in url or "/queue/join" in url for url in asked)
+
+
+def memory(page: Page, server: int) -> tuple[float, float]:
+    """Megabytes of the page's heap after its rubbish is gone, and of the server's process."""
+    session = page.context.new_cdp_session(page)
+    session.send("HeapProfiler.collectGarbage")
+    heap = session.send("Runtime.getHeapUsage")["usedSize"]
+    status = Path(f"/proc/{server}/status").read_text()
+    resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return heap / 1e6, int(resident.split()[1]) / 1e3
 
 
 def start_app(models: Path) -> tuple[subprocess.Popen[str], str]:
@@ -84,8 +146,20 @@ def screens() -> None:
             page.goto(url)
             page.locator(".js-plotly-plot .main-svg").first.wait_for()
             page.wait_for_timeout(2000)
-            moves = page.evaluate(MOVES)
-            print(f"slider to drawn map: {statistics.median(moves):.0f} ms (60 moves)")
+            for panel in ("map", "histogram"):
+                times = moved(page, panel)
+                half, most = statistics.median(times), times[int(0.95 * len(times))]
+                print(f"slider to drawn {panel}: {half:.0f} ms, 95 % within {most:.0f} (60 moves)")
+            print(f"requests of a drag of 20 steps: {dragged(page)}")
+            before = memory(page, process.pid)
+            moved(page, "map", 200)
+            page.wait_for_timeout(2000)
+            after = memory(page, process.pid)
+            names = zip(("page", "server"), before, after, strict=True)
+            told = [f"{name} {first:.0f} to {last:.0f} MB" for name, first, last in names]
+            print(f"memory over 200 moves: {', '.join(told)}")
+            size, shift = weighed(browser, url)
+            print(f"page weight: {size:.2f} MB, layout shift {shift:.3f}")
             browser.close()
         finally:
             process.terminate()
@@ -132,6 +206,6 @@ def merges() -> None:
 
 
 if __name__ == "__main__":
-    merges()
-    screens()
-    chat()
+    parts = {"merges": merges, "screens": screens, "chat": chat}
+    for name in sys.argv[1:] or parts:
+        parts[name]()

@@ -69,7 +69,7 @@ COLOURS = """() => {
 def test_real_histograms_stand_first_and_give_way(open_page, app, viewport) -> None:
     page = open_page(goto=False, viewport=viewport)
     held: list = []
-    page.route("**/plotly.min.js", lambda route: held.append(route))
+    page.route("**/plotly-*.min.js", lambda route: held.append(route))
     page.goto(app.url, wait_until="commit")
     page.locator("#first h2 em").first.wait_for()
     assert page.evaluate(COLOURS) > 50  # shades of grey, and of every expert's colour

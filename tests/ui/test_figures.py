@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from pathlib import Path
 
 import numpy as np
+import plotly
 import pytest
 
 from merging import recipe as recipes
@@ -13,6 +16,7 @@ from merging.sketches.plan import plan
 from merging.sketches.sketch import SketchedTensor
 from tests.ui.sketches import MODULES, sketch
 from ui import bins, figures
+from ui.theme import PLOTLY
 
 
 def recipe(method: str, experts: int, **parameters: object) -> recipes.Recipe:
@@ -121,3 +125,11 @@ def test_a_change_is_packed_as_a_histogram_of_every_cell() -> None:
     assert packed["most"][cell] == 0.5
     assert packed["still"][cell] == 0.25
     assert shares.sum() == 383
+
+
+def test_the_pages_plotly_is_the_version_of_the_package() -> None:
+    package = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    heads = [file.read_text(encoding="utf-8")[:200] for file in (package, PLOTLY)]
+    first, second = (re.findall(r"v(\d+\.\d+\.\d+)", head) for head in heads)
+    assert first == second
+    assert len(first) == 1

@@ -13,8 +13,20 @@ PAGE = "<html><head><script>a</script><script>b</script></head><body><gradio-app
 
 def asked(inner, *, path: str = "/", method: str = "GET") -> tuple[dict, bytes]:
     """The headers and the body that a browser gets through the middleware."""
-    answer = TestClient(FirstSight(inner)).request(method, path)
+    plain = {"accept-encoding": "identity"}
+    answer = TestClient(FirstSight(inner), headers=plain).request(method, path)
     return dict(answer.headers), answer.content
+
+
+def test_a_page_is_sent_packed_to_who_takes_that() -> None:
+    client = TestClient(FirstSight(HTMLResponse(PAGE)))
+    answer = client.get("/")  # unpacked by the client
+    assert (answer.headers["content-encoding"], answer.headers["vary"]) == (
+        "gzip",
+        "Accept-Encoding",
+    )
+    assert answer.content == asked(HTMLResponse(PAGE))[1]
+    assert int(answer.headers["content-length"]) < len(answer.content)
 
 
 def test_tags_stand_before_the_first_script_and_the_frame_before_the_app() -> None:

@@ -104,6 +104,11 @@ window.amalgamChatBoard = (() => {
     return cell;
   };
 
+  const drawDot = (dot, column) => {
+    dot.className = `dot tone-${column.tone}`;
+    dot.style.setProperty("--own", column.colour ?? "");
+  };
+
   const drawCell = (cell, row, column, reference) => {
     const entry = row.cells.get(column.name);
     const run = entry?.runs[entry.shown];
@@ -111,7 +116,7 @@ window.amalgamChatBoard = (() => {
     cell.className = `cell is-${run ? run.state : "missing"}`;
     cell.setAttribute("aria-label", `${column.label} answers`);
     cell.setAttribute("aria-busy", String(Boolean(active)));
-    cell.querySelector(".dot").className = `dot tone-${column.tone}`;
+    drawDot(cell.querySelector(".dot"), column);
     setText(cell.querySelector(".name"), column.label);
     const answer = cell.querySelector(".answer");
     answer.hidden = !run || (!run.text && run.state !== "running" && run.state !== "over");
@@ -227,7 +232,7 @@ window.amalgamChatBoard = (() => {
     const runs = rows.map((row) => row.cells.get(column.name)).map((cell) => cell?.runs[cell.shown]);
     const active = runs.some(isActive), missing = runs.filter((run) => !run).length;
     head.classList.toggle("is-merged", column.kind === "merged");
-    head.querySelector(".dot").className = `dot tone-${column.tone}`;
+    drawDot(head.querySelector(".dot"), column);
     const name = head.querySelector(".name");
     setText(name, column.label);
     name.title = column.name;

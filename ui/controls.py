@@ -16,6 +16,7 @@ from merging.declarations.knobs import AMPLIFICATION, LAMBDA, WEIGHT, Knob
 from merging.declarations.methods import GROUPS, Method, Preset
 from merging.methods import PRESETS, PRUNERS, RULES, RULES_BY_GROUP
 from ui.choices import Choices, Option
+from ui.experts import Experts
 
 MAX_EXPERTS = 8
 MAX_PARTITIONS = 8
@@ -39,7 +40,7 @@ class Controls:
     """
 
     base: gr.Dropdown
-    experts: gr.CheckboxGroup
+    experts: Experts
     refresh: gr.Button
     weighing: gr.Accordion
     weights: tuple[gr.Slider, ...]
@@ -73,11 +74,17 @@ class Controls:
         }
 
 
-def layout(models: Sequence[tuple[str, str]], base: str, experts: Sequence[str]) -> Controls:
+def layout(
+    models: Sequence[tuple[str, str]],
+    base: str,
+    experts: Sequence[str],
+    signs: Mapping[str, Any] | None = None,
+) -> Controls:
     """Builds the controls.
 
     Args:
         models: (label, id) of every model on offer.
+        signs: how the boxes of experts look, see `ui.experts`.
     """
     preset = _FIRST
     names = [label for label, model in offered(models, base) if model in experts]
@@ -87,12 +94,11 @@ def layout(models: Sequence[tuple[str, str]], base: str, experts: Sequence[str])
         parts["base"] = gr.Dropdown(
             models, value=base or None, label="Base", interactive=True, filterable=False
         )
-        parts["experts"] = gr.CheckboxGroup(
-            offered(models, base),
-            value=list(experts),
-            label="Experts",
-            interactive=True,
-            elem_classes=["chips", "experts"],
+        parts["experts"] = Experts(
+            list(experts),
+            choices=offered(models, base),
+            signs=signs,
+            elem_classes="experts",
         )
         parts["refresh"] = gr.Button("Look for new models", size="sm", elem_classes="link")
         with gr.Accordion("Weights", open=False) as parts["weighing"]:

@@ -7,62 +7,24 @@ moves; what is declared here is everything that does not move. Percent exists fr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from merging.checkpoints.names import DEMO_PREFIX
 from merging.sketches.plan import Plan
 from merging.sketches.sketch import FamilySketch
 from ui.bins import Cells
 from ui.findings import cosines, percent
+from ui.looks import Look
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#8C6D31",
-    "#7B5BA6",
-)
-GLYPHS = ("●", "■", "▲", "◆", "✚", "★", "▼", "⬟")
-DASHES = (
-    "solid",
-    "dash",
-    "dot",
-    "dashdot",
-    "longdash",
-    "longdashdot",
-    "2px,6px",
-    "9px,3px,2px,3px,2px,3px",
-)
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 _FIXED = {"fixedrange": True, "zeroline": False}
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one expert is drawn everywhere: its short name, colour and second sign."""
-
-    name: str
-    colour: str
-    glyph: str
-    dash: str
-
-
-def looks(names: Sequence[str], positions: Sequence[int]) -> list[Look]:
-    """The look of each expert by its position among the experts on offer."""
-    return [
-        Look(name, *(signs[at % len(signs)] for signs in (COLOURS, GLYPHS, DASHES)))
-        for name, at in zip(names, positions, strict=True)
-    ]
-
-
 def short(label: str) -> str:
-    """A model's name without the prefix of its shelf: "demo:add" is "add"."""
-    return label.split(":")[-1]
+    """A model's name without the prefix of the built-in family: "demo:add" is "add"."""
+    return label.removeprefix(DEMO_PREFIX)
 
 
 def _layout(**more: Any) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Literal
 
 from merging import demo
-from merging.checkpoints import open_family
+from merging.checkpoints import Checkpoint, open_checkpoint, open_family
 from merging.checkpoints.folders import CONTAINER
 from merging.checkpoints.names import DEMO_PREFIX, distinct_names
 from merging.checkpoints.stamp import Stamp
 from merging.checkpoints.stamp import stamp as file_stamp
 from merging.errors import BadFile, MergeError, ModelNotFound, OutputExists
+from merging.kinship import misfit
 from merging.recipe import Recipe
 from merging.recipe.references import models_of, with_models
 from merging.recipe.stages import needed
@@ -31,6 +32,7 @@ from merging.sketches.sketch import FamilySketch
 from merging.system.documents import read_object
 from merging.system.freed import handed_back
 from merging.system.locks import held
+from ui.looks import free_seat
 
 Kind = Literal["demo", "folder", "merged"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -85,6 +87,7 @@ class Library:
         self._lock, self._scanning = threading.Lock(), threading.Lock()
         self._looking = threading.Lock()  # apart from scans, which take longer
         self._models: dict[str, Model] = {}
+        self._seats: dict[str, int] = {}
         self._left_out: list[tuple[str, str]] = []
         self._sketches: OrderedDict[tuple, FamilySketch] = OrderedDict()
         self.refresh()
@@ -112,6 +115,7 @@ class Library:
                     models[key] = Model(key, entry, Path(os.path.realpath(folder)), looks)
         with self._lock:
             self._models, self._left_out = self._distinct(models), left_out
+            self._take_seats()
 
     def _distinct(self, models: dict[str, Model]) -> dict[str, Model]:
         """The models with labels that are no other's: a folder's is as long as that takes."""
@@ -125,6 +129,29 @@ class Library:
             )
         names = zip(models.values(), distinct_names(paths), strict=True)
         return {m.id: m if m.kind == "demo" else replace(m, label=name) for m, name in names}
+
+    def _take_seats(self) -> None:
+        """Gives those that are new a seat, in the order in which they were made, so that another
+        start gives the same ones; those that have one keep it."""
+        seats = {model: seat for model, seat in self._seats.items() if model in self._models}
+        new = [model for model in self._models.values() if model.id not in seats]
+        for model in sorted(new, key=_made):
+            seats[model.id] = free_seat(seats.values())
+        self._seats = seats
+
+    def seat(self, model_id: str) -> int:
+        """The seat of a model on offer, which its look follows. Raises ModelNotFound."""
+        self.get(model_id)
+        return self._seats[model_id]
+
+    def misfits(self, base_id: str) -> dict[str, str]:
+        """Why models on offer cannot be merged onto a base, by id; those that can are not in it."""
+        base = self._models.get(base_id)
+        others = [model for model in self._models.values() if model.id != base_id]
+        if base is None:
+            return {}
+        reasons = {model.id: _misfit(base, model) for model in others}
+        return {model: reason for model, reason in reasons.items() if reason}
 
     def left_out(self) -> list[tuple[str, str]]:
         """(folder's name, reason) of folders that look like models and are not on offer, as of the
@@ -375,6 +402,40 @@ def _built_in() -> list[Model]:
         for name in demo.NAMES
         if _is_model(demo.folder(name))
     ]
+
+
+def _made(model: Model) -> tuple:
+    """Sorts models by when they were made: built-in experts, their base, folders by age."""
+    if model.kind == "demo":
+        return (0, model.id == f"{DEMO_PREFIX}{demo.NAMES[0]}", 0, "")
+    config = model.folder / "config.json"
+    age = config.stat().st_mtime_ns if config.is_file() else 0
+    return (1, False, age, model.id)
+
+
+def _misfit(base: Model, model: Model) -> str:
+    """Why a model cannot be merged onto a base; "" where it can."""
+    if base.kind == model.kind == "demo":
+        return ""
+    return _misfit_of(base.folder, stamp(base.folder), model.folder, stamp(model.folder))
+
+
+@functools.lru_cache(maxsize=4 * MOST_MODELS)
+def _misfit_of(base: Path, _its: tuple, model: Path, _own: tuple) -> str:
+    """As `_misfit`. Headers are read once as long as the files stay."""
+    try:
+        root = _opened(base, stamp(base))
+    except MergeError:
+        return ""  # what is wrong with the base is said of the base
+    try:
+        return misfit(root, _opened(model, stamp(model)))
+    except MergeError as error:
+        return str(error).removeprefix(f"{model.name}: ")
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder: Path, _stamp: tuple) -> Checkpoint:
+    return open_checkpoint(folder)
 
 
 def _is_model(folder: Path) -> bool:

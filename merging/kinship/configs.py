@@ -154,6 +154,27 @@ def compare(base: Checkpoint, experts: Sequence[Checkpoint]) -> list[Problem]:
 _ABSENT = object()
 
 
+def other_size(base: Checkpoint, expert: Checkpoint) -> str:
+    """The first thing in which two configs differ that no model of one family does, with both
+    values: "2 layers, the base 28"; "" where there is none."""
+    ours, theirs = settings_of(base.config, expert.config)
+    differing = [key for key in ours if key in theirs and not _same(ours[key], theirs[key])]
+    for key in sorted(differing, key=_telling):
+        last = key.rpartition(".")[2]
+        its, mine = value_text(theirs[key]), value_text(ours[key])
+        if key == "model_type":
+            return f"another architecture: {its}, the base {mine}"
+        if last in _COUNTS:
+            return f"{its} {_COUNTS[last]}, the base {mine}"
+    return ""
+
+
+def _telling(key: str) -> tuple[bool, ...]:
+    """Sorts settings: what the model is, how deep, how wide, whatever follows from these."""
+    counted = _COUNTS.get(key.rpartition(".")[2])
+    return (key != "model_type", counted != "layers", counted != "hidden units")
+
+
 def _same(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, float) and isinstance(theirs, float):
         return math.isclose(ours, theirs, rel_tol=1e-6)  # 1e-05 as a float32

@@ -15,7 +15,7 @@ from merging import recipe as recipes
 from merging.sketches.plan import plan
 from merging.sketches.sketch import SketchedTensor
 from tests.ui.sketches import MODULES, sketch
-from ui import bins, figures
+from ui import bins, figures, looks
 from ui.theme import PLOTLY
 
 
@@ -79,25 +79,18 @@ def test_packed_family_stays_small(experts: int, layers: int) -> None:
 
 def test_every_figure_is_plain_json() -> None:
     made = sketch()
-    looks = figures.looks(list(made.experts), range(4))
+    own = looks.looks(list(made.experts), range(4))
     for figure in (
-        figures.map_figure(looks),
+        figures.map_figure(own),
         figures.retention_figure(),
-        figures.energy_figure(looks),
-        figures.cosine_figure(made, looks),
+        figures.energy_figure(own),
+        figures.cosine_figure(made, own),
     ):
         json.dumps(figure, allow_nan=False)
 
 
-def test_experts_differ_in_colour_and_in_a_second_sign() -> None:
-    looks = figures.looks([f"e{i}" for i in range(8)], range(8))
-    assert len({look.colour for look in looks}) == 8
-    assert len({look.glyph for look in looks}) == 8
-    assert len({(look.dash, look.colour) for look in looks}) == 8
-
-
 def test_map_has_a_heatmap_and_a_cut_for_each_expert() -> None:
-    data = figures.map_figure(figures.looks(["a", "b"], [0, 3]))["data"]
+    data = figures.map_figure(looks.looks(["a", "b"], [0, 3]))["data"]
     roles = [(trace["meta"]["role"], trace["meta"]["expert"]) for trace in data]
     assert roles[:-1] == [(role, e) for e in (0, 1) for role in ("heat", "rings", "cut")]
     assert roles[-1] == ("merged", 2)

@@ -66,6 +66,32 @@ def test_new_models_appear_on_refresh(library: Library, make_model, family: Path
     assert library.get("models/three").kind == "merged"
 
 
+def test_a_model_keeps_its_seat_when_others_come_and_go(
+    library: Library, make_model, family: Path
+) -> None:
+    seats = {model: library.seat(model) for model in ids(library)}
+    assert len(set(seats.values())) == 3
+    make_model("models/a-new-one", W)  # before all others in the list
+    (family / "base").rename(family / ".gone")
+    library.refresh()
+    assert library.seat("models/two") == seats["models/two"]
+    assert library.seat("models/a-new-one") not in seats.values()
+
+
+def test_what_does_not_fit_a_base_is_told_with_both_values(
+    library: Library, make_model, family: Path
+) -> None:
+    make_model("models/wide", {"w": torch.ones(4, 6)})
+    library.refresh()
+    misfits = library.misfits("models/base")
+    assert (
+        misfits["models/wide"]
+        == "w is 4 \N{MULTIPLICATION SIGN} 6, in the base 4 \N{MULTIPLICATION SIGN} 4"
+    )
+    assert "models/one" not in misfits and "demo:add" in misfits
+    assert library.misfits("demo:base").keys() == {*ids(library)}
+
+
 def test_two_folders_of_one_name_stay_apart(family: Path, tmp_path: Path, make_model) -> None:
     (tmp_path / "other" / "models").mkdir(parents=True)
     make_model("other/models/one", W)

@@ -9,8 +9,8 @@ from merging.trial.turns import Chunk
 from ui.chat.examples import examples
 from ui.chat.questions import MOST_CHARACTERS
 from ui.chat.speakers import LIVE
-from ui.figures import COLOURS
 from ui.library import Library
+from ui.looks import look, shape
 from ui.units import span
 
 COLUMNS = 4
@@ -48,11 +48,12 @@ def _column(library: Library, model_id: str) -> dict[str, Any]:
     if model_id == LIVE:
         return {"name": LIVE, "label": LIVE, "tag": "", "kind": "merged", "tone": "live"}
     model = library.get(model_id)
-    place = list(library.models()).index(model)
+    seat = library.seat(model_id)
     return {
         "name": model.id,
         "label": model.label,
         "tag": _TAGS[model.kind],
         "kind": model.kind,
-        "tone": (place - 1) % len(COLOURS) + 1 if place else 0,
+        "tone": shape(seat) + 1,
+        "colour": look(model.label, seat).colour,
     }

@@ -138,8 +138,9 @@ def rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
     """The experts to choose from under another base: those chosen stay where they may fit it."""
     root = library.get(base)
     offered = controls.offered(view.choices(library), root.id)
-    fitting = [m for _, m in offered if m in (chosen or ()) and library.get(m).shape == root.shape]
-    return gr.update(choices=offered, value=fitting)
+    misfits = library.misfits(root.id)
+    fitting = [m for _, m in offered if m in (chosen or ()) and m not in misfits]
+    return view.experts_of(library, root.id, value=fitting)
 
 
 def refreshed(library: Library, values: dict[str, Any]) -> tuple[list[Any], bool]:
@@ -160,7 +161,7 @@ def refreshed(library: Library, values: dict[str, Any]) -> tuple[list[Any], bool
     values["experts"] = [m for m in chosen[1] if m in ids and m != values["base"]]
     lists = [
         gr.update(choices=models, value=values["base"]),
-        gr.update(choices=controls.offered(models, values["base"]), value=values["experts"]),
+        view.experts_of(library, values["base"], value=values["experts"]),
     ]
     return lists, (values["base"], values["experts"]) != chosen
 
@@ -195,8 +196,8 @@ def restored(
     values = held(named, stored, models)
     weighed = controls.valid_experts(stored.get("weighed"), models) if values else None
     if not values or weighed is None:  # who is quick may have chosen experts: those stay
-        offered = controls.offered(models, usual["base"])
-        lists = [gr.update(choices=models, value=usual["base"]), gr.update(choices=offered)]
+        experts = view.experts_of(library, usual["base"])
+        lists = [gr.update(choices=models, value=usual["base"]), experts]
         return [*lists, *[gr.skip()] * (len(named) - 2), gr.skip(), False]
     unshown = set(weighed) != set(values["experts"])  # one had been changed just before
     due = unshown or any(values[name] != usual[name] for name in ("base", "experts"))
@@ -204,10 +205,9 @@ def restored(
     values["prune"] = pairing.fitted(choice).prune  # left before it followed the rule
     names = [label for label, model in models if model in values["experts"]]
     values.update(zip(controls.places(), places_of(values, names), strict=True))
-    offered = controls.offered(models, values["base"])
     return [
         gr.update(choices=models, value=values["base"]),
-        gr.update(choices=offered, value=values["experts"]),
+        view.experts_of(library, values["base"], value=values["experts"]),
         *(values[name] for name in list(named)[2:]),
         weighed,
         due,

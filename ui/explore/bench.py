@@ -189,10 +189,9 @@ def restored(
         return [*back, *shown(library, page)]
     names = [label for label, model in models if model in values["experts"]]
     values.update(zip(controls.places(), answers.places_of(values, names), strict=True))
-    offered = controls.offered(models, values["base"])
     return [
         values["base"],
-        gr.update(choices=offered, value=values["experts"]),
+        view.experts_of(library, values["base"], value=values["experts"]),
         *(values[name] for name in list(named)[2:]),
         settings["weighed"],
         values["base"] != usual["base"] or set(settings["experts"]) != set(usual["experts"] or ()),

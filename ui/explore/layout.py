@@ -84,7 +84,7 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
         with gr.Column(min_width=0, elem_classes="controls"):
             remembering = bench.layout()
             with gr.Column(elem_classes="scroll"):
-                parts = controls.layout(models, base, experts)
+                parts = controls.layout(models, base, experts, view.signs_of(library, base))
                 with gr.Accordion("Over depth", open=False, elem_classes=["card", "over-depth"]):
                     remembering.gradient.render()
                 opener = opening.layout(library)

@@ -55,7 +55,7 @@ def changed(
             yield [*view.nothing(again, "Reading was stopped."), *rest]
         return
     except MergeError as error:
-        yield [*view.nothing(str(error), "These models cannot be explored together."), *rest]
+        yield [*view.unread(str(error), "These models cannot be explored together."), *rest]
         return
     if reading.replaced:
         return

@@ -22,8 +22,10 @@ from merging.recipe import Recipe
 from merging.sketches import plan as plans
 from merging.sketches.sketch import FamilySketch
 from ui import bins, controls, figures, findings, spelling
+from ui.experts import signs
 from ui.explore import arrival
 from ui.library import Library
+from ui.looks import Look, look
 
 MAP_TITLE = "Where the changes are, and where each layer is cut"
 _MAP_NOTES = {
@@ -69,6 +71,27 @@ def _energy_note(law: Law) -> str:
 def choices(library: Library) -> list[tuple[str, str]]:
     """(short name, id) of every model on offer."""
     return [(figures.short(model.label), model.id) for model in library.models()]
+
+
+def looks(library: Library, models: Sequence[str]) -> list[Look]:
+    """The looks of models on offer."""
+    return [look(figures.short(library.get(model).label), library.seat(model)) for model in models]
+
+
+def experts_of(library: Library, base: str, **value: Any) -> Any:
+    """An update of the experts to choose from under a base.
+
+    Args:
+        value: `value`, where other experts are to be chosen.
+    """
+    offered = controls.offered(choices(library), base)
+    return gr.update(choices=offered, signs=signs_of(library, base), **value)
+
+
+def signs_of(library: Library, base: str) -> dict[str, Any]:
+    """How the models on offer look, and why some do not fit a base."""
+    ids = [model.id for model in library.models()]
+    return signs(dict(zip(ids, looks(library, ids), strict=True)), library.misfits(base))
 
 
 def ordered(library: Library, values: dict[str, Any]) -> dict[str, Any]:
@@ -154,19 +177,17 @@ def drawn(
     """The panels' values for a sketch. `values`: as `ordered` gives them."""
     recipe = spelling.to_recipe(values)
     table = bins.cells(sketch.tensors)
-    offered = [model for _, model in controls.offered(choices(library), values["base"])]
-    names = names_of(library, values["experts"])
-    looks = figures.looks(names, [offered.index(model) for model in values["experts"]])
+    names, own = names_of(library, values["experts"]), looks(library, values["experts"])
     family = {
         **bins.pack(sketch, table, moves(sketch, recipe)),
-        "looks": [asdict(look) for look in looks],
+        "looks": [asdict(one) for one in own],
     }
     listed = ", ".join(names)
     where = f"{len(table.layers)} layers, {len(table.modules)} modules"
     return [
         *numbers(library, recipe, sketch, values),
         {
-            "figure": figures.map_figure(looks),
+            "figure": figures.map_figure(own),
             "notes": _notes(_map_note),
             "family": family,
             "controls": _facts(named, values),
@@ -189,12 +210,12 @@ def drawn(
             "summary": f"Share of what is kept that clashes in sign, by layer and module. {where}.",
         },
         {
-            "figure": figures.energy_figure(looks),
+            "figure": figures.energy_figure(own),
             "notes": _notes(_energy_note),
             "summary": f"Energy kept against pruning rate, one line each for {listed}.",
         },
         {
-            **figures.cosine_figure(sketch, looks),
+            **figures.cosine_figure(sketch, own),
             "summary": f"Cosine between the changes of {listed}.",
         },
         arrival.panel(),
@@ -225,6 +246,12 @@ def nothing(message: str, title: str = "Nothing to explore yet.") -> list[Any]:
     """Values of `_outputs` where there is nothing to show."""
     finding = {"parts": [(title, "")], "sentence": f"{title} {message}", "reason": message}
     return [finding, "", "", *[None] * 7]
+
+
+def unread(message: str, title: str) -> list[Any]:
+    """Values of `_outputs` where the models chosen cannot be shown: the plots stay as they are."""
+    finding, recipe, words, *panels = nothing(message, title)
+    return [finding, recipe, words, *[gr.skip()] * len(panels)]
 
 
 def unplanned(message: str) -> dict[str, Any]:

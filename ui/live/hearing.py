@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from merging.errors import Cancelled, MergeError
 from merging.trial.turns import Sampling
-from ui.figures import looks, short
+from ui.figures import short
 from ui.library import Library, stamp
 from ui.live.columns import Column
 from ui.live.probes import Probe
 from ui.live.skills import Skill
+from ui.looks import look
 from ui.store import ModelStore
 
 if TYPE_CHECKING:
@@ -67,12 +68,10 @@ class Hearing:
 
     def columns(self, base: str, experts: Sequence[str]) -> list[Column]:
         """What the sources said before; they do not change, so they are asked once."""
-        offered = [model.id for model in self.library.models() if model.id != base]
-        shown = looks(experts, [offered.index(name) for name in experts])
-        columns = [replace(self._column(base))]
-        for name, look in zip(experts, shown, strict=True):
-            column = self._column(name)
-            columns.append(replace(column, colour=look.colour, glyph=look.glyph))
+        columns = []
+        for name in (base, *experts):
+            own = look(name, self.library.seat(name))
+            columns.append(replace(self._column(name), colour=own.colour, glyph=own.glyph))
         return columns
 
     def ask(

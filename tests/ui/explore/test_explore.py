@@ -17,7 +17,7 @@ from merging.methods import CONSENSUS, PRESETS, PRUNERS, RULES
 from merging.sketches.plan import plan
 from tests.engines import experts_of
 from tests.ui.sketches import sketch
-from ui import controls, explore, figures, spelling
+from ui import controls, explore, looks, spelling
 from ui.explore import answers, scanning, shape, view
 from ui.explore.pairing import Aside
 from ui.explore.readings import Reading
@@ -46,6 +46,12 @@ class FakeLibrary:
     def labels(self, recipe: recipes.Recipe) -> dict[str, str]:
         models = (recipe.base, *(source.model for source in recipe.sources))
         return {model: self._models[model].label for model in models}
+
+    def seat(self, model: str) -> int:
+        return list(self._models).index(model)
+
+    def misfits(self, base: str) -> dict[str, str]:
+        return {}
 
     def left_out(self) -> list[tuple[str, str]]:
         return []
@@ -256,7 +262,7 @@ def test_a_new_family_says_that_it_reads_and_then_fills_the_panels(built, librar
     assert "Reading" in reading[0]["parts"][0][0]
     family = filled[3]["family"]
     assert [look["name"] for look in family["looks"]] == ["b", "d"]
-    assert family["looks"][1]["colour"] == figures.COLOURS[3]  # colour stays with expert
+    assert family["looks"][1]["colour"] == looks.COLOURS[4]  # colour stays with expert
     *weights, _, _, weighed, stop = filled[-_OWN:]
     assert (reading[-1]["visible"], stop["visible"]) == (True, False)
     assert [update["visible"] for update in weights] == [True] * 2 + [False] * 6

@@ -36,6 +36,7 @@ window.amalgamLive = (() => {
   };
 
   return {
+    fill,
     mount(element, props, watch, trigger) {
       const draw = () => {
         const board = element.querySelector(".live-board");

@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from merging.engines.eager import pick_device
 from merging.engines.residents import Residents
 from merging.errors import MergeError
-from ui import chat, explore, guide, live, merge, theme
+from ui import chat, explore, guide, history, live, merge, running, theme
 from ui.events import PROMPT
 from ui.first_sight import FirstSight
 from ui.guard import Guard
@@ -41,6 +41,7 @@ class App:
 def build(settings: Settings) -> App:
     """Builds the page over the models that the settings name."""
     library = Library(settings.models, settings.cache)
+    history.empty_trash(list(library.roots().values()))
     jobs = Jobs()
     residents = Residents()
     room = Room(settings.chat_bytes)
@@ -50,6 +51,7 @@ def build(settings: Settings) -> App:
     ) as demo:
         gr.HTML(_brand(), elem_id="brand")
         gr.HTML(_status(settings.device), elem_id="status")
+        bar = running.Running(jobs, running.layout())
         remembered, controls = merge.memory(), explore.memory()
         draft, pinned = merge.draft(), live.memory()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
@@ -59,21 +61,35 @@ def build(settings: Settings) -> App:
                 merge_refs = merge.build(remembered, draft, library, explore_refs.recipe.value)
             with gr.Tab("Chat", id="chat") as chat_tab:
                 chat_refs = chat.layout(library)
+            with gr.Tab("History", id="history") as history_tab:
+                history_refs = history.layout()
             with gr.Tab("Guide", id="guide"):
                 guide.layout()
         tour = Tour(explore_refs.recipe.value, base=library.default_selection()[0])
-        brought = [(merge_refs.to_explore.click, merge_refs.recipe), (tour.input, tour)]
-        respelled = explore.wire(demo, explore_refs, library, brought)
         pages = live.LivePages(room, settings.device)
         hearing = live.LiveTab(explore_refs.live, library, pages, store)
+        talking = chat.ChatTab(chat_refs, library, store, pages)
+        shelf = history.Shelf(library, history.Usage(jobs, pages).of)
+        past = history.HistoryTab(library, shelf, store, talking.beside, hearing.heard)
+        brought = [
+            (merge_refs.to_explore.click, merge_refs.recipe),
+            (merge_refs.its_recipe.click, merge_refs.made_by),
+            history.bring(history_refs, past),
+            (tour.input, tour),
+        ]
+        respelled = explore.wire(demo, explore_refs, library, brought)
         hearing.wire(demo, explore_refs.recipe, respelled, pinned)
         tab = merge.MergeTab(library, jobs, settings.device, residents)
         merge.wire(demo, merge_refs, tab)
-        talking = chat.ChatTab(chat_refs, library, store, pages)
+        bar.wire(merge_refs.job_id)
         chat.wire(demo, chat_tab, talking)
-        _join(library, rooms, merge_tab, explore_refs, merge_refs, talking)
+        history.wire(history_tab, history_refs, past, rooms, chat_refs.chosen)
+        _join(library, rooms, merge_tab, explore_refs, merge_refs, talking, past)
     demo.queue(max_size=64)
     return App(demo, jobs, _launch(settings))
+
+
+_CLAMP = "(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]"
 
 
 def _join(
@@ -83,6 +99,7 @@ def _join(
     explore_refs: explore.ExploreRefs,
     merge_refs: merge.MergeRefs,
     talking: chat.ChatTab,
+    past: history.HistoryTab,
 ) -> None:
     """The ways from one tab to the next."""
     # the recipe last brought over: what differs from it was edited
@@ -112,6 +129,13 @@ def _join(
         untouched = recipe != last and (text or "") in ("", last)
         return (recipe, recipe) if untouched else (gr.skip(), gr.skip())
 
+    def bookmarked(request: gr.Request, weighed: list[str], *values: Any) -> str:
+        try:
+            recipe = spelled(weighed, values)
+        except MergeError as error:
+            return escape(f"This cannot be bookmarked: {error}.")
+        return past.bookmarked(recipe, str(request.session_hash))
+
     def to_chat(finished: tuple[str, tuple[str, ...]]) -> tuple[Any, Any]:
         return gr.Tabs(selected="chat"), talking.beside(*finished)
 
@@ -125,6 +149,8 @@ def _join(
     undo = [merge_refs.replaced, merge_refs.bring_back, merge_refs.shipped]
     said = explore_refs.bench.words
     explore_refs.go_merge.click(to_merge, source, [rooms, *taken, *undo, said], js=clamp, **PROMPT)
+    bookmark, asked = explore_refs.bench.bookmark, source[2:]
+    bookmark.click(bookmarked, asked, explore_refs.bench.marked, js=_CLAMP, **PROMPT)
     merge_tab.select(follow, source, taken, js=clamp, **PROMPT)
     for made in (merge_refs, explore_refs.live):
         made.to_chat.click(to_chat, made.finished, [rooms, talking.refs.chosen], **PROMPT)
@@ -140,7 +166,12 @@ def _launch(settings: Settings) -> dict[str, Any]:
         "head": theme.late(),
         "app_kwargs": {"middleware": [Middleware(FirstSight)], "lifespan": _guarded(settings)},
         "auth": list(settings.auth) or None,
-        "css_paths": [*theme.css_paths(), theme.ASSETS / "tabs.css", theme.ASSETS / "chat.css"],
+        "css_paths": [
+            *theme.css_paths(),
+            theme.ASSETS / "tabs.css",
+            theme.ASSETS / "chat.css",
+            theme.ASSETS / "history.css",
+        ],
         "favicon_path": theme.LOGO,
         "footer_links": [],
         "run_history": False,

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ui import theme
 from ui.explore.view import MAP_TITLE
 
-_TABS = ("Explore", "Merge", "Chat", "Guide")
+_TABS = ("Explore", "Merge", "Chat", "History", "Guide")
 
 _EFFORT = 5  # of 9: a few milliseconds
 _TOOLS = (

@@ -117,6 +117,10 @@ class Jobs:
         """The job that is being worked on."""
         return next((job for job in list(self._jobs.values()) if job.state == "running"), None)
 
+    def pending(self) -> list[Job]:
+        """The jobs that are not over, in line."""
+        return [job for job in list(self._jobs.values()) if not job.is_over]
+
     def claimed_bytes(self) -> int:
         """What all that wait or run will still write."""
         return sum(job.disk_bytes for job in list(self._jobs.values()) if not job.is_over)

@@ -161,6 +161,14 @@ class Library:
         rest = [(count, "for reasons such as these")] if more else []
         return [*few, *rest]
 
+    def reason(self, entry: str) -> str:
+        """Why a folder of this name is not on offer; "" where that is not known."""
+        return next((reason for name, reason in self._left_out if name == _shown(entry)), "")
+
+    def roots(self) -> dict[str, Path]:
+        """The folders that models are in, by what ids call them."""
+        return dict(self._roots)
+
     def root(self) -> Path:
         """The folder that new models go to. Raises MergeError where none can be written."""
         return self._writable()
@@ -310,6 +318,10 @@ class Library:
             BadName: not a plain name.
             MergeError: no models folder can be written.
         """
+        return self._writable() / self.plain_name(name)
+
+    def plain_name(self, name: str) -> str:
+        """A name for a folder, without what stands around it. Raises BadName."""
         name = (name or "").strip()
         if not name:
             raise BadName("give the new model a name")
@@ -318,7 +330,7 @@ class Library:
                 "a name has 1 to 64 letters, digits, dots, dashes or underscores and begins with "
                 "a letter or digit"
             )
-        return self._writable() / name
+        return name
 
     def new_folder(self, name: str) -> Path:
         """As `folder_of`; it does not exist yet.
@@ -353,6 +365,10 @@ class Library:
             return ""
         return next((model.id for model in self.models() if model.folder == real), "")
 
+    def model_of(self, reference: str) -> Model:
+        """The model that a recipe names, by its id or its folder. Raises ModelNotFound."""
+        return self._model(reference)
+
     def by_id(self, recipe: Recipe) -> Recipe:
         """A recipe with its models called by their ids. Raises ModelNotFound."""
         return with_models(recipe, {name: self._model(name).id for name in models_of(recipe)})
@@ -360,6 +376,16 @@ class Library:
     def labels(self, recipe: Recipe) -> dict[str, str]:
         """What lists call the models of a recipe whose models are all on offer, by reference."""
         return {reference: self._model(reference).label for reference in models_of(recipe)}
+
+    def called(self, recipe: Recipe) -> dict[str, str]:
+        """As `labels`; models that are not on offer by their folders' names."""
+        return {reference: self._called(reference) for reference in models_of(recipe)}
+
+    def _called(self, reference: str) -> str:
+        try:
+            return self._model(reference).label
+        except ModelNotFound:
+            return Path(reference).name or reference
 
     def _model(self, reference: str) -> Model:
         model_id = self.id_of(Path(reference)) if Path(reference).is_absolute() else ""

@@ -81,6 +81,20 @@ class ModelStore:
             wait([loading], timeout=_LOOK_S)
         return loading.result()
 
+    def is_loaded(self, model_id: str) -> bool:
+        """True where a model is in memory, or on its way there."""
+        with self._listing:
+            return any(key[0] == model_id for key in (*self._loaded, *self._loading))
+
+    def let_go(self, model_id: str) -> None:
+        """Frees the memory of a model. Who is being answered by it hears it out."""
+        with self._listing:
+            keys = [key for key in self._loaded if key[0] == model_id]
+            for key in keys:
+                del self._loaded[key]
+        for key in keys:
+            self.room.free(key)
+
     def place(self, model: Model, chat: ChatModel) -> str:
         """Where a loaded model lies and what that costs; "" where that is memory as a whole."""
         is_large = chat.parts and self.size_bytes(model) > self._budget

@@ -19,7 +19,7 @@ SCRIPTS = (
     "fields.js", "panel.js", "choices.js", "experts.js", "frame.js", "link.js", "gradient.js",
     "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_tokens.js",
     "chat_board.js", "chat.js",
-    "live.js", "tour.js", "first.js",
+    "live.js", "history.js", "running.js", "tour.js", "first.js",
 )  # fmt: skip
 SHEETS = ("style.css", "frame.css", "plots.css", "live.css", "tour.css")
 PLOTLY = ASSETS / "plotly-cartesian.min.js"

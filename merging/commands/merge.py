@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -94,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         cancel=cancelled_by_signals(),
         stages=args.intermediate_dir,
     )
+    _note_drift(result)
     reported = {problem.message for problem in problems}
     for note in map(one_line, result.notes):
         if note not in reported:
@@ -106,6 +108,15 @@ def run(args: argparse.Namespace) -> int:
     except OutputLost as error:
         raise OutputLost(f"{error}, but the model is written: {result.out}") from error
     return 0
+
+
+def _note_drift(result: Result) -> None:
+    """Notes beside the model how far its layers moved. Where that cannot be, nothing is lost."""
+    from merging.run.notes import Notes, titled, write_notes
+
+    if result.drift:
+        with contextlib.suppress(OSError):
+            write_notes(result.out, Notes(titled(result.drift)))
 
 
 def _document(result: Result, problems: Sequence[Problem]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import DESKTOP, PHONE, RunningApp, sideways
 
-TABS = ("Explore", "Merge", "Chat", "Guide")
+TABS = ("Explore", "Merge", "Chat", "History", "Guide")
 
 
 @pytest.fixture

@@ -593,7 +593,7 @@ def test_a_phone_has_three_steps_and_no_sideways_scroll(open_page) -> None:
     expect(base).to_be_hidden()
     step(page, "Shape")
     expect(page.locator("#map .main-svg").first).to_be_visible()
-    for name in ("Merge", "Chat", "Guide"):
+    for name in ("Merge", "Chat", "History", "Guide"):
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(300)
         assert sideways(page) <= 0, name

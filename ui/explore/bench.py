@@ -29,6 +29,7 @@ class BenchRefs:
     Attributes:
         state: a `Page`.
         side: which of two settings the controls show.
+        bookmark: sets down the settings in History; `marked` tells how that went.
         words: how the other one differs.
         kept: what the controls do not show of the recipe that was opened; `leave` leaves it out.
         gradient: values over depth; not on the page yet, see `render`.
@@ -38,6 +39,8 @@ class BenchRefs:
     side: gr.Radio
     undo: gr.Button
     redo: gr.Button
+    bookmark: gr.Button
+    marked: gr.HTML
     words: gr.HTML
     kept: gr.HTML
     leave: gr.Button
@@ -67,6 +70,14 @@ def layout() -> BenchRefs:
         )
         undo = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=0)
         redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=0)
+        bookmark = gr.Button("Bookmark", size="sm", elem_id="bookmark", min_width=0)
+    marked = gr.HTML(
+        "",
+        html_template="<div role='status'>${value}</div>",
+        apply_default_css=False,
+        elem_id="marked",
+        elem_classes=["quiet", "bench-words"],
+    )
     words = gr.HTML(
         "",
         html_template="<div role='status'>${value}</div>",
@@ -82,7 +93,8 @@ def layout() -> BenchRefs:
         )
         leave = gr.Button("Leave it out", size="sm", visible=False, elem_classes="link")
     gradient = Gradient(render=False)
-    return BenchRefs(gr.State(Page()), side, undo, redo, words, kept, leave, gradient)
+    state = gr.State(Page())
+    return BenchRefs(state, side, undo, redo, bookmark, marked, words, kept, leave, gradient)
 
 
 def shown(library: Library, page: Page) -> list[Any]:

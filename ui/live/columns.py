@@ -37,6 +37,15 @@ class Column:
     problem: str = ""
     before: Column | None = None
 
+    def scores_by_name(self) -> dict[str, Score]:
+        """What is scored by now, by what the card calls the skills."""
+        scores = list(self.scores.items())
+        names = [skill.name for skill, _ in scores]
+        return {
+            f"{skill.name} (file)" if names.count(skill.name) > 1 and skill.tasks else skill.name: s
+            for skill, s in scores
+        }
+
     def followed(self) -> Column:
         """An empty one after it, which remembers it."""
         earlier = self.before or Column(self.name)

@@ -62,6 +62,13 @@ class Hearing:
             said = self.said[page] = Said(model, model.version, column)
         return said.column
 
+    def now(self, page: str, model: LiveModel | None) -> Column:
+        """What the live model has said as it is now; an empty column where that is nothing."""
+        said = self.said.get(page)
+        if said is None or said.model is not model or said.version != said.model.version:
+            return Column("live")
+        return said.column
+
     def forget(self, page: str) -> None:
         """The page needs no live model any more."""
         self.said.pop(page, None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -16,9 +17,11 @@ import gradio as gr
 from merging import recipe as recipes
 from merging.errors import Cancelled, MergeError
 from merging.system import shortage
+from ui import remarks
 from ui.events import PROMPT
 from ui.findings import THIN
 from ui.library import Library
+from ui.live.columns import Column
 from ui.live.layout import LiveRefs
 from ui.live.pages import LivePages
 from ui.live.work import Work
@@ -55,10 +58,15 @@ class Keeping:
 
 @dataclass(frozen=True)
 class Keeper:
-    """The handlers of Keep, over the library and the pages' live models."""
+    """The handlers of Keep, over the library and the pages' live models.
+
+    Attributes:
+        heard: what a page's live model said as it is now.
+    """
 
     library: Library
     pages: LivePages
+    heard: Callable[[str], Column]
     current: dict[str, Keeping] = field(default_factory=dict)
 
     def wire(self, refs: LiveRefs, recipe: Any) -> Any:
@@ -98,7 +106,8 @@ class Keeper:
             return
         work, stoppable = Work("keep"), gr.update(visible=True)
         try:
-            keep = partial(model.keep, folder, progress=work.report, cancel=keeping.stop)
+            column = self.heard(page)
+            keep = partial(_kept, model, folder, column, work, keeping.stop)
             for share in work.run(keep):
                 said = f"Keeping {folder.name}: {share:.0%}".replace("%", f"{THIN}%")
                 yield escape(said), stoppable, hidden, *nothing
@@ -161,6 +170,15 @@ class Keeper:
             return self.library.resolved(recipes.parse(recipe)) == kept.recipe
         except MergeError:
             return False
+
+
+def _kept(
+    model: LiveModel, folder: Path, column: Column, work: Work, stop: threading.Event
+) -> Kept:
+    """Writes the model, and notes beside it what is known of it."""
+    kept = model.keep(folder, progress=work.report, cancel=stop)
+    remarks.note_live(kept, column.scores_by_name())
+    return kept
 
 
 def _in_words(kept: Kept, *, is_current: bool) -> str:

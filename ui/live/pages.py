@@ -39,6 +39,11 @@ class LivePages:
         held = self._models.get(page)
         return held and held[1]
 
+    def recipes(self) -> list[Recipe]:
+        """What live models answer by, of all pages."""
+        models = [model for _, model in list(self._models.values())]
+        return [model.settled for model in models if model.settled is not None]
+
     def touch(self, page: str) -> None:
         """The page's live model is used now."""
         self.room.touch(_holder(page))

@@ -22,6 +22,7 @@ from ui.explore.readings import Reading, Readings
 from ui.findings import THIN
 from ui.library import Library
 from ui.live import meters, pinning, probes, replies, skills
+from ui.live.columns import Column, Score
 from ui.live.hearing import Hearing
 from ui.live.keeper import Keeper
 from ui.live.layout import LiveRefs
@@ -65,7 +66,7 @@ class LiveTab:
     @cached_property
     def keeper(self) -> Keeper:
         """Who keeps what answers."""
-        return Keeper(self.library, self.pages)
+        return Keeper(self.library, self.pages, self.column)
 
     @cached_property
     def hearing(self) -> Hearing:
@@ -120,6 +121,21 @@ class LiveTab:
             refs.own_file.upload(self.tasks_opened, [refs.own_file, refs.own], own, **PROMPT),
             refs.own_gone.click(lambda: ((), "", gr.update(visible=False)), None, own, **PROMPT),
         ]
+
+    def column(self, page: str) -> Column:
+        """What a page's live model has said as it is now."""
+        return self.hearing.now(page, self.pages.of(page))
+
+    def heard(self, page: str, recipe: str) -> dict[str, Score]:
+        """The scores of a page's live model, where it answers by this recipe."""
+        live = self.pages.of(page)
+        try:
+            is_this = live is not None and live.settled == self.library.resolved(
+                recipes.parse(recipe)
+            )
+        except MergeError:
+            return {}
+        return self.column(page).scores_by_name() if is_this else {}
 
     def switched(self, on: bool, request: gr.Request) -> None:
         """Switched off, nothing works on and the memory is free."""

@@ -21,6 +21,7 @@ class MergeRefs:
         fresh, suggested: a name for the recipe as it stands, and the one last put into the box:
             another one there was typed. Both unseen.
         over: changes when the merge that the page shows ends, however: its id.
+        its_recipe: opens what made the result in Explore; `made_by` holds its text.
         finished: of the last one that made a model: its id and its sources.
     """
 
@@ -46,6 +47,8 @@ class MergeRefs:
     drift: PlotPanel
     code: gr.Code
     to_chat: gr.Button
+    its_recipe: gr.Button
+    made_by: gr.State
     job_id: gr.State
     remembered: gr.BrowserState
     draft: gr.BrowserState
@@ -133,7 +136,9 @@ def _run_part(name: str) -> dict[str, Any]:
     parts["fresh"] = gr.Textbox(name, visible="hidden", label="A name for the recipe")
     parts["suggested"] = gr.Textbox(name, visible="hidden", label="The name last suggested")
     with gr.Row(elem_classes="verbs"):
-        parts["start"] = gr.Button("Start", variant="primary", interactive=False, size="lg")
+        parts["start"] = gr.Button(
+            "Start", variant="primary", interactive=False, size="lg", elem_id="merge-start"
+        )
         parts["stop"] = gr.Button("Stop", interactive=False, size="lg")
     parts["reason"] = gr.HTML(
         elem_id="merge-reason", html_template='<div role="alert">${value}</div>', value=""
@@ -152,5 +157,8 @@ def _result_part() -> dict[str, Any]:
         kind="static", title="How far each layer moved from the base", elem_id="merge-drift"
     )
     parts["code"] = gr.Code(label="Load it", language="python", interactive=False, lines=3)
-    parts["to_chat"] = gr.Button("Talk to it", variant="primary")
+    with gr.Row(elem_classes="verbs"):
+        parts["to_chat"] = gr.Button("Talk to it", variant="primary")
+        parts["its_recipe"] = gr.Button("Open its recipe in Explore")
+    parts["made_by"] = gr.State("")
     return parts

@@ -11,11 +11,12 @@ import gradio as gr
 
 from merging.engines.eager import Progress
 from merging.errors import MergeError, NotEnoughSpace
-from merging.recipe import Recipe
+from merging.recipe import Recipe, describe
 from merging.recipe.references import models_of
 from merging.run.merge import Result
 from merging.run.preflight import check
 from merging.run.stacks import layers_of
+from ui import remarks
 from ui.jobs import Job, Jobs
 from ui.library import Library
 from ui.merge import drift, view
@@ -55,6 +56,7 @@ def submit(
             job.report(progress)
 
         result = run(recipe, folder, progress=note, cancel=job.cancel)
+        remarks.note_merge(result.out, result.drift)
         library.refresh()
         return result
 
@@ -65,10 +67,10 @@ def watched(jobs: Jobs, library: Library, job_id: str) -> Iterator[tuple[Any, ..
     """Draws a job until it is over. Leaving the page ends the drawing, not the job."""
     job = jobs.get(job_id)
     if job is None:
-        yield tuple([gr.skip()] * 10)
+        yield tuple([gr.skip()] * 11)
         return
     hidden, closed = gr.update(visible=False), gr.update(interactive=False)
-    nothing = [gr.skip()] * 4  # of a result
+    nothing = [gr.skip()] * 5  # of a result
     while not job.is_over:
         can_stop = gr.update(interactive=not job.cancel.is_set())
         status = view.status(job, jobs.position(job))
@@ -82,7 +84,9 @@ def watched(jobs: Jobs, library: Library, job_id: str) -> Iterator[tuple[Any, ..
         return
     result = job.result
     moved = drift.drift_value(result.drift, _foreseen(library, job.details.recipe))
-    card = (view.result(job), moved, view.loading_code(str(result.out)))
+    said = describe(job.details.recipe, library.called(job.details.recipe))
+    code = view.loading_code(str(result.out))
+    card = (view.result(job, said), moved, code, job.details.text)
     model = (library.id_of(result.out), job.details.sources)
     yield *over, gr.update(visible=True), *card, model, job.id
 

@@ -181,13 +181,18 @@ def _cell(layer: int | str, past: set[int | str], current: int | str | None) -> 
     return "gone" if layer in past else ""
 
 
-def result(job: Job) -> str:
-    """The result: what it is, where it is, and how to load it."""
+def result(job: Job, recipe: str) -> str:
+    """The result: what made it, what it is, and where it is.
+
+    Args:
+        recipe: in words.
+    """
     made = job.result
     counts = {"merged": 0, "copied": 0, "left_out": 0}
     for entry in made.account:
         counts[entry.status] += 1
     facts = {
+        "Made by": escape(recipe),
         "Fingerprint": f"<code>{escape(made.fingerprint)}</code>",
         "Folder": f"<code>{escape(str(made.out))}</code>",
         "Time": f"{span(made.seconds)} on {escape(str(made.device))}",

@@ -88,6 +88,7 @@ def _wire_merge(demo: gr.Blocks, refs: MergeRefs, tab: MergeTab) -> None:
         refs.facts,
         refs.drift,
         refs.code,
+        refs.made_by,
         refs.finished,
         refs.over,
     ]

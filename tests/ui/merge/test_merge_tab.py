@@ -73,7 +73,8 @@ def test_merge_runs_to_a_result_card(tab: MergeTab) -> None:
     assert "new is ready" in last[0]
     assert "sha256:" in last[5]
     assert "from_pretrained" in last[7]
-    assert last[8] == ("models/new", ("models/base", "models/one"))
+    assert "changes of" in last[5] and last[8] == RECIPE
+    assert last[9] == ("models/new", ("models/base", "models/one"))
     assert tab.library.get("models/new").kind == "merged"
     assert (tab.library.get("models/new").folder / "amalgam.yaml").is_file()
 
@@ -112,7 +113,7 @@ def test_reload_finds_the_job_and_strangers_find_nothing(tab: MergeTab) -> None:
         assert memory == [gr.skip()] * 3
         assert fresh == "ties"
         assert notice == gr.skip() or "new is being merged from another page" in notice
-        assert watch(tab, stranger) == [tuple([gr.skip()] * 10)]
+        assert watch(tab, stranger) == [tuple([gr.skip()] * 11)]
 
 
 def test_a_merge_that_ended_with_its_server_comes_back_as_a_recipe(tab: MergeTab) -> None:

@@ -32,13 +32,14 @@ test-setup: $(VENV)/.tests
 	  SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium; }
 
-# A browser and the app keep two processors busy: their tests run after the others, one by one.
+# Browsers wait for the app and the app for browsers: two of each, a file of tests at a time, after
+# all other tests.
 test: test-setup
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --ignore tests/e2e
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/e2e
 endif
 
 check: $(VENV)/.tests

@@ -55,7 +55,7 @@ def build(settings: Settings) -> App:
         remembered, controls = merge.memory(), explore.memory()
         draft, pinned = merge.draft(), live.memory()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
-            with gr.Tab("Explore", id="explore"):
+            with gr.Tab("Explore", id="explore") as explore_tab:
                 explore_refs = explore.build(controls, library)
             with gr.Tab("Merge", id="merge") as merge_tab:
                 merge_refs = merge.build(remembered, draft, library, explore_refs.recipe.value)
@@ -85,6 +85,7 @@ def build(settings: Settings) -> App:
         chat.wire(demo, chat_tab, talking)
         history.wire(history_tab, history_refs, past, rooms, chat_refs.chosen)
         _join(library, rooms, merge_tab, explore_refs, merge_refs, talking, past)
+        _relist(library, explore_tab, explore_refs, merge_refs)
     demo.queue(max_size=64)
     return App(demo, jobs, _launch(settings))
 
@@ -154,6 +155,23 @@ def _join(
     merge_tab.select(follow, source, taken, js=clamp, **PROMPT)
     for made in (merge_refs, explore_refs.live):
         made.to_chat.click(to_chat, made.finished, [rooms, talking.refs.chosen], **PROMPT)
+
+
+def _relist(
+    library: Library,
+    explore_tab: gr.Tab,
+    refs: explore.ExploreRefs,
+    merge_refs: merge.MergeRefs,
+) -> None:
+    """New models are on offer in Explore once they are there; Chat looks when it is opened."""
+
+    def listed(base: str) -> list[Any]:
+        library.refresh()
+        return explore.listed(library, base)
+
+    lists = [refs.controls.base, refs.controls.experts, refs.opener.choice]
+    for made in (explore_tab.select, merge_refs.over.change, refs.live.finished.change):
+        made(listed, refs.controls.base, lists, **PROMPT)
 
 
 def _launch(settings: Settings) -> dict[str, Any]:

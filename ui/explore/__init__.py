@@ -4,8 +4,8 @@ The histograms go to the browser once per family; from then on the plots follow 
 When the controls rest, the browser asks for the exact numbers of the plan.
 """
 
-from ui.explore.answers import spelled, unspelled
+from ui.explore.answers import listed, spelled, unspelled
 from ui.explore.layout import ExploreRefs, build, memory
 from ui.explore.wiring import wire
 
-__all__ = ["ExploreRefs", "build", "memory", "spelled", "unspelled", "wire"]
+__all__ = ["ExploreRefs", "build", "listed", "memory", "spelled", "unspelled", "wire"]

@@ -13,7 +13,7 @@ from merging import recipe as recipes
 from merging.errors import MergeError, RecipeError
 from ui import controls, figures, spelling
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS
-from ui.explore import arrival, pairing, view
+from ui.explore import arrival, opening, pairing, view
 from ui.library import Library
 
 
@@ -141,6 +141,17 @@ def rebased(library: Library, base: str, chosen: Sequence[str] | None) -> Any:
     misfits = library.misfits(root.id)
     fitting = [m for _, m in offered if m in (chosen or ()) and m not in misfits]
     return view.experts_of(library, root.id, value=fitting)
+
+
+def listed(library: Library, base: str) -> list[Any]:
+    """Base, Experts and the recipes to open, with the models that are on offer now. What is chosen
+    stays, also where it is gone: reading it says so."""
+    experts = view.experts_of(library, base)
+    return [
+        gr.update(choices=view.choices(library)),
+        experts,
+        gr.update(choices=opening.choices(library)),
+    ]
 
 
 def refreshed(library: Library, values: dict[str, Any]) -> tuple[list[Any], bool]:

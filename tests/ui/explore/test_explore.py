@@ -366,6 +366,16 @@ def test_a_model_that_was_deleted_leaves_the_choice(values) -> None:
     assert answers.refreshed(library, values)[0][0]["value"] == values["base"] == "demo:b"
 
 
+def test_new_models_are_listed_and_the_choice_stays(values) -> None:
+    library = FakeLibrary(("base", "a"))
+    library.now = ("base", "a", "new")
+    library.refresh()
+    bases, experts, openable = answers.listed(library, "demo:base")
+    assert ("new", "demo:new") in bases["choices"] and ("new", "demo:new") in experts["choices"]
+    assert experts["signs"]["demo:new"]["misfit"] == "" and openable["choices"]
+    assert not any("value" in update for update in (bases, experts, openable))
+
+
 def test_without_experts_the_panels_are_emptied(built, library, values) -> None:
     named = built[1].controls.named()
     (emptied,) = scanning.changed(library, named, {**values, "experts": []})

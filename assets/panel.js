@@ -126,7 +126,11 @@
     if (!globalThis.amalgamHistogram.cells(state).length) state.module = null; // a layer without it
     for (const panel of panels) if (panel.value && panel.kind !== "headline") tools(panel, state, act);
     redraw();
+    announce();
   }
+
+  /* Tells the page of one tensor that another cell is looked at, or that there are new numbers. */
+  function announce() { globalThis.dispatchEvent(new Event("amalgam-look")); }
 
   /* What the tools of a panel do. */
   const act = {
@@ -163,6 +167,7 @@
     if (!accept()) return;
     for (const kind of ORDER.slice(0, -1)) redraw(find(kind));
     foresee();
+    announce();
   }
 
   const text = JSON.stringify; // lists of experts too

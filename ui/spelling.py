@@ -168,12 +168,14 @@ def _of_knob(recipe: Recipe, knob: Knob, experts: Sequence[str]) -> Any:
 
 
 def _middle(value: Any) -> Any:
-    """One value for all that a knob says: itself where it varies nowhere."""
+    """One value for all that a knob says: itself where it varies nowhere, else what holds where no
+    filter speaks; of a gradient the middle."""
     if not isinstance(value, Schedule):
         return value
     if value.constant is not None:
         return value.constant
-    knots = value.values
+    last = value.rules[-1]
+    knots: tuple[Any, ...] = last.knots if last.holds_everywhere else value.values
     return fmean(knots) if all(map(is_number, knots)) else knots[0]
 
 

@@ -17,6 +17,7 @@ from merging.system.shipped import ASSETS
 SCRIPTS = (
     "pools.js", "plan.js", "map.js", "histogram.js", "cut.js", "figures.js", "tools.js",
     "fields.js", "panel.js", "choices.js", "experts.js", "frame.js", "link.js", "gradient.js",
+    "tensor.js",
     "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_tokens.js",
     "chat_board.js", "chat.js",
     "live.js", "history.js", "running.js", "tour.js", "first.js",

@@ -9,7 +9,7 @@ from typing import Any
 from merging import recipe as recipes
 from merging.errors import MergeError
 from ui import spelling
-from ui.explore import answers, bench, gradients, opening, view
+from ui.explore import answers, bench, gradients, opening, overrides, view
 from ui.explore.trail import Bench, Page, Settings, Trail
 from ui.library import Library
 from ui.merge.texts import decoded
@@ -93,6 +93,15 @@ class Going:
         def read() -> str:
             now = spelling.to_recipe(view.ordered(self.library, self._by_name(values)))
             return recipes.dump(gradients.drawn(now, text))
+
+        return self._opened(read, page, weighed, values)
+
+    def overridden(self, text: str, page: Page, weighed: list[str], *values: Any) -> list[Any]:
+        """The controls at their recipe with a value set for a part of the model, or taken away."""
+
+        def read() -> str:
+            now = spelling.to_recipe(view.ordered(self.library, self._by_name(values)))
+            return recipes.dump(overrides.written(now, text))
 
         return self._opened(read, page, weighed, values)
 

@@ -20,7 +20,8 @@ from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
 
 MOST_KNOTS = 16
-_EVERY = "*"  # all models
+EVERY = "*"
+"""All models."""
 _ON_LOAD = """
 const mount = () => window.amalgamGradient
   ? window.amalgamGradient.mount(element, props, watch, trigger) : setTimeout(mount, 15);
@@ -59,20 +60,21 @@ def facts(recipe: Recipe, n_layers: int, called: Mapping[str, str]) -> str:
         "mixed"}]}. "mixed": it varies by more than depth, so a drawing would replace that.
     """
     knobs = []
-    for knob in _drawable(recipe):
+    for knob in drawable(recipe):
         if not knob.per_model:
             knobs.append(_fact(knob, "", knob.label, [recipe.parameters[knob.name]]))
             continue
         values = [source.values[knob.name] for source in recipe.sources]
         if len(values) > 1:
-            knobs.append(_fact(knob, _EVERY, f"{knob.label} of all", values))
+            knobs.append(_fact(knob, EVERY, f"{knob.label} of all", values))
         for source, value in zip(recipe.sources, values, strict=True):
             label = f"{knob.label} of {called.get(source.model, source.model)}"
             knobs.append(_fact(knob, source.model, label, [value]))
     return json.dumps({"layers": n_layers, "knobs": knobs})
 
 
-def _drawable(recipe: Recipe) -> list[Knob]:
+def drawable(recipe: Recipe) -> list[Knob]:
+    """The knobs of a recipe that are numbers and may vary along the model."""
     axes = (*RULES[recipe.consensus].knobs, *PRUNERS[recipe.prune].knobs)
     return [
         knob
@@ -123,7 +125,7 @@ def drawn(recipe: Recipe, text: str) -> Recipe:
         (name, model), knots = edit["id"], [float(knot) for knot in edit["knots"]]
     except (ValueError, TypeError, KeyError) as error:
         raise RecipeError("this is no drawing of a value over depth") from error
-    knob = next((knob for knob in _drawable(recipe) if knob.name == name), None)
+    knob = next((knob for knob in drawable(recipe) if knob.name == name), None)
     if knob is None or not 1 <= len(knots) <= MOST_KNOTS:
         raise RecipeError(f"{name} over depth has 1 to {MOST_KNOTS} points here")
     assert knob.low is not None and knob.high is not None
@@ -134,7 +136,7 @@ def drawn(recipe: Recipe, text: str) -> Recipe:
         return replace(recipe, parameters={**recipe.parameters, name: schedule})
     sources = tuple(
         replace(source, values={**source.values, name: schedule})
-        if model in (_EVERY, source.model)
+        if model in (EVERY, source.model)
         else source
         for source in recipe.sources
     )

@@ -15,6 +15,7 @@ from ui.explore.bench import BenchRefs
 from ui.explore.link import Link
 from ui.explore.opening import OpenerRefs
 from ui.explore.pairing import Aside
+from ui.explore.tensor import TensorPage
 from ui.explore.trail import Bench, Page, Trail
 from ui.library import Library
 from ui.live import LiveRefs
@@ -61,6 +62,7 @@ class ExploreRefs:
     headline: PlotPanel
     map: PlotPanel
     histogram: PlotPanel
+    tensor: TensorPage
     retention: PlotPanel
     energy: PlotPanel
     clash: PlotPanel
@@ -140,6 +142,7 @@ def _panels() -> dict[str, Any]:
             title="How large the changes are",
             elem_id="histogram",
         ),
+        "tensor": TensorPage(elem_id="tensor"),
     }
     pairs = (
         (("retention", "What survives where"), ("clash", "Clash in sign")),

@@ -13,7 +13,7 @@ from merging.methods import PRESETS
 from ui import controls
 from ui.controls import Controls
 from ui.controls import places as places_of_experts
-from ui.explore import answers, bench, scanning, shape
+from ui.explore import answers, bench, scanning, shape, tensor
 from ui.explore.going import Going
 from ui.explore.layout import ExploreRefs, outputs
 from ui.explore.link import READ
@@ -76,6 +76,10 @@ class ExploreTab:
     def foreseen(self, weighed: list[str], *values: Any) -> Any:
         """What arrives, by the recipe that the controls spell."""
         return answers.foreseen(self.library, self._by_name(values), weighed)
+
+    def tensor(self, text: str, *values: Any) -> str:
+        """The page of the tensors that are looked at."""
+        return tensor.answered(self.library, self._by_name(values), text)
 
     def remembered(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
         """What the browser and the page remember of the controls, at rest."""
@@ -205,6 +209,13 @@ def _wire_sliders(tab: ExploreTab) -> Any:
         js="(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]",
         **_QUIET,
     )
+    refs.tensor.look(
+        tab.tensor,
+        [refs.tensor, *inputs],
+        refs.tensor,
+        js="(cell, ...v) => [cell, ...window.amalgam.clamp(v)]",
+        **_QUIET,
+    )
     return refs.map.settle(
         tab.settled,
         [refs.bench.state, refs.weighed, *inputs],
@@ -262,6 +273,7 @@ def _wire_bench(tab: ExploreTab, due: gr.State, brought: Sequence[Brought]) -> l
         refs.bench.leave.click(going.left_out, asked, led, **_QUIET),
         refs.recipe.input(going.opened, [refs.recipe, *asked], led, **_QUIET),
         refs.bench.gradient.input(going.drawn, [refs.bench.gradient, *asked], led, **_QUIET),
+        refs.tensor.input(going.overridden, [refs.tensor, *asked], led, **_QUIET),
         opener.choice.input(going.chosen, [opener.choice, *asked], led, **_QUIET),
         opener.file.upload(going.uploaded, [opener.file, *asked], led, **_QUIET),
         *(listen(going.opened, [text, *asked], led, **_QUIET) for listen, text in brought),

@@ -105,6 +105,12 @@ def choose_preset(page, preset: str) -> None:
     choose(page, "Preset", preset)
 
 
+def test_numbers_of_the_finding_stand_in_its_sentence(page) -> None:
+    assert page.locator("#headline em").evaluate_all(
+        "all => all.every((em) => getComputedStyle(em).display === 'inline')"
+    )
+
+
 def test_the_page_is_light(page) -> None:
     ready(page)
     assert page.evaluate("JSON.stringify(window.gradio_config).length") < 1_000_000

@@ -10,8 +10,30 @@
       group.ariaLabel = heading(group)?.textContent.trim() ?? null;
       for (const button of group.querySelectorAll("input[type=radio]")) button.name = `choice-${index}`;
     });
+    nameResets();
     if (!groups.some((group) => group.ariaLabel)) setTimeout(nameGroups, 100); // not on the page yet
   }
+
+  /* Every slider has a button to reset it, which says of which it is. */
+  function nameResets() {
+    for (const button of document.querySelectorAll(".reset-button")) {
+      const name = button.closest(".block")?.querySelector("[data-testid=block-info]")?.textContent.trim();
+      if (name) button.ariaLabel = `Reset ${name}`;
+    }
+  }
+  document.addEventListener("focusin", ({ target }) => { // names change while sliders move
+    if (target.matches?.(".reset-button")) nameResets();
+  });
+
+  /* The address holds the recipe, so that the skip link is followed without it. */
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest?.(".skip")) return;
+    event.preventDefault();
+    const room = [...document.querySelectorAll("#rooms > [role=tabpanel]")].find((panel) => panel.offsetParent);
+    if (!room) return;
+    room.tabIndex = -1;
+    room.focus();
+  });
 
   document.addEventListener("click", ({ target }) => {
     if (target.closest?.(".label-wrap")) setTimeout(nameGroups, 100); // what unfolds may hold groups

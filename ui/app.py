@@ -225,7 +225,12 @@ def _bracketed(host: str) -> str:
 
 
 def _brand() -> str:
-    return f'<a href="./" class="brand"><img src="{theme.url(theme.LOGO)}" alt=""> Amalgam</a>'
+    """The skip link, and the page's first heading, which leads to its start."""
+    logo = f'<img src="{theme.url(theme.LOGO)}" alt="">'
+    return (
+        '<a href="#rooms" class="skip">Skip to the content</a>'
+        f'<h1><a href="./" class="brand">{logo} Amalgam</a></h1>'
+    )
 
 
 def _status(device: str) -> str:

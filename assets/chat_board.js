@@ -222,7 +222,7 @@ window.amalgamChatBoard = (() => {
 
   const buildHead = (model, actions) => {
     const head = make("header", "chat-head");
-    head.append(make("i", "dot"), make("h3", "name"), make("span", "tag"), make("span", "rate"),
+    head.append(make("i", "dot"), Object.assign(make("h3", "name"), { ariaLevel: "2" }), make("span", "tag"), make("span", "rate"),
       button("Ask earlier questions", "", () => actions.earlier([model]), "earlier"),
       button("Stop", "", () => actions.stop(model), "stop"));
     return head;

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 _TEMPLATE = """<section class="panel" data-kind="{kind}" aria-label="{title}">
-<header><h3>{title}</h3><div class="tools"></div></header>
+<header><h3 aria-level="2">{title}</h3><div class="tools"></div></header>
 <p class="quiet note"></p>
 <figure><div class="plot" role="img" aria-label="{title}"></div>
 <figcaption class="sr-only"></figcaption></figure>

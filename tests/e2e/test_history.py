@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import PHONE, RunningApp, sideways
-from tests.e2e.test_merge import DEMO, LARGE, open_merge, start, status
+from tests.e2e.test_merge import DEMO, SLOW, open_merge, start, status
 
 
 def history(page) -> None:
@@ -85,13 +85,13 @@ def test_what_is_deleted_comes_back_under_its_name(shared_page, app: RunningApp)
 
 
 def test_a_merge_shows_on_every_tab_of_every_page(open_page) -> None:
-    page, other = open_page(), open_page()
-    open_merge(page, LARGE, "seen")
+    page = open_page()
+    open_merge(page, SLOW, "seen")
     start(page)
     page.get_by_role("tab", name="Guide").click()
     running = page.locator("#running")
     expect(running.get_by_role("status")).to_have_text("Merging seen")
-    other.reload()
+    other = open_page()
     there = other.locator("#running").get_by_role("button")
     expect(there).to_have_accessible_name(re.compile("Another page is merging seen: "))
     there.click()

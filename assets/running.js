@@ -20,6 +20,8 @@ window.amalgamRunning = (() => {
         const wanted = document.createElement("template");
         wanted.innerHTML = props.value ?? "";
         if (board) window.amalgamLive.fill(board, wanted.content);
+        const offer = document.querySelector(".tour-offer"); // it has the same place
+        if (offer) offer.style.visibility = props.value ? "hidden" : "";
         after(props.value ? BUSY_MS : IDLE_MS);
       };
       element.addEventListener("click", () =>

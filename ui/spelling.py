@@ -243,3 +243,11 @@ def unshown(values: Mapping[str, Any], called: Mapping[str, str] | None = None) 
     if not values.get(OPENED):
         return []
     return recipes.differences(_spelled(values), to_recipe(values), called)
+
+
+def in_order(recipe: Recipe, experts: Sequence[str]) -> Recipe:
+    """A recipe with its sources in the order of a sketch's experts, since plans match the two by
+    position; a base among them first."""
+    place = {model: number for number, model in enumerate(experts)}
+    ordered = sorted(recipe.sources, key=lambda source: place.get(source.model, -1))
+    return replace(recipe, sources=tuple(ordered))

@@ -10,7 +10,9 @@ from typing import Any
 import gradio as gr
 
 from merging import recipe as recipes
+from merging.declarations.methods import Blend
 from merging.errors import MergeError, RecipeError
+from merging.methods import RULES
 from ui import controls, figures, spelling
 from ui.controls import MAX_EXPERTS, MAX_PARTITIONS
 from ui.explore import arrival, opening, pairing, view
@@ -45,10 +47,13 @@ def foreseen(library: Library, values: dict[str, Any], weighed: Sequence[str]) -
         if not is_settled(values, weighed):
             return gr.skip()
         recipe = spelling.to_recipe(values)
+        ordered = spelling.in_order(recipe, values["experts"])
+        if ordered != recipe and isinstance(RULES[recipe.consensus], Blend):
+            raise RecipeError("Not predicted: the opened recipe blends its models in another order")
         sketch = library.sketch(values["base"], values["experts"])
     except MergeError as error:
         return {**arrival.panel(), "note": f"{error}.", "asked": asked}
-    return arrival.foreseen(recipe, sketch, values)
+    return arrival.foreseen(ordered, sketch, values)
 
 
 def settled(library: Library, values: dict[str, Any], weighed: Sequence[str]) -> list[Any]:

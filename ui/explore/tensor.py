@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -68,17 +67,12 @@ def answered(library: Library, values: dict[str, Any], text: str) -> str:
         sketch = library.sketch(values["base"], values["experts"])
         names = view.names_of(library, values["experts"])
         types = types_of(library, [values["base"], *values["experts"]])
-        page = facts(in_order(recipe, values["experts"]), sketch, (layer, module), names, types)
+        page = facts(
+            spelling.in_order(recipe, values["experts"]), sketch, (layer, module), names, types
+        )
     except MergeError as error:
         return json.dumps({"cell": cell, "problem": f"{error}."})
     return json.dumps({"cell": cell, **page})
-
-
-def in_order(recipe: Recipe, experts: Sequence[str]) -> Recipe:
-    """A recipe with its sources in the order of a sketch's experts; a base among them first."""
-    place = {model: number for number, model in enumerate(experts)}
-    ordered = sorted(recipe.sources, key=lambda source: place.get(source.model, -1))
-    return replace(recipe, sources=tuple(ordered))
 
 
 def types_of(library: Library, models: Sequence[str]) -> list[Mapping[str, Any]]:

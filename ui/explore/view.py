@@ -119,13 +119,14 @@ def numbers(
         values: the controls' values; they go back with the answer, so that the browser can tell an
             answer to an older move.
     """
-    plan = plans.plan(recipe, sketch)
+    ordered = spelling.in_order(recipe, values["experts"])
+    plan = plans.plan(ordered, sketch)
     finding = findings.headline(plan, sketch, names_of(library, values["experts"]))
     finding["exact"] = figures.exact(plan, sketch, bins.cells(sketch.tensors))
     finding["offsets"] = bins.pooled_means(
-        sketch, bins.cells(sketch.tensors), moves(sketch, recipe)
+        sketch, bins.cells(sketch.tensors), moves(sketch, ordered)
     )
-    finding["densities"] = _varied(recipe, sketch)
+    finding["densities"] = _varied(ordered, sketch)
     finding["asked"] = dict(values)
     return [finding, recipes.dump(recipe), words(recipe, library.labels(recipe), plan.warnings)]
 
@@ -179,7 +180,7 @@ def drawn(
     table = bins.cells(sketch.tensors)
     names, own = names_of(library, values["experts"]), looks(library, values["experts"])
     family = {
-        **bins.pack(sketch, table, moves(sketch, recipe)),
+        **bins.pack(sketch, table, moves(sketch, spelling.in_order(recipe, values["experts"]))),
         "looks": [asdict(one) for one in own],
     }
     listed = ", ".join(names)

@@ -12,7 +12,7 @@ from merging import recipe as recipes
 from merging.errors import MergeError, RecipeError
 from merging.system import shipped
 from ui import controls, spelling
-from ui.explore import opening, view
+from ui.explore import answers, opening, view
 from ui.explore.going import Going
 from ui.explore.trail import Bench, Page, Trail
 from ui.library import Library
@@ -100,3 +100,32 @@ def test_a_link_goes_before_what_the_browser_remembers(library, named, usual) ->
     led = going.loaded("merge_method: tie", past, stored, *usual.values())
     assert led[list(named).index("rate")] == 0.33
     assert "The recipe of this address cannot be opened" in led[len(named) + 6]
+
+
+REORDERED = """
+merge_method: ties
+base_model: demo:base
+models:
+- {model: demo:sort, parameters: {density: 0.4}}
+- {model: demo:add, parameters: {density: 0.2}}
+"""
+
+
+def test_numbers_of_a_recipe_in_another_order_are_those_of_their_experts(library, usual) -> None:
+    settings = opening.settings_of(library, REORDERED, usual)
+    finding = answers.settled(library, dict(settings), settings["weighed"])[0]
+    add, sort = finding["densities"]
+    assert settings["experts"] == ["demo:add", "demo:sort"]
+    assert (set(add), set(sort)) == ({0.2}, {0.4})
+    entries = finding["exact"]["entries"]
+    assert [round(row[0], 2) for row in entries] == [0.2, 0.4]
+
+
+def test_a_blend_in_another_order_is_not_foreseen(library, usual) -> None:
+    models = "[{model: demo:sort}, {model: demo:add}]"
+    text = f"merge_method: slerp\nbase_model: demo:sort\nmodels: {models}\n"
+    other = text.replace("base_model: demo:sort", "base_model: demo:base")
+    settings = opening.settings_of(library, other, usual)
+    assert settings.get(spelling.OPENED)
+    panel = answers.foreseen(library, dict(settings), settings["weighed"])
+    assert "another order" in panel["note"]

@@ -496,7 +496,7 @@ def test_a_link_brings_everything_back_and_back_goes_back(page) -> None:
     page.goto("about:blank")
     page.goto(f"{two[: two.index('#')]}#r=nonsense")
     ready(page)
-    words = page.locator(".bench-words [role=status]")
+    words = page.locator("#bench-words [role=status]")
     expect(words).to_contain_text("The recipe of this address cannot be opened")
 
 
@@ -521,7 +521,7 @@ def test_a_recipe_is_opened_in_the_controls_and_what_they_do_not_show_is_kept(pa
     page.get_by_role("tab", name="Merge").click()
     text.fill(OPENED.replace("demo:sort", "demo:nobody"))
     page.get_by_role("button", name="Show in Explore").click()
-    expect(page.locator(".bench-words [role=status]")).to_contain_text("'demo:nobody' is not one")
+    expect(page.locator("#bench-words [role=status]")).to_contain_text("'demo:nobody' is not one")
 
 
 def test_a_value_is_drawn_over_depth(page) -> None:
@@ -646,7 +646,7 @@ def test_what_was_set_can_be_undone_and_held_beside_another(page) -> None:
     move(page, redo.click)
     expect(rate(page)).to_have_value("0.71")
     page.locator("#side").get_by_label("B", exact=True).check(force=True)
-    words = page.locator(".bench-words [role=status]")
+    words = page.locator("#bench-words [role=status]")
     expect(words).to_have_text("A is the same.")
     move(page, lambda: rate(page).press("ArrowRight"))
     expect(words).to_have_text("A has density 0.29 instead of 0.28.")

@@ -27,7 +27,7 @@ class BenchRefs:
     """The components.
 
     Attributes:
-        state: a `Page`.
+        state: a `Page`; `goings` is how often it was sent elsewhere, as the browser knows it.
         side: which of two settings the controls show.
         bookmark: sets down the settings in History; `marked` tells how that went.
         words: how the other one differs.
@@ -36,6 +36,7 @@ class BenchRefs:
     """
 
     state: gr.State
+    goings: gr.Number
     side: gr.Radio
     undo: gr.Button
     redo: gr.Button
@@ -50,7 +51,7 @@ class BenchRefs:
         """What `shown` fills."""
         return [
             *(self.state, self.side, self.undo, self.redo, self.words),
-            *(self.kept, self.leave, self.gradient),
+            *(self.kept, self.leave, self.gradient, self.goings),
         ]
 
 
@@ -82,6 +83,7 @@ def layout() -> BenchRefs:
         "",
         html_template="<div role='status'>${value}</div>",
         apply_default_css=False,
+        elem_id="bench-words",
         elem_classes=["quiet", "bench-words"],
     )
     with gr.Row(elem_classes="bench-kept"):
@@ -94,7 +96,10 @@ def layout() -> BenchRefs:
         leave = gr.Button("Leave it out", size="sm", visible=False, elem_classes="link")
     gradient = Gradient(render=False)
     state = gr.State(Page())
-    return BenchRefs(state, side, undo, redo, bookmark, marked, words, kept, leave, gradient)
+    goings = gr.Number(0, visible="hidden", precision=0, label="Times sent elsewhere")
+    return BenchRefs(
+        state, goings, side, undo, redo, bookmark, marked, words, kept, leave, gradient
+    )
 
 
 def shown(library: Library, page: Page) -> list[Any]:
@@ -108,6 +113,7 @@ def shown(library: Library, page: Page) -> list[Any]:
         compared(library, bench),
         *_kept(library, bench),
         over_depth(library, bench),
+        page.goings,
     ]
 
 

@@ -67,11 +67,10 @@ class ExploreTab:
         places = [self.named[name] for name in places_of_experts()]
         return [*outputs(refs), *refs.controls.weights, *places, refs.weighed, refs.stop]
 
-    def settled(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
+    def settled(self, page: Page, goings: int, weighed: list[str], *values: Any) -> list[Any]:
         """The exact numbers of the plan, and what the page and the browser remember."""
-        goings = page.goings
         numbers = answers.settled(self.library, self._by_name(values), weighed)
-        return [*numbers, *self._noted(page, goings, weighed, values)]
+        return [*numbers, *self.remembered(page, goings, weighed, *values)]
 
     def foreseen(self, weighed: list[str], *values: Any) -> Any:
         """What arrives, by the recipe that the controls spell."""
@@ -81,13 +80,13 @@ class ExploreTab:
         """The page of the tensors that are looked at."""
         return tensor.answered(self.library, self._by_name(values), text)
 
-    def remembered(self, page: Page, weighed: list[str], *values: Any) -> list[Any]:
-        """What the browser and the page remember of the controls, at rest."""
-        return self._noted(page, page.goings, weighed, values)
+    def remembered(self, page: Page, goings: int, weighed: list[str], *values: Any) -> list[Any]:
+        """What the browser and the page remember of the controls, at rest.
 
-    def _noted(
-        self, page: Page, goings: int, weighed: list[str], values: tuple[Any, ...]
-    ) -> list[Any]:
+        Args:
+            goings: as the browser knew it when the controls stood so: a page that was sent
+                elsewhere since then stands elsewhere.
+        """
         settings = self.going.at_rest(weighed, values)
         if settings is None or page.goings != goings:
             left = [gr.skip()] * len(self.refs.bench.outputs())
@@ -218,13 +217,13 @@ def _wire_sliders(tab: ExploreTab) -> Any:
     )
     return refs.map.settle(
         tab.settled,
-        [refs.bench.state, refs.weighed, *inputs],
+        [refs.bench.state, refs.bench.goings, refs.weighed, *inputs],
         [
             *(refs.headline, refs.recipe, refs.words),
             *refs.controls.amplification,
             *tab.remembering,
         ],
-        js="(bench, weighed, ...v) => [bench, weighed, ...window.amalgam.clamp(v)]",
+        js="(page, goings, weighed, ...v) => [page, goings, weighed, ...window.amalgam.clamp(v)]",
         **_QUIET,
     )
 
@@ -233,7 +232,7 @@ def _wire_family(tab: ExploreTab) -> list[Any]:
     """Another base, other experts, models read again: a family to read, unless it is stopped."""
     refs, parts, filled = tab.refs, tab.refs.controls, tab.filled
     asked = [refs.weighed, *tab.named.values()]
-    noted = [refs.bench.state, *asked]
+    noted = [refs.bench.state, refs.bench.goings, *asked]
     lists = [parts.base, parts.experts]
     refs.stop.click(tab.stopped, **_QUIET)
     chosen = parts.experts.input(tab.family, asked, filled, **_READING)
@@ -306,7 +305,7 @@ def _wire_pairs(tab: ExploreTab) -> Any:
     parts.reset.click(shape.reset, axes, shape.preset_outputs(parts), **_QUIET)
     asked = [refs.weighed, *tab.named.values()]
     read = refs.regrouped.change(tab.family, asked, tab.filled, **_READING)
-    noted = [refs.bench.state, *asked]
+    noted = [refs.bench.state, refs.bench.goings, *asked]
     read.then(tab.remembered, noted, tab.remembering, **_QUIET)
     return read
 

@@ -54,7 +54,7 @@ def test_settings_whose_models_are_gone_are_left_with_a_word(named, settings) ->
         gone, named, Page(Bench(Trail(settings))), {**settings, "experts": ALL[:2]}
     )
     assert all(value == gr.skip() for value in led[: len(named) + 1])
-    assert led[-4] == "Models of those settings are not on offer any more."
+    assert led[-5] == "Models of those settings are not on offer any more."
 
 
 def test_the_other_side_says_how_it_differs(named, settings) -> None:

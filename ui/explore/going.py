@@ -108,15 +108,18 @@ class Going:
     def _opened(
         self, read: Callable[[], str], page: Page, weighed: list[str], values: Sequence[Any]
     ) -> list[Any]:
-        settings = (
-            self.at_rest(weighed, values) or page.bench.trail.present or self._by_name(values)
-        )
+        settings = self.at_rest(weighed, values)
+        if settings is not None:  # the last change may not have been noted yet
+            page.bench = page.bench.settled(settings)
+        now = settings or page.bench.trail.present or self._by_name(values)
         try:
-            there = opening.settings_of(self.library, read(), settings)
+            there = opening.settings_of(self.library, read(), now)
         except MergeError as error:
             problem = f"This recipe cannot be shown in the controls: {error}."
-            return self._gone(page, weighed, values, lambda now: replace(now, problem=problem))
-        return self._gone(page, weighed, values, lambda now: now.settled(there))
+            page.go(replace(page.bench, problem=problem))
+        else:
+            page.go(page.bench.settled(there))
+        return bench.restored(self.library, self.named, page, self._by_name(values))
 
     def _gone(
         self,

@@ -129,3 +129,14 @@ def test_a_blend_in_another_order_is_not_foreseen(library, usual) -> None:
     assert settings.get(spelling.OPENED)
     panel = answers.foreseen(library, dict(settings), settings["weighed"])
     assert "another order" in panel["note"]
+
+
+def test_a_recipe_is_opened_while_one_control_is_about_to_follow_another(
+    library, named, usual
+) -> None:
+    page = Page(Bench(Trail({**usual, "weighed": usual["experts"]})))
+    moving = {**usual, "consensus": "karcher"}  # dynamic pruning is about to be set aside
+    led = Going(library, named).opened(TIES, page, usual["experts"], *moving.values())
+    assert dict(zip(named, led, strict=False))["consensus"] == "ties"
+    Going(library, named).opened("merge_method: tie", page, usual["experts"], *moving.values())
+    assert "cannot be shown" in page.bench.problem

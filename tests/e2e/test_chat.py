@@ -479,7 +479,7 @@ def test_updates_are_at_most_ten_a_second(page) -> None:
     expect(column(page, "models/quick")).to_have_count(2)
     answered(page, "models/quick")
     times = page.evaluate("updates")
-    assert len(times) > 1
+    assert len(times) > 3
     seconds = max((times[-1] - times[0]) / 1000, 0.1)
     assert (len(times) - 2) / seconds < 12, "the first and the last come on top of ten a second"
 

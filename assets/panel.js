@@ -5,7 +5,8 @@
    its own node, one panel a frame, the map first. When the controls rest, the map's panel triggers
    "settle", and the server answers with exact numbers. */
 (() => {
-  const SETTLE_MS = 120;
+  const SETTLE_MS = 120, DRAWN_MS = 40; // from the last move, and from its drawing, to the server's answer
+  const REST_MS = 100, FOLLOW = ["map", "histogram"]; // what is drawn while the controls move; the rest when they rest
   const ORDER = ["map", "histogram", "retention", "clash", "drift", "energy", "static"];
   const panels = new Set();
   const state = {
@@ -18,7 +19,7 @@
   };
   const LABELS = { rate: "Pruning rate" }; // of the controls that a plot can move
   const dirty = new Set();
-  let frame = 0, timer = 0, names = [], bounds = {};
+  let frame = 0, timer = 0, moved = -Infinity, names = [], bounds = {};
 
   const find = (kind) => [...panels].find((panel) => panel.kind === kind && panel.element.isConnected);
   const { make, describe, tools } = globalThis.amalgamTools; // loaded before
@@ -59,16 +60,17 @@
     if (JSON.stringify(state.values) === before) return;
     accept();
     state.moves++;
+    moved = performance.now();
     replan();
     if (state.exact) headline(find("headline")); else live();
     redraw();
     rest();
   }
 
-  function rest() {
+  function rest(wait = SETTLE_MS) {
     clearTimeout(timer);
     if (!state.family) return;
-    timer = setTimeout(() => find("map")?.trigger("settle"), SETTLE_MS);
+    timer = setTimeout(() => { timer = 0; find("map")?.trigger("settle"); }, wait);
   }
 
   function redraw(panel = null) {
@@ -81,8 +83,10 @@
     if (!globalThis.Plotly) return void setTimeout(redraw, 15);
     if (!state.plan) replan();
     const seen = (panel) => panel.element.isConnected && panel.node?.clientWidth > 40 && panel.value;
-    const waiting = [...dirty].filter(seen);
-    const panel = waiting.sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind))[0];
+    const waiting = [...dirty].filter(seen), left = moved + REST_MS - performance.now();
+    const due = left > 0 ? waiting.filter(({ kind }) => FOLLOW.includes(kind)) : waiting;
+    const panel = due.sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind))[0];
+    if (!panel && waiting.length) return void setTimeout(() => { frame ||= requestAnimationFrame(draw); }, left);
     if (!panel) return dirty.clear();
     dirty.delete(panel);
     if (panel.kind === "static" || state.plan) paint(panel);
@@ -102,6 +106,7 @@
     if (panel.kind === "histogram") globalThis.amalgamCut.place(panel, state);
     describe(panel, state);
     if (panel.kind !== "map") return;
+    if (timer) rest(Math.max(DRAWN_MS, moved + SETTLE_MS - performance.now())); // a slow drawing is no rest
     document.getElementById("first")?.remove(); // the live map stands where its first sight stood
     globalThis.amalgamFields.nameGroups(); // a group that was folded away may have come
   }

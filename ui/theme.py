@@ -15,13 +15,14 @@ from gradio.themes.utils import colors
 from merging.system.shipped import ASSETS
 
 SCRIPTS = (
-    "pools.js", "plan.js", "map.js", "histogram.js", "cut.js", "figures.js", "tools.js",
-    "fields.js", "panel.js", "choices.js", "experts.js", "frame.js", "link.js", "gradient.js",
-    "tensor.js",
+    "pools.js", "plan.js", "map.js", "tools.js", "fields.js", "panel.js", "first.js",
+    "histogram.js", "cut.js", "figures.js", "choices.js", "experts.js", "frame.js", "link.js",
+    "gradient.js", "tensor.js",
     "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_tokens.js",
     "chat_board.js", "chat.js",
-    "live.js", "history.js", "running.js", "tour.js", "first.js",
+    "live.js", "history.js", "running.js", "tour.js",
 )  # fmt: skip
+"""In the order they run: what the first sight needs comes first, and nothing else before it."""
 SHEETS = ("style.css", "frame.css", "plots.css", "live.css", "tour.css")
 PLOTLY = ASSETS / "plotly-cartesian.min.js"
 STREAM = ASSETS / "stream.js"

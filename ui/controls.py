@@ -17,6 +17,7 @@ from merging.declarations.methods import GROUPS, Method, Preset
 from merging.methods import PRESETS, PRUNERS, RULES, RULES_BY_GROUP
 from ui.choices import Choices, Option
 from ui.experts import Experts
+from ui.remark import remark
 
 MAX_EXPERTS = 8
 MAX_PARTITIONS = 8
@@ -110,12 +111,7 @@ def layout(
         _pruning(parts, preset.prune, names)
     with gr.Column(elem_classes="card"):
         parts["consensus"] = _rules(preset.consensus)
-        parts["paired"] = gr.HTML(
-            "",
-            html_template="<div role='status'>${value}</div>",
-            apply_default_css=False,
-            elem_classes=["paired", "quiet"],
-        )
+        parts["paired"] = remark(elem_classes=["paired", "quiet"])
         parts["strength"] = _component(LAMBDA, _FIRST.opening["lambda"], "Strength λ")
         for axis in RULES.values():
             _more(parts, axis, axis.id == preset.consensus, names)

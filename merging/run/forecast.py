@@ -90,8 +90,8 @@ def foreseen_drift(
     titles = [tensor.title for tensor in sketch.tensors]
     layers = list(dict.fromkeys(titles))
     group = np.array([layers.index(title) for title in titles])
-    found = energy(forecast(recipe, sketch), sketch, group, len(layers))
-    pairs = zip(found.drift.tolist(), found.error.tolist(), strict=True)
+    foreseen = energy(forecast(recipe, sketch), sketch, group, len(layers))
+    pairs = zip(foreseen.drift.tolist(), foreseen.error.tolist(), strict=True)
     return dict(zip(layers, pairs, strict=True))
 
 
@@ -108,7 +108,10 @@ def energy(foreseen: Forecast, sketch: FamilySketch, group: np.ndarray, count: i
     scale = foreseen.scale[chosen]
     merged = scale * np.square(foreseen.change[chosen].astype(np.float64))
     given = scale * np.square(sketch.sample[:, chosen].astype(np.float64)).sum(axis=0)
-    sums = lambda values: np.bincount(of, values, count)  # noqa: E731
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(of, values, count)
+
     inside = group >= 0
     whole = np.bincount(group[inside], sketch.l2.sum(axis=(0, 2))[inside], count)
     numel = np.bincount(group[inside], sketch.numel[inside].astype(np.float64), count)
@@ -118,7 +121,7 @@ def energy(foreseen: Forecast, sketch: FamilySketch, group: np.ndarray, count: i
     spread = sums(np.square(merged - ratio[of] * given)) * n / np.maximum(n - 1, 1)
     spread *= np.clip(1 - n / np.maximum(numel, 1), 0, 1)  # all entries sampled: nothing is guessed
     off = np.divide(np.sqrt(spread), total, out=np.zeros(count), where=total > 0)
-    found = np.sqrt(np.divide(ratio * whole, base, out=np.zeros(count), where=base > 0))
+    drift = np.sqrt(np.divide(ratio * whole, base, out=np.zeros(count), where=base > 0))
     relative = np.divide(off, 2 * ratio, out=np.zeros(count), where=ratio > 0)
-    error = np.where(n > 1, np.maximum(ERRORS * relative, _LEAST) * found, np.inf)
-    return Energy(found, np.where(numel > 0, error, 0.0), n)
+    error = np.where(n > 1, np.maximum(ERRORS * relative, _LEAST) * drift, np.inf)
+    return Energy(drift, np.where(numel > 0, error, 0.0), n)

@@ -151,8 +151,8 @@ class ChatModel:
                 shown = time.perf_counter()
         seconds = time.perf_counter() - started
         text = self._text(answer, whole=True)
-        told = written(chances, self.model.language, ends) if chances else ()
-        yield Chunk(text, len(answer), seconds, finish, told)
+        likely = written(chances, self.model.language, ends) if chances else ()
+        yield Chunk(text, len(answer), seconds, finish, likely)
 
     def _decode(
         self, tokens: torch.Tensor, limit: int, sampling: Sampling

@@ -123,9 +123,7 @@ def open_between(open_page: Callable, app) -> Callable:
         page.add_init_script(f"(() => {{ {BETWEEN} {script} }})()")
         page.goto(app.url)
         open_chat(page)
-        page.locator("#map .js-plotly-plot .main-svg").first.wait_for(
-            state="attached", timeout=60_000
-        )
+        page.locator("#map .js-plotly-plot .main-svg").first.wait_for(state="attached")
         return page
 
     return opened

@@ -42,16 +42,20 @@ def foreseen(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) ->
     row = np.array(
         [rows.get(t.title if t.title is not None else "", layers) for t in sketch.tensors]
     )
-    found = energy(made, sketch, row, layers + 1)
-    seen = np.isfinite(found.error)
+    estimate = energy(made, sketch, row, layers + 1)
+    seen = np.isfinite(estimate.error)
     names = [str(layer) for layer in table.layers] + ["rest"]
-    sampled = found.sampled[:layers]
-    typical = np.median((found.error / np.maximum(found.drift, 1e-30))[seen & (found.drift > 0)])
+    sampled = estimate.sampled[:layers]
+    typical = np.median(
+        (estimate.error / np.maximum(estimate.drift, 1e-30))[seen & (estimate.drift > 0)]
+    )
     arrival = {
         **bins.pack_change(made.change, sketch.sample_tensor, table, _edges(sketch, table)),
         "rows": names,
-        "drift": [float(f"{value:.6g}") for value in found.drift],
-        "error": [float(f"{e:.3g}") if s else None for e, s in zip(found.error, seen, strict=True)],
+        "drift": [float(f"{value:.6g}") for value in estimate.drift],
+        "error": [
+            float(f"{e:.3g}") if s else None for e, s in zip(estimate.error, seen, strict=True)
+        ],
     }
     off = f", \N{PLUS-MINUS SIGN} {percent(float(typical))} of each bar" if seen.any() else ""
     note = f"Estimate from about {int(np.median(sampled)):,} sampled entries a layer{off}."

@@ -20,6 +20,7 @@ from ui.explore import answers, gradients, view
 from ui.explore.gradients import Gradient
 from ui.explore.trail import SIDES, Bench, Page, Trail
 from ui.library import Library
+from ui.remark import remark
 
 
 @dataclass(frozen=True)
@@ -72,27 +73,10 @@ def layout() -> BenchRefs:
         undo = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=0)
         redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=0)
         bookmark = gr.Button("Bookmark", size="sm", elem_id="bookmark", min_width=0)
-    marked = gr.HTML(
-        "",
-        html_template="<div role='status'>${value}</div>",
-        apply_default_css=False,
-        elem_id="marked",
-        elem_classes=["quiet", "bench-words"],
-    )
-    words = gr.HTML(
-        "",
-        html_template="<div role='status'>${value}</div>",
-        apply_default_css=False,
-        elem_id="bench-words",
-        elem_classes=["quiet", "bench-words"],
-    )
+    marked = remark("marked", ["quiet", "bench-words"])
+    words = remark("bench-words", ["quiet", "bench-words"])
     with gr.Row(elem_classes="bench-kept"):
-        kept = gr.HTML(
-            "",
-            html_template="<div role='status'>${value}</div>",
-            apply_default_css=False,
-            elem_classes=["quiet", "kept-words"],
-        )
+        kept = remark(elem_classes=["quiet", "kept-words"])
         leave = gr.Button("Leave it out", size="sm", visible=False, elem_classes="link")
     gradient = Gradient(render=False)
     state = gr.State(Page())

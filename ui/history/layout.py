@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from ui.panel import PlotPanel
+from ui.remark import remark
 
 _ON_LOAD = """
 const mount = () => window.amalgamHistory
@@ -45,12 +46,7 @@ def layout() -> HistoryRefs:
             "setting. Tick two to compare them.</p>",
             apply_default_css=False,
         )
-        said = gr.HTML(
-            "",
-            html_template="<p role='status'>${value}</p>",
-            apply_default_css=False,
-            elem_id="history-said",
-        )
+        said = remark("history-said")
         with gr.Column(visible=False, elem_classes="card", elem_id="comparison") as comparison:
             both = gr.HTML("", apply_default_css=False, elem_classes="both")
             drift = PlotPanel(title="How far each layer moved from the base", elem_id="both-drift")

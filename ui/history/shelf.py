@@ -41,12 +41,12 @@ class Shelf:
     def entries(self) -> list[Entry]:
         """Everything, the latest first."""
         self.library.refresh()
-        found = (
+        entries = (
             entry
             for shelf, root in self.library.roots().items()
             for entry in (*self._models(shelf, root), *_bookmarks(shelf, root))
         )
-        return sorted(found, key=lambda entry: (-entry.made_s, entry.id))
+        return sorted(entries, key=lambda entry: (-entry.made_s, entry.id))
 
     def deleted(self) -> list[Deleted]:
         """What can be taken back, the last first."""

@@ -116,8 +116,8 @@ class Hearing:
         stop: threading.Event,
     ) -> Iterator[None]:
         """As `ask`, of a model that is loaded where it has not said all yet."""
-        known = all(probe.prompt in column.answers for probe in probes)
-        if known and all(skill in column.scores for skill in skills):
+        is_asked = all(probe.prompt in column.answers for probe in probes)
+        if is_asked and all(skill in column.scores for skill in skills):
             return
         model = self.library.get(column.model)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ui.live.probes import LONGEST, MOST
+from ui.remark import remark
 
 _BOARD = """
 const mount = () => window.amalgamLive
@@ -98,12 +99,7 @@ def build(keep_beside: gr.Button) -> LiveRefs:
                     "Score own tasks", file_types=[".jsonl"], type="filepath", size="sm"
                 )
                 own_gone = gr.Button("Remove own tasks", size="sm", visible=False)
-            own_said = gr.HTML(
-                "",
-                html_template="<p class='quiet' role='status'>${value}</p>",
-                apply_default_css=False,
-                elem_classes="live-said",
-            )
+            own_said = remark(elem_classes=["quiet", "live-said"])
             replies = _board("live-replies")
             ask = gr.Textbox(
                 label="Ask the live merge",
@@ -163,13 +159,7 @@ def _keeping() -> dict[str, Any]:
         )
         keep = gr.Button("Keep", variant="primary", min_width=76, scale=1, elem_id="live-keep")
         stop = gr.Button("Stop", visible=False, min_width=60, scale=1, elem_id="live-stop")
-    kept = gr.HTML(
-        "",
-        html_template="<p class='quiet' role='status'>${value}</p>",
-        apply_default_css=False,
-        elem_id="live-kept",
-        elem_classes="live-said",
-    )
+    kept = remark("live-kept", ["quiet", "live-said"])
     to_chat = gr.Button("Open in Chat", size="sm", visible=False, elem_id="live-to-chat")
     fresh = gr.Textbox("", visible="hidden", label="A name for what answers")
     suggested = gr.Textbox("", visible="hidden", label="The name last suggested for it")

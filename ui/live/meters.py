@@ -114,8 +114,8 @@ def _said(scores: Scores) -> str:
 
 def _note(scene: Scene) -> str:
     seconds = [scene.live.seconds.get(skill) for skill in scene.skills]
-    known = [one for one in seconds if one is not None]
-    took = f", scored in {span(sum(known))}" if known and len(known) == len(seconds) else ""
+    spans = [one for one in seconds if one is not None]
+    took = f", scored in {span(sum(spans))}" if spans and len(spans) == len(seconds) else ""
     most = max((len(skill.tasks) or scene.per_skill for skill in scene.skills), default=0)
     upto = "Up to " if any(skill.tasks for skill in scene.skills) else ""
     return (

@@ -104,13 +104,13 @@ class LiveTab:
     def _asked(self, remembered: gr.BrowserState) -> list[Any]:
         """Events after which other things are asked."""
         refs = self.refs
-        kept = [refs.prompts, refs.family, remembered]
+        pinned = [refs.prompts, refs.family, remembered]
         moved = [refs.prompts, refs.asked, remembered]
         return [
-            refs.prompts.blur(pinning.edited, kept, remembered, **PROMPT),
+            refs.prompts.blur(pinning.edited, pinned, remembered, **PROMPT),
             refs.ask.submit(pinning.asked, refs.ask, [refs.ask, refs.asked], **PROMPT),
-            refs.replies.pin(pinning.pin, [*kept, refs.asked], moved, **PROMPT),
-            refs.replies.unpin(pinning.unpin, kept, moved, **PROMPT),
+            refs.replies.pin(pinning.pin, [*pinned, refs.asked], moved, **PROMPT),
+            refs.replies.unpin(pinning.unpin, pinned, moved, **PROMPT),
         ]
 
     def _own_tasks(self) -> list[Any]:

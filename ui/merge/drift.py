@@ -40,8 +40,8 @@ def _beside_foreseen(
     names: Sequence[str],
     seen: Sequence[tuple[float, float] | None],
 ) -> dict[str, Any]:
-    told = [(m, s[0], s[1]) for m, s in zip(drift.values(), seen, strict=True) if s]
-    within = sum(abs(measured - middle) <= off for measured, middle, off in told)
+    foreseen = [(m, s[0], s[1]) for m, s in zip(drift.values(), seen, strict=True) if s]
+    within = sum(abs(measured - middle) <= off for measured, middle, off in foreseen)
     figure = drift_figure(names, list(drift.values()))
     figure["data"][0]["name"] = "measured"
     figure["data"].append(
@@ -50,11 +50,11 @@ def _beside_foreseen(
             "mode": "markers",
             "name": "predicted",
             "x": [name for name, one in zip(names, seen, strict=True) if one],
-            "y": [middle for _, middle, _ in told],
+            "y": [middle for _, middle, _ in foreseen],
             "marker": {"symbol": "line-ew", "size": 22, "line": {"width": 2.5, "color": _FORESEEN}},
             "error_y": {
                 "type": "data",
-                "array": [off if math.isfinite(off) else 0.0 for *_, off in told],
+                "array": [off if math.isfinite(off) else 0.0 for *_, off in foreseen],
                 "color": _FORESEEN,
                 "thickness": 1.5,
             },
@@ -65,9 +65,8 @@ def _beside_foreseen(
     figure["layout"]["legend"] |= {"yanchor": "bottom", "font": {"color": "#7d8ba1"}}
     figure["layout"]["margin"]["t"] = 30
     figure["layout"]["height"] = 250
-    sentence = (
-        f"{drift_words(drift)} {within} of {len(told)} lie within what was predicted from samples."
-    )
+    share = f"{within} of {len(foreseen)}"
+    sentence = f"{drift_words(drift)} {share} lie within what was predicted from samples."
     rows = zip(names, drift.values(), seen, strict=True)
     return {
         "figure": figure,

@@ -1,12 +1,15 @@
 "use strict";
 /* Hosts the live plots: mounts each panel, re-plans when a control moves, redraws what changed.
 
-   One state for the page. `set` takes the controls' values; a panel is redrawn by Plotly.react on
-   its own node, one panel a frame, the map first. When the controls rest, the map's panel triggers
-   "settle", and the server answers with exact numbers. */
+   One state for the page. `set` takes the controls' values. What follows the hand is painted over its
+   plot (brush.js); once the controls rest, every panel is redrawn by Plotly.react on its own node,
+   one panel a frame, the map first, and the map's panel triggers "settle": the server answers with
+   exact numbers. */
 (() => {
   const SETTLE_MS = 120, DRAWN_MS = 40; // from the last move, and from its drawing, to the server's answer
-  const REST_MS = 100, FOLLOW = ["map", "histogram"]; // what is drawn while the controls move; the rest when they rest
+  const REST_MS = 100, FOLLOW = ["map", "histogram"]; // what follows while the controls move; the rest when they rest
+  const ANSWER_MS = 600; // what was painted waits this long for the answer, to be drawn once
+  const LATER = 0, PAINTED = 1, DRAWN = 2; // what a panel needs: to be drawn once all rests, painted, drawn at once
   const ORDER = ["map", "histogram", "retention", "clash", "drift", "energy", "static"];
   const panels = new Set();
   const state = {
@@ -17,8 +20,7 @@
     arrival: null, arrived: false, // the merged change that was foreseen, and whether for these controls
     filled: 0, unit: "share", height: "linear", zoom: null, // the histogram: whose bars, and its axes
   };
-  const LABELS = { rate: "Pruning rate" }; // of the controls that a plot can move
-  const dirty = new Set();
+  const dirty = new Map(); // panels that need it
   let frame = 0, timer = 0, moved = -Infinity, names = [], bounds = {};
 
   const find = (kind) => [...panels].find((panel) => panel.kind === kind && panel.element.isConnected);
@@ -50,20 +52,25 @@
     const number = typeof value === "number" && !Number.isNaN(value) ? value : state.values[name];
     return Math.min(bound[1], Math.max(bound[0], number));
   };
-  const clamp = (values) => values.map((value, index) => within(value, names[index]));
+  const clamp = (values) => values.map((value, index) => within(held.get(names[index]) ?? value, names[index]));
 
-  /* Every control's value, in the order the server listed. */
+  /* Every control's value as Gradio reports it, in the order the server listed. */
   function set(values) {
+    values.forEach((value, index) => { if (held.get(names[index]) === value) held.delete(names[index]); }); // it has caught up
+    follow(values);
+  }
+
+  function follow(values) {
     if (!names.length) return;
     const before = JSON.stringify(state.values);
-    state.values = Object.fromEntries(clamp(values).map((value, index) => [names[index], held[names[index]] ?? value]));
+    state.values = Object.fromEntries(clamp(values).map((value, index) => [names[index], value]));
     if (JSON.stringify(state.values) === before) return;
     accept();
     state.moves++;
     moved = performance.now();
     replan();
     if (state.exact) headline(find("headline")); else live();
-    redraw();
+    for (const panel of panels) need(panel, FOLLOW.includes(panel.kind) && panel.bound ? PAINTED : DRAWN);
     rest();
   }
 
@@ -74,41 +81,77 @@
   }
 
   function redraw(panel = null) {
-    for (const each of panel ? [panel] : panels) dirty.add(each);
+    for (const each of panel ? [panel] : panels) need(each, DRAWN);
+  }
+
+  function need(panel, what) {
+    dirty.set(panel, Math.max(what, dirty.get(panel) ?? LATER));
     if (!frame) frame = requestAnimationFrame(draw);
   }
 
+  /* One frame: what follows the hand is painted, and one panel is drawn. */
   function draw() {
     frame = 0;
     if (!globalThis.Plotly) return void setTimeout(redraw, 15);
     if (!state.plan) replan();
     const seen = (panel) => panel.element.isConnected && panel.node?.clientWidth > 40 && panel.value;
-    const waiting = [...dirty].filter(seen), left = moved + REST_MS - performance.now();
-    const due = left > 0 ? waiting.filter(({ kind }) => FOLLOW.includes(kind)) : waiting;
-    const panel = due.sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind))[0];
-    if (!panel && waiting.length) return void setTimeout(() => { frame ||= requestAnimationFrame(draw); }, left);
-    if (!panel) return dirty.clear();
-    dirty.delete(panel);
-    if (panel.kind === "static" || state.plan) paint(panel);
-    if (waiting.length > 1) frame = requestAnimationFrame(draw);
-    else dirty.clear();
+    for (const panel of [...dirty.keys()].filter((each) => !seen(each))) dirty.delete(panel);
+    const moving = [...dirty.keys()].filter((panel) => dirty.get(panel) === PAINTED);
+    moving.forEach(paint);
+    if (moving.length) moved = performance.now(); // a slow frame is no rest
+    const still = performance.now() - moved;
+    const due = [...dirty.keys()].filter((panel) => still >= wait(panel)).sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind));
+    if (due[0] && (due[0].kind === "static" || state.plan)) plot(due[0]);
+    dirty.delete(due[0]);
+    const next = Math.min(...[...dirty.keys()].map(wait)) - still;
+    if (due.length > 1) frame = requestAnimationFrame(draw);
+    else if (dirty.size) setTimeout(() => { frame ||= requestAnimationFrame(draw); }, next);
   }
 
-  function paint(panel) {
+  /* How long the controls must have rested before a panel is drawn, in milliseconds. */
+  function wait(panel) {
+    const follows = FOLLOW.includes(panel.kind), what = dirty.get(panel);
+    if (what === DRAWN && follows) return 0;
+    return what === LATER && !state.exact ? ANSWER_MS : REST_MS;
+  }
+
+  const figure = (panel) => {
     const { draw: figures, palette } = globalThis.amalgamFigures;
-    const { data, layout } = figures[panel.kind](panel.value.figure, state, palette(), panel.node.clientWidth);
+    return figures[panel.kind](panel.value.figure, state, palette(), panel.node.clientWidth);
+  };
+
+  /* The picture of now over its plot, whose axes and names stay; under what plotly.js writes on it. */
+  function paint(panel) {
+    const box = panel.node.querySelector(".svg-container"), card = getComputedStyle(panel.element).backgroundColor;
+    panel.brush ??= make("canvas", { className: "painted", ariaHidden: "true" });
+    if (panel.brush.parentElement !== box) box.insertBefore(panel.brush, box.querySelector(".main-svg ~ .main-svg"));
+    panel.brush.hidden = false;
+    globalThis.amalgamBrush.paint(panel.brush, figure(panel), { ground: card });
+    dirty.set(panel, LATER);
+    followed(panel);
+  }
+
+  function plot(panel) {
+    const { data, layout } = figure(panel);
     globalThis.Plotly.react(panel.node, data, layout, { displayModeBar: false, doubleClick: false });
+    if (panel.brush) panel.brush.hidden = true;
     if (!panel.bound) {
       panel.bound = true;
       panel.node.on("plotly_click", (event) => clicked(panel, event.points?.[0]));
       if (panel.kind === "histogram") globalThis.amalgamCut.bind(panel, state, { move, redraw });
     }
-    if (panel.kind === "histogram") globalThis.amalgamCut.place(panel, state);
     describe(panel, state);
+    followed(panel);
     if (panel.kind !== "map") return;
-    if (timer) rest(Math.max(DRAWN_MS, moved + SETTLE_MS - performance.now())); // a slow drawing is no rest
     document.getElementById("first")?.remove(); // the live map stands where its first sight stood
     globalThis.amalgamFields.nameGroups(); // a group that was folded away may have come
+  }
+
+  /* A panel shows what the controls say. */
+  function followed(panel) {
+    if (panel.kind === "histogram") globalThis.amalgamCut.place(panel, state);
+    if (panel.kind === "map" && timer) rest(Math.max(DRAWN_MS, moved + SETTLE_MS - performance.now()));
+    panel.node.dispatchEvent(new Event("amalgam-shown"));
   }
 
   /* A click on a layer opens its modules; on the map of modules it chooses one, and a second click
@@ -143,15 +186,26 @@
     show(panel, change) { Object.assign(state, change); redraw(panel); },
   };
 
-  /* Moves a control from a plot: what is drawn follows at once, Gradio's own field after it. While
-     the hand moves, an older value that Gradio still reports does not count. */
-  let held = {}, release = 0;
-  function move(name, value) {
-    held = { [name]: value };
+  /* Values that a hand gave and that Gradio has not reported yet: older ones do not count. */
+  const held = new Map(), HELD_MS = 1500;
+  let release = 0;
+  function hold(name, value) {
+    held.set(name, value);
     clearTimeout(release);
-    release = setTimeout(() => { held = {}; }, 500);
-    set(names.map((one) => state.values[one]));
-    const field = document.querySelector(`input[type=range][aria-label="range slider for ${LABELS[name]}"]`);
+    release = setTimeout(() => held.clear(), HELD_MS);
+    follow(names.map((one) => state.values[one]));
+  }
+
+  /* A hand on a slider is followed at once; Gradio reports its value some frames later. */
+  document.addEventListener("input", ({ target }) => {
+    const name = target.closest?.("[id^=control-]")?.id.slice("control-".length);
+    if (names.includes(name) && target.value !== "" && Number.isFinite(Number(target.value))) hold(name, Number(target.value));
+  }, true);
+
+  /* Moves a slider from a plot. */
+  function move(name, value) {
+    hold(name, value);
+    const field = document.querySelector(`#control-${name} input[type=range]`);
     if (!field) return;
     field.value = value;
     for (const kind of ["input", "change"]) field.dispatchEvent(new Event(kind, { bubbles: true }));
@@ -243,6 +297,7 @@
   function clear(panel) {
     if (panel.kind === "map") Object.assign(state, { family: null, chosen: null, plan: null, totals: null, exact: null, clash: null, arrival: null, arrived: false });
     if (panel.bound) globalThis.Plotly.purge(panel.node);
+    if (panel.handle) panel.handle.hidden = true;
     panel.bound = false;
     panel.element.querySelectorAll(".tools, .note, .as-table, figcaption").forEach((node) => node.replaceChildren());
     panel.node?.setAttribute("aria-label", "Nothing to show.");

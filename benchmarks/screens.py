@@ -2,10 +2,11 @@
 
 Starts `python app.py`, opens it in Chromium and measures: from opening the page to its first
 histograms and to the live plots (medians of 5 fresh browsers), what the page weighs and how far its
-parts shift meanwhile, from a slider's move to the drawn map and histogram (60 moves), how many
-requests a drag of 20 steps makes, and the memory of page and server over 200 moves. Then chat's
-tokens per second against plain `generate`, and the merge of the built-in family per method. Run it
-on an idle machine.
+parts shift meanwhile, from a slider's move to the map and histogram that follow it (60 moves, of
+the built-in family and of one of 30 layers, 7 modules and 4 experts), how many requests a drag of
+20 steps makes, and the memory of page and server over 200 moves. Then chat's tokens per second
+against plain `generate`, and the merge of the built-in family per method. Run it on an idle
+machine.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from benchmarks.peers import RECIPES
 from merging import recipe as recipes
 from merging.demo import DOMAINS, folder
 from merging.run.merge import merge
-from tests.e2e.conftest import CHROMIUM, DESKTOP
+from tests.e2e.conftest import CHROMIUM, DESKTOP, make_family
 
 MOVES = """async () => {
   const slider = document.querySelector('[aria-label="range slider for Pruning rate"]');
@@ -33,11 +34,13 @@ MOVES = """async () => {
   const plot = document.querySelector('#PANEL .js-plotly-plot');
   const times = [];
   for (let move = 0; move < COUNT; move++) {
-    const drawn = new Promise((done) => plot.once('plotly_afterplot', done));
+    const shown = new Promise((done) => {
+      plot.addEventListener('amalgam-shown', done, { once: true });
+    });
     const started = performance.now();
     set.call(slider, String((20 + (move % 60)) / 100));
     slider.dispatchEvent(new Event('input', { bubbles: true }));
-    await drawn;
+    await shown;
     times.push(performance.now() - started);
     await frame();
   }
@@ -53,10 +56,30 @@ new PerformanceObserver((list) => {
 """
 
 
+DEEP = ("deep", "deep-a", "deep-b", "deep-c", "deep-d")
+
+
 def moved(page: Page, panel: str, count: int = 60) -> list[float]:
     """Milliseconds from each of some moves of the slider to a panel's drawing, sorted."""
     script = MOVES.replace("PANEL", panel).replace("COUNT", str(count))
     return sorted(page.evaluate(script))
+
+
+def followed(page: Page, name: str) -> None:
+    """Prints how long it takes until the plots have followed a move."""
+    for panel in ("map", "histogram"):
+        times = moved(page, panel)
+        half, most = statistics.median(times), times[int(0.95 * len(times))]
+        print(f"slider to {panel}, {name}: {half:.0f} ms, 95 % within {most:.0f} (60 moves)")
+
+
+def deepened(page: Page) -> None:
+    """Chooses the family of 30 layers and waits until all of it is on the page."""
+    page.get_by_label("Base", exact=True).click()
+    page.get_by_role("option", name=DEEP[0], exact=True).click()
+    for name in DEEP[1:]:
+        page.locator(f'input[value$="/{name}"]').check()
+    page.wait_for_function("amalgam.state.family?.experts === 4 && amalgam.state.arrived")
 
 
 def weighed(browser: Browser, url: str) -> tuple[float, float]:
@@ -133,6 +156,7 @@ def first_plot(browser: Browser, url: str) -> tuple[float, float]:
 def screens() -> None:
     """Prints what the browser shows and when."""
     with tempfile.TemporaryDirectory() as models, sync_playwright() as play:
+        make_family(Path(models), DEEP, hidden=64, layers=30)
         started = time.perf_counter()
         process, url = start_app(Path(models))
         print(f"start to address: {time.perf_counter() - started:.1f} s")
@@ -146,10 +170,7 @@ def screens() -> None:
             page.goto(url)
             page.locator(".js-plotly-plot .main-svg").first.wait_for()
             page.wait_for_timeout(2000)
-            for panel in ("map", "histogram"):
-                times = moved(page, panel)
-                half, most = statistics.median(times), times[int(0.95 * len(times))]
-                print(f"slider to drawn {panel}: {half:.0f} ms, 95 % within {most:.0f} (60 moves)")
+            followed(page, "built-in family")
             print(f"requests of a drag of 20 steps: {dragged(page)}")
             before = memory(page, process.pid)
             moved(page, "map", 200)
@@ -158,6 +179,8 @@ def screens() -> None:
             names = zip(("page", "server"), before, after, strict=True)
             told = [f"{name} {first:.0f} to {last:.0f} MB" for name, first, last in names]
             print(f"memory over 200 moves: {', '.join(told)}")
+            deepened(page)
+            followed(page, "30 layers of 7 modules, 4 experts")
             size, shift = weighed(browser, url)
             print(f"page weight: {size:.2f} MB, layout shift {shift:.3f}")
             browser.close()

@@ -115,7 +115,11 @@ def layout(
         parts["strength"] = _component(LAMBDA, _FIRST.opening["lambda"], "Strength λ")
         for axis in RULES.values():
             _more(parts, axis, axis.id == preset.consensus, names)
-    return Controls(**parts)
+    built = Controls(**parts)
+    for name, component in built.named().items():
+        if isinstance(component, gr.Slider):
+            component.elem_id = f"control-{name}"  # by which the page follows the hand
+    return built
 
 
 def _presets() -> Choices:

@@ -15,7 +15,7 @@ from gradio.themes.utils import colors
 from merging.system.shipped import ASSETS
 
 SCRIPTS = (
-    "pools.js", "plan.js", "map.js", "tools.js", "fields.js", "panel.js", "first.js",
+    "pools.js", "plan.js", "map.js", "brush.js", "tools.js", "fields.js", "panel.js", "first.js",
     "histogram.js", "cut.js", "figures.js", "choices.js", "experts.js", "frame.js", "link.js",
     "gradient.js", "tensor.js",
     "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_tokens.js",

@@ -134,7 +134,7 @@ def test_a_drag_is_drawn_in_the_browser_and_settled_once(page) -> None:
         "window.fetch = (u, ...a) => { asked += String(u.url || u).includes('predict');"
         "return f(u, ...a); }; 0"
     )
-    page.evaluate(f"window.drawn = 0; {PLOT}.on('plotly_afterplot', () => drawn++); 0")
+    page.evaluate(f"window.shown = 0; {PLOT}.addEventListener('amalgam-shown', () => shown++); 0")
     rate(page).scroll_into_view_if_needed()
     box = rate(page).bounding_box()
     y = box["y"] + box["height"] / 2
@@ -147,29 +147,50 @@ def test_a_drag_is_drawn_in_the_browser_and_settled_once(page) -> None:
         page.mouse.up()
 
     move(page, drag)
-    assert page.evaluate("drawn") >= 10
-    assert page.evaluate("asked < drawn")  # it asks when the hand rests, not at every move
+    assert page.evaluate("shown") >= 10
+    assert page.evaluate("asked < shown")  # it asks when the hand rests, not at every move
 
 
-def test_every_move_redraws_the_map(page) -> None:
+def test_the_map_is_painted_while_a_slider_moves_and_drawn_when_it_rests(page) -> None:
     ready(page)
-    spent = page.evaluate("""async () => {
-      const spent = [], react = Plotly.react;
-      Plotly.react = (node, ...rest) => {
-        const start = performance.now(), done = react(node, ...rest);
-        if (node.closest('#map')) spent.push(performance.now() - start);
-        return done;
+    seen = page.evaluate("""async () => {
+      let drawn = 0;
+      const react = Plotly.react, node = document.querySelector('#map .plot');
+      Plotly.react = (of, ...rest) => { drawn += of === node; return react(of, ...rest); };
+      const slider = document.querySelector('#control-rate input[type=range]');
+      const first = slider.value, blue = [], shown = [];
+      /* How much of the first expert's plot is in its colour, as painted. */
+      const coloured = () => {
+        const canvas = node.querySelector('canvas.painted');
+        if (!canvas || canvas.hidden) return null;
+        const { width, height } = canvas;
+        const { data } = canvas.getContext('2d').getImageData(0, 0, width / 5, height);
+        let count = 0;
+        for (let at = 0; at < data.length; at += 4) count += data[at + 2] - data[at] > 60;
+        return count;
       };
-      const first = amalgam.state.values, names = Object.keys(first);
-      for (let step = 0; step < 20; step++) {
-        const moved = { ...amalgam.state.values, rate: 0.5 + step / 100 };
-        amalgam.set(names.map((name) => moved[name]));
-        for (let k = 0; k < 4; k++) await new Promise(requestAnimationFrame);
+      for (let step = 0; step < 12; step++) {
+        const painted = new Promise((done) => {
+          node.addEventListener('amalgam-shown', done, { once: true });
+        });
+        slider.value = String(0.3 + 0.05 * step);
+        slider.dispatchEvent(new Event('input', { bubbles: true }));
+        await painted;
+        blue.push(coloured());
       }
-      amalgam.set(names.map((name) => first[name]));
-      return spent.sort((a, b) => a - b);
+      const moving = drawn;
+      slider.value = first;
+      slider.dispatchEvent(new Event('input', { bubbles: true }));
+      while (drawn === moving) await new Promise(requestAnimationFrame);
+      Plotly.react = react;
+      return { blue, moving, left: coloured() };
     }""")
-    assert len(spent) >= 15
+    painted = [count for count in seen["blue"] if count is not None]
+    assert len(painted) >= 9  # a busy machine takes a pause for a rest
+    assert painted == sorted(painted, reverse=True)  # the more is pruned, the less is coloured
+    assert painted[-1] < painted[0] / 2
+    assert seen["moving"] <= len(seen["blue"]) - len(painted)
+    assert seen["left"] is None  # what was painted is gone once the plot is drawn
 
 
 def test_pruners_are_drawn_as_what_they_are(page) -> None:

@@ -18,6 +18,7 @@ from merging.engines.eager import pick_device
 from merging.engines.residents import Residents
 from merging.errors import MergeError
 from ui import chat, explore, guide, history, live, merge, running, theme
+from ui.bundle import Bundles
 from ui.events import PROMPT
 from ui.first_sight import FirstSight
 from ui.guard import Guard
@@ -182,7 +183,10 @@ def _launch(settings: Settings) -> dict[str, Any]:
         "quiet": True,
         "theme": theme.theme(),
         "head": theme.late(),
-        "app_kwargs": {"middleware": [Middleware(FirstSight)], "lifespan": _guarded(settings)},
+        "app_kwargs": {
+            "middleware": [Middleware(Bundles, [theme.scripts()]), Middleware(FirstSight)],
+            "lifespan": _guarded(settings),
+        },
         "auth": list(settings.auth) or None,
         "css_paths": [
             *theme.css_paths(),

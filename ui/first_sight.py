@@ -2,22 +2,27 @@
 
 Gradio and plotly.js need seconds on a slow machine until they draw. The page as served already
 holds the first family's histograms (in Gradio's configuration), so `assets/first.js` draws the map
-on a canvas at once, in a frame that looks like the page; the live panel takes its place.
+on a canvas at once, in a frame that looks like the page; the live panel takes its place. All that
+this needs stands in the page itself, and nothing that a browser would wait for stands before it.
 """
 
 from __future__ import annotations
 
 import gzip
+import re
 from html import escape
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui import theme
+from ui.bundle import takes_gzip
 from ui.explore.view import MAP_TITLE
 
 _TABS = ("Explore", "Merge", "Chat", "History", "Guide")
 
+_SHEET = re.compile(rb'<link rel="stylesheet" crossorigin href="\./assets/index-[^"]+">')
+"""Gradio's own, which the first sight does without: a browser paints nothing below until it is
+there."""
 _EFFORT = 5  # of 9: a few milliseconds
 _TOOLS = (
     '<div class="tools"><select disabled><option>All layers</option></select>'
@@ -30,7 +35,8 @@ class FirstSight:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.head, self.body = theme.early().encode(), frame().encode()
+        self.head = theme.early().encode()
+        self.body = (frame() + theme.sight() + theme.after()).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes everything on; only a page that was answered in full is changed."""
@@ -49,7 +55,7 @@ class FirstSight:
                 return
             whole = self.filled(bytes(page))
             headers = [h for h in start["headers"] if h[0].lower() != b"content-length"]
-            if _takes_gzip(scope) and b"content-encoding" not in dict(start["headers"]):
+            if takes_gzip(scope) and b"content-encoding" not in dict(start["headers"]):
                 whole = gzip.compress(whole, _EFFORT)  # a seventh: histograms are text here
                 headers += [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
             length = (b"content-length", str(len(whole)).encode())
@@ -64,11 +70,10 @@ class FirstSight:
         if app not in page or b'"auth_required":true' in page:
             return page
         page = page.replace(first_script, self.head + first_script, 1)
-        return page.replace(app, self.body + app, 1)
-
-
-def _takes_gzip(scope: Scope) -> bool:
-    return "gzip" in Headers(scope=scope).get("accept-encoding", "")
+        sheet = b"".join(_SHEET.findall(page)[:1])
+        if sheet:
+            page = page.replace(sheet, b"", 1)
+        return page.replace(app, self.body + sheet + app, 1)
 
 
 def frame() -> str:

@@ -13,21 +13,24 @@ import gradio as gr
 from gradio.themes.utils import colors
 
 from merging.system.shipped import ASSETS
+from ui.bundle import Bundle, bundle, joined
 
-SCRIPTS = (
+SIGHT = (
     "pools.js", "plan.js", "map.js", "brush.js", "tools.js", "fields.js", "panel.js", "first.js",
+)  # fmt: skip
+"""What draws the first sight, in the order it runs. It stands in the page itself."""
+SCRIPTS = (
     "histogram.js", "cut.js", "figures.js", "choices.js", "experts.js", "frame.js", "link.js",
     "gradient.js", "tensor.js",
     "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_tokens.js",
     "chat_board.js", "chat.js",
     "live.js", "history.js", "running.js", "tour.js",
 )  # fmt: skip
-"""In the order they run: what the first sight needs comes first, and nothing else before it."""
+"""The others, in the order they run."""
 SHEETS = ("style.css", "frame.css", "plots.css", "live.css", "tour.css")
 PLOTLY = ASSETS / "plotly-cartesian.min.js"
 STREAM = ASSETS / "stream.js"
 LOGO = ASSETS / "logo.svg"
-FIRST = ASSETS / "first.css"
 
 _SYSTEM = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -107,21 +110,32 @@ def theme() -> gr.themes.Base:
     )
 
 
-def early() -> str:
-    """Tags for the head of the page as it is served: sheets, then scripts in the order they run.
+def scripts() -> Bundle:
+    """The page's own scripts but those of its first sight."""
+    return bundle(ASSETS / name for name in SCRIPTS)
 
-    The first script is not deferred: it stands below Gradio's client, whose script may come early.
-    """
-    sheets = ["theme.css", *(url(path) for path in (*css_paths(), FIRST))]
-    links = [f'<link rel="stylesheet" href="{escape(sheet)}">' for sheet in sheets]
-    scripts = [f'<script defer src="{escape(url(ASSETS / name))}"></script>' for name in SCRIPTS]
-    first = f'<script src="{escape(url(STREAM))}"></script>'
-    return "\n".join([*links, first, *scripts])
+
+def early() -> str:
+    """For the head of the page as it is served: the sheets that its first sight needs, in place,
+    and the first of all scripts, below Gradio's client, whose script may come early."""
+    sheets = joined(ASSETS / name for name in ("style.css", "frame.css", "plots.css", "first.css"))
+    variables = theme()._get_theme_css()  # what Gradio answers for theme.css
+    return f"<style>{variables}{sheets}</style>\n<script>{joined([STREAM])}</script>\n"
+
+
+def sight() -> str:
+    """The scripts that draw the first sight, to stand below its frame."""
+    return f"<script>{joined(ASSETS / name for name in SIGHT)}</script>\n"
 
 
 def late() -> str:
     """The tag that Gradio adds while it loads its own parts: plotly.js, half a second's work."""
     return f'<script src="{escape(url(PLOTLY))}"></script>'
+
+
+def after() -> str:
+    """Tags below the first sight: the other scripts."""
+    return f'<script defer src="{escape(scripts().name)}"></script>\n'
 
 
 def url(path: Path) -> str:
@@ -136,4 +150,4 @@ def css_paths() -> list[Path]:
 
 def static_paths() -> list[Path]:
     """Files that the browser may fetch as they are."""
-    return [PLOTLY, STREAM, *(ASSETS / name for name in SCRIPTS), *css_paths(), FIRST, LOGO]
+    return [PLOTLY, LOGO]

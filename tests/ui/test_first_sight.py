@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from starlette.responses import HTMLResponse, PlainTextResponse, StreamingResponse
 from starlette.testclient import TestClient
 
+from ui import theme
 from ui.first_sight import FirstSight
 
 PAGE = "<html><head><script>a</script><script>b</script></head><body><gradio-app></body></html>"
@@ -29,12 +32,24 @@ def test_a_page_is_sent_packed_to_who_takes_that() -> None:
     assert int(answer.headers["content-length"]) < len(answer.content)
 
 
-def test_tags_stand_before_the_first_script_and_the_frame_before_the_app() -> None:
-    headers, body = asked(HTMLResponse(PAGE))
+def test_the_frame_and_what_draws_it_stand_before_all_that_a_browser_waits_for() -> None:
+    sheet = '<link rel="stylesheet" crossorigin href="./assets/index-DiEEvXS6.css">'
+    headers, body = asked(HTMLResponse(PAGE.replace("</head>", sheet + "</head>")))
     text = body.decode()
-    assert text.index("first.js") < text.index("<script>a</script>")
-    assert text.index('id="first"') < text.index("<gradio-app")
-    assert text.count('id="first"') == text.count("first.js") == 1
+    drawing = text.index("globalThis.amalgamBrush = ")
+    order = [
+        text.index("#first { position: fixed"),
+        text.index("Keeps a page's answers coming"),
+        text.index("<script>a</script>"),
+        text.index('id="first"'),
+        drawing,
+        text.index(f'src="{theme.scripts().name}"'),
+        text.index(sheet),
+        text.index("<gradio-app"),
+    ]
+    assert order == sorted(order)
+    assert text.count(sheet) == text.count('id="first"') == 1
+    assert not [link for link in re.findall("<link[^>]+>", text[:drawing]) if "stylesheet" in link]
     assert headers["content-length"] == str(len(body))
 
 

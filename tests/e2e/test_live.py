@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import PHONE, sideways
-from tests.e2e.test_explore import rate, ready, step
+from tests.e2e.explore_page import rate, ready, step
 
 SKILLS = ("add", "reverse", "spanish", "sort")
 SCORED = re.compile(r"^[\d.]+\s%$")

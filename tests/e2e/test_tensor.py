@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import PHONE, sideways
-from tests.e2e.test_explore import SETTLED, ready
+from tests.e2e.explore_page import SETTLED, ready
 
 
 @pytest.fixture

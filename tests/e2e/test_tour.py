@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import PHONE, sideways
-from tests.e2e.test_explore import rate, ready
+from tests.e2e.explore_page import rate, ready
 
 
 def card(page):

@@ -59,6 +59,11 @@ class _Values(reprlib.Repr):
         self.maxlevel, self.maxlist, self.maxtuple, self.maxdict = 3, 6, 6, 4
         self.maxstring = self.maxother = self.maxlong = 80
 
+    def repr1(self, x: Any, level: int) -> str:
+        """As repr; what is a text or a list and more is shown as that."""
+        plain = next((kind(x) for kind in (str, list) if isinstance(x, kind)), x)
+        return super().repr1(plain, level)
+
     def repr_int(self, value: int, level: int) -> str:
         """As repr; a number so long that Python refuses to write it out by its size."""
         if value.bit_length() > 4 * self.maxlong:
@@ -74,10 +79,28 @@ class MergeError(Exception):
 
     Whatever went into the message, a name of a thousand characters or an escape sequence, it is
     one line as `one_line` makes it.
+
+    Attributes:
+        line: of the recipe or file that it is about, from 1; None where no line fits. The message
+            begins with it.
+        file: the path of that file, where a person gave one; named beside the line.
     """
 
-    def __init__(self, message: object = "") -> None:
+    def __init__(self, message: object = "", *, line: int | None = None) -> None:
         super().__init__(one_line(message))
+        self.line = line
+        self.file = ""
+
+    @property
+    def reason(self) -> str:
+        """The message without its line."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        if self.line is None:
+            return self.reason
+        place = f"{self.file}, line" if self.file else "line"
+        return one_line(f"{place} {self.line}: {self.reason}")
 
 
 class ModelNotFound(MergeError):

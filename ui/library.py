@@ -31,6 +31,7 @@ from merging.recipe.stages import needed
 from merging.sketches.sketch import FamilySketch
 from merging.system.documents import read_object
 from merging.system.freed import handed_back
+from merging.system.lines import at_line
 from merging.system.locks import held
 from ui.looks import free_seat
 
@@ -301,7 +302,10 @@ class Library:
                 "line alone: amalgam merge FILE OUT"
             )
         references = models_of(recipe)
-        models = [self._model(name) for name in references]
+        models = []
+        for name in references:
+            with at_line(recipe.lines.get(name)):
+                models.append(self._model(name))
         roots = {root.parent for root in map(self._root_of, models) if root is not None}
         if len(roots) <= 1 and all(self._reads_as_written(model) for model in models):
             names, folder = [model.id for model in models], next(iter(roots), None)

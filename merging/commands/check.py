@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     except RecipeError as error:
         if not args.json:
             raise
-        report = Report((Problem("error", "recipe", str(error)),), (), 0, 0)
+        report = Report((Problem("error", "recipe", error.reason, line=error.line),), (), 0, 0)
     if args.json:
         print_json(
             {
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         for problem in report.problems:
-            say(f"{problem.severity}: {problem.line}")
+            say(f"{problem.severity}: {problem.sentence}")
         if not report.account:
             say("not ready: no family to merge")
             return USER_ERROR

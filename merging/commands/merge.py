@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     problems = check(recipe).problems
     for problem in problems:
         if problem.severity != "error":  # the merge ends with that in a moment
-            tell(problem.severity, problem.line)
+            tell(problem.severity, problem.sentence)
     _refuse_warnings(problems, args.strict)
     result = merge(
         recipe,
@@ -164,7 +164,7 @@ def _refuse_warnings(problems: Sequence[Problem], kinds: Sequence[str]) -> None:
     ]
     if warnings:
         more = f" (and {len(warnings) - 1} more; see check)" if len(warnings) > 1 else ""
-        raise RecipeError(f"--strict={warnings[0].kind}: {warnings[0].line}{more}")
+        raise RecipeError(f"--strict={warnings[0].kind}: {warnings[0].sentence}{more}")
 
 
 def _kinds(text: str) -> tuple[str, ...]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from merging.checkpoints.layout import is_after_layers, is_tower, renumbered
 from merging.errors import RecipeError, shown
+from merging.system.lines import at_line, within
 
 MAX_RULES = 1000  # each is looked for in the name of every tensor
 MAX_KNOTS = 1000
@@ -157,8 +159,18 @@ def as_number(value: Any) -> float | None:
     return float(value) if is_number(value) else None
 
 
+def _accepted(value: Value) -> None:
+    """Any value will do."""
+
+
 def chain(
-    levels: list[Any], default: Value, where: str, read: Read = as_number, kind: str = "number"
+    levels: Sequence[Any],
+    default: Value,
+    where: str,
+    read: Read = as_number,
+    kind: str = "number",
+    check: Callable[[Any], None] = _accepted,
+    lines: Sequence[int | None] = (),
 ) -> Schedule:
     """One schedule from a recipe's levels, most specific first; None, or as in mergekit a list
     without values, for a silent level.
@@ -166,20 +178,28 @@ def chain(
     Args:
         read: what one value is; it may raise an error of its own.
         kind: what an error calls one value.
+        check: raises RecipeError for a value that may not be; told of those that can be reached.
+        lines: of the levels, where they have any.
 
     Raises:
         RecipeError: a level is neither such a value, a list of them nor a list of rules.
     """
     rules: list[Rule] = []
-    for level in (*levels, default):
-        for rule in () if is_silent(level) else _rules(level, where, read, kind):
-            rules.append(rule)
-            if rule.holds_everywhere:
-                return Schedule(tuple(rules))
+    for level, line in zip_longest((*levels, default), lines):
+        with at_line(line):
+            for rule, source in () if is_silent(level) else _rules(level, where, read, kind):
+                for index, knot in enumerate(rule.knots):
+                    with within(source, index, "value"):
+                        check(knot)
+                rules.append(rule)
+                if rule.holds_everywhere:
+                    return Schedule(tuple(rules))
     raise AssertionError("the default matches every tensor")
 
 
-def _rules(value: Any, where: str, read: Read, kind: str) -> list[Rule]:
+def _rules(value: Any, where: str, read: Read, kind: str) -> list[tuple[Rule, Any]]:
+    """The rules that a level holds, each with what its knots come from: a list of values, a mapping
+    that has one, or a value."""
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
@@ -188,32 +208,53 @@ def _rules(value: Any, where: str, read: Read, kind: str) -> list[Rule]:
                 f"{where}: {len(value)} rules, at most {MAX_RULES} are looked through"
             )
         return [_rule(item, where, read, kind) for item in value]
+    return [(Rule("*", _knots(value, where, read, kind)), value)]
+
+
+def _knots(value: Any, where: str, read: Read, kind: str) -> tuple[Value, ...]:
     knots = value if isinstance(value, list) else [value]
     if len(knots) > MAX_KNOTS:
         raise RecipeError(f"{where}: {len(knots)} values along the model, at most {MAX_KNOTS}")
-    values = [None if isinstance(item, dict | list) else read(item) for item in knots]
-    if not values or None in values:
-        raise RecipeError(
-            f"{where}: {shown(value)} is not a {kind}, a list of {kind}s or a list of "
-            "{filter, value} rules"
-        )
-    return [Rule("*", tuple(one for one in values if one is not None))]
+    values: list[Value] = []
+    for index, item in enumerate(knots):
+        with within(value, index):
+            one = None if isinstance(item, dict | list) else read(item)
+            if one is None:
+                raise _no_value(value, where, kind)
+        values.append(one)
+    if not values:
+        raise _no_value(value, where, kind)
+    return tuple(values)
 
 
-def _rule(item: dict[str, Any], where: str, read: Read, kind: str) -> Rule:
-    unknown = set(item) - {"filter", "value", "layers"}
-    if unknown or "value" not in item:
-        raise RecipeError(
-            f"{where}: a rule has the keys filter, layers and value, not {shown(list(item))}"
-        )
+def _no_value(value: Any, where: str, kind: str) -> RecipeError:
+    return RecipeError(
+        f"{where}: {shown(value)} is not a {kind}, a list of {kind}s or a list of "
+        "{filter, value} rules"
+    )
+
+
+def _rule(item: dict[str, Any], where: str, read: Read, kind: str) -> tuple[Rule, Any]:
+    keys = ("filter", "layers", "value")
+    unknown = [key for key in item if key not in keys]
+    with within(item, *unknown, *keys):
+        if unknown or "value" not in item:
+            raise RecipeError(
+                f"{where}: a rule has the keys filter, layers and value, not {shown(list(item))}"
+            )
     value, pattern = item["value"], item.get("filter")
-    if isinstance(value, dict) or (isinstance(value, list) and dict in map(type, value)):
-        raise RecipeError(f"{where}: rules cannot be nested")
-    if pattern is not None and not (isinstance(pattern, str) or is_number(pattern)):
-        raise RecipeError(f"{where}: filter {shown(pattern)} is not a part of tensors' names")
-    (inner,) = _rules(value, where, read, kind)
+    with within(item, "value"):
+        if isinstance(value, dict) or (isinstance(value, list) and dict in map(type, value)):
+            raise RecipeError(f"{where}: rules cannot be nested")
+    with within(item, "filter"):
+        if pattern is not None and not (isinstance(pattern, str) or is_number(pattern)):
+            raise RecipeError(f"{where}: filter {shown(pattern)} is not a part of tensors' names")
+    with within(item, "value"):
+        knots = _knots(value, where, read, kind)
+    with within(item, "layers"):
+        span = _span(item.get("layers"), where)
     name = "*" if pattern in (None, "") else str(pattern)
-    return Rule(name, inner.knots, _span(item.get("layers"), where))
+    return Rule(name, knots, span), value if isinstance(value, list) else item
 
 
 def _span(value: Any, where: str) -> tuple[int, int] | None:

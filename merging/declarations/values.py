@@ -74,6 +74,8 @@ class Recipe:
         notes: remarks for the user that are not errors.
         origin: True where changes are counted from the base; False where it is one model of many,
             or only lends its configuration.
+        lines: of its text, from 1: where it names every model, by reference, and every key first;
+            empty of a recipe that was no text.
     """
 
     method: str
@@ -91,6 +93,7 @@ class Recipe:
     stages: tuple[tuple[str, Recipe], ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
     origin: bool = field(default=True, compare=False)
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def strength(self) -> Schedule:

@@ -23,21 +23,28 @@ class Problem:
         message: one line, as short as an error's.
         kind: what it is about, in one word: recipe, models, output, config, layers, shape,
             tokenizer, template, generation, names, rows, tensors.
+        line: of the recipe's text, from 1; None where no line fits.
     """
 
     severity: Severity
     where: str
     message: str
     kind: str = "recipe"
+    line: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "message", one_line(self.message))
 
     @property
-    def line(self) -> str:
+    def text(self) -> str:
         """What it is about and what it says."""
         named = self.message.startswith(self.where)
         return one_line(self.message if named else f"{self.where}: {self.message}")
+
+    @property
+    def sentence(self) -> str:
+        """As `text`, its line before it."""
+        return self.text if self.line is None else one_line(f"line {self.line}: {self.text}")
 
 
 def listed(names: Iterable[str], shown: int = _SHOWN) -> str:

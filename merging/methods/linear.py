@@ -52,14 +52,16 @@ def check_weights(recipe: Recipe, entries: Sequence[Entry]) -> Sequence[str]:
     zero = None not in weights and abs(sum(weight or 0.0 for weight in weights)) < _ZERO
     if zero and divides.constant:
         raise RecipeError(
-            f"the weights of {recipe.method} sum to 0; change one, or use task_arithmetic"
+            f"the weights of {recipe.method} sum to 0; change one, or use task_arithmetic",
+            line=recipe.lines.get("weight"),
         )
     for entry in entries:
         at = recipe.weights_at(entry)
         if value_at(divides, entry) and abs(sum(at)) < _ZERO:
             raise RecipeError(
                 f"tensor {entry.name}: the weights {', '.join(f'{w:g}' for w in at)} sum to 0, "
-                "so there is no average; change one, or use task_arithmetic"
+                "so there is no average; change one, or use task_arithmetic",
+                line=recipe.lines.get("weight"),
             )
     return ()
 

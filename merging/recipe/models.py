@@ -12,6 +12,7 @@ from merging.errors import RecipeError, shown
 from merging.recipe.references import place_of, reference
 from merging.recipe.slices import check_count, parameters_in
 from merging.recipe.stray import unknown
+from merging.system.lines import line_in, within
 
 Models = list[tuple[str, dict[str, Any]]]
 """References and their own parameters, in order."""
@@ -24,23 +25,26 @@ def listed(value: Any) -> Models:
     check_count(len(value))
     models: Models = []
     for index, item in enumerate(value):
-        where = f"models[{index}]"
-        if isinstance(item, str):
-            item = {"model": item}
-        if not isinstance(item, dict) or "model" not in item:
-            raise RecipeError(f"{where}: needs model: and its parameters:")
-        for key in item:
-            if key not in ("model", "parameters"):
-                raise unknown(key, where, ("model", "parameters"))
-        models.append(
-            (reference(item["model"], where), parameters_in(item.get("parameters"), where))
-        )
-    names: set[str] = set()
-    for name, _ in models:
-        if name in names:
-            raise RecipeError(f"models: {name} is listed twice; give it once, with its weight")
-        names.add(name)
+        with within(value, index):
+            models.append(_listed(item, f"models[{index}]"))
+            name = models[-1][0]
+            if any(name == other for other, _ in models[:-1]):
+                raise RecipeError(f"models: {name} is listed twice; give it once, with its weight")
     return models
+
+
+def _listed(item: Any, where: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(item, str):
+        item = {"model": item}
+    if not isinstance(item, dict) or "model" not in item:
+        raise RecipeError(f"{where}: needs model: and its parameters:")
+    for key in item:
+        if key not in ("model", "parameters"):
+            raise unknown(key, where, ("model", "parameters"))
+    with within(item, "model"):
+        name = reference(item["model"], where)
+    with within(item, "parameters"):
+        return name, parameters_in(item.get("parameters"), where)
 
 
 def base_of(value: Any, method: str, rule: Consensus | Blend, models: Models) -> str:
@@ -52,21 +56,26 @@ def base_of(value: Any, method: str, rule: Consensus | Blend, models: Models) ->
     raise RecipeError(f"base_model is missing; {method} counts changes from a base")
 
 
-def by_one_name(models: Models, base: str, folder: Path | None) -> Models:
+def by_one_name(models: Models, base: str, folder: Path | None, listed: Any = None) -> Models:
     """The models, the base among them by the name that base_model gives it.
+
+    Args:
+        listed: where they come from: the list that the recipe has under models.
 
     Raises:
         RecipeError: two names are one folder's.
     """
     places = {place_of(base, folder): base}
     named: Models = []
-    for name, values in models:
-        first = places.setdefault(place_of(name, folder), name)
+    for index, (name, values) in enumerate(models):
+        first, line = places.setdefault(place_of(name, folder), name), line_in(listed, index)
         if first not in (name, base):
-            raise RecipeError(f"models: {first} and {name} are one folder; give it once")
+            raise RecipeError(f"models: {first} and {name} are one folder; give it once", line=line)
+        if first == base and any(other == base for other, _ in named):
+            raise RecipeError(
+                f"models: {base} is listed twice; give it once, with its weight", line=line
+            )
         named.append((first, values))
-    if [name for name, _ in named].count(base) > 1:
-        raise RecipeError(f"models: {base} is listed twice; give it once, with its weight")
     return named
 
 

@@ -18,6 +18,7 @@ from merging.declarations.values import Recipe, Source
 from merging.errors import BadFile, RecipeError, shown
 from merging.methods import PRESETS, PRUNERS, RULES
 from merging.recipe import chat_templates, models, values
+from merging.recipe.places import placed, places_of
 from merging.recipe.reslicing import along_slices
 from merging.recipe.slices import check_gaps, parameters_in, unsliced
 from merging.recipe.stages import MAX_STAGES, staged
@@ -25,6 +26,7 @@ from merging.recipe.stray import TOP_KEYS, check_home, unknown
 from merging.recipe.values import choice, nearest
 from merging.system import bounded_yaml, shipped
 from merging.system.documents import read_text
+from merging.system.lines import Lined, at_line, first_line, line_in, line_of, within
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -44,7 +46,11 @@ def load(path: Path) -> Recipe:
         text = read_text(Path(path), bounded_yaml.MOST_CHARACTERS)
     except BadFile as error:
         raise RecipeError(f"{error}; give a YAML recipe") from None
-    return parse(text, Path(path).resolve().parent)
+    try:
+        return parse(text, Path(path).resolve().parent)
+    except RecipeError as error:
+        error.file = str(path)
+        raise
 
 
 def _shipped(name: str) -> Path:
@@ -60,18 +66,26 @@ def parse(text: str, folder: Path | None = None) -> Recipe:
     try:
         documents = bounded_yaml.load_all(text, MAX_STAGES)
     except BadFile as error:
-        raise RecipeError(f"the recipe is not valid YAML: {error}") from None
+        raise RecipeError(
+            f"the recipe is not valid YAML: {error.reason}", line=error.line
+        ) from None
     needs = "it needs merge_method, base_model and models"
     if not documents:
         raise RecipeError(f"the recipe is empty: {needs}")
     for document in documents:
         if not isinstance(document, dict):
             kind = "a list" if isinstance(document, list) else "a single value"
-            raise RecipeError(f"the recipe is {kind}, not a mapping of keys to values: {needs}")
+            raise RecipeError(
+                f"the recipe is {kind}, not a mapping of keys to values: {needs}",
+                line=first_line(document),
+            )
     if len(documents) == 1:
         return from_mapping(documents[0], folder)
-    recipes = [(one.get("name"), from_mapping(one, folder)) for one in documents]
-    return staged(recipes, folder)
+    stages = []
+    for document in documents:
+        with at_line(first_line(document)):
+            stages.append((document.get("name"), from_mapping(document, folder)))
+    return staged(stages, folder)
 
 
 def build(
@@ -98,34 +112,33 @@ def build(
 def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Recipe:
     """Returns the recipe of a parsed document. Raises RecipeError."""
     _check_keys(document)
+    written = document
     document = {key: value for key, value in document.items() if value is not None}
-    method = _method(document.get("merge_method"))
+    with within(document, "merge_method"):
+        method = _method(document.get("merge_method"))
     usual = RULES[PRESETS[method].consensus]
     among = isinstance(usual, Blend) and usual.base == "point"
     sliced = unsliced(document, folder, _SCHEDULED, among=among)
     document = sliced.document
-    shared = parameters_in(document.get("parameters"), "parameters")
-    preset = PRESETS[method]
-    pruner = PRUNERS[choice(shared.get("prune", preset.prune), PRUNERS, "prune")]
-    rule = RULES[choice(shared.get("consensus", preset.consensus), RULES, "consensus")]
-    if not goes_with(pruner, rule):
-        raise RecipeError(
-            f"prune: {pruner.id} has no effect on {rule.id}, which combines whole models; leave "
-            "prune out, or choose a consensus: sum, for instance"
-        )
-    knobs = values.knobs_of(pruner, rule, preset.defaults)
+    with within(document, "parameters"):
+        shared = parameters_in(document.get("parameters"), "parameters")
+    pruner, rule = _methods(shared, method)
+    knobs = values.knobs_of(pruner, rule, PRESETS[method].defaults)
     check_home(shared, "parameters", knobs)
     shared = values.renamed(shared, knobs)
-    named = models.listed(document.get("models"))
+    with within(document, "models"):
+        named = models.listed(document.get("models"))
     titles = [title for title, _ in named]
-    base = models.base_of(document.get("base_model"), method, rule, named)
-    named = models.by_one_name(named, base, folder)
+    with within(document, "base_model"):
+        base = models.base_of(document.get("base_model"), method, rule, named)
+    named = models.by_one_name(named, base, folder, document.get("models"))
     origin = _is_origin(rule, document)
     added: list[str] = []
     if not sliced.spans and _adds_base(rule, base, document, [name for name, _ in named]):
         named.append((base, {}))
         added.append(f"{base}: the base is one more model here, beside those listed")
-    sources, notes = _sources(named, base if origin else None, shared, knobs, (pruner, rule))
+    with within(written, "models", "slices", "modules"):
+        sources, notes = _sources(named, base if origin else None, shared, knobs, (pruner, rule))
     values.check_names(shared, knobs, (pruner, rule), _EVERYTHING, "parameters")
     values.check_switches(shared, knobs, pruner, rule)
     notes += [*added, *values.idle(shared, knobs, rule)]
@@ -137,13 +150,19 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
     }
     blueprint = sliced.blueprint_of(names, titles)
     needs_all = isinstance(rule, Consensus) and rule.needs_all
-    check_gaps(blueprint, method, weighs="weight" in knobs and not needs_all)
+    weighs = "weight" in knobs and not needs_all
+    check_gaps(blueprint, method, weighs=weighs, lines=sliced.lines)
     originals = (base, *(source.model for source in sources))
-    giver = models.tokenizer(document, blueprint.models if blueprint else originals, folder)
+    with within(document, "tokenizer", "tokenizer_source"):
+        giver = models.tokenizer(document, blueprint.models if blueprint else originals, folder)
     if blueprint is None:
         sources = [replace(source, gives_tokenizer=source.model == giver) for source in sources]
     else:
         blueprint = replace(blueprint, tokenizer=giver)
+    with within(document, "chat_template"):
+        template = chat_templates.chosen(document.get("chat_template"))
+    with within(document, "keep_base"):
+        kept = models.keep_base(document.get("keep_base"))
     recipe = Recipe(
         method,
         base,
@@ -153,15 +172,33 @@ def from_mapping(document: Mapping[str, Any], folder: Path | None = None) -> Rec
         resolved,
         _dtype(document),
         folder,
-        chat_templates.chosen(document.get("chat_template")),
-        models.keep_base(document.get("keep_base")),
+        template,
+        kept,
         sliced.layers,
         blueprint,
         origin=origin,
+        lines=places_of(written),
     )
     recipe = along_slices(recipe, sliced.spans)
-    notes += [remark for one in (pruner, rule) for remark in one.check(recipe, ())]
+    with placed(recipe.lines):
+        notes += [remark for one in (pruner, rule) for remark in one.check(recipe, ())]
     return replace(recipe, notes=(*sliced.notes, *notes))
+
+
+def _methods(shared: Mapping[str, Any], method: str) -> tuple[Pruner, Consensus | Blend]:
+    """The pruner and the rule of a recipe's parameters, or of its preset. Raises RecipeError."""
+    preset = PRESETS[method]
+    with within(shared, "prune"):
+        pruner = PRUNERS[choice(shared.get("prune", preset.prune), PRUNERS, "prune")]
+    with within(shared, "consensus"):
+        rule = RULES[choice(shared.get("consensus", preset.consensus), RULES, "consensus")]
+    if not goes_with(pruner, rule):
+        raise RecipeError(
+            f"prune: {pruner.id} has no effect on {rule.id}, which combines whole models; leave "
+            "prune out, or choose a consensus: sum, for instance",
+            line=line_in(shared, "prune") or line_in(shared, "consensus"),
+        )
+    return pruner, rule
 
 
 def _is_origin(rule: Consensus | Blend, document: Mapping[str, Any]) -> bool:
@@ -234,20 +271,25 @@ def _source(
     for knob in knobs.values():
         if knob.also in own and knob.also not in knobs:
             raise RecipeError(
-                f"{where}: {knob.also} is one for all models here; move it to parameters:"
+                f"{where}: {knob.also} is one for all models here; move it to parameters:",
+                line=line_in(own, knob.also),
             )
     check_home(own, f"{where}: parameters", knobs)
     values.check_names(own, knobs, methods, _EVERYTHING, where)
-    remarks = []
+    remarks: list[str] = []
     for key in own:
         if key in knobs and not knobs[key].per_model and own[key] != shared.get(key):
-            raise RecipeError(f"{where}: {key} holds for the whole recipe; move it to parameters:")
+            raise RecipeError(
+                f"{where}: {key} holds for the whole recipe; move it to parameters:",
+                line=line_of(key),
+            )
     for key in ("density", "weight"):
         if key not in knobs and (own.get(key) is not None or shared.get(key) is not None):
             what = f"prune: {methods[0].id}" if key == "density" else f"{methods[1].id}"
-            remarks.append(f"{where}: {key} has no effect with {what}")
+            line = line_in(own, key) or line_in(shared, key)
+            remarks.append(Lined(f"{where}: {key} has no effect with {what}", line))
     resolved = {
-        knob.name: values.value_of(knob, [own.get(knob.name), shared.get(knob.name)], where)
+        knob.name: values.value_of(knob, [own, shared], where)
         for knob in knobs.values()
         if knob.per_model
     }
@@ -276,5 +318,8 @@ def _dtype(document: Mapping[str, Any]) -> str | None:
             continue
         chosen = str(value).removeprefix("torch.")
         if chosen not in DTYPES:
-            raise RecipeError(f"{key} {shown(value)} is not known{nearest(chosen, DTYPES)}")
+            raise RecipeError(
+                f"{key} {shown(value)} is not known{nearest(chosen, DTYPES)}",
+                line=line_in(document, key),
+            )
     return chosen

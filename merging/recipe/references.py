@@ -70,4 +70,5 @@ def with_models(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
         replace(source, model=title)
         for source, title in zip(recipe.sources, titles[1:], strict=True)
     )
-    return replace(recipe, base=titles[0], sources=sources, blueprint=blueprint)
+    lines = {names.get(name, name): line for name, line in recipe.lines.items()}
+    return replace(recipe, base=titles[0], sources=sources, blueprint=blueprint, lines=lines)

@@ -29,6 +29,7 @@ from merging.errors import RecipeError, shown
 from merging.recipe.references import place_of, reference
 from merging.recipe.stray import unknown
 from merging.recipe.values import HARMLESS
+from merging.system.lines import Lined, at_line, line_in, within
 
 MAX_MODELS = 256
 MAX_SLICES = 256
@@ -49,12 +50,14 @@ class Unsliced:
         spans: of its slices, counted in the result's layers; empty where it has none.
         blueprint: of a stack of layers; its columns are the models listed, by their titles.
         notes: remarks for the user.
+        lines: of the slices in the recipe's text; None for those without one.
     """
 
     document: Mapping[str, Any]
     spans: tuple[tuple[int, int], ...] = ()
     blueprint: Blueprint | None = None
     notes: tuple[str, ...] = ()
+    lines: tuple[int | None, ...] = ()
 
     @property
     def layers(self) -> int | None:
@@ -75,10 +78,11 @@ class Unsliced:
 
 
 class _Item(NamedTuple):
-    """A source of one slice, and its own values."""
+    """A source of one slice, its own values, and where it stands."""
 
     piece: Piece
     values: Values
+    line: int | None = None
 
     def called(self, names: Mapping[str, str]) -> _Item:
         return self._replace(piece=self.piece._replace(model=names[self.piece.model]))
@@ -98,9 +102,17 @@ def unsliced(
     Raises:
         RecipeError: a part is malformed.
     """
-    document = _one_module(document)
+    with within(document, "modules"):
+        document = _one_module(document)
     if "slices" not in document:
         return Unsliced(document)
+    with within(document, "slices"):
+        return _unsliced(document, folder, scheduled, among=among)
+
+
+def _unsliced(
+    document: Mapping[str, Any], folder: Path | None, scheduled: Collection[str], *, among: bool
+) -> Unsliced:
     slices = document["slices"]
     if "models" in document:
         raise RecipeError("slices: give models or slices, not both")
@@ -108,7 +120,7 @@ def unsliced(
         raise RecipeError("slices: list one slice with all layers, or several")
     if len(slices) > MAX_SLICES:
         raise RecipeError(f"slices: {len(slices)} are given, at most {MAX_SLICES} are read")
-    rows = [_items(index, one) for index, one in enumerate(slices)]
+    rows = [_items(slices, index) for index in range(len(slices))]
     check_count(len({item.piece.model for row in rows for item in row}))
     bases = [_base(document, one) for one in slices]
     names = _names(rows, bases, folder)
@@ -128,15 +140,15 @@ def unsliced(
         {"model": title, "parameters": _by_layer(_own(column), spans, title, scheduled)}
         for title, column in zip(titles[1:], columns, strict=True)
     ]
-    parameters = parameters_in(document.get("parameters"), "parameters")
-    own = [parameters_in(one.get("parameters"), f"slices[{i}]") for i, one in enumerate(slices)]
-    for key, value in _by_layer(own, spans, "slices", scheduled).items():
-        parameters[key] = before(value, parameters[key]) if key in parameters else value
+    parameters = _parameters_of(document, "parameters")
+    own = [_parameters_of(one, f"slices[{index}]") for index, one in enumerate(slices)]
+    _put_before(_by_layer(own, spans, "slices", scheduled), parameters)
     rest = {key: document[key] for key in document if key != "slices"}
     rest |= {"models": models, "parameters": parameters}
     rest["base_model"] = titles[0] if bases[0] is not None else None
     plain = _restacks_nothing(blueprint)
-    return Unsliced(rest, spans, None if plain else blueprint, _notes(slices))
+    lines = tuple(line_in(slices, index) for index in range(len(slices)))
+    return Unsliced(rest, spans, None if plain else blueprint, _notes(slices), lines)
 
 
 def check_count(models: int) -> None:
@@ -148,12 +160,15 @@ def check_count(models: int) -> None:
         )
 
 
-def check_gaps(blueprint: Blueprint | None, method: str, *, weighs: bool) -> None:
+def check_gaps(
+    blueprint: Blueprint | None, method: str, *, weighs: bool, lines: Sequence[int | None] = ()
+) -> None:
     """Raises RecipeError where a slice lacks a model that the others list, and the method cannot
     do without it.
 
     Args:
         weighs: True where a model of weight 0 is as if it were not listed.
+        lines: of the slices in the recipe's text; none where it has no text.
     """
     if blueprint is None or weighs:
         return
@@ -162,7 +177,8 @@ def check_gaps(blueprint: Blueprint | None, method: str, *, weighs: bool) -> Non
             count = sum(piece is not None for piece in row)
             raise RecipeError(
                 f"slices[{index}]: a model is missing: {count} of {len(row)} are listed, and "
-                f"{method} needs as many in every slice"
+                f"{method} needs as many in every slice",
+                line=lines[index] if lines else None,
             )
 
 
@@ -173,6 +189,20 @@ def parameters_in(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RecipeError(f"{where}: parameters must be a mapping of names to values")
     return dict(value)
+
+
+def _parameters_of(part: Mapping[str, Any], where: str) -> Values:
+    """The parameters of a recipe, a module, a slice or a source, by name. Raises RecipeError."""
+    with within(part, "parameters"):
+        return parameters_in(part.get("parameters"), where)
+
+
+def _put_before(first: Values, parameters: Values) -> None:
+    """Puts what a part says before what is said of all; keys stay on the lines of what counts
+    first."""
+    for key, value in first.items():
+        held = before(value, parameters.pop(key)) if key in parameters else value
+        parameters[key] = held
 
 
 def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -193,7 +223,8 @@ def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
         part = "images or sound" if is_tower(name) else "a part of a model"
         raise RecipeError(
             f"modules: {shown(name)} is {part}, which is not merged by itself; name the module "
-            "default (the whole model), and list under keep_base: what is to stay"
+            "default (the whole model), and list under keep_base: what is to stay",
+            line=line_in(modules, name),
         )
     if not isinstance(inside, dict):
         raise RecipeError(f"modules: {name}: needs models: or slices:")
@@ -202,45 +233,55 @@ def _one_module(document: Mapping[str, Any]) -> Mapping[str, Any]:
             raise unknown(key, f"modules: {name}", _MODULE_KEYS, short=False)
         if key != "parameters" and {"models", "slices"} & set(document):
             raise RecipeError("modules: give models or slices inside the module or outside it")
-    parameters = parameters_in(document.get("parameters"), "parameters")
-    for key, value in parameters_in(inside.get("parameters"), f"modules: {name}").items():
-        parameters[key] = before(value, parameters[key]) if key in parameters else value
+    parameters = _parameters_of(document, "parameters")
+    _put_before(_parameters_of(inside, f"modules: {name}"), parameters)
     rest = {key: document[key] for key in document if key != "modules"}
     return rest | {k: inside[k] for k in inside if k != "parameters"} | {"parameters": parameters}
 
 
-def _items(index: int, one: Mapping[str, Any]) -> list[_Item]:
+def _items(slices: Sequence[Mapping[str, Any]], index: int) -> list[_Item]:
     """The sources of a slice."""
-    where = f"slices[{index}]"
+    where, one = f"slices[{index}]", slices[index]
     for key in one:
         if key not in _SLICE_KEYS:
             raise unknown(key, where, _SLICE_KEYS, short=False)
     sources = one.get("sources")
-    if not isinstance(sources, list) or not sources or not all(map(_is_mapping, sources)):
-        raise RecipeError(
-            f"{where}: sources: list at least one model and its layer_range, or give one slice "
-            "with all layers"
-        )
-    items: list[_Item] = []
-    for source in sources:
-        item = _item(source, where)
-        items.append(item)
-        (first, *_), piece = items, item.piece
-        if piece.stop - piece.start != first.piece.stop - first.piece.start:
+    with at_line(line_in(one, "sources") or line_in(slices, index)):
+        if not isinstance(sources, list) or not sources or not all(map(_is_mapping, sources)):
             raise RecipeError(
-                f"{where}: layer_range {_range(piece)} of {piece.model} beside "
-                f"{_range(first.piece)} of {first.piece.model}: the sources of a slice are merged "
-                "layer by layer, so they have as many layers; change one, or make two slices"
+                f"{where}: sources: list at least one model and its layer_range, or give one slice "
+                "with all layers"
             )
+    items: list[_Item] = []
+    for place, source in enumerate(sources):
+        with within(sources, place):
+            items.append(_item(source, where)._replace(line=line_in(sources, place)))
+            with within(source, "layer_range"):
+                _check_length(items[-1].piece, items[0].piece, where)
     return items
+
+
+def _check_length(piece: Piece, first: Piece, where: str) -> None:
+    if piece.stop - piece.start != first.stop - first.start:
+        raise RecipeError(
+            f"{where}: layer_range {_range(piece)} of {piece.model} beside {_range(first)} of "
+            f"{first.model}: the sources of a slice are merged layer by layer, so they have as "
+            "many layers; change one, or make two slices"
+        )
 
 
 def _item(source: Mapping[str, Any], where: str) -> _Item:
     for key in source:
         if key not in _SOURCE_KEYS:
             raise unknown(key, f"{where}: sources", _SOURCE_KEYS, short=False)
-    model = reference(source.get("model"), where)
-    layers = source.get("layer_range")
+    with within(source, "model"):
+        model = reference(source.get("model"), where)
+    with within(source, "layer_range"):
+        start, stop = _layer_range(source.get("layer_range"), model, where)
+    return _Item(Piece(model, start, stop), _parameters_of(source, f"{where}: {model}"))
+
+
+def _layer_range(layers: Any, model: str, where: str) -> tuple[int, int]:
     if not isinstance(layers, list) or [type(side) for side in layers] != [int, int]:
         raise RecipeError(
             f"{where}: layer_range of {model} must be [first layer, last layer + 1], such as "
@@ -254,9 +295,7 @@ def _item(source: Mapping[str, Any], where: str) -> _Item:
         )
     if not 0 <= start < stop:
         raise RecipeError(f"{where}: layer_range {layers} of {model} holds no layer; write [0, 16]")
-    return _Item(
-        Piece(model, start, stop), parameters_in(source.get("parameters"), f"{where}: {model}")
-    )
+    return start, stop
 
 
 def _range(piece: Piece) -> str:
@@ -274,10 +313,10 @@ def _names(
 
 def _base(document: Mapping[str, Any], one: Mapping[str, Any]) -> str | None:
     """The base that a slice names, or the recipe's."""
-    base = one.get("base_model")
-    if base is None:
-        base = document.get("base_model")
-    return None if base is None else reference(base, "base_model")
+    part = one if one.get("base_model") is not None else document
+    base = part.get("base_model")
+    with within(part, "base_model"):
+        return None if base is None else reference(base, "base_model")
 
 
 def _check_once(rows: Sequence[Sequence[_Item]]) -> None:
@@ -286,7 +325,8 @@ def _check_once(rows: Sequence[Sequence[_Item]]) -> None:
             if any(other.piece == item.piece for other in row[:place]):
                 raise RecipeError(
                     f"slices[{index}]: {item.piece.model} is listed twice; give it once, with its "
-                    "weight"
+                    "weight",
+                    line=item.line,
                 )
 
 
@@ -308,7 +348,8 @@ def _base_items(
         if len(ranges) > 1:
             raise RecipeError(
                 f"slices[{index}]: its sources have the layers {' and '.join(sorted(ranges))}; "
-                f"list the base {base} among them, with its own layer_range"
+                f"list the base {base} among them, with its own layer_range",
+                line=row[0].line,
             )
         result.append((row[0].piece._replace(model=base), None))
     return result
@@ -416,24 +457,28 @@ def _by_layer(
         ):
             result[key] = levels[0]
         elif key in scheduled:
-            pairs = zip(levels, spans, strict=True)
-            result[key] = [rule for value, span in pairs for rule in _held(value, span)] or None
+            pairs = zip(listed, spans, strict=True)
+            result[key] = [rule for one, span in pairs for rule in _held(one, key, span)] or None
         elif key in HARMLESS:
             result[key] = next(value for value in levels if value is not None)
         else:
+            other = next(one for one in listed if one.get(key) != levels[0])
             raise RecipeError(
                 f"{where}: {key} differs between slices; it holds for the whole recipe, move it to "
-                "parameters:"
+                "parameters:",
+                line=line_in(other, key) or line_in(listed[0], key),
             )
     return result
 
 
-def _held(value: Any, span: tuple[int, int]) -> list[Values]:
+def _held(values: Values, key: str, span: tuple[int, int]) -> list[Values]:
     """A parameter's value as rules for the layers of one slice."""
+    value = values.get(key)
     if is_silent(value):
         return []
     rules = value if isinstance(value, list) and value and all(map(_is_mapping, value)) else [value]
-    held = [dict(rule) if _is_mapping(rule) else {"value": rule} for rule in rules]
+    own: str = Lined("value", line_in(values, key))
+    held: list[Values] = [dict(one) if isinstance(one, dict) else {own: one} for one in rules]
     return [rule if rule.get("layers") else {**rule, "layers": list(span)} for rule in held]
 
 

@@ -19,6 +19,7 @@ from merging.declarations.values import Recipe
 from merging.errors import RecipeError, shown
 from merging.recipe.references import models_of
 from merging.recipe.values import nearest
+from merging.system.lines import at_line
 
 MAX_STAGES = 64
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")  # a folder gets it
@@ -43,17 +44,21 @@ def staged(documents: Sequence[tuple[object, Recipe]], folder: Path | None) -> R
         raise RecipeError(f"{len(documents)} recipes are given, at most {MAX_STAGES} are read")
     recipes: dict[str, Recipe] = {}
     for name, recipe in documents:
-        title = _LAST if name is None else _checked(name)
-        if title in recipes:
-            twice = f"name: {title} is given twice; the results would be one"
-            raise RecipeError(_UNNAMED if name is None else twice)
+        with at_line(_line(recipe)):
+            title = _LAST if name is None else _checked(name)
+            if title in recipes:
+                twice = f"name: {title} is given twice; the results would be one"
+                raise RecipeError(_UNNAMED if name is None else twice)
         recipes[title] = recipe
     needs = {name: _needs(name, recipe, recipes, folder) for name, recipe in recipes.items()}
     try:
         order = list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         circle = " needs ".join(reversed(error.args[1]))
-        raise RecipeError(f"recipes use each other in a circle: {circle}; take one out") from None
+        raise RecipeError(
+            f"recipes use each other in a circle: {circle}; take one out",
+            line=_line(recipes[error.args[1][-1]]),
+        ) from None
     free = [name for name in recipes if not any(name in used for used in needs.values())]
     last = _LAST if _LAST in recipes else free[-1]
     for name in order:  # each with those that it needs, and that they need
@@ -91,6 +96,11 @@ def needed_by(recipe: Recipe, stages: Mapping[str, object]) -> list[str]:
     return [model for model in models_of(recipe) if model in stages]
 
 
+def _line(recipe: Recipe) -> int | None:
+    """Of a recipe's name, or else of where it begins."""
+    return recipe.lines.get("name") or min(recipe.lines.values(), default=None)
+
+
 def _checked(name: object) -> str:
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
@@ -110,6 +120,7 @@ def _needs(
             named = [one for one in recipes if one not in (_LAST, name)]
             raise RecipeError(
                 f"{name}: {model} is neither a folder nor the name of a recipe here"
-                f"{nearest(model, named)}"
+                f"{nearest(model, named)}",
+                line=recipe.lines.get(model),
             )
     return needed_by(recipe, recipes)

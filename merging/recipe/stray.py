@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from merging.errors import RecipeError, shown
 from merging.methods import PRUNERS, RULES
 from merging.recipe.values import AXES, HARMLESS, SWITCHES, nearest
+from merging.system.lines import line_of
 
 TOP_KEYS = (
     "merge_method",
@@ -71,18 +72,18 @@ _PARAMETERS = frozenset(
 
 
 def unknown(key: str, where: str, valid: Sequence[str], *, short: bool = True) -> RecipeError:
-    """The error for a key that is not valid at its place.
+    """The error for a key that is not valid at its place, on the key's line.
 
     Args:
         where: the place, as a message begins; "" at the top.
         valid: what would be.
         short: the nearest valid one is named alone.
     """
-    place = f"{where}: " if where else ""
+    place, line = f"{where}: " if where else "", line_of(key)
     if home := _home(key, valid):
-        return RecipeError(f"{place}{shown(key)} {home}")
+        return RecipeError(f"{place}{shown(key)} {home}", line=line)
     near = nearest(key, valid) if short else f"; valid: {', '.join(valid)}"
-    return RecipeError(f"{place}unknown key {shown(key)}{near}")
+    return RecipeError(f"{place}unknown key {shown(key)}{near}", line=line)
 
 
 def check_home(values: Iterable[str], where: str, valid: Collection[str]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from merging.declarations.knobs import Knob
 from merging.declarations.methods import Consensus, Method
 from merging.declarations.schedules import Schedule, chain, is_number, is_silent, number
 from merging.errors import RecipeError, shown
+from merging.system.lines import Lined, at_line, line_in, line_of, within
 
 MAX_PARTITIONS = 16
 _LONGEST_KEY = 64  # beyond that no valid one is near
@@ -39,11 +41,12 @@ def renamed(parameters: Mapping[str, Any], knobs: Mapping[str, Knob]) -> dict[st
     for knob in knobs.values():
         if knob.also is None or knob.also in knobs or knob.also not in result:
             continue
+        line = line_in(result, knob.also)
         if knob.name in result:
             raise RecipeError(
-                f"parameters: {knob.also} and {knob.name} are one here; give one of them"
+                f"parameters: {knob.also} and {knob.name} are one here; give one of them", line=line
             )
-        result[knob.name] = result.pop(knob.also)
+        result[Lined(knob.name, line)] = result.pop(knob.also)
     return result
 
 
@@ -68,9 +71,11 @@ def check_names(
             if any(knob.name == key for knob in method.knobs):
                 raise RecipeError(
                     f"{where}: {key} belongs to {method.kind}: {method.id}; this recipe has "
-                    f"prune: {pruner.id} and {rule.kind}: {rule.id}"
+                    f"prune: {pruner.id} and {rule.kind}: {rule.id}",
+                    line=line_of(key),
                 )
-        raise RecipeError(f"{where}: unknown parameter {shown(key)}{nearest(key, [*knobs, *AXES])}")
+        near = nearest(key, [*knobs, *AXES])
+        raise RecipeError(f"{where}: unknown parameter {shown(key)}{near}", line=line_of(key))
 
 
 def check_switches(
@@ -81,7 +86,8 @@ def check_switches(
     rescales = True in switches(values, "rescale", False)
     if "rescale" not in knobs and rescales and pruner.knobs:
         raise RecipeError(
-            f"rescale: true is not supported with prune: {pruner.id}; use prune: random"
+            f"rescale: true is not supported with prune: {pruner.id}; use prune: random",
+            line=line_in(values, "rescale"),
         )
     if "normalize" in knobs:
         return
@@ -89,7 +95,10 @@ def check_switches(
     others = [one for one in switches(values, "normalize", bool(implied)) if one != implied]
     if others and implied is not None:
         word = str(others[0]).lower()
-        raise RecipeError(f"normalize: {word} is not supported with {rule.kind}: {rule.id}")
+        raise RecipeError(
+            f"normalize: {word} is not supported with {rule.kind}: {rule.id}",
+            line=line_in(values, "normalize"),
+        )
 
 
 def idle(values: Mapping[str, Any], knobs: Mapping[str, Knob], rule: Method) -> list[str]:
@@ -104,25 +113,27 @@ def idle(values: Mapping[str, Any], knobs: Mapping[str, Knob], rule: Method) -> 
     return remarks
 
 
-def value_of(knob: Knob, levels: Sequence[Any], where: str) -> Any:
+def value_of(knob: Knob, levels: Sequence[Mapping[str, Any]], where: str) -> Any:
     """A knob's value: a Schedule where it is scheduled, else a plain one.
 
     Args:
-        levels: what a recipe says, most specific first; None where it is silent.
+        levels: parameters by name, those of one model before those of all.
 
     Raises:
         RecipeError: it is of another kind, or out of bounds.
     """
+    values = [level.get(knob.name) for level in levels]
+    lines = [line_in(level, knob.name) for level in levels]
     if knob.scheduled:
-        return _schedule(knob, list(levels), where)
-    first = next((level for level in levels if level is not None), None)
-    if knob.is_factors:
-        return _factors(knob.default if first is None else first, knob.name, where)
-    return _plain(knob, knob.default if first is None else first)
+        return _schedule(knob, values, lines, where)
+    pairs = zip(values, lines, strict=True)
+    first, line = next((pair for pair in pairs if pair[0] is not None), (knob.default, None))
+    with at_line(line):
+        return _factors(first, knob.name, where) if knob.is_factors else _plain(knob, first)
 
 
-def placed(knob: Knob, parameters: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """What a recipe says of a knob; a model's name as its place, where the knob is one.
+def placed(knob: Knob, parameters: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A recipe's parameters, with a model's name as its place where the knob is one.
 
     Args:
         names: the recipe's models in order.
@@ -132,7 +143,12 @@ def placed(knob: Knob, parameters: Mapping[str, Any], names: Sequence[str]) -> A
     """
     value = parameters.get(knob.name)
     if not (knob.is_place and isinstance(value, str)):
-        return value
+        return dict(parameters)
+    with within(parameters, knob.name):
+        return {**parameters, knob.name: _place(knob, value, names)}
+
+
+def _place(knob: Knob, value: str, names: Sequence[str]) -> int:
     short = [name.rstrip("/").rpartition("/")[2] for name in names]
     places = [
         place for place, both in enumerate(zip(names, short, strict=True), 1) if value in both
@@ -148,17 +164,20 @@ def placed(knob: Knob, parameters: Mapping[str, Any], names: Sequence[str]) -> A
     )
 
 
-def _schedule(knob: Knob, levels: list[Any], where: str) -> Schedule:
+def _schedule(
+    knob: Knob, levels: Sequence[Any], lines: Sequence[int | None], where: str
+) -> Schedule:
     label = knob.name if where == "parameters" else f"{where}: {knob.name}"
     if not _is_real(knob):
-        return chain(levels, knob.default, label, lambda value: _plain(knob, value), "value")
-    schedule = chain(levels, float(knob.default), label)
-    for value in schedule.values:
+        return chain(levels, knob.default, label, partial(_plain, knob), "value", lines=lines)
+
+    def check(value: float) -> None:
         if not math.isfinite(value):
             raise RecipeError(f"{label} {value} is not finite; give a number such as 0.5")
         if not knob.soft:
             _check_range(knob, value, where)
-    return schedule
+
+    return chain(levels, float(knob.default), label, check=check, lines=lines)
 
 
 def _is_real(knob: Knob) -> bool:
@@ -170,11 +189,12 @@ def _factors(value: Any, name: str, where: str) -> tuple[float, ...]:
     factors = value if isinstance(value, list | tuple) else [value]
     if not factors or len(factors) > MAX_PARTITIONS:
         raise RecipeError(f"{where}: {name} has {len(factors)} factors, 1 to 16 are valid")
-    for factor in factors:
-        if not is_number(factor) or not factor >= 0:
-            raise RecipeError(f"{where}: {name} factor {shown(factor)} is not a number >= 0")
-        if not math.isfinite(factor):
-            raise RecipeError(f"{where}: {name} factor {shown(factor)} is not finite")
+    for index, factor in enumerate(factors):
+        with within(value, index):
+            if not is_number(factor) or not factor >= 0:
+                raise RecipeError(f"{where}: {name} factor {shown(factor)} is not a number >= 0")
+            if not math.isfinite(factor):
+                raise RecipeError(f"{where}: {name} factor {shown(factor)} is not finite")
     return tuple(float(factor) for factor in factors)
 
 
@@ -218,7 +238,9 @@ def switches(values: Mapping[str, Any], name: str, default: bool) -> tuple[bool,
     """
     if is_silent(values.get(name)):
         return ()
-    return chain([values[name]], default, name, lambda one: switch(one, name), "value").values
+    lines = [line_in(values, name)]
+    read = partial(switch, name=name)
+    return chain([values[name]], default, name, read, "value", lines=lines).values
 
 
 def choice(value: Any, choices: Any, name: str) -> str:

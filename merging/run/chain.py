@@ -129,7 +129,8 @@ def ahead(recipe: Recipe) -> Iterator[Ahead]:
         try:
             family = open_recipe(one, _used(one, promises))
         except MergeError as error:
-            raise type(error)(f"{name}: {error}" if name else str(error)) from None
+            reason = f"{name}: {error.reason}" if name else error.reason
+            raise type(error)(reason, line=error.line) from None
         work = sum(entry.numel for entry in family.merged) * (passes(one) + 2)
         yield Ahead(name, one, family, work)
         if name:

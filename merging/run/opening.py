@@ -10,6 +10,7 @@ from merging.checkpoints.checkpoint import Part
 from merging.checkpoints.layout import depths, text_depths
 from merging.errors import MergeError, RecipeError
 from merging.recipe import Recipe
+from merging.recipe.places import placed
 from merging.recipe.references import models_of
 
 
@@ -42,10 +43,12 @@ def open_models(
         try:
             opened[reference] = open_checkpoint(resolve(reference, recipe.folder), reference)
         except MergeError as error:
+            error.line = recipe.lines.get(reference)
             refuse(reference, error)
     if any(reference not in opened for reference in references):
         return []
-    return _stacked(recipe, opened)
+    with placed(recipe.lines):
+        return _stacked(recipe, opened)
 
 
 def check_layers(recipe: Recipe, base: Checkpoint) -> None:
@@ -56,7 +59,8 @@ def check_layers(recipe: Recipe, base: Checkpoint) -> None:
     layers = " and ".join(map(str, sorted(set(counts))))
     raise RecipeError(
         f"slices: layer_range [0, {recipe.layers}] is not all of {base.name}, which has "
-        f"{layers} layers; write [0, {max(counts)}]"
+        f"{layers} layers; write [0, {max(counts)}]",
+        line=recipe.lines.get("slices"),
     )
 
 

@@ -14,6 +14,7 @@ from merging.errors import FamilyMismatch, MergeError, RecipeError
 from merging.kinship import Problem
 from merging.methods import PRUNERS, RULES
 from merging.recipe import Recipe
+from merging.recipe.places import line_about, placed
 from merging.recipe.stages import needed
 from merging.run import space
 from merging.run.container import specs_of
@@ -60,11 +61,12 @@ def open_recipe(recipe: Recipe, results: Mapping[str, Checkpoint] | None = None)
             f"the recipe uses the results of others ({named}): merge it first (amalgam merge)"
         )
     base, *experts = open_models(recipe, results)
-    _refuse(kinship.compare(recipe, base, experts))
-    family = open_family(base, experts, recipe.keep_base)
-    _refuse(kinship.account(recipe, family))
-    check_layers(recipe, family.base)
-    _check_methods(recipe, family)
+    with placed(recipe.lines):
+        _refuse(recipe, kinship.compare(recipe, base, experts))
+        family = open_family(base, experts, recipe.keep_base)
+        _refuse(recipe, kinship.account(recipe, family))
+        check_layers(recipe, family.base)
+        _check_methods(recipe, family)
     return family
 
 
@@ -109,10 +111,13 @@ def _looked_at(
     recipe: Recipe, results: Mapping[str, Checkpoint], sketches: Path | None
 ) -> tuple[list[Problem], list[Checkpoint], Family | None]:
     """What there is to say of one recipe, its models, and its family; None where it has none."""
-    problems = [Problem("warning", "recipe", note) for note in recipe.notes]
+    problems = [
+        Problem("warning", "recipe", note, line=line_about(recipe.lines, note))
+        for note in recipe.notes
+    ]
 
     def refuse(reference: str, error: MergeError) -> None:
-        problems.append(Problem("error", reference, str(error), "models"))
+        problems.append(Problem("error", reference, error.reason, "models", error.line))
 
     models: list[Checkpoint] = []
     try:
@@ -122,7 +127,15 @@ def _looked_at(
     if not models:
         return problems, models, None
     family, remarks = _family_and_remarks(recipe, models, sketches)
-    return [*problems, *remarks], models, family
+    return [*problems, *(_placed(recipe, one) for one in remarks)], models, family
+
+
+def _placed(recipe: Recipe, problem: Problem) -> Problem:
+    """The problem with the line of the model or the key that it is about."""
+    line = problem.line or recipe.lines.get(problem.where)
+    if line is None and problem.kind in ("recipe", "models"):
+        line = line_about(recipe.lines, problem.message)
+    return replace(problem, line=line)
 
 
 def idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
@@ -143,11 +156,12 @@ def idle_filters(recipe: Recipe, family: Family) -> tuple[str, ...]:
     )
 
 
-def _refuse(problems: Iterable[Problem]) -> None:
+def _refuse(recipe: Recipe, problems: Iterable[Problem]) -> None:
     """Raises FamilyMismatch for the first error."""
     for problem in problems:
         if problem.severity == "error":
-            raise FamilyMismatch(problem.line)
+            problem = _placed(recipe, problem)
+            raise FamilyMismatch(problem.text, line=problem.line)
 
 
 def _family_and_remarks(
@@ -163,13 +177,13 @@ def _family_and_remarks(
         remarks += kinship.account(recipe, family)
         check_layers(recipe, family.base)
     except MergeError as error:
-        return None, [*remarks, Problem("error", "models", str(error), "models")]
+        return None, [*remarks, Problem("error", "models", error.reason, "models", error.line)]
     try:
         _check_methods(recipe, family)
         remarks += [Problem("warning", "recipe", note) for note in idle_filters(recipe, family)]
         remarks += foresee(recipe, family, sketches) if sketches else []
     except MergeError as error:
-        remarks.append(Problem("error", "recipe", str(error)))
+        remarks.append(Problem("error", "recipe", error.reason, line=error.line))
     return family, remarks
 
 

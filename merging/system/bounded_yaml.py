@@ -2,9 +2,10 @@
 
 libyaml reads the text as events; the values are built here. An alias shares what it stands for,
 and is counted as if it were written out, so that nothing which walks through the values later
-walks far. What a recipe cannot mean is refused with its line: an alias that holds itself, a key
-given twice, a second document, tags that make objects. Keys are text as it stands there. Dates
-are text too: a folder may be called 2026-01-31.
+walks far. Keys and lists know their lines (`merging.system.lines`). What a recipe cannot mean is
+refused with its line: an alias that holds itself, a key given twice, a second document, tags that
+make objects. Keys are text as it stands there. Dates are text too: a folder may be called
+2026-01-31.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 
 from merging.errors import BadFile, shown
 from merging.system.documents import MOST_LEVELS
+from merging.system.lines import Items, Lined
 
 MOST_CHARACTERS = 4_000_000
 MOST_VALUES = 100_000  # a text counts as one more for every 40 characters
@@ -93,14 +95,16 @@ class _Open:
 
     Attributes:
         before: how many values had been counted where it begins.
+        line: where it begins, from 1.
         key: of a mapping: the key whose value comes next, or _NO_KEY.
         keys: of a mapping: those that it had so far.
         merged: of a mapping: the mappings that `<<` names, the first before all others.
     """
 
-    value: list[Any] | dict[Any, Any]
+    value: Items | dict[Any, Any]
     anchor: str | None
     before: int
+    line: int
     key: Any
     keys: set[Any] = field(default_factory=set)
     merged: list[dict[str, Any]] = field(default_factory=list)
@@ -145,7 +149,7 @@ class _Builder:
         if self._wants_key():
             self._key(event)
         else:
-            self._place(value, event)
+            self._place(value, event, _line(event.start_mark))
 
     def _wants_key(self) -> bool:
         """True where what comes next is a key of the mapping that is open."""
@@ -153,7 +157,8 @@ class _Builder:
 
     def _key(self, event: yaml.ScalarEvent) -> None:
         inside, key = self._open[-1], event.value
-        inside.key = _MERGE if key == "<<" and event.implicit[0] else key
+        is_merge = key == "<<" and event.implicit[0]
+        inside.key = _MERGE if is_merge else Lined(key, _line(event.start_mark))
         if inside.key in inside.keys:
             raise _bad(f"the key {shown(key)} is given twice", event.start_mark)
         inside.keys.add(inside.key)
@@ -166,7 +171,7 @@ class _Builder:
             raise _bad(f"{shown('*' + name)} stands for nothing above it", event.start_mark)
         value, size = self._anchors[name]
         self._add(size, event)
-        self._place(value, event)
+        self._place(value, event, _line(event.start_mark))
 
     def _begin(self, event: yaml.CollectionStartEvent) -> None:
         is_map = isinstance(event, yaml.MappingStartEvent)
@@ -177,7 +182,9 @@ class _Builder:
         if self._wants_key():
             raise _bad("a key is a list or a mapping; write text", event.start_mark)
         key = _NO_KEY if is_map else None
-        self._open.append(_Open({} if is_map else [], event.anchor, self._count, key))
+        value: Items | dict[Any, Any] = {} if is_map else Items()
+        line = _line(event.start_mark)
+        self._open.append(_Open(value, event.anchor, self._count, line, key))
         self._add(1, event)
 
     def _end(self, event: yaml.Event) -> None:
@@ -188,15 +195,17 @@ class _Builder:
                     done.value.setdefault(key, value)
         if done.anchor is not None:
             self._anchors[done.anchor] = (done.value, self._count - done.before)
-        self._place(done.value, event)
+        self._place(done.value, event, done.line)
 
-    def _place(self, value: Any, event: yaml.Event) -> None:
+    def _place(self, value: Any, event: yaml.Event, line: int) -> None:
+        """Puts a value, which begins on a line, where it belongs."""
         if not self._open:
             self.values.append(value)
             return
         inside = self._open[-1]
-        if isinstance(inside.value, list):
+        if isinstance(inside.value, Items):
             inside.value.append(value)
+            inside.value.lines.append(line)
         elif inside.key is _NO_KEY:
             raise _bad("a key is an alias; write text", event.start_mark)
         elif inside.key is _MERGE:
@@ -246,8 +255,13 @@ def _bad_file(error: yaml.MarkedYAMLError, text: str) -> BadFile:
     problem = error.problem or "it is not YAML"
     if "cannot start any token" in problem and lines[line].lstrip(" ").startswith("\t"):
         problem = "the line is indented with a tab; use spaces"
-    return BadFile(f"line {line + 1}: {problem}")
+    return BadFile(problem, line=line + 1)
 
 
 def _bad(problem: str, mark: Any) -> BadFile:
-    return BadFile(f"line {mark.line + 1}: {problem}")
+    return BadFile(problem, line=_line(mark))
+
+
+def _line(mark: Any) -> int:
+    """From 1."""
+    return mark.line + 1

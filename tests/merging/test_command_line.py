@@ -199,7 +199,7 @@ def test_check_as_json(parent, capsys) -> None:
     result = json.loads(capsys.readouterr().out)
     assert result["ok"] is True
     (problem,) = result["problems"]
-    assert set(problem) == {"severity", "where", "message", "kind"}
+    assert set(problem) == {"severity", "where", "message", "kind", "line"}
     assert (problem["severity"], problem["kind"]) == ("warning", "recipe")
     size = sum(tensor.nbytes for tensor in load_model(parent / "base").values())
     assert result["disk_bytes"] == size
@@ -213,8 +213,8 @@ def test_check_finds_every_problem_and_exits_with_two(parent, capsys) -> None:
     (parent / "expert1" / "model.safetensors").write_bytes(b"")
     assert main(["check", recipe_file(parent, recipe), "--out", "base"]) == 2
     out = capsys.readouterr().out
-    assert "error: absent" in out
-    assert "error: expert1" in out
+    assert "error: line 8: absent" in out
+    assert "error: line 6: expert1" in out
     assert "not ready" in out
     assert "base exists" in out
 
@@ -364,6 +364,26 @@ def test_a_mistake_in_the_recipe_is_one_line(mistake: str, parent, capsys) -> No
     assert err.count("\n") == 1
     assert all(word in err for word in words), err
     assert not (parent / "out").exists()
+
+
+def test_a_mistake_in_the_recipe_is_told_with_its_file_and_line(parent, capsys) -> None:
+    text = "merge_method: ties\nbase_model: base\nmodels:\n- expert0\n- expert1\ndtpe: float32\n"
+    file = recipe_file(parent, text)
+    for command in (["check", file], ["merge", file, "out"]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(f"error: {file}, line 6: unknown key 'dtpe'")
+    assert main(["check", file, "--json"]) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["line"] == 6
+    assert problem["message"].startswith("unknown key 'dtpe'")
+
+
+def test_a_model_that_is_not_there_is_told_with_its_line(parent, capsys) -> None:
+    file = recipe_file(
+        parent, "merge_method: ties\nbase_model: base\nmodels:\n- expert0\n- nowhere\n"
+    )
+    assert main(["merge", file, "out"]) == 2
+    assert capsys.readouterr().err.startswith("error: line 5: nowhere: ")
 
 
 def truncate(folder: Path) -> None:

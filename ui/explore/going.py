@@ -51,7 +51,7 @@ class Going:
                 led = bench.restored(self.library, self.named, page, usual)
                 return [{**models, "value": led[0]}, *led[1:]]
             except MergeError as error:
-                why = f"The recipe of this address cannot be opened: {error}."
+                why = f"The recipe of this address cannot be opened: {error.reason}."
                 page.go(replace(page.bench, problem=why))
         return [*restored, *bench.shown(self.library, page)]
 

@@ -226,7 +226,7 @@ class LiveTab:
         except Cancelled:
             yield [gr.skip()] * _OUTPUTS
         except MergeError as error:
-            yield _complaint(scene, str(error))
+            yield _complaint(scene, error.reason)  # the text that its line is of is not here
         except Exception:
             mark = secrets.token_hex(4)
             log.exception("the live model failed (%s)", mark)

@@ -345,7 +345,7 @@ def test_a_base_that_lacks_part_of_a_layer_is_refused(tmp_path) -> None:
     parent = write_family(tmp_path, less, [tuned(base, 1), tuned(base, 2)])
     (problem,) = check(recipes.from_mapping(document("ties", 2), parent)).problems
     assert problem.severity == "error"
-    assert problem.line == (
+    assert problem.sentence == (
         f"base: lacks {hole}, which its other layers and all experts have; copy or download it "
         "again"
     )

@@ -76,8 +76,8 @@ def test_check_looks_at_every_stage_before_anything_is_merged(parent, tmp_path) 
     text = text_of((None, OVER), ("second", BETWEEN), ("first", wrong))
     report = check(recipes.parse(text, parent))
     assert not report.ok
-    assert any(problem.line.startswith("first: ") for problem in report.problems)
-    with pytest.raises(MergeError, match=r"^first: "):
+    assert any("first: " in problem.sentence for problem in report.problems)
+    with pytest.raises(MergeError, match=r"first: "):
         run(parent, tmp_path / "out", text)
     assert not list(tmp_path.iterdir())
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are declared: they run on the CPU
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # tests ask the loopback alone
 # its notes hold paths of the machine: they stay out of the checkout
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "hypothesis")
 DATA = Path(__file__).parent / "data"

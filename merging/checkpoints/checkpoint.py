@@ -204,11 +204,7 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
     config = _config(folder / CONFIG, name)
     _refuse_specials(folder, name)
     _refuse_code(folder, config, name)
-    if config.get("quantization_config"):
-        raise BadCheckpoint(
-            f"{name}: the checkpoint is quantized; merge the original bfloat16 or float16 weights "
-            "and quantize the result"
-        )
+    check_config(config, name)
     if (folder / INDEX).exists():
         stamps[folder / INDEX] = stamp(folder / INDEX)
     tensors: dict[str, TensorInfo] = {}
@@ -272,19 +268,39 @@ def _is_small_file(entry: os.DirEntry[str], kinds: tuple[str, ...]) -> bool:
     return entry.name.endswith(kinds) or (entry.name.startswith("LICENSE") and not entry.is_dir())
 
 
+def check_config(config: dict[str, Any], name: str) -> None:
+    """Refuses what a model cannot be merged as, by its config alone.
+
+    Raises:
+        UnsafeFile: it would run code of its own.
+        BadCheckpoint: it is quantized.
+    """
+    if config.get("auto_map"):
+        raise _asks_for_code(CONFIG, name)
+    if config.get("quantization_config"):
+        raise BadCheckpoint(
+            f"{name}: the checkpoint is quantized; merge the original bfloat16 or float16 weights "
+            "and quantize the result"
+        )
+
+
 def _refuse_code(folder: Path, config: dict[str, Any], name: str) -> None:
     """Raises UnsafeFile where a model or its tokenizer would run code of its own."""
-    asking = "config.json" if config.get("auto_map") else None
+    asking = CONFIG if config.get("auto_map") else None
     for file in ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json"):
         if (folder / file).is_file() and _read_json(folder / file, name, OBJECT_BYTES).get(
             "auto_map"
         ):
             asking = asking or file
     if asking:
-        raise UnsafeFile(
-            f"{name}: {asking} asks to run code from the repository (auto_map); "
-            "use a version of the model that transformers supports by itself"
-        )
+        raise _asks_for_code(asking, name)
+
+
+def _asks_for_code(file: str, name: str) -> UnsafeFile:
+    return UnsafeFile(
+        f"{name}: {file} asks to run code from the repository (auto_map); "
+        "use a version of the model that transformers supports by itself"
+    )
 
 
 def _config(path: Path, name: str) -> dict[str, Any]:
@@ -372,6 +388,7 @@ __all__ = [
     "Checkpoint",
     "Part",
     "TensorInfo",
+    "check_config",
     "open_checkpoint",
     "pages",
     "torch_dtype",

@@ -18,7 +18,7 @@ from merging.sketches.plan import Plan
 from merging.sketches.sketch import FamilySketch
 from ui import bins, spelling
 from ui.explore import overrides, view
-from ui.explore.gradients import drawable
+from ui.explore.gradients import EVERY, drawable
 from ui.findings import percent
 from ui.library import Library
 
@@ -139,13 +139,9 @@ def facts(
             }
             for knob in drawable(recipe)
         ],
-        "models": [["*", "all experts"], *([model, called[model]] for model in models)],
+        "models": [[EVERY, "all experts"], *([model, called[model]] for model in models)],
         "scopes": _scopes([sketch.tensors[t].name for t in shown], layer),
-        "rules": [
-            {**rule, "name": called.get(rule["model"], "")}
-            for index, rule in enumerate(rules)
-            if rule not in rules[:index]
-        ],
+        "rules": _grouped(rules, called),
     }
 
 
@@ -197,6 +193,23 @@ def _cut(plan: Plan, e: int, t: int) -> str:
 def _factors(plan: Plan, e: int, t: int) -> str:
     gains = plan.gain[e, t] if plan.pruned[t] else plan.gain[e, t, :1]
     return " \N{MIDDLE DOT} ".join(_short(gain) for gain in gains)
+
+
+def _grouped(rules: Sequence[Mapping[str, Any]], called: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Rules, each once, with their models' names; one line for what holds for all experts."""
+    models: dict[tuple[Any, ...], list[str]] = {}
+    for rule in rules:
+        key = (rule["knob"], rule["label"], rule["filter"], rule["value"])
+        if rule["model"] not in models.setdefault(key, []):
+            models[key].append(rule["model"])
+    lines = []
+    for (knob, label, part, value), holders in models.items():
+        is_all = len(called) > 1 and set(holders) >= set(called)
+        for model in [EVERY] if is_all else holders:
+            name = "all experts" if is_all else called.get(model, "")
+            line = {"knob": knob, "label": label, "model": model, "filter": part}
+            lines.append({**line, "value": value, "name": name})
+    return lines
 
 
 def _short(value: float) -> str:

@@ -85,3 +85,14 @@ def test_a_rule_that_holds_here_is_listed_and_followed(sketch) -> None:
 def test_a_cell_that_is_not_there_is_refused(sketch) -> None:
     with pytest.raises(RecipeError, match="no mlp in layer 1"):
         page(sketch, cell=(1, "mlp"))
+
+
+def test_what_holds_for_all_experts_is_one_line() -> None:
+    def rule(model: str, value: float) -> dict:
+        return {"knob": "weight", "label": "Weight", "model": model, "filter": "q", "value": value}
+
+    called = {"a": "A", "b": "B"}
+    both = tensor._grouped([rule("a", 1.0), rule("b", 1.0), rule("a", 1.0)], called)
+    assert [(line["model"], line["name"]) for line in both] == [("*", "all experts")]
+    apart = tensor._grouped([rule("a", 1.0), rule("b", 2.0)], called)
+    assert [(line["name"], line["value"]) for line in apart] == [("A", 1.0), ("B", 2.0)]

@@ -149,13 +149,18 @@
   function mapTable(state) {
     const { family, plan } = state, rows = drawing().mapRows(family, state.detail);
     const text = (cut) => (cut === Infinity ? "above all" : cut > 0 ? drawing().magnitude(cut, 3) : "none");
-    const one = (cells, expert) => {
-      const cuts = cells.map((cell) => planner().lowest(plan.experts[expert][cell])).sort((a, b) => a - b);
-      const ends = [...new Set([cuts[0], cuts.at(-1)].map(text))];
-      return [ends.join(" to "), percent(kept(state, "entries", { expert, cells }))];
+    const other = globalThis.amalgamBeside?.planned(state); // the other side, where it is drawn
+    const cut = ({ experts }, cells, expert) => {
+      const cuts = cells.map((cell) => planner().lowest(experts[expert][cell])).sort((a, b) => a - b);
+      return [...new Set([cuts[0], cuts.at(-1)].map(text))].join(" to ");
     };
+    const one = (cells, expert) => [
+      cut(plan, cells, expert), percent(kept(state, "entries", { expert, cells })),
+      ...(other ? (other.has[expert] ? [cut(other, cells, expert), percent(planner().share(family, other, null, "entries", { expert, cells }))] : ["", ""]) : []),
+    ];
+    const heads = ({ name }) => [`${name}: cut`, "kept", ...(other ? [`${name}: ${other.side}\u2019s cut`, `${other.side} keeps`] : [])];
     return {
-      head: [rows.title || "module", ...family.looks.flatMap((look) => [`${look.name}: cut`, "kept"])],
+      head: [rows.title || "module", ...family.looks.flatMap(heads)],
       rows: rows.cells.map((cells, index) =>
         [rows.labels[index], ...family.looks.flatMap((_, expert) => one(cells, expert))]),
     };
@@ -198,6 +203,7 @@
       retention: (state) => `From ${span(ends(survives(state)))}.`, clash: (state) => `From ${span(ends(opposed(state)))}.`,
       drift: ({ arrival }) => (arrival ? `From ${span(ends([arrival.drift]))}.` : ""),
     },
+    legends: { map: (state) => globalThis.amalgamBeside?.legend(state) ?? "" },
     ranges: { retention: (state) => span(ends(survives(state))), clash: (state) => span(ends(opposed(state))) },
     palette: () => drawing().palette(), percent,
   };

@@ -238,6 +238,7 @@
       const line = { width: skeleton.line.width * thin, color: css(role === "cut" ? colours.ink : colours.card) };
       return { ...skeleton, ...lines(state, expert, rows, role), line };
     });
+    const dashed = globalThis.amalgamBeside?.strokes(state, rows, colours) ?? []; // the other side's cuts
     const layout = { ...figure.layout, width, height, margin: { l: 0, r: 0, t: 0, b: 0 }, annotations: [] };
     const every = Math.max(1, Math.ceil(rows.labels.length / (high / 12)));
     const marked = rows.labels.map((_, at) => at).filter((at) => at % every === 0);
@@ -258,11 +259,12 @@
       const named = `<span style="color:${look.colour}">${look.glyph}</span> ${look.name}`;
       note(named, { y: y[1] + 4 / height, yanchor: "bottom", font: { size: 13, color: css(colours.ink) } });
       if (last) note("|change|", { y: y[0] - 20 / height, yanchor: "top" });
+      if (last && first && dashed.length) note(`\u00a6 ${dashed.side}\u2019s cut`, { x: 0, xanchor: "left", y: y[0] - 20 / height, yanchor: "top" });
       const beside = { x: 0, xanchor: "left", y: (y[0] + y[1]) / 2, yanchor: "middle", textangle: -90 };
       if (first && rows.title) note(rows.title, beside);
     });
-    return { data, layout };
+    return { data: [...data, ...dashed], layout };
   }
 
-  globalThis.amalgamMap = { map, mapRows, looks, unpacked, palette, percent, magnitude, ticks, depth, tone, rgb, mix, css };
+  globalThis.amalgamMap = { map, mapRows, lines, looks, unpacked, palette, percent, magnitude, ticks, depth, tone, rgb, mix, css };
 })();

@@ -21,7 +21,7 @@
     filled: 0, unit: "share", height: "linear", zoom: null, // the histogram: whose bars, and its axes
   };
   const dirty = new Map(); // panels that need it
-  let frame = 0, timer = 0, moved = -Infinity, names = [], bounds = {};
+  let frame = 0, timer = 0, moved = -Infinity, names = [], bounds = {}, foreshown = false;
 
   const find = (kind) => [...panels].find((panel) => panel.kind === kind && panel.element.isConnected);
   const { make, describe, tools } = globalThis.amalgamTools; // loaded before
@@ -64,7 +64,8 @@
     if (!names.length) return;
     const before = JSON.stringify(state.values);
     state.values = Object.fromEntries(clamp(values).map((value, index) => [names[index], value]));
-    if (JSON.stringify(state.values) === before) return;
+    if (JSON.stringify(state.values) === before && !foreshown) return;
+    foreshown = false;
     accept();
     state.moves++;
     moved = performance.now();
@@ -72,6 +73,20 @@
     if (state.exact) headline(find("headline")); else live();
     for (const panel of panels) need(panel, FOLLOW.includes(panel.kind) && panel.bound ? PAINTED : DRAWN);
     rest();
+  }
+
+  /* Draws settings that the controls are about to get. Nothing is asked before they have them: then
+     `set` is told of them. */
+  function foreshow({ values, offsets }) {
+    clearTimeout(timer);
+    foreshown = true;
+    state.values = { ...state.values, ...values };
+    Object.assign(state.family, { offsets, curveKey: null });
+    moved = performance.now();
+    accept();
+    replan();
+    if (state.exact) headline(find("headline")); else live();
+    redraw();
   }
 
   function rest(wait = SETTLE_MS) {
@@ -342,5 +357,5 @@
   }
 
   new MutationObserver(() => redraw()).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-  globalThis.amalgam = { mount, set, clamp, within, adopt, say, state };
+  globalThis.amalgam = { mount, set, foreshow, clamp, within, adopt, say, state, redraw: (kind) => redraw(find(kind)) };
 })();

@@ -71,15 +71,16 @@
 
   /* Text twins: label, caption and, where it is open, the table. */
   function describe(panel, state) {
-    const { tables, summaries, ranges, percent } = globalThis.amalgamFigures;
+    const { tables, summaries, legends, ranges, percent } = globalThis.amalgamFigures;
     const { value, element, node } = panel, { totals, plan } = state;
     const of = plan?.settings.linears ? " of the linear layers" : "";
     const kept = () => ` Kept${of}: ${percent(totals.entries)} of the entries, ${percent(totals.l2)} of the energy.`;
     const own = plan && summaries[panel.kind]?.(state);
-    const summary = value.summary + (own ? ` ${own}` : totals && panel.kind !== "static" ? kept() : "");
+    const legend = (plan && legends[panel.kind]?.(state)) || "";
+    const summary = value.summary + (own ? ` ${own}` : totals && panel.kind !== "static" ? kept() : "") + (legend && ` ${legend}.`);
     node.setAttribute("aria-label", summary);
     element.querySelector("figcaption").textContent = summary;
-    const range = plan && ranges[panel.kind]?.(state);
+    const range = (plan && ranges[panel.kind]?.(state)) || legend;
     element.querySelector(".note").textContent = (range ? `${range}. ` : "") + ((value.notes && plan && value.notes[plan.settings.prune]) || value.note || "");
     const box = element.querySelector(".as-table");
     if (box.hidden) return;

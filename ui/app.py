@@ -68,7 +68,7 @@ def build(settings: Settings) -> App:
                 guide.layout()
         tour = Tour(explore_refs.recipe.value, base=library.default_selection()[0])
         pages = live.LivePages(room, settings.device)
-        hearing = live.LiveTab(explore_refs.live, library, pages, store)
+        hearing = live.LiveTab(explore_refs.live, library, pages, store, sides=explore.sides)
         talking = chat.ChatTab(chat_refs, library, store, pages)
         shelf = history.Shelf(library, history.Usage(jobs, pages).of)
         past = history.HistoryTab(library, shelf, store, talking.beside, hearing.heard)
@@ -79,7 +79,8 @@ def build(settings: Settings) -> App:
             (tour.input, tour),
         ]
         respelled = explore.wire(demo, explore_refs, library, brought)
-        hearing.wire(demo, explore_refs.recipe, respelled, pinned)
+        held = explore_refs.bench.state
+        hearing.wire(demo, explore_refs.recipe, respelled, pinned, held)
         tab = merge.MergeTab(library, jobs, settings.device, residents)
         merge.wire(demo, merge_refs, tab)
         bar.wire(merge_refs.job_id)

@@ -65,6 +65,39 @@ def reason(plan: Plan, sketch: FamilySketch, names: Sequence[str]) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
+def retained(plan: Plan, subject: str) -> str:
+    """What a plan keeps, in a sentence about it: "B keeps 30 % of the entries and..."."""
+    text = "".join(part for part, _ in _retention(plan)).replace(THIN, " ")
+    text = text[:1].lower() + text[1:]
+    return f"{subject} {text}." if text.startswith("keeps ") else f"In {subject}, {text}."
+
+
+def moves(what: str, drift: float, error: float, alone: Sequence[float]) -> str:
+    """How far a merge moves a part of the model, in a sentence.
+
+    Args:
+        what: "linear layers", say.
+        drift: ||merged - base|| / ||base||.
+        error: by how much that may be off either way; infinity where that is not known.
+        alone: the same of each expert, whole.
+    """
+    if drift == 0:
+        return f"The merge does not move {what}."
+    by = f"{_within(drift, error)} of the base's norm"
+    ends = dict.fromkeys(percent(share) for share in (min(alone), max(alone)))
+    who = "its expert" if len(alone) == 1 else "experts"
+    return f"The merge moves {what} by {by} ({who} alone: {' to '.join(ends)})."
+
+
+def _within(share: float, error: float) -> str:
+    """A share and what it may be off by, with as many digits: "16.6 ± 0.1 %"."""
+    if not np.isfinite(error):
+        return f"about {percent(share)}"
+    digits = int(np.clip(np.ceil(-np.log10(max(100 * error, 1e-9))), 0, 2))
+    texts = (f"{100 * value:.{digits}f}" for value in (share, error))
+    return " \N{PLUS-MINUS SIGN} ".join(texts) + f"{THIN}%"
+
+
 def cosines(sketch: FamilySketch) -> np.ndarray:
     """(E, E) cosine between the experts' whole changes; NaN beside an expert that equals the base,
     1 on the diagonal."""

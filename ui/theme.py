@@ -20,6 +20,7 @@ SIGHT = (
 )  # fmt: skip
 """What draws the first sight, in the order it runs. It stands in the page itself."""
 SCRIPTS = (
+    "beside.js",
     "histogram.js", "cut.js", "figures.js", "choices.js", "experts.js", "frame.js", "link.js",
     "gradient.js", "tensor.js",
     "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_tokens.js",

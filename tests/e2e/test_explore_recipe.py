@@ -155,9 +155,15 @@ def test_what_was_set_can_be_undone_and_held_beside_another(page) -> None:
     words = page.locator("#bench-words [role=status]")
     expect(words).to_have_text("A is the same.")
     move(page, lambda: rate(page).press("ArrowRight"))
-    expect(words).to_have_text("A has density 0.29 instead of 0.28.")
+    expect(words).to_contain_text("A has density 0.29 instead of 0.28. A keeps 29 % of the entries")
+    other = f"{PLOT}.data.filter(t => t.meta.role === 'other')"
+    page.wait_for_function(f"{other}.length === 4")  # A's cut, lower than B's, in every map
+    assert page.evaluate(f"{other}.every((t, at) => t.x[0] < {PLOT}.data[3 * at + 2].x[0])")
+    expect(page.locator("#map .note")).to_contain_text("Dashed: A\u2019s cut.")
+    assert "Dashed: A\u2019s cut." in page.locator("#map .plot").get_attribute("aria-label")
     page.locator("#headline h2").click()
     move(page, lambda: page.keyboard.press("x"))
     expect(rate(page)).to_have_value("0.71")
     expect(page.locator("#side").get_by_label("A", exact=True)).to_be_checked()
-    expect(words).to_have_text("B has density 0.28 instead of 0.29.")
+    expect(words).to_contain_text("B has density 0.28 instead of 0.29. B keeps 28 % of the entries")
+    page.wait_for_function(f"{other}.every((t, at) => t.x[0] > {PLOT}.data[3 * at + 2].x[0])")

@@ -31,7 +31,8 @@ def test_a_cell_opens_its_numbers_and_a_value_lands_in_the_recipe(page) -> None:
     form.get_by_label("to", exact=True).fill("0.9")
     form.get_by_role("button", name="Set", exact=True).press("Enter")
     rule = form.locator(".tensor-rule")
-    expect(rule).to_contain_text(f"0.9 for {name}")
+    # set, planned and looked at again: three answers one after the other
+    expect(rule).to_contain_text(f"0.9 for {name}", timeout=30_000)
     page.wait_for_function(SETTLED)
     assert "0.9" in page.evaluate("amalgam.state.values.opened")
     assert page.evaluate("amalgam.state.values.rate") == pytest.approx(rate)
@@ -39,6 +40,6 @@ def test_a_cell_opens_its_numbers_and_a_value_lands_in_the_recipe(page) -> None:
     assert sideways(page) <= 0
     page.set_viewport_size({"width": 1440, "height": 900})
     form.get_by_role("button", name="Take away: Density of all experts").press("Enter")
-    expect(form.locator(".tensor-rule")).to_have_count(0)
+    expect(form.locator(".tensor-rule")).to_have_count(0, timeout=30_000)
     page.get_by_label("Module of the histogram").select_option(label="All modules")
     expect(panel).to_have_count(0)

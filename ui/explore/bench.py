@@ -16,7 +16,8 @@ import gradio as gr
 from merging import recipe as recipes
 from merging.errors import MergeError
 from ui import controls, spelling
-from ui.explore import answers, gradients, view
+from ui.explore import answers, beside, gradients, view
+from ui.explore.beside import Beside
 from ui.explore.gradients import Gradient
 from ui.explore.trail import SIDES, Bench, Page, Trail
 from ui.library import Library
@@ -31,7 +32,8 @@ class BenchRefs:
         state: a `Page`; `goings` is how often it was sent elsewhere, as the browser knows it.
         side: which of two settings the controls show.
         bookmark: sets down the settings in History; `marked` tells how that went.
-        words: how the other one differs.
+        beside: the other one, for the browser.
+        words: how the other one differs, and what it keeps.
         kept: what the controls do not show of the recipe that was opened; `leave` leaves it out.
         gradient: values over depth; not on the page yet, see `render`.
     """
@@ -43,6 +45,7 @@ class BenchRefs:
     redo: gr.Button
     bookmark: gr.Button
     marked: gr.HTML
+    beside: Beside
     words: gr.HTML
     kept: gr.HTML
     leave: gr.Button
@@ -52,7 +55,7 @@ class BenchRefs:
         """What `shown` fills."""
         return [
             *(self.state, self.side, self.undo, self.redo, self.words),
-            *(self.kept, self.leave, self.gradient, self.goings),
+            *(self.kept, self.leave, self.gradient, self.goings, self.beside),
         ]
 
 
@@ -74,6 +77,7 @@ def layout() -> BenchRefs:
         redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=0)
         bookmark = gr.Button("Bookmark", size="sm", elem_id="bookmark", min_width=0)
     marked = remark("marked", ["quiet", "bench-words"])
+    other = Beside()
     words = remark("bench-words", ["quiet", "bench-words"])
     with gr.Row(elem_classes="bench-kept"):
         kept = remark(elem_classes=["quiet", "kept-words"])
@@ -82,22 +86,23 @@ def layout() -> BenchRefs:
     state = gr.State(Page())
     goings = gr.Number(0, visible="hidden", precision=0, label="Times sent elsewhere")
     return BenchRefs(
-        state, goings, side, undo, redo, bookmark, marked, words, kept, leave, gradient
+        state, goings, side, undo, redo, bookmark, marked, other, words, kept, leave, gradient
     )
 
 
 def shown(library: Library, page: Page) -> list[Any]:
     """Values of `BenchRefs.outputs`."""
-    bench = page.bench
+    bench, other = page.bench, beside.other(library, page)
     return [
         page,
         bench.sides.shown,
         gr.update(interactive=bool(bench.trail.past)),
         gr.update(interactive=bool(bench.trail.future)),
-        compared(library, bench),
+        compared(library, bench, other.words),
         *_kept(library, bench),
         over_depth(library, bench),
         page.goings,
+        other.facts,
     ]
 
 
@@ -129,8 +134,12 @@ def _kept(library: Library, bench: Bench) -> list[Any]:
     return [escape(text), gr.update(visible=True)]
 
 
-def compared(library: Library, bench: Bench) -> str:
-    """How the side that is not shown differs; nothing where there is none. A problem goes first."""
+def compared(library: Library, bench: Bench, keeps: str = "") -> str:
+    """How the side that is not shown differs; nothing where there is none. A problem goes first.
+
+    Args:
+        keeps: what it keeps, in a sentence.
+    """
     if bench.problem:
         return escape(bench.problem)
     present, held = bench.trail.present, bench.sides.held
@@ -143,7 +152,9 @@ def compared(library: Library, bench: Bench) -> str:
         return escape(f"{other} cannot be compared: {error}")
     names = {model: name for name, model in view.choices(library)}
     phrases = recipes.differences(first, second, names)
-    return escape(f"{other} has {'; '.join(phrases)}.") if phrases else f"{other} is the same."
+    if not phrases:
+        return f"{other} is the same."
+    return escape(f"{other} has {'; '.join(phrases)}. {keeps}".rstrip())
 
 
 def undone(bench: Bench) -> Bench:

@@ -98,10 +98,13 @@ class Page:
     Attributes:
         goings: how often it was sent to other settings: what a request that began before would
             note is not where the page is any more.
+        planned: settings of a side that was held, and what was planned of them: it stays while
+            the other side's controls move.
     """
 
     bench: Bench = field(default_factory=Bench)
     goings: int = 0
+    planned: tuple[Settings, Any] | None = None
 
     def go(self, bench: Bench) -> None:
         """It is sent to other settings."""

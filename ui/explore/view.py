@@ -42,12 +42,13 @@ _HISTOGRAM_NOTES = {
     "largest": "Colour is kept, deeper where it is amplified; drag the cut to move the pruning "
     f"rate. Lines: the other experts. {_ZOOM}",
 }
+_OWN = "Of each expert's own change, before weights and strength"
 _ENERGY_NOTES = {
-    "all": "From the histograms alone. Nothing is pruned now; the lines show magnitude pruning.",
-    "random": "From the histograms alone. At random, energy falls as fast as entries do.",
-    "largest": "From the histograms alone; the upright line is your slider.",
+    "all": f"{_OWN}. Nothing is pruned now; the lines show magnitude pruning.",
+    "random": f"{_OWN}. At random, energy falls as fast as entries do.",
+    "largest": f"{_OWN}; the upright line is your slider.",
 }
-_OF_LINEARS = "Of the linear layers, from"
+_OF_LINEARS = "Of each expert's own change in the linear layers"
 
 
 def _notes(note: Callable[[Law], str]) -> dict[str, str]:
@@ -65,7 +66,7 @@ def _histogram_note(law: Law) -> str:
 
 def _energy_note(law: Law) -> str:
     note = _ENERGY_NOTES[law.order]
-    return note.replace("From", _OF_LINEARS, 1) if law.linears else note
+    return note.replace("Of each expert's own change", _OF_LINEARS, 1) if law.linears else note
 
 
 def choices(library: Library) -> list[tuple[str, str]]:
@@ -126,12 +127,12 @@ def numbers(
     finding["offsets"] = bins.pooled_means(
         sketch, bins.cells(sketch.tensors), moves(sketch, ordered)
     )
-    finding["densities"] = _varied(ordered, sketch)
+    finding["densities"] = varied(ordered, sketch)
     finding["asked"] = dict(values)
     return [finding, recipes.dump(recipe), words(recipe, library.labels(recipe), plan.warnings)]
 
 
-def _varied(recipe: Recipe, sketch: FamilySketch) -> list[list[float]] | None:
+def varied(recipe: Recipe, sketch: FamilySketch) -> list[list[float]] | None:
     """(E, C): the density of every expert and cell, where one slider does not say them all."""
     asked = plans.densities_asked(recipe, sketch)
     if asked.size == 0 or np.ptp(asked) == 0:
@@ -213,7 +214,8 @@ def drawn(
         {
             "figure": figures.energy_figure(own),
             "notes": _notes(_energy_note),
-            "summary": f"Energy kept against pruning rate, one line each for {listed}.",
+            "summary": "Energy kept of each expert's own change, before weights and strength, "
+            f"against pruning rate, one line each for {listed}.",
         },
         {
             **figures.cosine_figure(sketch, own),

@@ -24,6 +24,7 @@ from ui.library import Library
 
 _WITHIN = """(prune, consensus, partitions, rate) => [prune, consensus,
   window.amalgam.within(partitions, "partitions"), window.amalgam.within(rate, "rate")]"""
+_MOVED = "(...v) => { window.amalgam?.set(v); }"
 _HERE = "() => document.querySelector('#rooms [role=tab]').click()"
 Brought = tuple[Callable[..., Any], Any]
 _QUIET: dict[str, Any] = {
@@ -200,7 +201,7 @@ def _wire_sliders(tab: ExploreTab) -> Any:
     """The browser draws while they move, and asks for exact numbers when they rest."""
     refs, inputs = tab.refs, list(tab.named.values())
     moving = [tab.named[name].change for name in tab.named if name not in ("base", "experts")]
-    gr.on(moving, None, inputs, None, js="(...v) => { window.amalgam?.set(v); }", **_QUIET)
+    gr.on(moving, None, inputs, None, js=_MOVED, **_QUIET)
     refs.drift.foresee(
         tab.foreseen,
         [refs.weighed, *inputs],
@@ -265,10 +266,12 @@ def _wire_bench(tab: ExploreTab, due: gr.State, brought: Sequence[Brought]) -> l
     asked = [refs.bench.state, refs.weighed, *inputs]
     led = [*inputs, refs.weighed, due, *refs.bench.outputs()]
     going, opener = tab.going, refs.opener
+    switched = refs.bench.side.input(going.switched, asked, led, **_QUIET)
+    switched.then(None, inputs, None, js=_MOVED, **_QUIET)  # what was foreshown is so, or is not
     steps = [
+        switched,
         refs.bench.undo.click(going.undone, asked, led, **_QUIET),
         refs.bench.redo.click(going.redone, asked, led, **_QUIET),
-        refs.bench.side.input(going.switched, asked, led, **_QUIET),
         refs.bench.leave.click(going.left_out, asked, led, **_QUIET),
         refs.recipe.input(going.opened, [refs.recipe, *asked], led, **_QUIET),
         refs.bench.gradient.input(going.drawn, [refs.bench.gradient, *asked], led, **_QUIET),

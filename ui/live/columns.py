@@ -57,12 +57,34 @@ class Column:
         )
         return Column(self.name, before=last)
 
+    def recall(self, earlier: Column) -> None:
+        """Takes over what the same bytes said earlier."""
+        finished = {p: a for p, a in earlier.answers.items() if p != earlier.growing}
+        self.answers = {**finished, **self.answers}
+        self.scores = {**earlier.scores, **self.scores}
+        self.seconds = {**earlier.seconds, **self.seconds}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The other of two settings, as the live model last answered by it.
+
+    Attributes:
+        name: of the side.
+        column: None where it was never asked.
+    """
+
+    name: str
+    column: Column | None = None
+
 
 @dataclass(frozen=True)
 class Scores:
-    """A skill's scores of all that the bars show: now and before, its expert, the base."""
+    """A skill's scores of all that the bars show: now and before, by the other of two settings, of
+    its expert, of the base."""
 
     live: Score | None
     before: Score | None
+    beside: Score | None
     expert: Score | None
     base: Score | None

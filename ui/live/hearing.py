@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from merging import recipe as recipes
 from merging.errors import Cancelled, MergeError
+from merging.recipe import Recipe
 from merging.trial.turns import Sampling
 from ui.figures import short
 from ui.library import Library, stamp
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 TOKENS = 32  # of an answer
 _EVERY_S = 0.05  # between two looks at an answer that grows
+_LATEST = 12  # recipes of a page whose answers are remembered
 _MOST = 64  # columns of models that do not change; answers and scores of each
 
 
@@ -41,12 +45,14 @@ class Hearing:
 
     Attributes:
         per_skill: prompts that a skill is scored on, at most.
+        settings: by page, what its live model said by its latest recipes.
     """
 
     library: Library
     store: ModelStore
     per_skill: int
     sources: dict[tuple, Column] = field(default_factory=dict)
+    settings: dict[str, OrderedDict[tuple, Column]] = field(default_factory=dict)
     said: dict[str, Said] = field(default_factory=dict)
 
     def last(self, page: str) -> Column:
@@ -55,12 +61,42 @@ class Hearing:
         return said.column if said else Column("live")
 
     def live(self, page: str, model: LiveModel) -> Column:
-        """What the live model has said as it is now, while it is held."""
+        """What the live model has said as it is now, while it is held. What it said by the same
+        recipe before holds: its bytes are the same, and of likely tokens it takes the likeliest."""
         said = self.said.get(page)
         if said is None or said.version != model.version or said.model is not model:
             column = self.last(page).followed()
+            if model.settled and (earlier := self.by(page, model.settled)):
+                column.recall(earlier)
             said = self.said[page] = Said(model, model.version, column)
+        if model.settled:
+            self._keep(page, self._key(model.settled), said.column)
         return said.column
+
+    def by(self, page: str, recipe: Recipe) -> Column | None:
+        """What the page's live model said by a recipe; None where it was not asked, or that is long
+        ago.
+
+        Args:
+            recipe: of models on offer, see `Library.resolved`.
+        """
+        latest, key = self.settings.get(page, OrderedDict()), self._key(recipe)
+        if key in latest:
+            latest.move_to_end(key)
+        return latest.get(key)
+
+    def _keep(self, page: str, key: tuple, column: Column) -> None:
+        latest = self.settings.setdefault(page, OrderedDict())
+        latest[key] = column
+        latest.move_to_end(key)
+        while len(latest) > _LATEST:
+            latest.popitem(last=False)
+
+    def _key(self, recipe: Recipe) -> tuple:
+        """What tells the bytes of two merges apart: the recipe, and its models as they are now."""
+        models = dict.fromkeys([recipe.base, *(source.model for source in recipe.sources)])
+        stamps = [stamp(self.library.model_of(model).folder) for model in models]
+        return recipes.dump(recipe), *stamps
 
     def now(self, page: str, model: LiveModel | None) -> Column:
         """What the live model has said as it is now; an empty column where that is nothing."""
@@ -72,6 +108,7 @@ class Hearing:
     def forget(self, page: str) -> None:
         """The page needs no live model any more."""
         self.said.pop(page, None)
+        self.settings.pop(page, None)
 
     def columns(self, base: str, experts: Sequence[str]) -> list[Column]:
         """What the sources said before; they do not change, so they are asked once."""

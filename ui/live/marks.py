@@ -9,15 +9,19 @@ from html import escape
 _MOST = 400  # parts that are compared: a longer text is new as a whole where it differs
 
 
-def marked(text: str, before: str | None) -> str:
-    """HTML of a text, with what is not in the earlier one in <mark>; that says what was there."""
+def marked(text: str, before: str | None, words: str = "changed; before") -> str:
+    """HTML of a text, with what is not in another one in <mark>; that says what is there instead.
+
+    Args:
+        words: what the other text is to this one.
+    """
     if before is None or text == before:
         return escape(text)
     pieces = "".join(
         f"<mark>{escape(part)}</mark>" if is_new else escape(part)
         for part, is_new in changes(text, before)
     )
-    return f'{pieces}<span class="sr-only"> (changed; before: {escape(before) or "nothing"})</span>'
+    return f'{pieces}<span class="sr-only"> ({words}: {escape(before) or "nothing"})</span>'
 
 
 def changes(text: str, before: str) -> list[tuple[str, bool]]:

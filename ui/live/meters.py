@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
 from ui.findings import THIN, percent
@@ -45,6 +46,7 @@ def scores_of(scene: Scene, skill: Skill) -> Scores:
     return Scores(
         scene.live.scores.get(skill),
         before.scores.get(skill) if before else None,
+        scene.beside.column.scores.get(skill) if scene.beside and scene.beside.column else None,
         expert.scores.get(skill) if expert else None,
         scene.sources[0].scores.get(skill),
     )
@@ -66,6 +68,8 @@ def _row(scene: Scene, skill: Skill, name: str) -> str:
     changed = difference(scores)
     is_fresh = scores.live is not None and not scene.is_busy
     said = _said(scores) if is_fresh else "not scored yet"
+    beside = _beside(scene, scores)
+    said += f"; {beside}" if beside else ""
     value = f'aria-valuenow="{100 * shown["score"]:.0f}"' if shown and is_fresh else ""
     style = f' style="--tone: {colour}"' if colour else ""
     return (
@@ -74,11 +78,21 @@ def _row(scene: Scene, skill: Skill, name: str) -> str:
         f'aria-valuetext="{escape(said)}" title="{escape(said)}"{style}>'
         f'<span class="who"><i>{glyph}</i>{escape(name)}</span>'
         f'<span class="track">{_bar(shown)}{_tick(scores.base, "base")}'
-        f"{_tick(scores.expert, 'expert')}</span>"
+        f"{_tick(scores.expert, 'expert')}{_tick(scores.beside, 'beside')}</span>"
         f"<b>{percent(scores.live['score']) if scores.live and is_fresh else _UNKNOWN}</b>"
         f'<small class="{"up" if changed.startswith("+") else "down"}">'
-        f"{changed if is_fresh else ''}</small></div>"
+        f"{changed if is_fresh else ''}</small>"
+        f"{f'<span class=beside>{beside}</span>' if beside else ''}</div>"
     )
+
+
+def _beside(scene: Scene, scores: Scores) -> str:
+    """What the other of two settings scored: "B 54 %"; "" where there is none, or it was never
+    asked at all."""
+    if scene.beside is None or scene.beside.column is None:
+        return ""
+    share = percent(scores.beside["score"]) if scores.beside else "not scored yet"
+    return f"{scene.beside.name} {share}"
 
 
 def _bar(score: Score | None) -> str:
@@ -120,15 +134,27 @@ def _note(scene: Scene) -> str:
     upto = "Up to " if any(skill.tasks for skill in scene.skills) else ""
     return (
         f"{upto}{min(most, scene.per_skill)} validation prompts a skill{took}. Line: "
-        f"95{THIN}% interval. Bold tick: the expert itself; pale tick: the base."
+        f"95{THIN}% interval. Bold tick: the expert itself; pale tick: the base.{_legend(scene)}"
     )
 
 
+def _legend(scene: Scene) -> str:
+    if scene.beside is None:
+        return ""
+    name = scene.beside.name
+    if scene.beside.column is None:
+        return f" {name} not asked yet: press x to show it."
+    return f" Hollow mark: {name}, as it was last live."
+
+
 def _table(scene: Scene) -> str:
-    heads = "".join(f'<th scope="col">{escape(one.name)}</th>' for one in scene.columns)
+    columns = scene.columns
+    if scene.beside is not None and scene.beside.column is not None:
+        columns.insert(1, replace(scene.beside.column, name=scene.beside.name))
+    heads = "".join(f'<th scope="col">{escape(one.name)}</th>' for one in columns)
     rows = "".join(
         f'<tr><th scope="row">{escape(skill.name)}</th>'
-        f"{''.join(_cell(one, skill, scene) for one in scene.columns)}</tr>"
+        f"{''.join(_cell(one, skill, scene) for one in columns)}</tr>"
         for skill in scene.skills
     )
     return (

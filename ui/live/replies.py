@@ -1,10 +1,12 @@
-"""What models answer, prompt by prompt: base, expert and live, with what is new marked."""
+"""What models answer, prompt by prompt: base, expert, live and the other of two
+settings, with what is new marked."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html import escape
 
-from ui.live.columns import Column
+from ui.live.columns import Beside, Column
 from ui.live.marks import marked
 from ui.live.probes import Probe
 from ui.live.scene import Scene
@@ -28,6 +30,7 @@ def _block(scene: Scene, probe: Probe) -> str:
     base, *experts = scene.sources
     own = _relevant(experts, probe)
     rows = [_row(base, probe), *(_row(one, probe) for one in own), _live_row(scene, probe)]
+    rows += [_beside_row(scene, scene.beside, probe)] if scene.beside else []
     others = [one for one in experts if one not in own]
     return (
         f'<section class="probe" data-key="{prompt}" aria-label="{prompt}"><header>'
@@ -69,6 +72,18 @@ def _live_row(scene: Scene, probe: Probe) -> str:
     if live.growing == probe.prompt:
         return _line(live, probe, None, escape(answer), "live")
     return _line(live, probe, answer, marked(answer, earlier), "live")
+
+
+def _beside_row(scene: Scene, beside: Beside, probe: Probe) -> str:
+    """What the other of two settings answered, with what the live model says otherwise marked."""
+    column = beside.column or Column(beside.name)
+    answer = None if column.growing == probe.prompt else column.answers.get(probe.prompt)
+    if answer is None:
+        text = '<span class="quiet">not asked yet</span>'
+    else:
+        live = None if scene.is_busy or scene.live.growing else scene.live.answers.get(probe.prompt)
+        text = marked(answer, live, "differs; live")
+    return _line(replace(column, name=beside.name), probe, answer, text, "beside")
 
 
 def _line(column: Column, probe: Probe, answer: str | None, text: str | None, kind: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ui.live.columns import Column
+from ui.live.columns import Beside, Column
 from ui.live.probes import Probe
 from ui.live.skills import Skill
 
@@ -23,6 +23,7 @@ class Scene:
         has_no_room: there is no memory for it, and would be without other loaded models.
         is_busy: a merge is under way: what the live model said is of earlier values.
         sources: the base, then the experts.
+        beside: the other of two settings; None where there is none.
         per_skill: prompts that a skill is scored on, at most.
     """
 
@@ -37,6 +38,7 @@ class Scene:
     skills: Sequence[Skill] = ()
     live: Column = field(default_factory=lambda: Column("live"))
     sources: Sequence[Column] = ()
+    beside: Beside | None = None
     per_skill: int = 0
 
     @property

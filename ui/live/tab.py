@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from html import escape
@@ -22,7 +22,7 @@ from ui.explore.readings import Reading, Readings
 from ui.findings import THIN
 from ui.library import Library
 from ui.live import meters, pinning, probes, replies, skills
-from ui.live.columns import Column, Score
+from ui.live.columns import Beside, Column, Score
 from ui.live.hearing import Hearing
 from ui.live.keeper import Keeper
 from ui.live.layout import LiveRefs
@@ -52,6 +52,8 @@ class LiveTab:
 
     Attributes:
         per_skill: prompts that a skill is scored on, at most.
+        sides: what two settings spell that a page holds side by side, by name, see
+            `ui.explore.beside`; {} where there is one alone.
     """
 
     refs: LiveRefs
@@ -59,6 +61,7 @@ class LiveTab:
     pages: LivePages
     store: ModelStore
     per_skill: int = skills.PER_SKILL
+    sides: Callable[[Any], Mapping[str, Recipe]] = lambda _: {}
     turns: Readings = field(default_factory=Readings)
     scenes: dict[str, Scene] = field(default_factory=dict)
     merged: dict[str, tuple[LiveModel, str]] = field(default_factory=dict)
@@ -79,6 +82,7 @@ class LiveTab:
         recipe: Any,
         respelled: Sequence[Any],
         remembered: gr.BrowserState,
+        held: gr.State,
     ) -> None:
         """Attaches the card's events.
 
@@ -86,9 +90,11 @@ class LiveTab:
             recipe: the YAML text that the controls spell.
             respelled: events after which it is another one.
             remembered: the pinned prompts that the browser keeps, see `pinning`.
+            held: what `sides` takes.
         """
         refs = self.refs
-        inputs = [refs.on, refs.prompts, refs.family, remembered, refs.asked, refs.own, recipe]
+        asked = [refs.prompts, refs.family, remembered, refs.asked, refs.own]
+        inputs = [refs.on, *asked, recipe, held]
         boards = [refs.meters, refs.replies, refs.let_go]
         outputs = [*boards, refs.prompts, refs.family, refs.fresh]
         shown = [refs.body, refs.keep_beside]
@@ -189,6 +195,7 @@ class LiveTab:
         asked: str,
         own: tuple[Skill, ...],
         recipe: str,
+        held: Any,
         request: gr.Request,
     ) -> Iterator[Any]:
         """Merges what the controls spell in memory, asks it, and shows what it says.
@@ -215,6 +222,7 @@ class LiveTab:
                 moved = [text, spelled.base, gr.skip()]
             scene.probes = probes.with_asked(text, asked)
             scene.skills = [*skills.built_in(names), *own]
+            scene.beside = self._beside(page, spelled, held)
             for _ in self._heard(scene, page, spelled, names, turn):
                 if turn.replaced:
                     return
@@ -266,6 +274,18 @@ class LiveTab:
         for column in scene.sources:
             self.pages.touch(page)  # a source is let go of before it
             yield from self.hearing.ask_source(column, scene.probes, scene.skills, turn.over)
+
+    def _beside(self, page: str, spelled: Recipe, held: Any) -> Beside | None:
+        """The one of two settings that is not spelled, and what was heard of it."""
+        both = self.sides(held)
+        if len(set(map(recipes.dump, both.values()))) < 2:
+            return None
+        shown, other = both
+        name = shown if both[other] == spelled else other  # the controls may be ahead of it
+        try:
+            return Beside(name, self.hearing.by(page, self.library.resolved(both[name])))
+        except MergeError:  # its models are not on offer any more
+            return Beside(name)
 
     def _words(self, page: str, model: LiveModel, settled: Settled) -> str:
         """What the last merge that changed anything did."""

@@ -73,6 +73,9 @@ class FakeLibrary:
     ) -> Any:
         return sketch(len(experts))
 
+    def sketched(self, recipe: recipes.Recipe) -> Any:
+        return sketch(len(recipe.sources))
+
     def preview(self, base: str, experts: list[str], cancel: Any = None) -> Any:
         return None
 

@@ -19,7 +19,7 @@ from merging.trial.chat import ChatModel
 from merging.trial.tasks import TaskFileError
 from ui.library import Library
 from ui.live import LivePages, LiveTab, marks, meters, pinning, probes, replies, skills
-from ui.live.columns import Column
+from ui.live.columns import Beside, Column
 from ui.live.probes import Probe
 from ui.live.scene import Scene
 from ui.live.skills import Skill
@@ -63,10 +63,11 @@ def heard(
     asked: str = "",
     own: tuple[Skill, ...] = (),
     kept: object = None,
+    held: object = None,
 ):
     """All that the card shows one after the other."""
     recipe = recipe_of(weight)
-    yield from card.changed(True, text, family, kept, asked, own, recipe, visitor(page))
+    yield from card.changed(True, text, family, kept, asked, own, recipe, held, visitor(page))
 
 
 def last(card: LiveTab, weight: float, text: str = TASKS, page: str = "page", **more) -> list:
@@ -198,6 +199,46 @@ def test_a_bar_says_score_interval_expert_base_and_change() -> None:
     assert 'class="tick base" style="left: 2.0%"' in html
     assert "--tone: #0072B2" in html
     assert ">+8</small>" in html
+
+
+def test_the_other_of_two_settings_stands_beside_the_merge() -> None:
+    skill, probe = Skill("add"), Probe("1 + 1?", "2")
+    live = Column("live", scores={skill: score(0.5)}, answers={probe.prompt: "2"})
+    other = Column("live", scores={skill: score(0.54)}, answers={probe.prompt: "3"})
+    scene = Scene(skills=[skill], probes=[probe], live=live, sources=[Column("base", BASE)])
+    scene.beside = Beside("B", other)
+    bars, said = meters.drawn(scene), replies.drawn(scene)
+    assert 'class="tick beside" style="left: 54.0%"' in bars
+    assert "B 54\u202f%</span>" in bars
+    assert re.search('aria-valuetext="[^"]*; B 54\u202f%"', bars)
+    assert '<th scope="col">B</th>' in bars
+    assert answers([bars, said], probe.prompt)["B"][:2] == ["3", "(differs;"]
+    assert '<mark>3</mark><span class="sr-only"> (differs; live: 2)' in said
+
+
+def test_a_side_that_was_never_asked_says_so() -> None:
+    scene = Scene(skills=[Skill("add")], probes=[Probe("Hi")], sources=[Column("base", BASE)])
+    scene.beside = Beside("B")
+    assert "B not asked yet" in meters.drawn(scene)
+    assert answers(["", replies.drawn(scene)], "Hi")["B"] == ["not", "asked", "yet"]
+
+
+def test_what_the_other_side_said_is_remembered_and_holds_once_it_is_back(tmp_path: Path) -> None:
+    pages, store = LivePages(1 << 30, "cpu"), ModelStore(1 << 30, "cpu")
+    both = {"A": recipes.parse(recipe_of(0.9)), "B": recipes.parse(recipe_of(0.4))}
+    library = Library((tmp_path,))
+    card = LiveTab(None, library, pages, store, per_skill=4, sides=lambda held: held or {})
+    alone = last(card, 0.9)
+    assert "B" not in answers(alone, "What is 28 + 83?")
+    assert "B not asked yet" in last(card, 0.9, held=both)[0]
+    other = last(card, 0.4, held=both)
+    said = answers(alone, "What is 28 + 83?")["live"]
+    assert answers(other, "What is 28 + 83?")["A"][0] == said[0]
+    assert row(other, "add")[1] == row(alone, "add")[0]  # the second column is A's
+    scored = card.hearing.by("page", card.library.resolved(both["A"])).seconds
+    back = last(card, 0.9, held=both)
+    assert answers(back, "What is 28 + 83?")["live"][0] == said[0]
+    assert card.hearing.said["page"].column.seconds == scored  # to score again takes another time
 
 
 def test_while_a_merge_is_under_way_no_score_is_shown_as_its() -> None:
@@ -335,7 +376,7 @@ def test_switched_off_its_memory_is_free(card) -> None:
     card.switched(False, visitor("off"))
     gc.collect()
     assert network() is None
-    (nothing,) = card.changed(False, "", "", None, "", (), "", visitor("off"))
+    (nothing,) = card.changed(False, "", "", None, "", (), "", None, visitor("off"))
     assert all(isinstance(value, dict) for value in nothing)
 
 
@@ -389,7 +430,7 @@ def test_a_newer_recipe_ends_the_work_on_an_older_one(card) -> None:
 
 def test_what_cannot_be_merged_is_said_in_its_place(card) -> None:
     def said(recipe: str) -> str:
-        (shown,) = card.changed(True, "", BASE, None, "", (), recipe, visitor("page"))
+        (shown,) = card.changed(True, "", BASE, None, "", (), recipe, None, visitor("page"))
         return shown[0]
 
     assert 'role="status">density is too large</p>' in said("# density is too large\n")

@@ -237,7 +237,7 @@
     const { sentence } = panel.value;
     say(panel.element, panel.value);
     panel.element.classList.remove("is-moving");
-    panel.element.querySelector("[role=status]").textContent = sentence;
+    panel.element.querySelector(".sr-only").textContent = sentence;
     if (!accept()) return;
     for (const kind of ORDER.slice(0, -1)) redraw(find(kind));
     foresee();
@@ -260,7 +260,16 @@
     if (!asked) return foresee(); // the panel of a family that was just read
     if (!answers(panel.value)) return;
     Object.assign(state, { arrival: arrival && globalThis.amalgamMap.unpacked(arrival, state.family), arrived: true });
+    arrives();
     redraw(find("map"));
+  }
+
+  /* The finding's second line: how far the merge moves; pale while the controls ask for another. */
+  function arrives() {
+    const line = find("headline")?.element.querySelector(".arrives"), { moves = "" } = find("drift")?.value ?? {};
+    if (!line) return;
+    line.classList.toggle("is-stale", !state.arrived);
+    if (line.textContent !== moves) line.textContent = moves;
   }
 
   /* Asks for what arrives, once the exact numbers are there. */
@@ -275,6 +284,7 @@
     state.exact = current ? exact : null;
     if (current) state.clash = exact.clash;
     if (state.arrived !== (state.arrived = answers(find("drift")?.value))) redraw(find("drift"));
+    arrives();
     const { offsets } = find("headline")?.value ?? {};
     const { family } = state;
     if (current && family && offsets && text(offsets) !== text(family.offsets)) {

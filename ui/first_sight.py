@@ -86,7 +86,7 @@ def frame() -> str:
 <div class="bar-top"><span class="brand"><img src="{logo}" alt=""> Amalgam</span>{tabs}</div>
 <div class="explore"><div class="controls"><div class="scroll">{cards}</div></div>
 <div class="plots">
-<section class="finding"><h2></h2><p class="quiet"></p></section>
+<section class="finding"><h2></h2><p class="arrives"></p><p class="quiet"></p></section>
 <section class="panel"><header><h3>{MAP_TITLE}</h3>{_TOOLS}</header><p class="quiet note"></p>
 <canvas></canvas></section>
 </div><div class="hearing"><div class="card"></div></div></div></div>

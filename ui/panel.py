@@ -20,7 +20,7 @@ _TEMPLATE = """<section class="panel" data-kind="{kind}" aria-label="{title}">
 <div class="as-table" hidden></div>
 </section>"""
 _HEADLINE = """<section class="finding" data-kind="headline" aria-label="{title}">
-<h2 aria-hidden="true"></h2><p class="quiet"></p>
+<h2 aria-hidden="true"></h2><p class="arrives" role="status"></p><p class="quiet"></p>
 <p class="sr-only" role="status" aria-live="polite"></p>
 </section>"""
 _ON_LOAD = """

@@ -243,4 +243,4 @@ def test_every_plot_has_its_text(page) -> None:
         assert label and (panel in ("clash", "drift") or all(name in label for name in EXPERTS))
         page.locator(f"#{panel}").get_by_role("button", name="Table").click()
         assert page.locator(f"#{panel} tbody tr").count() >= 4
-    assert "of the entries" in page.locator("#headline [role=status]").inner_text()
+    assert "of the entries" in page.locator("#headline .sr-only").inner_text()

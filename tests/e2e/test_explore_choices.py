@@ -122,8 +122,13 @@ def test_strength_and_rule_change_what_arrives(page) -> None:
     drift = "amalgam.state.arrived && amalgam.state.arrival?.drift[0]"
     page.wait_for_function(drift)
     before = page.evaluate(drift)
+    line = page.locator("#headline .arrives")
+    told = line.inner_text()
+    assert told.startswith("The merge moves linear layers by ")
     strength = page.get_by_label("range slider for Strength")
     move(page, lambda: strength.press("ArrowRight"))
+    expect(line).not_to_have_text(told)
+    expect(line).not_to_have_class("arrives is-stale")
     page.wait_for_function(drift)
     values = page.evaluate("amalgam.state.values")
     assert page.evaluate(drift) == pytest.approx(before * values["lambda"] / 0.4, rel=1e-3)
@@ -135,6 +140,9 @@ def test_strength_and_rule_change_what_arrives(page) -> None:
     page.wait_for_function("amalgam.state.arrived && !amalgam.state.arrival")
     note = page.locator("#drift .note")
     expect(note).to_have_text("Not predicted: this method works on whole matrices.")
+    expect(line).to_have_text(
+        "How far the merge moves: not predicted: this method works on whole matrices."
+    )
 
 
 def test_what_is_looked_at_stays_when_experts_come_and_go(page) -> None:

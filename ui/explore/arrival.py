@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from merging.errors import MergeError
+from merging.methods import PRUNERS
 from merging.recipe import Recipe
 from merging.sketches.sketch import FamilySketch
-from ui import bins, figures
+from ui import bins, figures, findings
 from ui.findings import percent
+
+if TYPE_CHECKING:
+    from merging.run.forecast import Forecast
 
 _EDGES: OrderedDict[str, list[float]] = OrderedDict()  # of the latest families: they stay
 _MOST = 8
@@ -26,8 +30,8 @@ def foreseen(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) ->
             answer to an older move.
 
     Returns:
-        `arrival`, None where the recipe cannot be foreseen, and a note that says how good it is,
-        or why there is none.
+        `arrival`, None where the recipe cannot be foreseen; a note that says how good it is, or
+        why there is none; `moves`, how far the merge moves as a whole, in a sentence.
     """
     from merging.run.forecast import energy, forecast  # torch comes with it
 
@@ -35,7 +39,13 @@ def foreseen(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) ->
     try:
         made = forecast(recipe, sketch)
     except MergeError as error:
-        return {**panel(), "note": _sentence(str(error)), "asked": asked}
+        note = _sentence(str(error))
+        return {
+            **panel(),
+            "note": note,
+            "moves": f"How far the merge moves: {note[:1].lower()}{note[1:]}",
+            "asked": asked,
+        }
     table = bins.cells(sketch.tensors)
     layers = len(table.layers)
     rows = {title: row for row, title in enumerate(table.layers)}
@@ -46,9 +56,8 @@ def foreseen(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) ->
     seen = np.isfinite(estimate.error)
     names = [str(layer) for layer in table.layers] + ["rest"]
     sampled = estimate.sampled[:layers]
-    typical = np.median(
-        (estimate.error / np.maximum(estimate.drift, 1e-30))[seen & (estimate.drift > 0)]
-    )
+    moved = seen & (estimate.drift > 0)
+    typical = np.median(estimate.error[moved] / estimate.drift[moved]) if moved.any() else 0.0
     arrival = {
         **bins.pack_change(made.change, sketch.sample_tensor, table, _edges(sketch, table)),
         "rows": names,
@@ -57,9 +66,27 @@ def foreseen(recipe: Recipe, sketch: FamilySketch, values: Mapping[str, Any]) ->
             float(f"{e:.3g}") if s else None for e, s in zip(estimate.error, seen, strict=True)
         ],
     }
-    off = f", \N{PLUS-MINUS SIGN} {percent(float(typical))} of each bar" if seen.any() else ""
+    off = f", \N{PLUS-MINUS SIGN} {percent(float(typical))} of each bar" if moved.any() else ""
     note = f"Estimate from about {int(np.median(sampled)):,} sampled entries a layer{off}."
-    return {**panel(), "arrival": arrival, "note": note, "asked": asked}
+    moves = _moves(recipe, sketch, made, values)
+    return {**panel(), "arrival": arrival, "note": note, "moves": moves, "asked": asked}
+
+
+def _moves(recipe: Recipe, sketch: FamilySketch, made: Forecast, values: Mapping[str, Any]) -> str:
+    """How far the merge moves what the recipe prunes, beside how far its experts do."""
+    from merging.run.forecast import energy
+
+    of_linears = PRUNERS[recipe.prune].law.linears
+    inside = np.array([tensor.is_linear or not of_linears for tensor in sketch.tensors])
+    whole = energy(made, sketch, np.where(inside, 0, -1), 1)
+    base = max(float(sketch.base_l2[inside].sum()), 1e-30)
+    alone = np.sqrt(sketch.l2.sum(axis=2)[:, inside].sum(axis=1) / base)
+    return findings.moves(
+        "linear layers" if of_linears else "the model",
+        float(whole.drift[0]),
+        float(whole.error[0]),
+        alone.tolist(),
+    )
 
 
 def panel() -> dict[str, Any]:
@@ -67,6 +94,7 @@ def panel() -> dict[str, Any]:
     return {
         "figure": figures.drift_figure(),
         "arrival": None,
+        "moves": "",
         "note": "Being estimated from sampled entries\N{HORIZONTAL ELLIPSIS}",
         "summary": "How far the merge moves each layer, as a share of the base's length.",
     }

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TextIO, cast
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # nor is the Hub told of this machine
 # idle arithmetic threads sleep instead of spinning: small models stream faster on a busy machine
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -51,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _on_signal(lambda *_: _leave() if over.is_set() else over.set())
     print(f"Amalgam is at {address}", flush=True)
     over.wait()
-    app.jobs.close()
+    for jobs in app.jobs:
+        jobs.close()
     app.demo.close(verbose=False)
     return 0
 

@@ -17,7 +17,8 @@ from starlette.middleware import Middleware
 from merging.engines.eager import pick_device
 from merging.engines.residents import Residents
 from merging.errors import MergeError
-from ui import chat, explore, guide, history, live, merge, running, theme
+from ui import adding, chat, explore, guide, history, live, merge, running, theme
+from ui.added import Added
 from ui.bundle import Bundles
 from ui.events import PROMPT
 from ui.first_sight import FirstSight
@@ -35,15 +36,16 @@ class App:
     """The built page, what serves it, and what must be closed with it."""
 
     demo: gr.Blocks
-    jobs: Jobs
+    jobs: tuple[Jobs, ...]
     launch: dict[str, Any]
 
 
 def build(settings: Settings) -> App:
     """Builds the page over the models that the settings name."""
-    library = Library(settings.models, settings.cache)
+    added = Added(settings.models) if settings.allow_hub else None
+    library = Library(settings.models, settings.cache, added)
     history.empty_trash(list(library.roots().values()))
-    jobs = Jobs()
+    jobs, downloads = Jobs(), Jobs("downloads")
     residents = Residents()
     room = Room(settings.chat_bytes)
     store = ModelStore(room, settings.device, residents.release)
@@ -57,7 +59,8 @@ def build(settings: Settings) -> App:
         draft, pinned = merge.draft(), live.memory()
         with gr.Tabs(selected="explore", elem_id="rooms") as rooms:
             with gr.Tab("Explore", id="explore") as explore_tab:
-                explore_refs = explore.build(controls, library)
+                beneath = adding.layout if added is not None else (lambda: None)
+                explore_refs = explore.build(controls, library, beneath)
             with gr.Tab("Merge", id="merge") as merge_tab:
                 merge_refs = merge.build(remembered, draft, library, explore_refs.recipe.value)
             with gr.Tab("Chat", id="chat") as chat_tab:
@@ -70,7 +73,8 @@ def build(settings: Settings) -> App:
         pages = live.LivePages(room, settings.device)
         hearing = live.LiveTab(explore_refs.live, library, pages, store, sides=explore.sides)
         talking = chat.ChatTab(chat_refs, library, store, pages)
-        shelf = history.Shelf(library, history.Usage(jobs, pages).of)
+        usage = history.Usage(jobs, pages)
+        shelf = history.Shelf(library, usage.of)
         past = history.HistoryTab(library, shelf, store, talking.beside, hearing.heard)
         brought = [
             (merge_refs.to_explore.click, merge_refs.recipe),
@@ -87,9 +91,15 @@ def build(settings: Settings) -> App:
         chat.wire(demo, chat_tab, talking)
         history.wire(history_tab, history_refs, past, rooms, chat_refs.chosen)
         _join(library, rooms, merge_tab, explore_refs, merge_refs, talking, past)
-        _relist(library, explore_tab, explore_refs, merge_refs)
+        changes = [explore_tab.select, merge_refs.over.change, explore_refs.live.finished.change]
+        if added is not None:
+            refs, parts = explore_refs.controls.beneath, explore_refs.controls
+            adder = adding.AddingTab(library, added, downloads, used=usage.of, let_go=store.let_go)
+            adding.wire(demo, refs, adder, parts.base)
+            changes.append(refs.changed.change)
+        _relist(library, explore_refs, changes)
     demo.queue(max_size=64)
-    return App(demo, jobs, _launch(settings))
+    return App(demo, (jobs, downloads), _launch(settings))
 
 
 _CLAMP = "(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]"
@@ -159,12 +169,7 @@ def _join(
         made.to_chat.click(to_chat, made.finished, [rooms, talking.refs.chosen], **PROMPT)
 
 
-def _relist(
-    library: Library,
-    explore_tab: gr.Tab,
-    refs: explore.ExploreRefs,
-    merge_refs: merge.MergeRefs,
-) -> None:
+def _relist(library: Library, refs: explore.ExploreRefs, changes: Sequence[Any]) -> None:
     """New models are on offer in Explore once they are there; Chat looks when it is opened."""
 
     def listed(base: str) -> list[Any]:
@@ -172,8 +177,8 @@ def _relist(
         return explore.listed(library, base)
 
     lists = [refs.controls.base, refs.controls.experts, refs.opener.choice]
-    for made in (explore_tab.select, merge_refs.over.change, refs.live.finished.change):
-        made(listed, refs.controls.base, lists, **PROMPT)
+    for changed in changes:
+        changed(listed, refs.controls.base, lists, **PROMPT)
 
 
 def _launch(settings: Settings) -> dict[str, Any]:
@@ -194,6 +199,7 @@ def _launch(settings: Settings) -> dict[str, Any]:
             theme.ASSETS / "tabs.css",
             theme.ASSETS / "chat.css",
             theme.ASSETS / "history.css",
+            theme.ASSETS / "adding.css",
         ],
         "favicon_path": theme.LOGO,
         "footer_links": [],

@@ -6,7 +6,7 @@ screen shows the pruning rate; recipes hold the density, 1 - rate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ class Controls:
         knobs: (axis id, knob name) -> component.
         groups: axis id -> the group that shows its knobs.
         weighing: the group that shows the weights.
+        beneath: what was built beneath the models.
     """
 
     base: gr.Dropdown
@@ -57,6 +58,7 @@ class Controls:
     opened: gr.Textbox
     knobs: Mapping[tuple[str, str], Any]
     groups: Mapping[str, gr.Accordion]
+    beneath: Any = None
 
     def named(self) -> dict[str, Any]:
         """Every component whose value makes the recipe, by name, in one fixed order."""
@@ -80,12 +82,14 @@ def layout(
     base: str,
     experts: Sequence[str],
     signs: Mapping[str, Any] | None = None,
+    beneath: Callable[[], object] = lambda: None,
 ) -> Controls:
     """Builds the controls.
 
     Args:
         models: (label, id) of every model on offer.
         signs: how the boxes of experts look, see `ui.experts`.
+        beneath: builds what stands beneath the models.
     """
     preset = _FIRST
     names = [label for label, model in offered(models, base) if model in experts]
@@ -102,6 +106,7 @@ def layout(
             elem_classes="experts",
         )
         parts["refresh"] = gr.Button("Look for new models", size="sm", elem_classes="link")
+        parts["beneath"] = beneath()
         with gr.Accordion("Weights", open=False) as parts["weighing"]:
             parts["weights"] = _weights(names)
     with gr.Column(elem_classes="card"):

@@ -69,9 +69,14 @@ class Job:
 
 
 class Jobs:
-    """Runs one job at a time on a thread of its own, first come first served."""
+    """Runs one job at a time on a thread of its own, first come first served.
 
-    def __init__(self) -> None:
+    Args:
+        called: what the jobs are, to people.
+    """
+
+    def __init__(self, called: str = "merges") -> None:
+        self._called = called
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._work: dict[str, Work] = {}
         self._changed = threading.Condition()
@@ -92,7 +97,8 @@ class Jobs:
                 return at_hand
             if sum(job.state == "waiting" for job in self._jobs.values()) >= MOST_WAITING:
                 raise MergeError(
-                    f"{MOST_WAITING} merges wait already; start {title} when one of them is over."
+                    f"{MOST_WAITING} {self._called} wait already; start {title} when one of them "
+                    "is over."
                 )
             job = Job(secrets.token_hex(8), key, title, details, disk_bytes)
             self._jobs[job.id] = job

@@ -1,4 +1,5 @@
-"""The models on offer: the built-in family, and the folders named at the start.
+"""The models on offer: the built-in family, those in the folders named at the start, and those that
+people added where the server's owner allows that.
 
 Clients name models by id only. An id is looked up here and nowhere else, so no request can reach a
 path that this list does not hold.
@@ -11,7 +12,7 @@ import functools
 import os
 import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from merging.checkpoints.names import DEMO_PREFIX, distinct_names
 from merging.checkpoints.stamp import Stamp
 from merging.checkpoints.stamp import stamp as file_stamp
 from merging.errors import BadFile, MergeError, ModelNotFound, OutputExists
+from merging.hub.references import SHORT
 from merging.kinship import misfit
 from merging.recipe import Recipe
 from merging.recipe.references import models_of, with_models
@@ -33,9 +35,10 @@ from merging.system.documents import read_object
 from merging.system.freed import handed_back
 from merging.system.lines import at_line
 from merging.system.locks import held
+from ui.added import Added, AddedModel
 from ui.looks import free_seat
 
-Kind = Literal["demo", "folder", "merged"]
+Kind = Literal["demo", "folder", "merged", "hub"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SKETCH_BYTES = 128 << 20  # of families beside the latest one: the disk has them all
 RECORD = "amalgam.yaml"  # stands in every folder that a merge wrote
@@ -55,12 +58,14 @@ class Model:
     Attributes:
         id: what recipes call it ("demo:add", "models/mine").
         label: what lists call it: "mine", or "models/mine" where another one is "mine", too.
+        is_added: True where a person added it: it may lie anywhere.
     """
 
     id: str
     label: str
     folder: Path
     kind: Kind
+    is_added: bool = False
 
     @property
     def shape(self) -> tuple:
@@ -80,11 +85,19 @@ class Model:
 
 
 class Library:
-    """The models on offer and their sketches. Safe to share between threads."""
+    """The models on offer and their sketches. Safe to share between threads.
 
-    def __init__(self, folders: Sequence[Path], cache: Path | None = None) -> None:
+    Args:
+        folders: whose subfolders are models.
+        cache: where sketches are kept.
+        added: the models that people added; None where nobody may.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], cache: Path | None = None, added: Added | None = None
+    ) -> None:
         self._roots = _name_roots(folders)
-        self._cache = cache
+        self._cache, self._added = cache, added
         self._lock, self._scanning = threading.Lock(), threading.Lock()
         self._looking = threading.Lock()  # apart from scans, which take longer
         self._models: dict[str, Model] = {}
@@ -114,20 +127,42 @@ class Library:
                 elif looks is not None:
                     key = f"{name}/{entry}"
                     models[key] = Model(key, entry, Path(os.path.realpath(folder)), looks)
+        added = self._read_added(left_out)
+        for model_id, one in added.items():
+            folder = Path(os.path.realpath(one.folder))
+            looks, reason = _look(folder)
+            if looks is None:
+                left_out.append((_shown(one.parts[-1]), reason or "its files are gone"))
+            elif folder not in [model.folder for model in models.values()]:
+                kind: Kind = "hub" if one.repo else looks
+                models[model_id] = Model(model_id, one.parts[-1], folder, kind, is_added=True)
         with self._lock:
-            self._models, self._left_out = self._distinct(models), left_out
+            self._models, self._left_out = self._distinct(models, added), left_out
             self._take_seats()
 
-    def _distinct(self, models: dict[str, Model]) -> dict[str, Model]:
+    def _read_added(self, left_out: list[tuple[str, str]]) -> dict[str, AddedModel]:
+        """The models that people added and that are whole, by id."""
+        try:
+            models = self._added.models() if self._added is not None else []
+        except BadFile as error:
+            left_out.append(("what was added", str(error)))
+            return {}
+        return {model.id: model for model in models if model.is_whole}
+
+    def _distinct(self, models: dict[str, Model], added: dict[str, AddedModel]) -> dict[str, Model]:
         """The models with labels that are no other's: a folder's is as long as that takes."""
-        paths = []
+        revisions = Counter(one.repo for one in added.values())
+        paths: list[tuple[str, ...]] = []
         for model in models.values():
             shelf, _, entry = model.id.partition("/")
-            paths.append(
-                (*self._roots[shelf].parts, entry)
-                if entry
-                else (model.id.removeprefix(DEMO_PREFIX),)
-            )
+            if model.is_added:
+                one = added[model.id]
+                mark = f"@{one.commit[:SHORT]}" if one.repo and revisions[one.repo] > 1 else ""
+                paths.append((*one.parts[:-1], one.parts[-1] + mark))
+            elif entry:
+                paths.append((*self._roots[shelf].parts, entry))
+            else:
+                paths.append((model.id.removeprefix(DEMO_PREFIX),))
         names = zip(models.values(), distinct_names(paths), strict=True)
         return {m.id: m if m.kind == "demo" else replace(m, label=name) for m, name in names}
 
@@ -153,6 +188,12 @@ class Library:
             return {}
         reasons = {model.id: _misfit(base, model) for model in others}
         return {model: reason for model, reason in reasons.items() if reason}
+
+    def misfit(self, base_id: str, outline: Checkpoint) -> str:
+        """Why a model that may not be on offer yet cannot be merged onto a base; "" where it can.
+        Raises MergeError: the base is not on offer, or cannot be read."""
+        base = self.get(base_id)
+        return misfit(_opened(base.folder, stamp(base.folder)), outline)
 
     def left_out(self) -> list[tuple[str, str]]:
         """(folder's name, reason) of folders that look like models and are not on offer, as of the
@@ -197,7 +238,7 @@ class Library:
         built_in = [f"{DEMO_PREFIX}{name}" for name in demo.NAMES if f"{DEMO_PREFIX}{name}" in ids]
         if f"{DEMO_PREFIX}base" in built_in and len(built_in) > 1:
             return built_in[0], built_in[1:]
-        sources = [model for model in self.models() if model.kind == "folder"]
+        sources = [model for model in self.models() if model.kind in ("folder", "hub")]
         if len(sources) < 2:
             return (sources[0].id if sources else ""), []
         base = next(
@@ -396,10 +437,15 @@ class Library:
         return self.get(model_id or reference)
 
     def _root_of(self, model: Model) -> Path | None:
-        return None if model.kind == "demo" else self._roots[model.id.partition("/")[0]]
+        """The models folder that a model is in; None for one that is in none."""
+        if model.kind == "demo" or model.is_added:
+            return None
+        return self._roots[model.id.partition("/")[0]]
 
     def _reads_as_written(self, model: Model) -> bool:
         """True where the id, read as a path beside the models folder, is the model's folder."""
+        if model.kind == "hub":
+            return False
         root = self._root_of(model)
         return root is None or (root.parent / model.id).resolve() == model.folder
 
@@ -470,6 +516,12 @@ def _opened(folder: Path, _stamp: tuple) -> Checkpoint:
 
 def _is_model(folder: Path) -> bool:
     return _look(folder)[0] is not None
+
+
+def not_offered(folder: Path) -> str:
+    """Why a folder could not be on offer; "" where it could."""
+    kind, reason = _look(folder)
+    return "" if kind else reason or "no model's folder"
 
 
 def _entries(root: Path) -> tuple[list[str], str]:

@@ -33,6 +33,7 @@ class Settings:
         auth: name and password of everybody who may come in; empty: whoever reaches the server.
         names: what the server is called.
         is_space: it is shown in a frame of its hub's pages, behind a proxy that names it.
+        allow_hub: pages may add models: folders of this machine, and models of the Hub.
     """
 
     models: tuple[Path, ...] = (Path("models"),)
@@ -44,6 +45,7 @@ class Settings:
     auth: tuple[tuple[str, str], ...] = ()
     names: Hosts = field(default_factory=lambda: hosts("127.0.0.1"))
     is_space: bool = False
+    allow_hub: bool = False
 
 
 def from_arguments(
@@ -84,6 +86,7 @@ def from_arguments(
         auth,
         names,
         bool(space),
+        options.allow_hub,
     )
 
 
@@ -128,6 +131,12 @@ def _parser(env: Mapping[str, str]) -> argparse.ArgumentParser:
         action="append",
         metavar="NAME[:PORT]",
         help="what the server is called behind a proxy; may be repeated",
+    )
+    parser.add_argument(
+        "--allow-hub",
+        action="store_true",
+        help="let pages add models: any folder that this server can read, and models of the "
+        "Hugging Face Hub, with this server's token and onto its disk; every visitor can do that",
     )
     parser.add_argument(
         "--device",

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from huggingface_hub import get_session, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -151,7 +151,6 @@ def _fetch_one(work: _Fetching, file: RemoteFile) -> None:
     with _own(partial, work) as handle:
         if not blob.exists():
             _complete(work, file, handle)
-            handle.flush()
             os.fsync(handle.fileno())
             os.replace(partial, blob)
         else:
@@ -161,11 +160,11 @@ def _fetch_one(work: _Fetching, file: RemoteFile) -> None:
 
 
 @contextlib.contextmanager
-def _own(partial: Path, work: _Fetching) -> Iterator[BinaryIO]:
+def _own(partial: Path, work: _Fetching) -> Iterator[FileIO]:
     """The file that a large one's bytes gather in, while nobody else writes it."""
     while True:
         number = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-        with os.fdopen(number, "r+b") as handle:
+        with FileIO(number, "r+b") as handle:
             _locked(handle, work)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle.fileno()), os.stat(partial)):
@@ -174,7 +173,7 @@ def _own(partial: Path, work: _Fetching) -> Iterator[BinaryIO]:
         # whoever had it finished, and it is another file by now
 
 
-def _locked(handle: BinaryIO, work: _Fetching) -> None:
+def _locked(handle: FileIO, work: _Fetching) -> None:
     while True:
         work.check()
         try:
@@ -186,7 +185,7 @@ def _locked(handle: BinaryIO, work: _Fetching) -> None:
             return  # a file system without locks: the checksum tells
 
 
-def _complete(work: _Fetching, file: RemoteFile, handle: BinaryIO) -> None:
+def _complete(work: _Fetching, file: RemoteFile, handle: FileIO) -> None:
     """Appends what is missing. Raises BadCheckpoint where the whole is not the file."""
     checksum = hashlib.sha256()
     while block := handle.read(_CHUNK):
@@ -203,7 +202,7 @@ def _complete(work: _Fetching, file: RemoteFile, handle: BinaryIO) -> None:
                     handle.truncate()
                     checksum = hashlib.sha256()
                     continue
-                handle.write(chunk)
+                _write(handle, chunk)
                 checksum.update(chunk)
                 work.note(file, handle.tell())
                 tries = 0
@@ -222,6 +221,13 @@ def _complete(work: _Fetching, file: RemoteFile, handle: BinaryIO) -> None:
             f"{work.snapshot.repo}: {file.name} is not what the Hub says it is, so it was dropped; "
             "try again"
         )
+
+
+def _write(handle: FileIO, chunk: bytes) -> None:
+    """Writes all of it, through no buffer: what was told of as here is here, however we end."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[handle.write(rest) :]
 
 
 def _stream(snapshot: Snapshot, file: RemoteFile, start: int) -> Iterator[bytes | None]:

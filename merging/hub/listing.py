@@ -130,7 +130,7 @@ def of_repository(reference: Reference, hub: Hub) -> Listing:
         ModelNotFound: there is none of that name, it is not for us, or the Hub cannot be reached.
         BadCheckpoint, UnsafeFile: it is no whole model in safetensors.
     """
-    name = str(reference)
+    name = reference.short
     with told_of(name):
         info = hub.api.model_info(
             reference.repo, revision=reference.revision or None, files_metadata=True

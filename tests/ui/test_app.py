@@ -122,6 +122,14 @@ def test_every_event_is_private(built) -> None:
     assert public == []
 
 
+def test_nothing_is_added_where_the_owner_does_not_allow_it(built) -> None:
+    handlers = [getattr(fn.fn, "__qualname__", "") for fn in built.demo.fns.values()]
+    assert "MergeTab.started" in handlers
+    assert not [name for name in handlers if name.startswith("AddingTab.")]
+    assert "Add a model" not in str(built.demo.get_config_file())
+    assert not from_arguments([], {}).allow_hub and from_arguments(["--allow-hub"], {}).allow_hub
+
+
 def test_launch_is_closed_to_the_outside(built) -> None:
     launch = built.launch
     assert launch["server_name"] == "127.0.0.1"

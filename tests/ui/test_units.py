@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ui.units import amount, span
+from ui.units import amount, count, span
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,10 @@ def test_amounts(size: int, text: str) -> None:
 )
 def test_spans(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(999, "999"), (1500, "1.5 k"), (134_515_008, "134.5 M"), (8e9, "8.0 B")]
+)
+def test_counts(number: int, text: str) -> None:
+    assert count(number) == text

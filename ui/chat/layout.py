@@ -53,7 +53,7 @@ def layout(library: Library) -> ChatRefs:
     """Builds the tab's components inside the open gr.Tab."""
     chosen = first_models(library)
     models = gr.CheckboxGroup(
-        [model.id for model in library.models()],
+        view.choices(library),
         value=chosen,
         label="Models",
         interactive=True,

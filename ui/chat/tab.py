@@ -111,12 +111,12 @@ class ChatTab:
             raise ModelNotFound("this page has no live merge now; switch Live on in Explore")
         return Live(live)
 
-    def _choices(self, page: str = "") -> list[str]:
-        live = [LIVE] if self.pages.of(page) else []
-        return [*live, *(model.id for model in self.library.models())]
+    def _choices(self, page: str = "") -> list[str | tuple[str, str]]:
+        return [*([LIVE] if self.pages.of(page) else []), *view.choices(self.library)]
 
     def _offered(self, names: Sequence[str], page: str = "") -> list[str]:
-        on_offer = set(self._choices(page))
+        live = [LIVE] if self.pages.of(page) else []
+        on_offer = {*live, *(model.id for model in self.library.models())}
         return [name for name in dict.fromkeys(names) if name in on_offer]
 
     def _restored_choice(self, names: Any) -> list[Any]:

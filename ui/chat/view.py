@@ -14,7 +14,13 @@ from ui.looks import look, shape
 from ui.units import span
 
 COLUMNS = 4
-_TAGS = {"demo": "", "folder": "", "merged": "merged"}
+_TAGS = {"demo": "", "folder": "", "merged": "merged", "hub": "Hub"}
+
+
+def choices(library: Library) -> list[str | tuple[str, str]]:
+    """Every model on offer by its id; one that was added by its label, since its id is a path, or
+    has a commit of forty digits."""
+    return [(model.label, model.id) if model.is_added else model.id for model in library.models()]
 
 
 def how(temperature: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +78,14 @@ def memory() -> gr.BrowserState:
     return gr.BrowserState({}, storage_key="amalgam-explore", secret="amalgam-explore")
 
 
-def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
-    """Builds the tab's components inside the open gr.Tab, with the first family's numbers."""
+def build(
+    stored: gr.BrowserState, library: Library, beneath: Callable[[], object] = lambda: None
+) -> ExploreRefs:
+    """Builds the tab's components inside the open gr.Tab, with the first family's numbers.
+
+    Args:
+        beneath: builds what stands beneath the models.
+    """
     base, experts = library.default_selection()
     experts = experts[:MAX_EXPERTS]
     models = view.choices(library)
@@ -86,7 +93,9 @@ def build(stored: gr.BrowserState, library: Library) -> ExploreRefs:
         with gr.Column(min_width=0, elem_classes="controls"):
             remembering = bench.layout()
             with gr.Column(elem_classes="scroll"):
-                parts = controls.layout(models, base, experts, view.signs_of(library, base))
+                parts = controls.layout(
+                    models, base, experts, view.signs_of(library, base), beneath
+                )
                 with gr.Accordion("Over depth", open=False, elem_classes=["card", "over-depth"]):
                     remembering.gradient.render()
                 opener = opening.layout(library)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from merging.hub.listing import Repository, of_repository
 from merging.hub.references import parse
 from tests.hub_server import HubServer
 
+ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS = "model.safetensors"
 
 
@@ -87,6 +90,37 @@ def test_ended_in_the_middle_it_keeps_what_came_and_resumes(
     assert 0 < repository.missing_bytes < 5_531_808
     fetch(repository)
     assert is_whole(repository)
+
+
+_ALONE = r"""
+import os, sys
+from pathlib import Path
+from merging.hub.cache import Hub
+from merging.hub.fetching import fetch
+from merging.hub.listing import of_repository
+from merging.hub.references import parse
+listing = of_repository(parse("org/add"), Hub(sys.argv[1], Path(sys.argv[2])))
+fetch(listing.repository, lambda at: os.write(1, b"%d\n" % at.done))
+"""
+
+
+def test_killed_in_the_middle_it_is_no_model_and_goes_on(hub: Hub, server: HubServer) -> None:
+    server.stops[WEIGHTS] = 3_000_000
+    arguments = [sys.executable, "-c", _ALONE, server.url, str(hub.cache)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert next((line for line in process.stdout if int(line) > 2_900_000), "")
+        process.kill()
+    server.go.set()
+    repository = of_repository(parse("org/add"), hub).repository
+    assert repository is not None
+    assert not (repository.snapshot.folder / WEIGHTS).exists()
+    assert repository.missing_bytes < 3_000_000
+    server.requests.clear()
+    fetch(repository)
+    assert is_whole(repository)
+    parts = [part for _, path, part in server.requests if path.endswith(WEIGHTS) and part]
+    assert len(parts) == 1 and int(parts[0].removeprefix("bytes=").rstrip("-")) > 2_000_000
 
 
 def test_bytes_that_are_others_are_dropped(repository: Repository, server: HubServer) -> None:

@@ -189,11 +189,10 @@ class Library:
         reasons = {model.id: _misfit(base, model) for model in others}
         return {model: reason for model, reason in reasons.items() if reason}
 
-    def misfit(self, base_id: str, outline: Checkpoint) -> str:
-        """Why a model that may not be on offer yet cannot be merged onto a base; "" where it can.
-        Raises MergeError: the base is not on offer, or cannot be read."""
-        base = self.get(base_id)
-        return misfit(_opened(base.folder, stamp(base.folder)), outline)
+    def opened(self, model_id: str) -> Checkpoint:
+        """A model on offer by its headers. Raises MergeError: it is not, or cannot be read."""
+        folder = self.get(model_id).folder
+        return _opened(folder, stamp(folder))
 
     def left_out(self) -> list[tuple[str, str]]:
         """(folder's name, reason) of folders that look like models and are not on offer, as of the

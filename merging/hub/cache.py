@@ -7,7 +7,9 @@ commit with links to them.
 
 from __future__ import annotations
 
+import fcntl
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,8 +120,8 @@ class Snapshot:
         return Path(path)
 
     def remove(self) -> None:
-        """Deletes this commit's files, but those that another commit has, too. What was being
-        fetched of the repository goes as well."""
+        """Deletes this commit's files, but those that another commit has, too. What is left of
+        fetching the repository goes as well, unless somebody is fetching it."""
         try:
             everything = scan_cache_dir(self.hub.folder)
         except CacheNotFound:
@@ -127,4 +129,6 @@ class Snapshot:
         own = frozenset(repo for repo in everything.repos if repo.repo_path == self.storage)
         replace(everything, repos=own).delete_revisions(self.commit).execute()
         for partial in (self.storage / "blobs").glob(f"*{_PARTIAL}"):
-            partial.unlink(missing_ok=True)
+            with partial.open("rb") as handle, suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                partial.unlink(missing_ok=True)

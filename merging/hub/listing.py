@@ -32,6 +32,7 @@ from merging.system.documents import OBJECT_BYTES, read_object
 _SETTINGS = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 _CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 _TEXT = ("text_config", "llm_config", "language_config")
+_SILENCE_S = 10.0  # until a Hub that does not answer is given up
 _AT_ONCE = 8  # headers that are asked for at a time
 _MOST_TENSORS = 300_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -133,7 +134,10 @@ def of_repository(reference: Reference, hub: Hub) -> Listing:
     name = reference.short
     with told_of(name):
         info = hub.api.model_info(
-            reference.repo, revision=reference.revision or None, files_metadata=True
+            reference.repo,
+            revision=reference.revision or None,
+            files_metadata=True,
+            timeout=_SILENCE_S,
         )
         commit = info.sha or ""
         if not _COMMIT.fullmatch(commit):

@@ -13,7 +13,7 @@ from merging.checkpoints import Checkpoint, Family, views
 from merging.checkpoints.aliases import named_as, without_wrapper
 from merging.declarations.schedules import Schedule
 from merging.kinship import chat, configs, tensors, tokenizers
-from merging.kinship.fit import misfit
+from merging.kinship.fit import misfit, other_vocabulary
 from merging.kinship.problem import Problem
 from merging.recipe import Recipe
 
@@ -85,4 +85,4 @@ def _idle(recipe: Recipe, family: Family) -> list[Problem]:
     return notes
 
 
-__all__ = ["Problem", "account", "compare", "giver_of", "misfit"]
+__all__ = ["Problem", "account", "compare", "giver_of", "misfit", "other_vocabulary"]

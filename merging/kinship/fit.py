@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from merging.checkpoints import Checkpoint, open_family
-from merging.checkpoints.aliases import named_as, without_wrapper
+from merging.checkpoints.aliases import input_embedding, named_as, without_wrapper
 from merging.errors import FamilyMismatch
 from merging.kinship import configs, tensors
 
@@ -26,6 +26,18 @@ def misfit(base: Checkpoint, model: Checkpoint) -> str:
     except FamilyMismatch:
         return _shapes(root, named)
     return ""
+
+
+def other_vocabulary(base: Checkpoint, model: Checkpoint) -> str:
+    """How the vocabulary of a model that fits differs in length: "32,001 rows, the base 32,000";
+    "" where it does not. Rows that both have are merged."""
+    pair = []
+    for one in (base, model):
+        name = input_embedding(one)
+        shape = one.tensors[name].shape if name else ()
+        pair.append(shape[0] if shape else 0)
+    ours, theirs = pair
+    return f"{theirs:,} rows, the base {ours:,}" if ours and theirs and ours != theirs else ""
 
 
 def _shapes(base: Checkpoint, model: Checkpoint) -> str:

@@ -233,14 +233,14 @@ class AddingTab:
             return []
 
     def _fit(self, listing: Listing, base: str) -> tuple[str, str]:
-        """Why it cannot be merged onto the base, and what that is called."""
+        """Whether it can be merged onto the base, in words, and what that is called."""
         if not self.library.has(base):
             return "no base is chosen", "the base"
         name = called(figures.short(self.library.get(base).label))
         try:
-            return self.library.misfit(base, listing.outline), name
+            return view.fit(self.library.opened(base), listing.outline), name
         except MergeError as error:
-            return str(error), name
+            return f"it cannot be told: {error}", name
 
     def _on_offer(self, listing: Listing) -> str:
         """What lists call it; "" where it is not on offer yet."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from html import escape
 
+from merging.checkpoints import Checkpoint
 from merging.errors import one_line
 from merging.hub.listing import Listing
 from merging.hub.references import SHORT
+from merging.kinship import misfit, other_vocabulary
 from ui.added import AddedModel
 from ui.jobs import Job
 from ui.units import amount, count, span
@@ -21,7 +23,7 @@ def facts(listing: Listing, fit: str, base: str, free_bytes: int) -> str:
     """A list of what is known of a model.
 
     Args:
-        fit: why it cannot be merged onto the base; "" where it can.
+        fit: whether it can be merged onto the base, as `fit` says it.
         base: what the base is called.
         free_bytes: of the disk that it would be fetched to.
     """
@@ -36,13 +38,21 @@ def facts(listing: Listing, fit: str, base: str, free_bytes: int) -> str:
         "Chat template": yes,
         "Context": f"{listing.context:,} tokens" if listing.context else "not stated",
         "Made from": ", ".join(listing.card.bases) or "not stated",
-        f"Fits {base}": f"no: {fit}" if fit else "yes, by its shapes",
+        f"Fits {base}": fit,
     }
     lines = "".join(
         f"<dt>{escape(title)}</dt><dd>{escape(one_line(value))}</dd>"
         for title, value in rows.items()
     )
     return f'<dl class="listing">{lines}</dl>'
+
+
+def fit(base: Checkpoint, outline: Checkpoint) -> str:
+    """Whether a model can be merged onto a base, by configs and headers."""
+    if reason := misfit(base, outline):
+        return f"no: {reason}"
+    rows = other_vocabulary(base, outline)
+    return f"yes; its vocabulary has {rows}" if rows else "yes, by its shapes"
 
 
 def _source(listing: Listing) -> dict[str, str]:
@@ -81,7 +91,8 @@ def progress(job: Job | None) -> str:
         return ""
     at = job.progress
     if at is None:
-        return f'<p class="quiet">{escape(job.title)}: asking the Hub</p>'
+        state = "waits for another download" if job.state == "waiting" else "asking the Hub"
+        return f'<p class="quiet">{escape(job.title)}: {state}</p>'
     share = min(1.0, at.done / at.total) if at.total else 0.0
     came = at.done - job.details.get("began", at.done)
     rate = came / job.seconds if job.seconds > 1 else 0.0

@@ -171,6 +171,24 @@ def test_a_hub_that_is_gone_is_one_line_and_what_came_is_kept(
     assert 0 < repository.missing_bytes < 5_531_808
 
 
+def test_what_somebody_is_fetching_is_not_removed(
+    repository: Repository, server: HubServer, hub: Hub
+) -> None:
+    other = "f" * 40
+    server.repositories["org/add"].commits[other] = other
+    second = of_repository(parse(f"org/add@{other}"), hub).repository
+    assert second is not None
+    server.stops[WEIGHTS] = 2_000_000
+    thread = threading.Thread(target=fetch, args=(repository,))
+    thread.start()
+    assert server.stopped.wait(30)
+    second.snapshot.remove()
+    server.go.set()
+    thread.join(30)
+    assert is_whole(repository)
+    assert server.fetched().count(WEIGHTS) == 1
+
+
 def test_removed_files_are_gone_and_other_commits_keep_theirs(
     repository: Repository, server: HubServer, hub: Hub
 ) -> None:

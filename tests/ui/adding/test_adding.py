@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from merging import demo
+from merging.checkpoints import open_checkpoint
 from merging.hub.cache import Hub
 from tests.hub_server import COMMIT, HubRepository, HubServer, files_of, hub_server
 from ui.added import Added
@@ -177,6 +179,18 @@ def test_what_is_in_use_is_not_deleted(tab: AddingTab) -> None:
     busy = AddingTab(tab.library, tab.added, tab.downloads, tab.hub, lambda folder: "is in use.")
     assert busy.removed(PINNED, True, 0)[0] == "org/adder is in use."
     assert tab.library.has(PINNED)
+
+
+def test_whether_it_fits_is_told_with_its_vocabulary() -> None:
+    base = open_checkpoint(demo.folder("base"))
+    name = "model.embed_tokens.weight"
+    longer = {**base.tensors, name: replace(base.tensors[name], shape=(400, 160))}
+    assert view.fit(base, base) == "yes, by its shapes"
+    fit = view.fit(base, replace(base, tensors=longer))
+    assert fit == "yes; its vocabulary has 400 rows, the base 346"
+    assert view.fit(base, replace(base, config={**base.config, "num_hidden_layers": 2})) == (
+        "no: 2 layers, the base 4"
+    )
 
 
 def test_progress_is_told_in_numbers_too() -> None:

@@ -1,5 +1,6 @@
 "use strict";
-/* What Gradio's own fields lack: names of their groups, and number boxes that cannot be left empty. */
+/* What Gradio's own fields lack: names of their groups, number boxes that cannot be left empty, and
+   buttons that copy. */
 (() => {
   /* Names the groups of choices for screen readers: their headings are plain text. One name for
      the buttons of a group makes it one stop of the Tab key, with arrow keys inside. */
@@ -55,6 +56,21 @@
     box.value = box.dataset.held;
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }, true);
+
+  /* A button with data-copy puts that on the clipboard, and says so. */
+  document.addEventListener("click", async ({ target }) => {
+    const button = target.closest?.("[data-copy]");
+    if (!button) return;
+    const was = button.textContent;
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "Copied";
+    } catch { // not every page may write there
+      if (was !== "Copy") button.textContent = button.dataset.copy; // else it stands beside it
+      return;
+    }
+    setTimeout(() => { button.textContent = was; }, 1200);
+  });
 
   globalThis.amalgamFields = { nameGroups };
 })();

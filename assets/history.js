@@ -11,18 +11,6 @@ window.amalgamHistory = (() => {
         .toLocaleString([], {dateStyle: "medium", timeStyle: "short"});
   };
 
-  const copy = async (button) => {
-    const was = button.textContent;
-    try {
-      await navigator.clipboard.writeText(button.dataset.copy);
-      button.textContent = "Copied";
-    } catch { // not every page may write there
-      button.textContent = button.dataset.copy;
-      return;
-    }
-    setTimeout(() => { button.textContent = was; }, 1200);
-  };
-
   return {
     mount(element, props, watch, trigger) {
       let picked = [];
@@ -55,7 +43,6 @@ window.amalgamHistory = (() => {
       });
       element.addEventListener("click", ({target}) => {
         const button = target.closest("button");
-        if (button?.dataset.copy) copy(button);
         if (!button?.dataset.event) return;
         const {event, id} = button.dataset;
         trigger(event, {id, text: field(button, event)});

@@ -197,6 +197,7 @@ def _launch(settings: Settings) -> dict[str, Any]:
         "css_paths": [
             *theme.css_paths(),
             theme.ASSETS / "tabs.css",
+            theme.ASSETS / "editor.css",
             theme.ASSETS / "chat.css",
             theme.ASSETS / "history.css",
             theme.ASSETS / "adding.css",

@@ -22,7 +22,7 @@ SIGHT = (
 SCRIPTS = (
     "beside.js",
     "histogram.js", "cut.js", "figures.js", "choices.js", "experts.js", "frame.js", "link.js",
-    "gradient.js", "tensor.js",
+    "gradient.js", "tensor.js", "editor.js",
     "chat_store.js", "chat_text.js", "chat_export.js", "chat_blind.js", "chat_tokens.js",
     "chat_board.js", "chat.js",
     "live.js", "history.js", "running.js", "tour.js",

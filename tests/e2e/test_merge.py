@@ -49,6 +49,7 @@ def test_a_text_edited_by_hand_can_be_brought_back(shared_page) -> None:
     page.locator(".controls").get_by_role("button", name="Merge", exact=True).click()
     recipe = page.get_by_label("Recipe (YAML)")
     expect(recipe).to_have_value(re.compile("dppa"))
+    expect(page.locator(".editor-paper")).to_contain_text("dppa")
     page.get_by_role("button", name="Bring back the recipe that was here").click()
     expect(recipe).to_have_value(edited)
     expect(page.get_by_role("button", name="Bring back the recipe that was here")).to_be_hidden()
@@ -115,6 +116,47 @@ def test_wrong_recipes_are_refused_in_one_line(shared_page) -> None:
         page.get_by_label("Recipe (YAML)").fill(recipe)
         expect(page.locator("#merge-checks")).to_contain_text(re.compile(re.escape(message), re.I))
         expect(start).to_be_disabled()
+
+
+GO = "field => field.value.slice(0, field.selectionStart).split('\\n').length"
+
+
+def test_a_mistake_is_marked_in_the_text_and_a_click_leads_there(shared_page) -> None:
+    page = shared_page
+    recipe = DEMO + "# the type\ndtpe: float32 # as it is\n"
+    open_merge(page, recipe, "never")
+    field, gutter = page.get_by_label("Recipe (YAML)"), page.locator(".editor-gutter")
+    marked = gutter.locator(".is-error")
+    expect(marked).to_have_text("7")
+    assert marked.get_attribute("data-sign") == "✕"  # not by colour alone
+    expect(page.locator(".editor-paper .is-error")).to_have_text("dtpe: float32 # as it is")
+    rows = page.locator(".editor-paper > div > div").all_text_contents()
+    assert "\n".join(rows) == recipe, "what is seen is what is there"
+    expect(field).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="line 7").click()
+    expect(field).to_be_focused()
+    assert field.evaluate(GO) == 7
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("# mine")
+    page.keyboard.press("Enter")
+    expect(marked).to_have_text("8")  # it went on with its line
+    page.keyboard.press("Tab")
+    expect(field).not_to_be_focused()
+    field.fill(DEMO)
+    expect(marked).to_have_count(0)
+    expect(field).not_to_have_attribute("aria-invalid", "true")
+    assert field.get_attribute("aria-describedby") is None
+
+
+def test_a_new_line_begins_below_the_last(shared_page) -> None:
+    page = shared_page
+    open_merge(page, DEMO + "  parameters:", "never")
+    field = page.get_by_label("Recipe (YAML)")
+    field.press("Control+End")
+    field.press("Enter")
+    page.keyboard.type("  weight: 0.5")
+    expect(field).to_have_value(DEMO + "  parameters:\n    weight: 0.5")
+    expect(page.locator("#recipe-words")).to_contain_text("0.5")
 
 
 def test_recipe_saves_and_opens_again(shared_page, tmp_path: Path) -> None:

@@ -11,6 +11,12 @@ from ui.library import Library
 from ui.merge.texts import shipped_recipes, spoken, suggest_name
 from ui.panel import PlotPanel
 
+_MARKS = """
+const mount = () => window.amalgamEditor
+  ? window.amalgamEditor.mount(element, watch, "#recipe-text textarea") : setTimeout(mount, 15);
+mount(); // what is found is marked where it stands in the text
+"""
+
 
 @dataclass(frozen=True)
 class MergeRefs:
@@ -45,7 +51,7 @@ class MergeRefs:
     result: gr.Column
     facts: gr.HTML
     drift: PlotPanel
-    code: gr.Code
+    code: gr.HTML
     to_chat: gr.Button
     its_recipe: gr.Button
     made_by: gr.State
@@ -107,7 +113,6 @@ def _recipe_part(recipe: str) -> dict[str, Any]:
         lines=16,
         max_lines=30,
         interactive=True,
-        elem_classes="mono",
         elem_id="recipe-text",
         info="From Explore. Edit it, paste another, or open a file.",
     )
@@ -124,7 +129,7 @@ def _recipe_part(recipe: str) -> dict[str, Any]:
 
 def _run_part(name: str) -> dict[str, Any]:
     gr.HTML("<h2>Merge</h2>")
-    parts: dict[str, Any] = {"checks": gr.HTML(elem_id="merge-checks")}
+    parts: dict[str, Any] = {"checks": gr.HTML(elem_id="merge-checks", js_on_load=_MARKS)}
     parts["name"] = gr.Textbox(
         name,
         label="Name of the new model",
@@ -156,7 +161,7 @@ def _result_part() -> dict[str, Any]:
     parts["drift"] = PlotPanel(
         kind="static", title="How far each layer moved from the base", elem_id="merge-drift"
     )
-    parts["code"] = gr.Code(label="Load it", language="python", interactive=False, lines=3)
+    parts["code"] = gr.HTML()  # gr.Code would have every page load an editor
     with gr.Row(elem_classes="verbs"):
         parts["to_chat"] = gr.Button("Talk to it", variant="primary")
         parts["its_recipe"] = gr.Button("Open its recipe in Explore")

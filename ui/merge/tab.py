@@ -43,7 +43,7 @@ class MergeTab:
         try:
             recipe = texts.resolved(self.library, text)
         except MergeError as error:
-            return "", view.problem(str(error)), closed, ""
+            return "", view.problem(error.reason, error.line), closed, ""
         words = view.words(describe(recipe, self.library.labels(recipe)))
         try:
             root = self.library.root()

@@ -52,10 +52,21 @@ def words(text: str) -> str:
     return f'<p class="in-words">{escape(text)}</p>'
 
 
-def problem(message: str) -> str:
-    """One line that says what is wrong."""
-    line = escape(one_line(message))
-    return f'<ul class="checks"><li class="is-error">{line}</li></ul>' if line else ""
+def problem(message: str, line: int | None = None) -> str:
+    """One line that says what is wrong.
+
+    Args:
+        line: of the recipe's text, from 1, that it leads to; None for none.
+    """
+    text = escape(one_line(message))
+    return f'<ul class="checks"><li class="is-error">{_at(line)}{text}</li></ul>' if text else ""
+
+
+def _at(line: int | None) -> str:
+    """The way to a line of the text: `assets/editor.js` follows it, and marks the line."""
+    if line is None:
+        return ""
+    return f'<button type="button" class="to-line" data-line="{line}">line {line}</button>: '
 
 
 _LOOKS = {"error": "is-error", "warning": "is-warning", "note": "is-fine"}
@@ -68,7 +79,7 @@ def checks(report: Any, free_bytes: int) -> str:
         kinds[entry.status] += 1
     listed = {entry.name for entry in report.account}  # these stand in the account below
     lines = [
-        f'<li class="{_LOOKS[p.severity]}">'
+        f'<li class="{_LOOKS[p.severity]}">{_at(p.line)}'
         f"{f'<b>{escape(one_line(p.where))}</b>: ' if p.where else ''}"
         f"{escape(one_line(p.message))}</li>"
         for p in report.problems
@@ -206,11 +217,16 @@ def result(job: Job, recipe: str) -> str:
 
 
 def loading_code(folder: str) -> str:
-    """Three lines of Python that load a result."""
-    return (
+    """Three lines of Python that load a result, and a button that copies them."""
+    code = escape(
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         f"model = AutoModelForCausalLM.from_pretrained({folder!r})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({folder!r})"
+    )
+    return (
+        '<div class="loading"><h3>Load it</h3>'
+        f'<button type="button" data-copy="{code}" aria-label="Copy the code">Copy</button>'
+        f'<pre tabindex="0" role="region" aria-label="Load it, in Python">{code}</pre></div>'
     )
 
 

@@ -66,6 +66,26 @@ def test_start_is_closed_with_the_reason(tab: MergeTab, text, name, where, messa
     assert message in answer[where]
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "look"),
+    [
+        (RECIPE + "dtpe: float32\n", 5, "is-error"),
+        ("# of mine\n" + RECIPE.replace("models/one", "models/two"), 5, "is-error"),
+        (RECIPE + "parameters:\n  density: 7\n", 6, "is-error"),
+        (RECIPE + "parameters:\n  int8_mask: true\n", 6, "is-warning"),
+    ],
+)
+def test_what_is_found_leads_to_its_line(tab: MergeTab, text: str, line: int, look: str) -> None:
+    _, checks, *_ = tab.checked(text, "new")
+    assert f'<li class="{look}"><button type="button" class="to-line" data-line="{line}">' in checks
+
+
+def test_what_no_line_fits_leads_nowhere(tab: MergeTab) -> None:
+    _, checks, *_ = tab.checked("models: [models/one]\n", "new")
+    assert "merge_method is missing" in checks
+    assert "data-line" not in checks
+
+
 def test_merge_runs_to_a_result_card(tab: MergeTab) -> None:
     job_id, memory, reason = tab.started(RECIPE, "new")
     assert (memory, reason) == ({"job": job_id, "text": RECIPE, "name": "new"}, "")
@@ -232,7 +252,7 @@ def test_names_are_escaped_everywhere() -> None:
     assert "<i>" not in view.status(job, 0)
     entry = SimpleNamespace(name="<t>", status="copied", reason="<r>")
     report = SimpleNamespace(
-        problems=(SimpleNamespace(severity="error", where="<w>", message="<m>"),),
+        problems=(SimpleNamespace(severity="error", where="<w>", message="<m>", line=None),),
         account=(entry,),
         disk_bytes=1,
         memory_bytes=1,

@@ -20,9 +20,10 @@ from ui.explore.view import MAP_TITLE
 
 _TABS = ("Explore", "Merge", "Chat", "History", "Guide")
 
-_SHEET = re.compile(rb'<link rel="stylesheet" crossorigin href="\./assets/index-[^"]+">')
-"""Gradio's own, which the first sight does without: a browser paints nothing below until it is
-there."""
+_SHEET = re.compile(rb'(<link rel="stylesheet" crossorigin)( href="\./assets/index-[^"]+">)')
+"""Gradio's own, which the first sight does without: a browser would paint nothing and run no script
+until it is there. It keeps its place, since sheets of its parts are to stand behind it."""
+_UNWAITED = rb"""\1 media="print" onload="this.media = 'all'"\2"""
 _EFFORT = 5  # of 9: a few milliseconds
 _TOOLS = (
     '<div class="tools"><select disabled><option>All layers</option></select>'
@@ -70,10 +71,7 @@ class FirstSight:
         if app not in page or b'"auth_required":true' in page:
             return page
         page = page.replace(first_script, self.head + first_script, 1)
-        sheet = b"".join(_SHEET.findall(page)[:1])
-        if sheet:
-            page = page.replace(sheet, b"", 1)
-        return page.replace(app, self.body + sheet + app, 1)
+        return _SHEET.sub(_UNWAITED, page.replace(app, self.body + app, 1), 1)
 
 
 def frame() -> str:

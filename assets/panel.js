@@ -234,7 +234,8 @@
   }
 
   function headline(panel) {
-    const { sentence } = panel.value;
+    const { sentence, reading = false } = panel.value;
+    wait(panel, reading);
     say(panel.element, panel.value);
     panel.element.classList.remove("is-moving");
     panel.element.querySelector(".sr-only").textContent = sentence;
@@ -243,6 +244,18 @@
     foresee();
     announce();
   }
+
+  /* While another family is read the plots are pale, empty ones are outlines, and how far it is takes
+     the place of the finding: nothing moves, also where the new one is shorter. */
+  function wait({ element }, reading) {
+    const frame = element.closest(".plots"), heading = element.querySelector("h2");
+    if (reading && !heading.style.minHeight)
+      for (const node of [element, heading]) node.style.minHeight = `${node.getBoundingClientRect().height}px`;
+    if (!reading) heading.style.minHeight = "";
+    frame?.classList.toggle("is-reading", reading);
+    if (frame) frame.ariaBusy = String(reading);
+  }
+  addEventListener("resize", () => { find("headline")?.element.style.removeProperty("min-height"); });
 
   const text = JSON.stringify; // lists of experts too
 
@@ -309,6 +322,7 @@
 
   function read(panel, text) {
     panel.value = text ? JSON.parse(text) : null;
+    panel.element.classList.toggle("is-empty", !panel.value);
     if (!panel.value) return clear(panel);
     if (panel.kind === "headline") return headline(panel);
     if (panel.value.family) adopt(panel.value);

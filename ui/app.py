@@ -21,7 +21,7 @@ from ui import adding, chat, explore, guide, history, live, merge, running, them
 from ui.added import Added
 from ui.bundle import Bundles
 from ui.events import PROMPT
-from ui.first_sight import FirstSight
+from ui.first_sight import First, FirstSight, first_of
 from ui.guard import Guard
 from ui.jobs import Jobs
 from ui.library import Library
@@ -99,7 +99,7 @@ def build(settings: Settings) -> App:
             changes.append(refs.changed.change)
         _relist(library, explore_refs, changes)
     demo.queue(max_size=64)
-    return App(demo, (jobs, downloads), _launch(settings))
+    return App(demo, (jobs, downloads), _launch(settings, first_of(explore_refs)))
 
 
 _CLAMP = "(weighed, ...v) => [weighed, ...window.amalgam.clamp(v)]"
@@ -181,7 +181,7 @@ def _relist(library: Library, refs: explore.ExploreRefs, changes: Sequence[Any])
         changed(listed, refs.controls.base, lists, **PROMPT)
 
 
-def _launch(settings: Settings) -> dict[str, Any]:
+def _launch(settings: Settings, first: First) -> dict[str, Any]:
     gr.set_static_paths(theme.static_paths())
     return {
         "server_name": _bracketed(settings.host),
@@ -190,7 +190,10 @@ def _launch(settings: Settings) -> dict[str, Any]:
         "theme": theme.theme(),
         "head": theme.late(),
         "app_kwargs": {
-            "middleware": [Middleware(Bundles, [theme.scripts()]), Middleware(FirstSight)],
+            "middleware": [
+                Middleware(Bundles, [theme.scripts()]),
+                Middleware(FirstSight, first=first),
+            ],
             "lifespan": _guarded(settings),
         },
         "auth": list(settings.auth) or None,

@@ -82,11 +82,12 @@ def moves(what: str, drift: float, error: float, alone: Sequence[float]) -> str:
         alone: the same of each expert, whole.
     """
     if drift == 0:
-        return f"The merge does not move {what}."
+        return f"Merging does not move {what}."
     by = f"{_within(drift, error)} of the base's norm"
-    ends = dict.fromkeys(percent(share) for share in (min(alone), max(alone)))
+    low, high = (percent(share) for share in (min(alone), max(alone)))
+    span = high if low == high else f"{low.removesuffix(f'{THIN}%')}\N{EN DASH}{high}"
     who = "its expert" if len(alone) == 1 else "experts"
-    return f"The merge moves {what} by {by} ({who} alone: {' to '.join(ends)})."
+    return f"Merging moves {what} by {by} ({who} alone: {span})."
 
 
 def _within(share: float, error: float) -> str:

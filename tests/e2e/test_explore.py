@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 from tests.e2e.explore_page import (
     EXPERTS,
     PLOT,
+    SETTLED,
     choose,
     finding,
     first_screen,
@@ -234,6 +235,22 @@ def test_a_click_on_a_layer_opens_its_modules(page) -> None:
     box = page.locator("#retention .plot").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_function(f"{PLOT}.data[0].z.length === 7")
+
+
+def test_nothing_jumps_while_another_family_is_read(page) -> None:
+    page.evaluate("""() => {
+      window.shift = 0; window.waited = 0;
+      const plots = document.querySelector('.plots');
+      new PerformanceObserver((list) => {
+        for (const entry of list.getEntries()) shift += entry.value;
+      }).observe({ type: 'layout-shift' });
+      new MutationObserver(() => { waited += plots.classList.contains('is-reading'); })
+        .observe(plots, { attributes: true, attributeFilter: ['class'] });
+    }""")
+    page.get_by_label("sort", exact=True).uncheck(force=True)
+    page.wait_for_function(f"amalgam.state.family?.experts === 3 && {SETTLED}")
+    page.wait_for_function("waited && !document.querySelector('.plots.is-reading')")
+    assert page.evaluate("shift") <= 0.02
 
 
 def test_every_plot_has_its_text(page) -> None:

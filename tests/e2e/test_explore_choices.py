@@ -124,7 +124,7 @@ def test_strength_and_rule_change_what_arrives(page) -> None:
     before = page.evaluate(drift)
     line = page.locator("#headline .arrives")
     told = line.inner_text()
-    assert told.startswith("The merge moves linear layers by ")
+    assert told.startswith("Merging moves linear layers by ")
     strength = page.get_by_label("range slider for Strength")
     move(page, lambda: strength.press("ArrowRight"))
     expect(line).not_to_have_text(told)

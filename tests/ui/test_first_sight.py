@@ -9,7 +9,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, StreamingRespon
 from starlette.testclient import TestClient
 
 from ui import theme
-from ui.first_sight import FirstSight
+from ui.first_sight import First, FirstSight, frame
+from ui.looks import Look
 
 PAGE = "<html><head><script>a</script><script>b</script></head><body><gradio-app></body></html>"
 
@@ -80,3 +81,26 @@ def test_what_is_not_the_app_stays_as_it_is(inner) -> None:
 @pytest.mark.parametrize("more", [{"path": "/config"}, {"method": "POST"}])
 def test_other_requests_pass_through(more: dict) -> None:
     assert asked(HTMLResponse(PAGE), **more)[1] == PAGE.encode()
+
+
+def test_what_the_controls_hold_is_seen_before_the_page_lives() -> None:
+    first = First(
+        parts=[("Keeps ", ""), ("30 %", "entries")],
+        reason="Why.",
+        note="Grey is pruned.",
+        base="<base>",
+        experts=[Look("add", "#0072B2", "\N{BLACK CIRCLE}", "solid")],
+        choices=[("Preset", "DPPA"), ("Prune by", "Dynamic"), ("Combine by", "Sum")],
+        sliders=[("Pruning rate", 0.7, 0.7), ("Strength", 0.4, 0.2)],
+    )
+    text = frame(first)
+    assert '<h2>Keeps <em class="entries">30 %</em></h2>' in text
+    assert "&lt;base&gt;" in text
+    for seen in ("Why.", "Grey is pruned.", "add", "DPPA", "Dynamic", "Sum", "--at: 70.0%"):
+        assert seen in text
+    assert text.count('<p class="slid') == 2
+    assert "0.4" in text
+
+
+def test_an_app_without_models_has_a_first_sight_too() -> None:
+    assert 'id="first"' in frame(First())

@@ -132,6 +132,9 @@ def progress_headline(
 
     Args:
         look: the headline of a first look at it, which stays until all is read.
+
+    Returns:
+        As `findings.headline`; "reading" where the plots are still those of another family.
     """
     is_read = progress is not None and progress.done >= progress.total
     share = f" {100 * progress.done // max(progress.total, 1)}%" if progress is not None else ""
@@ -149,6 +152,7 @@ def progress_headline(
         "parts": [(f"Reading the changes\N{HORIZONTAL ELLIPSIS}{share}", "")],
         "sentence": "",
         "reason": now,
+        "reading": True,
     }
 
 

@@ -51,13 +51,14 @@ def test_it_follows_strength_and_weights(sketch, strength: float, weight: float)
 
 def test_the_experts_alone_stand_beside_it(sketch) -> None:
     lengths = np.sqrt(np.diag(sketch.dots.sum(axis=2)) / sketch.base_l2.sum())
-    ends = [findings.percent(end).replace(findings.THIN, " ") for end in sorted(lengths)]
-    assert told(sketch).endswith(f"of the base's norm (experts alone: {' to '.join(ends)}).")
+    low, high = (findings.percent(end).replace(findings.THIN, " ") for end in sorted(lengths))
+    span = f"{low.removesuffix(' %')}\N{EN DASH}{high}"
+    assert told(sketch).endswith(f"of the base's norm (experts alone: {span}).")
 
 
 def test_it_is_of_what_is_pruned(sketch) -> None:
     pruned = told(sketch, "dppa", density=0.3)
-    assert pruned.startswith("The merge moves linear layers by ")
+    assert pruned.startswith("Merging moves linear layers by ")
     inside = np.array([tensor.is_linear for tensor in sketch.tensors])
     energy = sketch.l2.sum(axis=2)[:, inside].sum(axis=1) / sketch.base_l2[inside].sum()
     assert findings.percent(float(np.sqrt(energy.max()))).replace(findings.THIN, " ") in pruned
@@ -69,7 +70,7 @@ def test_consensus_counts_too(sketch) -> None:
 
 
 def test_no_strength_moves_nothing_and_what_is_not_foreseen_says_so(sketch) -> None:
-    assert told(sketch, **{"lambda": 0.0}) == "The merge does not move the model."
+    assert told(sketch, **{"lambda": 0.0}) == "Merging does not move the model."
     with_nothing = arrival.foreseen(recipe("task_arithmetic", **{"lambda": 0.0}), sketch, {})
     assert with_nothing["note"].endswith("sampled entries a layer.")
     assert told(sketch, "tsv_m").startswith("How far the merge moves: not predicted: ")
@@ -78,5 +79,5 @@ def test_no_strength_moves_nothing_and_what_is_not_foreseen_says_so(sketch) -> N
 def test_one_expert_is_its_expert() -> None:
     text = findings.moves("the model", 0.014, float("inf"), [0.021]).replace(findings.THIN, " ")
     assert text == (
-        "The merge moves the model by about 1.4 % of the base's norm (its expert alone: 2.1 %)."
+        "Merging moves the model by about 1.4 % of the base's norm (its expert alone: 2.1 %)."
     )

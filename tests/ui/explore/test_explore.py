@@ -328,6 +328,8 @@ def test_what_is_read_is_put_together_before_it_is_shown(done, eta_s, title, rea
     assert headline["parts"] == [(title, "")]
     assert headline["reason"].endswith(reason)
     beside = scanning.progress_headline(2, progress, {"parts": [("Keeps", "")]})
+    assert headline["reading"]  # the plots are those of another family
+    assert "reading" not in beside
     assert ("put together" in beside["reason"]) is (done == 2000)
     assert "0 s" not in beside["reason"].replace("10 s", "")
 

@@ -335,6 +335,7 @@
   /* Nothing to show: an empty panel, and no questions to the server. */
   function clear(panel) {
     if (panel.kind === "map") Object.assign(state, { family: null, chosen: null, plan: null, totals: null, exact: null, clash: null, arrival: null, arrived: false });
+    if (panel.kind === "drift") arrives();
     if (panel.bound) globalThis.Plotly.purge(panel.node);
     if (panel.handle) panel.handle.hidden = true;
     panel.bound = false;

@@ -251,6 +251,12 @@ def test_nothing_jumps_while_another_family_is_read(page) -> None:
     page.wait_for_function(f"amalgam.state.family?.experts === 3 && {SETTLED}")
     page.wait_for_function("waited && !document.querySelector('.plots.is-reading')")
     assert page.evaluate("shift") <= 0.02
+    for count, name in enumerate(("spanish", "reverse", "add")):
+        page.get_by_label(name, exact=True).first.uncheck(force=True)
+        page.wait_for_function(f"(amalgam.state.family?.experts ?? 0) === {2 - count}")
+    expect(page.locator("#headline h2")).to_have_text("Nothing to explore yet.")
+    expect(page.locator("#headline .arrives")).to_be_empty()  # nothing of the family before
+    expect(cut(page)).to_be_hidden()
 
 
 def test_every_plot_has_its_text(page) -> None:

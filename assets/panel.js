@@ -148,7 +148,9 @@
 
   function plot(panel) {
     const { data, layout } = figure(panel);
-    globalThis.Plotly.react(panel.node, data, layout, { displayModeBar: false, doubleClick: false });
+    const drawing = text([data, layout]);
+    if (panel.drawing !== drawing) globalThis.Plotly.react(panel.node, data, layout, { displayModeBar: false, doubleClick: false });
+    panel.drawing = drawing; // what stands there already is not drawn again: that takes tens of milliseconds
     if (panel.brush) panel.brush.hidden = true;
     if (!panel.bound) {
       panel.bound = true;
@@ -338,7 +340,7 @@
     if (panel.kind === "drift") arrives();
     if (panel.bound) globalThis.Plotly.purge(panel.node);
     if (panel.handle) panel.handle.hidden = true;
-    panel.bound = false;
+    Object.assign(panel, { bound: false, drawing: null });
     panel.element.querySelectorAll(".tools, .note, .as-table, figcaption").forEach((node) => node.replaceChildren());
     panel.node?.setAttribute("aria-label", "Nothing to show.");
   }

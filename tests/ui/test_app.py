@@ -147,6 +147,13 @@ def test_no_event_makes_users_wait_for_each_other(built) -> None:
             assert fn.concurrency_limit in (None, 4), fn.name
 
 
+def test_no_component_is_told_of_progress_that_nothing_shows(built) -> None:
+    events = [fn for fn in built.demo.fns.values() if fn.fn and fn.outputs]
+    hidden = [fn for fn in events if fn.show_progress == "hidden"]
+    assert len(hidden) > 50
+    assert [fn.name for fn in hidden if fn.show_progress_on != []] == []
+
+
 def test_answers_share_a_few_streams_and_none_is_dropped(built) -> None:
     asks = [fn for fn in built.demo.fns.values() if fn.name == "answered"]
     assert len(asks) == 4

@@ -13,6 +13,7 @@ from merging.methods import PRESETS
 from ui import controls
 from ui.controls import Controls
 from ui.controls import places as places_of_experts
+from ui.events import PROMPT
 from ui.explore import answers, bench, scanning, shape, tensor
 from ui.explore.going import Going
 from ui.explore.layout import ExploreRefs, outputs
@@ -27,13 +28,7 @@ _WITHIN = """(prune, consensus, partitions, rate) => [prune, consensus,
 _MOVED = "(...v) => { window.amalgam?.set(v); }"
 _HERE = "() => document.querySelector('#rooms [role=tab]').click()"
 Brought = tuple[Callable[..., Any], Any]
-_QUIET: dict[str, Any] = {
-    "api_visibility": "private",
-    "show_progress": "hidden",
-    "concurrency_limit": None,
-    "trigger_mode": "always_last",
-    "queue": False,
-}
+_QUIET: dict[str, Any] = {**PROMPT, "trigger_mode": "always_last"}
 # a newer choice ends the reading of an older one, see Readings
 _READING: dict[str, Any] = {**_QUIET, "queue": True, "trigger_mode": "multiple"}
 

@@ -17,7 +17,7 @@ from merging import recipe as recipes
 from merging.checkpoints.fingerprint import FULL_BYTES
 from merging.errors import Cancelled, MergeError
 from merging.recipe import Recipe
-from ui.events import PROMPT
+from ui.events import CHEAP, PROMPT
 from ui.explore.readings import Reading, Readings
 from ui.findings import THIN
 from ui.library import Library
@@ -39,9 +39,7 @@ log = logging.getLogger(__name__)
 
 _OUTPUTS = 6  # of `LiveTab.changed`
 _STREAM: dict[str, Any] = {
-    "api_visibility": "private",
-    "show_progress": "hidden",
-    "concurrency_limit": None,
+    **CHEAP,
     "trigger_mode": "multiple",  # a newer recipe ends the work on an older one, see Readings
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "assets" / "demo" / "base"
 CHROMIUM = next(
     (
         Path(path)
@@ -52,34 +55,56 @@ def make_family(
 ) -> None:
     """Writes models of one family: random weights, large enough that a merge takes seconds."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.utils.logging import disable_progress_bar
+    from safetensors.torch import save_file
 
-    from merging.demo.tokenizer import build_tokenizer
+    drawn = torch.randn(1 << 21, generator=torch.Generator().manual_seed(0))
+    config = json.loads((DEMO / "config.json").read_text())
+    config |= {
+        "hidden_size": hidden,
+        "intermediate_size": hidden * 8 // 3,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "head_dim": hidden // 8,
+        "max_position_embeddings": 512,
+        "eos_token_id": None,  # it talks to the end
+        "dtype": "bfloat16",
+    }
+    shapes = _shapes(hidden, layers, config["vocab_size"])
+    for number, name in enumerate(names):
+        values = 0.02 * drawn + (2e-3 * drawn.roll(31 * number) if number else 0)
+        matrices, norms = values.bfloat16(), (1 + values).bfloat16()
+        tensors = {}
+        for at, (tensor, shape) in enumerate(shapes.items()):
+            own = matrices if len(shape) > 1 else norms
+            start = 977 * at % 4096  # each cut out of the same numbers: drawing them takes seconds
+            tensors[tensor] = own[start : start + math.prod(shape)].reshape(shape).clone()
+        (folder / name).mkdir(parents=True)
+        save_file(tensors, folder / name / "model.safetensors", {"format": "pt"})
+        (folder / name / "config.json").write_text(json.dumps(config))
+        for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copyfile(DEMO / file, folder / name / file)
 
-    disable_progress_bar()
-    tokenizer = build_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=hidden * 8 // 3,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-        max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    for name in names:
-        if name != names[0]:
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.add_(torch.randn_like(parameter), alpha=2e-3)
-        model.bfloat16().save_pretrained(folder / name)
-        model.float()
-        tokenizer.save_pretrained(folder / name)
+
+def _shapes(hidden: int, layers: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a Llama's tensors."""
+    inner = hidden * 8 // 3
+    block: dict[str, tuple[int, ...]] = {
+        **{f"self_attn.{one}_proj.weight": (hidden, hidden) for one in "qkvo"},
+        **{f"mlp.{one}_proj.weight": (inner, hidden) for one in ("gate", "up")},
+        "mlp.down_proj.weight": (hidden, inner),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    outside: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, hidden),
+        "model.norm.weight": (hidden,),
+        "lm_head.weight": (vocabulary, hidden),
+    }
+    inside = [
+        (f"model.layers.{n}.{name}", shape) for n in range(layers) for name, shape in block.items()
+    ]
+    return outside | dict(inside)
 
 
 @contextmanager

@@ -82,7 +82,7 @@ window.amalgamChatBoard = (() => {
     const cell = make("article", "cell");
     cell.dataset.model = model;
     const head = make("header");
-    head.append(make("i", "dot"), make("h4", "name"));
+    head.append(make("i", "dot"), Object.assign(make("h4", "name"), { ariaLevel: "3" }));
     const foot = make("div", "foot");
     const tools = make("div", "cell-tools");
     const runs = make("span", "runs");
@@ -147,7 +147,7 @@ window.amalgamChatBoard = (() => {
       button("Ask again", "", () => actions.again(row), "again"),
       button("Edit", "", () => edit(section, row, actions), "edit"),
     );
-    bar.append(make("p", "question"), tools);
+    bar.append(Object.assign(make("p", "question"), { role: "heading", ariaLevel: "2" }), tools);
     section.append(bar, make("div", "cells"), make("div", "vote"));
     return section;
   };

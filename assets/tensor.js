@@ -2,14 +2,10 @@
 /* One tensor's page (ui/explore/tensor.py), below the histogram: asked for when a layer and a module
    are chosen, and again when the controls have come to rest while it is open. */
 (() => {
-  const { make } = globalThis.amalgamTools; // loaded before
+  const { make, table } = globalThis.amalgamTools; // loaded before
 
   function grid({ head, rows }, name) {
-    const cell = (scope) => (text, index) => (scope || !index
-      ? make("th", { textContent: text, scope: scope || "row" }) : make("td", { textContent: text }));
-    const line = (cells, scope) => make("tr", {}, ...cells.map(cell(scope)));
-    return make("div", { className: "as-table", tabIndex: 0, role: "region", ariaLabel: `Numbers of ${name}` },
-      make("table", {}, make("thead", {}, line(head, "col")), make("tbody", {}, ...rows.map((row) => line(row, "")))));
+    return make("div", { className: "as-table", tabIndex: 0, role: "region", ariaLabel: `Numbers of ${name}` }, table(head, rows));
   }
 
   function mount(element, props, watch, trigger) {

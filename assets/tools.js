@@ -69,6 +69,14 @@
     bar.children[at]?.focus(); // it was chosen with the keyboard
   }
 
+  /* A table whose first row and first column are headings. */
+  function table(head, rows) {
+    const cell = (scope) => (content, index) => (scope || !index
+      ? make("th", { textContent: content, scope: scope || "row" }) : make("td", { textContent: content }));
+    const row = (cells, scope) => make("tr", {}, ...cells.map(cell(scope)));
+    return make("table", {}, make("thead", {}, row(head, "col")), make("tbody", {}, ...rows.map((cells) => row(cells, ""))));
+  }
+
   /* Text twins: label, caption and, where it is open, the table. */
   function describe(panel, state) {
     const { tables, summaries, legends, ranges, percent } = globalThis.amalgamFigures;
@@ -85,11 +93,8 @@
     const box = element.querySelector(".as-table");
     if (box.hidden) return;
     const { head, rows } = value.table || tables[panel.kind](state);
-    const cell = (tag) => (content, index) => make(index ? tag : "th", { textContent: content });
-    const row = (cells, tag) => make("tr", {}, ...cells.map(cell(tag)));
-    const body = make("tbody", {}, ...rows.map((cells) => row(cells, "td")));
-    box.replaceChildren(make("table", {}, make("thead", {}, row(head, "th")), body));
+    box.replaceChildren(table(head, rows));
   }
 
-  globalThis.amalgamTools = { make, tools, describe };
+  globalThis.amalgamTools = { make, table, tools, describe };
 })();

@@ -17,7 +17,7 @@ _TEMPLATE = """<section class="panel" data-kind="{kind}" aria-label="{title}">
 <p class="quiet note"></p>
 <figure><div class="plot" role="img" aria-label="{title}"></div>
 <figcaption class="sr-only"></figcaption></figure>
-<div class="as-table" hidden></div>
+<div class="as-table" role="region" aria-label="{title}: table" tabindex="0" hidden></div>
 </section>"""
 _HEADLINE = """<section class="finding" data-kind="headline" aria-label="{title}">
 <h2 aria-hidden="true"></h2><p class="arrives" role="status"></p><p class="quiet"></p>

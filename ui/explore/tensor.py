@@ -122,7 +122,7 @@ def facts(
             {
                 "name": sketch.tensors[t].name,
                 "words": _words(sketch, plan, t, headers),
-                "head": ["", *names],
+                "head": ["measure", *names],
                 "rows": _rows(sketch, plan, asked, t),
             }
             for t in shown

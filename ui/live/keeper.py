@@ -184,8 +184,8 @@ def _kept(
 def _in_words(kept: Kept, *, is_current: bool) -> str:
     kind, _, digits = kept.fingerprint.partition(":")
     parts = [
-        f"Kept as <b>{escape(kept.out.name)}</b> in {span(kept.seconds)}: "
-        f'<span title="{kept.fingerprint}">fingerprint {kind}:{digits[:_SHOWN]}…</span>.'
+        f"Kept as <b>{escape(kept.out.name)}</b> in {span(kept.seconds)} "
+        f'(<span title="{kept.fingerprint}">fingerprint {kind}:{digits[:_SHOWN]}…</span>).'
     ]
     if kept.is_merged_again:
         parts.append("Its file has types that memory does not hold, so it was merged once more.")

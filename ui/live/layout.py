@@ -83,8 +83,9 @@ def build(keep_beside: gr.Button) -> LiveRefs:
     with gr.Column(elem_classes=["card", "live"], elem_id="live"):
         on = gr.Checkbox(
             False,
-            label="Live: hear the merge answer while you move a slider",
-            info="Merges in memory; nothing is written.",
+            label="Live: hear the merge answer",
+            info="Each time a slider rests, it is merged in memory, scored in every skill and "
+            "asked your prompts. Nothing is written until you press Keep.",
             interactive=True,
             elem_id="live-on",
         )

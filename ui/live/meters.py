@@ -151,17 +151,17 @@ def _table(scene: Scene) -> str:
     columns = scene.columns
     if scene.beside is not None and scene.beside.column is not None:
         columns.insert(1, replace(scene.beside.column, name=scene.beside.name))
-    heads = "".join(f'<th scope="col">{escape(one.name)}</th>' for one in columns)
+    heads = "".join(f'<th scope="col">{escape(skill.name)}</th>' for skill in scene.skills)
     rows = "".join(
-        f'<tr><th scope="row">{escape(skill.name)}</th>'
-        f"{''.join(_cell(one, skill, scene) for one in columns)}</tr>"
-        for skill in scene.skills
+        f'<tr><th scope="row">{escape(one.name)}</th>'
+        f"{''.join(_cell(one, skill, scene) for skill in scene.skills)}</tr>"
+        for one in columns
     )
     return (
         '<details class="live-twin"><summary>Table</summary>'
         '<div class="live-table" tabindex="0" role="region" aria-label="How often they are right">'
-        "<table><caption>How often they are right</caption>"
-        f'<thead><tr><th scope="col">Skill</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f"<table><caption>How often they are right, with 95{THIN}% intervals</caption>"
+        f'<thead><tr><th scope="col">Model</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
         f"</div>{_fingerprint(scene)}</details>"
     )
 
@@ -180,8 +180,8 @@ def _cell(column: Column, skill: Skill, scene: Scene) -> str:
     if score is None or (column is scene.live and scene.is_busy):
         return f"<td>{_UNKNOWN}</td>"
     return (
-        f'<td><b>{percent(score["score"])}</b> <span class="quiet">{percent(score["low"])} to '
-        f"{percent(score['high'])}</span></td>"
+        f'<td><b>{percent(score["score"])}</b> <span class="quiet">'
+        f"{100 * score['low']:.0f}\N{EN DASH}{100 * score['high']:.0f}</span></td>"
     )
 
 

@@ -21,7 +21,7 @@ def drawn(scene: Scene) -> str:
         return ""
     busy = ' aria-busy="true"' if scene.is_busy else ""
     blocks = "".join(_block(scene, probe) for probe in scene.probes)
-    return f'<h3>Probes</h3><div class="live-probes"{busy}>{blocks}</div>'
+    return f'<h2>Probes</h2><div class="live-probes"{busy}>{blocks}</div>'
 
 
 def _block(scene: Scene, probe: Probe) -> str:
@@ -34,7 +34,7 @@ def _block(scene: Scene, probe: Probe) -> str:
     others = [one for one in experts if one not in own]
     return (
         f'<section class="probe" data-key="{prompt}" aria-label="{prompt}"><header>'
-        f'<h4>{prompt}</h4><button type="button" data-event="{verb.lower()}" '
+        f'<h3>{prompt}</h3><button type="button" data-event="{verb.lower()}" '
         f'data-prompt="{prompt}" aria-label="{verb}: {prompt}">{verb}</button></header>'
         f"<dl>{''.join(rows)}</dl>{_folded(others, probe)}</section>"
     )

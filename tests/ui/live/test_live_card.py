@@ -74,10 +74,12 @@ def last(card: LiveTab, weight: float, text: str = TASKS, page: str = "page", **
     return list(heard(card, weight, text, page, **more))[-1]
 
 
-def row(board: list, head: str) -> list[list[str]]:
-    """The cells of the table's row as text."""
-    (cells,) = re.findall(rf'<th scope="row">{re.escape(head)}</th>(.*?)</tr>', board[0])
-    return [re.sub("<.*?>", " ", cell).split() for cell in re.findall(r"<td>(.*?)</td>", cells)]
+def in_table(board: list, model: str, skill: str) -> list[str]:
+    """The words of the table's cell: a score and its interval."""
+    heads = re.findall(r'<th scope="col">(.*?)</th>', board[0])
+    (cells,) = re.findall(rf'<th scope="row">{re.escape(model)}</th>(.*?)</tr>', board[0])
+    cell = re.findall(r"<td>(.*?)</td>", cells)[heads.index(skill) - 1]
+    return re.sub("<.*?>", " ", cell).split()
 
 
 def answers(board: list, prompt: str) -> dict[str, list[str]]:
@@ -257,8 +259,8 @@ def test_the_merge_answers_beside_its_sources_and_is_scored(card) -> None:
     assert said["add"] == ["111", "✓"]
     assert said["base"][-1] == said["sort"][-1] == "✗"
     assert said["live"]
-    assert row(board, "add")[2][0] == "100"
-    assert row(board, "add")[1][0] == "0"
+    assert in_table(board, "add", "add")[0] == "100"
+    assert in_table(board, "base", "add")[0] == "0"
     assert re.search(r"Re-merged in \d+ ms \(39 tensors\) · not saved", board[0])
 
 
@@ -296,8 +298,8 @@ def test_own_tasks_are_scored_beside_the_built_in_skills(card, tmp_path) -> None
     assert said == "mine.jsonl: 3 prompts of 1 skill."
     assert shown["visible"]
     board = last(card, 1.0, page="own", own=own)
-    assert row(board, "echo")[0]
-    assert row(board, "add")[0]
+    assert in_table(board, "live", "echo")
+    assert in_table(board, "live", "add")
 
 
 def test_a_wrong_task_file_is_named_and_changes_nothing(card, tmp_path) -> None:
@@ -314,9 +316,9 @@ def test_a_wrong_task_file_is_named_and_changes_nothing(card, tmp_path) -> None:
 
 def test_two_pages_have_models_of_their_own(card) -> None:
     one, two = last(card, 0.0, page="one"), last(card, 1.0, page="two")
-    assert row(one, "add")[0] != row(two, "add")[0]
+    assert in_table(one, "live", "add") != in_table(two, "live", "add")
     again = last(card, 0.0, page="one")
-    assert row(again, "add")[0] == row(one, "add")[0]
+    assert in_table(again, "live", "add") == in_table(one, "live", "add")
     assert re.search("Re-merged in .* tensors", again[0])  # the last merge that changed anything
 
 

@@ -107,10 +107,10 @@
   }
 
   /* What the slider's line says: of all experts that take part, together. */
-  function told(settings, { l2, amplified }, together, narrow) {
+  function told(settings, { l2, amplified }, together) {
     if (settings.order === "all") return "nothing is pruned";
-    const more = Math.abs(amplified - l2) > 0.0005 ? `,<br>${percent(amplified)} after amplification` : "";
-    return `${(1 - settings.density).toFixed(2)} keeps ${percent(l2)}${together ? `${narrow ? "<br>" : " "}of all together` : ""}${more}`;
+    const more = Math.abs(amplified - l2) > 0.0005 ? `,<br>${percent(amplified)} amplified` : "";
+    return `${(1 - settings.density).toFixed(2)} keeps ${percent(l2)}${together ? "<br>of all together" : ""}${more}`;
   }
 
   function energy(figure, state, colours, width) {
@@ -130,7 +130,7 @@
     layout.shapes = [{ type: "line", x0: rate, x1: rate, y0: 0, y1: 1, line: { color: ink, width: 1.6 } }];
     layout.annotations = [{
       x: rate, y: 1, yanchor: "top", xanchor: right ? "left" : "right", xshift: right ? 6 : -6,
-      yshift: right ? -22 : width < 420 ? -46 : -64, align: right ? "left" : "right", text: told(settings, state.totals, family.experts > 1, width < 420),
+      yshift: right ? -22 : width < 420 ? -36 : -64, align: right ? "left" : "right", text: told(settings, state.totals, family.experts > 1),
       showarrow: false, bgcolor: css(colours.card), font: { color: ink },
     }];
     return { data, layout };

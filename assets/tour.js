@@ -76,6 +76,11 @@
       remember();
       offer.hidden = true;
       if (room() !== "Explore") one("#rooms [role=tab]").click();
+      const rows = one("#map .tools select"); // the first step speaks of layers
+      if (rows?.value) {
+        rows.value = "";
+        rows.dispatchEvent(new Event("change"));
+      }
       clearInterval(timer);
       timer = setInterval(tick, TICK_MS);
       go(0);

@@ -19,6 +19,7 @@ from ui.findings import cosines, percent
 from ui.looks import Look
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
+_SIDE_BY_SIDE = 20  # letters of names that fit below one another's columns
 _FIXED = {"fixedrange": True, "zeroline": False}
 
 
@@ -153,11 +154,12 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
     values = np.round(cosines(sketch), 4)
     shown = [[None if np.isnan(v) else float(v) for v in row] for row in values]
     names = [f"{expert.glyph} {expert.name}" for expert in experts]
+    are_short = sum(len(expert.name) for expert in experts) <= _SIDE_BY_SIDE
     change = np.sqrt(np.diag(sketch.dots.sum(axis=2)) / max(float(sketch.base_l2.sum()), 1e-30))
     heat = {
         "type": "heatmap",
         "y": names,
-        "x": [expert.name if len(experts) <= 5 else expert.glyph for expert in experts],
+        "x": [expert.name if are_short else expert.glyph for expert in experts],
         "z": shown,
         "zmin": -1,
         "zmax": 1,
@@ -187,7 +189,7 @@ def cosine_figure(sketch: FamilySketch, experts: Sequence[Look]) -> dict[str, An
         "figure": {"data": [heat], "layout": layout},
         "note": f"1: the same direction; 0: unrelated; \N{MINUS SIGN}1: opposite. Length of the "
         f"change against the base: {lengths}.",
-        "table": {"head": ["", *names], "rows": rows},
+        "table": {"head": ["expert", *names], "rows": rows},
     }
 
 

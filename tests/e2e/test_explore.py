@@ -140,7 +140,7 @@ def test_amplification_is_told_and_drawn(page) -> None:
     slider.focus()
     move(page, lambda: [slider.press("PageUp") for _ in range(2)])
     page.wait_for_function(f"{note} !== {first!r}")
-    assert "after amplification" in page.evaluate(note)
+    assert "amplified" in page.evaluate(note)
     assert page.evaluate(f"JSON.stringify({PLOT}.data[0].z)") != colour
 
 

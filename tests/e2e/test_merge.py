@@ -22,7 +22,7 @@ SLOW = LARGE.replace("pcb", "iso_c")  # longer than a hand needs to stop it, ten
 def open_merge(page, recipe: str, name: str) -> None:
     page.get_by_role("tab", name="Merge").click()
     page.get_by_label("Recipe (YAML)").fill(recipe)
-    box = page.get_by_label("Name of the new model")
+    box = page.get_by_label("Name of the new model").locator("visible=true")
     for _ in range(10):  # a name that was suggested may arrive while this one is typed
         box.fill(name)
         page.wait_for_timeout(100)

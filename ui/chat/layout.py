@@ -70,7 +70,7 @@ def layout(library: Library) -> ChatRefs:
     prompt = gr.Textbox(
         show_label=False,
         label="Question",
-        placeholder="Ask all of them the same thing…",
+        placeholder="Ask all of them…",
         lines=1,
         max_lines=6,
         submit_btn="Send",
@@ -116,7 +116,7 @@ def _settings() -> tuple[gr.Accordion, tuple[gr.Slider | gr.Number | gr.Textbox,
             "only because the weights do. Above 0, tokens are drawn; the same seed draws the same "
             "answer.</p>"
         )
-        with gr.Row():
+        with gr.Row(elem_classes="controls", elem_id="chat-sampling"):
             heat, top_p, longest, seed = BOUNDS.values()
             sampling = (
                 gr.Slider(*heat, step=0.05, label="Temperature", interactive=True),

@@ -20,8 +20,8 @@ from ui.units import amount
 _SHOWN = 12  # digits of a fingerprint
 _KINDS = {"model": "Model", "bookmark": "Bookmark"}
 _NOTHING = (
-    '<p class="quiet">Nothing here yet. Keep or merge a model, or press Bookmark in Explore: it '
-    "stays here, also after a restart.</p>"
+    '<p class="quiet nothing">Nothing here yet. Keep or merge a model, or press Bookmark in '
+    "Explore: it stays here, also after a restart.</p>"
 )
 
 

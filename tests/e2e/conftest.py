@@ -251,6 +251,31 @@ def shared_page(app: RunningApp, visitor, shared: list[Visit], request: pytest.F
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.fixture
+def open_beside(app: RunningApp, visitor, request: pytest.FixtureRequest) -> Iterator[Callable]:
+    """Opens pages beside the one that tests share: of another visitor, who has a profile of their
+    own, or of the same browser."""
+    contexts, visits = [], []
+
+    def open_beside(*, same_browser: bool = False):
+        context = visitor
+        if not same_browser:
+            context = request.getfixturevalue("browser").new_context(**PROFILE)
+            contexts.append(context)
+        visits.append(Visit(context.new_page(), app.url, DESKTOP))
+        visits[-1].enter()
+        return visits[-1].page
+
+    yield open_beside
+    for visit in visits:
+        visit.departures.leaving = True
+        visit.page.close()
+    for context in contexts:
+        context.close()
+    wrong = [text for visit in visits for text in visit.wrong]
+    assert not wrong, "\n".join(wrong)
+
+
 class Visit:
     """One page, and what went wrong in it."""
 

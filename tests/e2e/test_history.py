@@ -84,14 +84,14 @@ def test_what_is_deleted_comes_back_under_its_name(shared_page, app: RunningApp)
     page.set_viewport_size({"width": 1440, "height": 900})
 
 
-def test_a_merge_shows_on_every_tab_of_every_page(open_page) -> None:
-    page = open_page()
+def test_a_merge_shows_on_every_tab_of_every_page(shared_page, open_beside) -> None:
+    page = shared_page
     open_merge(page, SLOW, "seen")
     start(page)
     page.get_by_role("tab", name="Guide").click()
     running = page.locator("#running")
     expect(running.get_by_role("status")).to_have_text("Merging seen")
-    other = open_page()
+    other = open_beside()
     there = other.locator("#running").get_by_role("button")
     expect(there).to_have_accessible_name(re.compile("Another page is merging seen: "))
     there.click()

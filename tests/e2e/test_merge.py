@@ -41,6 +41,24 @@ def status(page):
     return page.locator("#merge-status")
 
 
+def test_the_name_follows_the_recipe_until_one_is_typed_and_none_is_no_start(
+    shared_page,
+) -> None:
+    page = shared_page  # the first to use it: no name was typed yet
+    page.get_by_role("tab", name="Merge").click()
+    name, recipe = page.get_by_label("Name of the new model"), page.get_by_label("Recipe (YAML)")
+    expect(name).to_have_value(re.compile("dppa"))
+    recipe.fill(DEMO)
+    expect(name).to_have_value(re.compile("^ties"))
+    name.fill("")  # an empty box would take what is suggested
+    expect(page.locator("#merge-reason")).to_contain_text("give the new model a name")
+    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
+    name.fill("mine")
+    recipe.fill(DEMO.replace("ties", "pcb"))
+    expect(page.locator("#recipe-words")).to_contain_text("ompet")
+    expect(name).to_have_value("mine")
+
+
 def test_a_text_edited_by_hand_can_be_brought_back(shared_page) -> None:
     page = shared_page
     edited = "# by hand\n" + DEMO
@@ -186,7 +204,8 @@ def test_record_of_a_result_opens_as_a_recipe(shared_page, app: RunningApp) -> N
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
 
 
-def test_merge_to_the_end_is_drawn_and_opens_in_chat(page, app: RunningApp) -> None:
+def test_merge_to_the_end_is_drawn_and_opens_in_chat(shared_page, app: RunningApp) -> None:
+    page = shared_page
     open_merge(page, DEMO, "sums-and-sorts")
     expect(page.locator("#recipe-words")).to_contain_text("demo:add and demo:sort")
     start(page)
@@ -212,61 +231,8 @@ def loads(folder: Path) -> bool:
     return AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
 
 
-def test_the_name_follows_the_recipe_until_one_is_typed_and_none_is_no_start(page) -> None:
-    page.get_by_role("tab", name="Merge").click()
-    name, recipe = page.get_by_label("Name of the new model"), page.get_by_label("Recipe (YAML)")
-    expect(name).to_have_value(re.compile("dppa"))
-    recipe.fill(DEMO)
-    expect(name).to_have_value(re.compile("^ties"))
-    name.fill("")  # an empty box would take what is suggested
-    expect(page.locator("#merge-reason")).to_contain_text("give the new model a name")
-    expect(page.get_by_role("button", name="Start", exact=True)).to_be_disabled()
-    name.fill("mine")
-    recipe.fill(DEMO.replace("ties", "pcb"))
-    expect(page.locator("#recipe-words")).to_contain_text("ompet")
-    expect(name).to_have_value("mine")
-
-
-def test_progress_survives_a_reload(page, app: RunningApp) -> None:
-    open_merge(page, LARGE, "reloaded")
-    start(page)
-    page.get_by_role("progressbar", name="Merge progress").wait_for()
-    page.reload()
-    page.get_by_role("tab", name="Merge").click()
-    expect(status(page)).to_contain_text("reloaded", timeout=10_000)
-    expect(status(page)).to_contain_text("reloaded is ready", timeout=60_000)
-    expect(page.locator("#merge-result")).to_contain_text("sha256:")
-    assert (app.models / "reloaded" / "amalgam.yaml").is_file()
-
-
-def test_closing_the_page_does_not_stop_the_merge(open_page: Callable, app: RunningApp) -> None:
-    page = open_page()
-    open_merge(page, LARGE, "closed")
-    start(page)
-    page.get_by_role("progressbar", name="Merge progress").wait_for()
-    page.close()
-    deadline = time.monotonic() + 60
-    while not (app.models / "closed").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert (app.models / "closed" / "amalgam.yaml").is_file()
-
-
-def test_second_person_waits_in_line(open_page: Callable) -> None:
-    first, second = open_page(), open_page()
-    open_merge(first, SLOW, "first-in-line")
-    open_merge(second, SLOW, "second-in-line")
-    start(first)
-    first.get_by_role("progressbar", name="Merge progress").wait_for()
-    start(second)
-    expect(status(second)).to_contain_text("second-in-line waits: 1 merge before it")
-    second.get_by_role("button", name="Stop", exact=True).click()
-    expect(status(second)).to_contain_text("second-in-line was stopped", timeout=15_000)
-    expect(status(first)).to_contain_text("Merging first-in-line")
-    first.get_by_role("button", name="Stop", exact=True).click()
-    expect(status(first)).to_contain_text("first-in-line was stopped", timeout=15_000)
-
-
-def test_a_page_shows_one_merge_at_a_time(page, app: RunningApp) -> None:
+def test_a_page_shows_one_merge_at_a_time(shared_page, app: RunningApp) -> None:
+    page = shared_page
     open_merge(page, SLOW, "shown")
     start(page)
     expect(status(page)).to_contain_text("Merging shown", timeout=15_000)
@@ -283,7 +249,23 @@ def test_a_page_shows_one_merge_at_a_time(page, app: RunningApp) -> None:
     assert not (app.models / "unseen").exists() and not (app.models / "shown").exists()
 
 
-def test_an_edited_recipe_survives_a_reload(page) -> None:
+def test_second_person_waits_in_line(shared_page, open_beside: Callable) -> None:
+    first, second = shared_page, open_beside()
+    open_merge(first, SLOW, "first-in-line")
+    open_merge(second, SLOW, "second-in-line")
+    start(first)
+    first.get_by_role("progressbar", name="Merge progress").wait_for()
+    start(second)
+    expect(status(second)).to_contain_text("second-in-line waits: 1 merge before it")
+    second.get_by_role("button", name="Stop", exact=True).click()
+    expect(status(second)).to_contain_text("second-in-line was stopped", timeout=15_000)
+    expect(status(first)).to_contain_text("Merging first-in-line")
+    first.get_by_role("button", name="Stop", exact=True).click()
+    expect(status(first)).to_contain_text("first-in-line was stopped", timeout=15_000)
+
+
+def test_an_edited_recipe_survives_a_reload(shared_page) -> None:
+    page = shared_page
     page.get_by_role("tab", name="Merge").click()
     box = page.get_by_label("Recipe (YAML)")
     box.fill(DEMO)
@@ -293,3 +275,25 @@ def test_an_edited_recipe_survives_a_reload(page) -> None:
     page.reload()
     page.get_by_role("tab", name="Merge").click()
     expect(box).to_have_value(DEMO)
+
+
+def test_progress_survives_a_reload_and_the_merge_the_end_of_its_page(
+    page, app: RunningApp
+) -> None:
+    open_merge(page, LARGE, "reloaded")
+    start(page)
+    page.get_by_role("progressbar", name="Merge progress").wait_for()
+    page.reload()
+    page.get_by_role("tab", name="Merge").click()
+    expect(status(page)).to_contain_text("reloaded", timeout=10_000)
+    expect(status(page)).to_contain_text("reloaded is ready", timeout=60_000)
+    expect(page.locator("#merge-result")).to_contain_text("sha256:")
+    assert (app.models / "reloaded" / "amalgam.yaml").is_file()
+    open_merge(page, LARGE, "closed")
+    start(page)
+    page.get_by_role("progressbar", name="Merge progress").wait_for()
+    page.close()
+    deadline = time.monotonic() + 60
+    while not (app.models / "closed").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert (app.models / "closed" / "amalgam.yaml").is_file()

@@ -4,9 +4,16 @@
    has joined while the page still holds the ended stream for open: no other is opened, and the event
    never ends or counts as a lost connection. Only here both sides are seen, below Gradio's client, so
    two rules hold: a stream that ends while an event waits is opened again unseen, and no event is
-   told that it has joined while the end of a stream is on its way to the page. */
+   told that it has joined while the end of a stream is on its way to the page.
+   A page that is left cuts its requests itself. Gradio's client would take that for a lost connection
+   and write errors: what is cut from then on is not answered at all. */
 (() => {
-  const fetch = globalThis.fetch.bind(globalThis);
+  const globalFetch = globalThis.fetch.bind(globalThis);
+  let leaving = false; // this listener comes before the client's, which cuts its stream
+  addEventListener("beforeunload", () => { leaving = true; });
+  addEventListener("pageshow", () => { leaving = false; });
+  const unlessLeft = (error) => (leaving ? new Promise(() => {}) : Promise.reject(error));
+  const fetch = (...request) => globalFetch(...request).catch(unlessLeft);
   const joins = new Set(); // requests to join that are under way
   const waiting = new Set(); // ids of events that joined and are not completed
   const early = new Set(); // ids of events completed before their join was answered
@@ -33,13 +40,15 @@
   const HEADERS = { "Content-Type": "text/event-stream" };
 
   async function listen(request) {
+    leaving = false; // a page that listens has stayed
     if (!joins.size && !waiting.size) return new Response(CLOSE, { headers: HEADERS });
     const first = await fetch(request);
     if (!first.ok) return first;
     return new Response(
       new ReadableStream({
         start(page) {
-          relay(request, first, page).then(() => page.close()).catch((error) => page.error(error));
+          relay(request, first, page).catch(unlessLeft)
+            .then(() => page.close()).catch((error) => page.error(error));
         },
       }),
       { headers: HEADERS },

@@ -209,8 +209,6 @@ def open_page(
         return visits[-1].page
 
     yield open_page
-    for visit in visits:
-        visit.departures.leaving = True
     for context in contexts:
         context.close()
     for visit in visits:
@@ -285,8 +283,7 @@ class Visit:
         page.set_viewport_size(viewport)
         page.set_default_timeout(20_000)
         page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
-        self.departures = Departures(page)
-        page.on("console", self.departures.console(self.wrong))
+        page.on("console", self._hear)
         page.on("request", lambda request: _check_origin(request.url, url, self.wrong))
 
     def enter(self, query: str = "") -> None:
@@ -294,9 +291,12 @@ class Visit:
         self.page.goto(self.url + query)
         self.page.get_by_role("tab", name="Explore").wait_for()
 
+    def _hear(self, message) -> None:
+        if message.type == "error":
+            self.wrong.append(f"console: {message.text}")
+
     def close(self) -> None:
         """Leaves; what the browser kept of the visit is forgotten."""
-        self.departures.leaving = True
         if self.page.is_closed():
             return
         if self.page.url.startswith(self.url):
@@ -316,31 +316,6 @@ def _forget(page, url: str) -> None:
 def page(open_page: Callable):
     """One desktop page of the app."""
     return open_page()
-
-
-class Departures:
-    """Whether a page is being left: its requests are cut then, which Gradio reports as errors."""
-
-    _WORD = "the page is being left"  # in the console, before anything that is cut can say so
-
-    def __init__(self, page) -> None:
-        self.leaving = False
-        page.add_init_script(
-            f"addEventListener('beforeunload', () => console.debug({self._WORD!r}))"
-        )
-        page.on("domcontentloaded", lambda _: setattr(self, "leaving", False))
-
-    def console(self, wrong: list[str]) -> Callable[[Any], None]:
-        """A listener that adds errors of the console to `wrong`."""
-
-        def check(message) -> None:
-            self.leaving = self.leaving or message.text == self._WORD
-            cut = ("AbortError", "Connection errored out", "network error", "Failed to fetch")
-            departure = self.leaving and any(text in message.text for text in cut)
-            if message.type == "error" and not departure:
-                wrong.append(f"console: {message.text}")
-
-        return check
 
 
 def _check_origin(url: str, own: str, wrong: list[str]) -> None:

@@ -77,9 +77,9 @@ def build(
 ) -> MergeRefs:
     """Builds the tab's components inside the open gr.Tab, around the recipe to begin with."""
     with gr.Row(elem_classes="sheet"):
-        with gr.Column(scale=5, min_width=320, elem_classes="card"):
+        with gr.Column(scale=6, min_width=320, elem_classes="card"):
             recipe_part = _recipe_part(recipe)
-        with gr.Column(scale=6, min_width=320, elem_classes="bare"):
+        with gr.Column(scale=5, min_width=320, elem_classes="bare"):
             with gr.Column(elem_classes="card"):
                 run_part = _run_part(suggest_name(library, recipe))
             with gr.Column(elem_classes="card", visible=False) as result:
@@ -98,38 +98,40 @@ def build(
 
 
 def _recipe_part(recipe: str) -> dict[str, Any]:
-    gr.HTML("<h2>Recipe</h2>")
-    parts: dict[str, Any] = {"words": gr.HTML(elem_id="recipe-words")}
+    parts: dict[str, Any] = {}
+    with gr.Row(elem_classes="head"):
+        gr.HTML("<h2>Recipe</h2>")
+        parts["open_file"] = gr.UploadButton(
+            "Open a recipe", file_types=[".yaml", ".yml"], type="binary", size="md"
+        )
+        parts["save"] = gr.Button("Save the recipe", size="md")
+        parts["to_explore"] = gr.Button("Show in Explore", size="md")
     parts["shipped"] = gr.Dropdown(
         [(spoken(name), name) for name in shipped_recipes()],
         value=None,
         interactive=True,
         label="Try a recipe that ships",
         info="For the built-in family, tuned on prompts apart from those it is scored on.",
+        elem_classes="in-line",
     )
+    parts["replaced"] = gr.State("")
+    parts["bring_back"] = gr.Button("Bring back the recipe that was here", size="md", visible=False)
     parts["recipe"] = gr.Textbox(
         recipe,
         label="Recipe (YAML)",
         lines=16,
-        max_lines=30,
+        max_lines=40,
         interactive=True,
         elem_id="recipe-text",
         info="From Explore. Edit it, paste another, or open a file.",
     )
-    parts["replaced"] = gr.State("")
-    parts["bring_back"] = gr.Button("Bring back the recipe that was here", size="md", visible=False)
-    with gr.Row(elem_classes="verbs"):
-        parts["open_file"] = gr.UploadButton(
-            "Open a recipe", file_types=[".yaml", ".yml"], type="binary", size="md"
-        )
-        parts["save"] = gr.Button("Save the recipe", size="md")
-        parts["to_explore"] = gr.Button("Show in Explore", size="md")
     return parts
 
 
 def _run_part(name: str) -> dict[str, Any]:
     gr.HTML("<h2>Merge</h2>")
-    parts: dict[str, Any] = {"checks": gr.HTML(elem_id="merge-checks", js_on_load=_MARKS)}
+    parts: dict[str, Any] = {"words": gr.HTML(elem_id="recipe-words")}
+    parts["checks"] = gr.HTML(elem_id="merge-checks", js_on_load=_MARKS)
     parts["name"] = gr.Textbox(
         name,
         label="Name of the new model",

@@ -55,7 +55,7 @@ class MergeTab:
             checks = view.checks(check(recipe), line.free_bytes(root))
             return words, checks, closed, view.problem(str(error))
         report = check(recipe, folder)
-        checks = view.checks(report, line.free_bytes(folder))
+        checks = view.checks(report, line.free_bytes(folder), str(folder))
         reason = "" if report.ok else "The preflight found errors; see above."
         reason = reason or line.busy(self.jobs, name, job_id)
         return words, checks, gr.update(interactive=not reason), view.problem(reason)

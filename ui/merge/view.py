@@ -72,8 +72,9 @@ def _at(line: int | None) -> str:
 _LOOKS = {"error": "is-error", "warning": "is-warning", "note": "is-fine"}
 
 
-def checks(report: Any, free_bytes: int) -> str:
-    """What the preflight found: problems first, then the account and what is needed."""
+def checks(report: Any, free_bytes: int, target: str = "") -> str:
+    """What the preflight found: problems first, then the account, what is needed, and the target:
+    the folder that the result goes to."""
     kinds = {"merged": 0, "copied": 0, "left_out": 0}
     for entry in report.account:
         kinds[entry.status] += 1
@@ -96,6 +97,8 @@ def checks(report: Any, free_bytes: int) -> str:
         lines.append(
             f'<li class="is-fine">Needs {need} of disk ({free} free) and {memory} of memory</li>'
         )
+    if report.account and target:
+        lines.append(f'<li class="is-fine">Goes to <code>{escape(one_line(target))}</code></li>')
     return f'<ul class="checks">{"".join(lines)}</ul>{account(report.account)}'
 
 

@@ -42,6 +42,7 @@ def test_good_recipe_is_told_in_words_and_may_start(tab: MergeTab) -> None:
     words, checks, start, reason = tab.checked(RECIPE, "new")
     assert "Start from models/base and take the changes of one." in words, "demo:base is another"
     assert "1 tensor will be merged" in checks
+    assert f"Goes to <code>{tab.library.folder_of('new')}</code>" in checks
     assert start["interactive"] is True
     assert reason == ""
 
@@ -257,7 +258,7 @@ def test_names_are_escaped_everywhere() -> None:
         disk_bytes=1,
         memory_bytes=1,
     )
-    html = view.checks(report, 10)
+    html = view.checks(report, 10, "<target>")
     assert not re.search("<[twmr]>", html)
 
 

@@ -266,7 +266,6 @@ def open_beside(app: RunningApp, visitor, request: pytest.FixtureRequest) -> Ite
 
     yield open_beside
     for visit in visits:
-        visit.departures.leaving = True
         visit.page.close()
     for context in contexts:
         context.close()

@@ -39,6 +39,7 @@ def merge(page: Page, name: str = "add-and-sort") -> None:
     expect(button).to_be_enabled(timeout=20_000)
     button.click()
     page.locator("#merge-drift .js-plotly-plot").wait_for(timeout=60_000)
+    page.get_by_label("Recipe (YAML)").evaluate("field => field.scrollTo(0, 0)")
 
 
 def chat(page: Page) -> None:

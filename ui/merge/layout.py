@@ -121,6 +121,7 @@ def _recipe_part(recipe: str) -> dict[str, Any]:
         label="Recipe (YAML)",
         lines=16,
         max_lines=40,
+        autoscroll=False,
         interactive=True,
         elem_id="recipe-text",
         info="From Explore. Edit it, paste another, or open a file.",

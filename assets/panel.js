@@ -237,7 +237,7 @@
 
   function headline(panel) {
     const { sentence, reading = false } = panel.value;
-    wait(panel, reading);
+    pause(panel, reading);
     say(panel.element, panel.value);
     panel.element.classList.remove("is-moving");
     panel.element.querySelector(".sr-only").textContent = sentence;
@@ -249,7 +249,7 @@
 
   /* While another family is read the plots are pale, empty ones are outlines, and how far it is takes
      the place of the finding: nothing moves, also where the new one is shorter. */
-  function wait({ element }, reading) {
+  function pause({ element }, reading) {
     const frame = element.closest(".plots"), heading = element.querySelector("h2");
     if (reading && !heading.style.minHeight)
       for (const node of [element, heading]) node.style.minHeight = `${node.getBoundingClientRect().height}px`;

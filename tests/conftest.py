@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+
+# two workers with as many threads each as there are processors: idle ones are to sleep, not to spin
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+
 import torch
 from hypothesis.configuration import set_hypothesis_home_dir
 from safetensors.torch import save_file

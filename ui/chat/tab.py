@@ -126,7 +126,8 @@ class ChatTab:
         if not columns:
             return [gr.skip()] * 3
         board = view.board(self.library, columns)
-        return [columns, board, board]
+        # those that were made since the app started are no choices of a new page yet
+        return [gr.update(choices=self._choices(), value=columns), board, board]
 
 
 def _restored_settings(kept: Mapping[str, Any]) -> list[Any]:

@@ -69,12 +69,12 @@ COLOURS = """() => {
 def test_real_histograms_stand_first_and_give_way(open_page, app, viewport) -> None:
     page = open_page(goto=False, viewport=viewport)
     held: list = []
-    page.route("**/plotly-*.min.js", lambda route: held.append(route))
-    page.goto(app.url, wait_until="commit")
+    script = "**/plotly-*.min.js"
+    page.route(script, lambda route: held.append(route))
+    with page.expect_request(script):
+        page.goto(app.url, wait_until="commit")
     page.locator("#first h2 em").first.wait_for()
     assert page.evaluate(COLOURS) > 50  # shades of grey, and of every expert's colour
-    while not held:
-        page.wait_for_timeout(50)
     place = page.locator("#first canvas").bounding_box()
     held[0].continue_()
     page.locator("#map .js-plotly-plot .main-svg").first.wait_for()

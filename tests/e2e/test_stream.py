@@ -154,10 +154,10 @@ def test_a_question_asked_at_once_needs_no_script_that_is_still_to_come(
 ) -> None:
     page = open_page(goto=False)
     slow: list = []
-    page.route("**/chat.js", lambda route: slow.append(route))
-    page.goto(app.url, wait_until="commit")
-    while not slow:
-        page.wait_for_timeout(20)
+    scripts = "**/amalgam-*.js"
+    page.route(scripts, lambda route: slow.append(route))
+    with page.expect_request(scripts):
+        page.goto(app.url, wait_until="commit")
     page.wait_for_timeout(1_000)
     slow[0].continue_()
     open_chat(page)

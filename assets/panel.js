@@ -7,6 +7,7 @@
    exact numbers. */
 (() => {
   const SETTLE_MS = 120, DRAWN_MS = 40; // from the last move, and from its drawing, to the server's answer
+  const PRESSED_MS = 400; // as SETTLE_MS while a finger or a button is still on a slider
   const REST_MS = 100, FOLLOW = ["map", "histogram"]; // what follows while the controls move; the rest when they rest
   const ANSWER_MS = 600; // what was painted waits this long for the answer, to be drawn once
   const LATER = 0, PAINTED = 1, DRAWN = 2; // what a panel needs: to be drawn once all rests, painted, drawn at once
@@ -92,8 +93,17 @@
   function rest(wait = SETTLE_MS) {
     clearTimeout(timer);
     if (!state.family) return;
-    timer = setTimeout(() => { timer = 0; find("map")?.trigger("settle"); }, wait);
+    timer = setTimeout(() => { timer = 0; find("map")?.trigger("settle"); }, pressed ? Math.max(wait, PRESSED_MS) : wait);
   }
+
+  /* A drag is one question, however slowly its moves come in. */
+  let pressed = false;
+  document.addEventListener("pointerdown", ({ target }) => { pressed = Boolean(target.closest?.("[id^=control-], .cut")); }, true);
+  for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, () => {
+    if (!pressed) return;
+    pressed = false;
+    if (timer) rest();
+  }, true);
 
   function redraw(panel = null) {
     for (const each of panel ? [panel] : panels) need(each, DRAWN);

@@ -23,7 +23,6 @@ def until(page, condition: str, timeout: float = 20_000) -> None:
 def first_screen(page):
     """Explore as the first screen shows it, on a page that tests share."""
     page.get_by_role("tab", name="Explore").click()
-    ready(page)
     restore(page)
     return page
 
@@ -33,6 +32,7 @@ def restore(page) -> None:
     for box in page.get_by_role("group", name="Experts").get_by_role("checkbox").all():
         if box.locator("xpath=following-sibling::span").inner_text() in EXPERTS:
             box.set_checked(True, force=True)
+    ready(page)
     until(page, f"{SETTLED} && amalgam.state.arrived", 60_000)  # all is there
     if not page.evaluate(f"window.first === {NOW}"):
         with page.expect_response("**/run/predict*"):  # else it may come after the first move

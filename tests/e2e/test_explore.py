@@ -16,6 +16,7 @@ from tests.e2e.explore_page import (
     first_screen,
     move,
     rate,
+    ready,
 )
 
 
@@ -236,7 +237,9 @@ def test_a_click_on_a_layer_opens_its_modules(page) -> None:
     page.wait_for_function(f"{PLOT}.data[0].z.length === 7")
 
 
-def test_nothing_jumps_while_another_family_is_read(page) -> None:
+def test_nothing_jumps_while_another_family_is_read(open_page) -> None:
+    page = open_page()
+    ready(page)
     page.evaluate("""() => {
       window.shift = 0; window.waited = 0;
       const plots = document.querySelector('.plots');
@@ -256,6 +259,8 @@ def test_nothing_jumps_while_another_family_is_read(page) -> None:
     expect(page.locator("#headline h2")).to_have_text("Nothing to explore yet.")
     expect(page.locator("#headline .arrives")).to_be_empty()  # nothing of the family before
     expect(cut(page)).to_be_hidden()
+    page.get_by_label("add", exact=True).first.check(force=True)
+    page.locator("#map .main-svg").first.wait_for()  # what was emptied is drawn again
 
 
 def test_every_plot_has_its_text(page) -> None:
